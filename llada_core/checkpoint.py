@@ -1,0 +1,144 @@
+"""A checkpoint folder (or hub id) to a model that is ready to denoise, and back.
+
+Weights are read from safetensors with this project's own class: no pickle, no remote code. What a folder lacks or has
+too much is an error, since half-loaded weights generate fluent nonsense.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from transformers.utils import logging as transformers_logging
+
+from llada_core.config import LLaDAConfig
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.model import LLaDAModelLM
+from llada_core.special_tokens import SpecialTokens, resolve_special_tokens
+from llada_core.tokenizer import Tokenizer
+
+DEMO_FOLDER = Path(__file__).parent / "demo"
+
+_FILES = ("config.json", "generation_config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
+
+
+def load_model(
+    path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "auto", revision: str | None = None
+) -> LLaDAModelLM:
+    """Load a mask predictor for inference.
+
+    Args:
+        path: a folder with config.json and safetensors (one file or an index with shards), or a Hugging Face id.
+        device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the best at hand.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on a CPU, the checkpoint's own on an accelerator.
+
+    Raises:
+        UnsupportedCheckpointError: another architecture, a field not implemented, tensors missing or left over.
+        FileNotFoundError: no such folder, or no config.json in it.
+    """
+    folder = resolve_folder(path, revision=revision)
+    torch_device = _resolve_device(device)
+    config = LLaDAConfig.from_pretrained(folder)
+    torch_dtype = _resolve_dtype(dtype, torch_device, config)
+    show_progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = LLaDAModelLM.from_pretrained(
+            folder, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
+        )
+    finally:
+        if show_progress:
+            transformers_logging.enable_progress_bar()
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[problem]:
+            names = ", ".join(sorted(str(key) for key in report[problem])[:5])
+            raise UnsupportedCheckpointError(f"{folder.name}: {len(report[problem])} {problem} in the weights: {names}")
+    model = model.to(torch_device).eval().requires_grad_(False)
+    model.special_tokens = load_special_tokens(folder)
+    return model
+
+
+def load_tokenizer(path: str | os.PathLike[str], *, revision: str | None = None) -> Tokenizer | None:
+    """The folder's tokenizer; None where it has none (token ids can still be served)."""
+    folder = resolve_folder(path, revision=revision)
+    if not (folder / "tokenizer.json").exists():
+        return None
+    return Tokenizer.from_folder(folder, vocab_size=_read_config(folder)["vocab_size"])
+
+
+def load_special_tokens(folder: Path) -> SpecialTokens:
+    """The mask, EOS and EoT ids of a checkpoint folder."""
+    tokenizer = load_tokenizer(folder)
+    return resolve_special_tokens(folder, _read_config(folder), tokenizer.token_to_id if tokenizer else lambda _: None)
+
+
+def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None) -> Path:
+    """The folder of a checkpoint: `path` itself, or the hub's snapshot of the id `path`, downloaded once."""
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"{folder}: no config.json in this folder")
+        return folder
+    name = str(path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{name}: neither a folder nor a Hugging Face id (owner/name)")
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+
+
+def save_checkpoint(
+    model: LLaDAModelLM, folder: Path, *, tokenizer_file: Path, special_tokens: SpecialTokens, dtype: torch.dtype
+) -> None:
+    """Write a folder that this server and LLaDA's own code load.
+
+    Written aside and renamed, so that a reader never finds half of it and no older shard stays behind.
+    """
+    aside = folder.with_name(folder.name + ".incomplete")
+    shutil.rmtree(aside, ignore_errors=True)
+    config = LLaDAConfig(
+        **{
+            **model.config.to_dict(),
+            "architectures": ["LLaDAModelLM"],
+            "mask_token_id": special_tokens.mask_id,
+            "eos_token_id": special_tokens.eos_id,
+            "pad_token_id": special_tokens.eos_id,
+        }
+    )
+    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    model.save_pretrained(aside, state_dict=state)
+    config.dtype = dtype
+    config.save_pretrained(aside)
+    shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
+    generation = {
+        "eos_token_id": special_tokens.eos_id,
+        "eot_token_id": special_tokens.eot_id,
+        "mask_token_id": special_tokens.mask_id,
+        "pad_token_id": special_tokens.eos_id,
+    }
+    (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _read_config(folder: Path) -> dict[str, int]:
+    return json.loads((folder / "config.json").read_text())
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _resolve_dtype(dtype: str, device: torch.device, config: LLaDAConfig) -> torch.dtype:
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype in named:
+        return named[dtype]
+    if dtype != "auto":
+        raise InvalidParameterError(f"dtype is {dtype!r}; it must be one of auto, {', '.join(named)}", "dtype")
+    if device.type == "cpu":
+        return torch.float32
+    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.bfloat16

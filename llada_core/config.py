@@ -1,0 +1,168 @@
+"""The architecture of a checkpoint, in the field names of the published `config.json`.
+
+Most of the published fields choose between variants of the OLMo code base that no LLaDA checkpoint uses. A file that
+asks for such a variant is refused by name: loading it with the wrong arithmetic would give text that is merely bad.
+"""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from llada_core.errors import UnsupportedCheckpointError
+
+# field → the only value implemented; every one changes what the network computes.
+_IMPLEMENTED: dict[str, object] = {
+    "activation_type": "silu",
+    "alibi": False,
+    "attention_dropout": 0.0,
+    "attention_layer_norm": False,
+    "bias_for_layer_norm": False,
+    "block_group_size": 1,
+    "block_type": "llama",
+    "embedding_dropout": 0.0,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "input_emb_norm": False,
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "residual_dropout": 0.0,
+    "rope": True,
+    "rope_full_precision": True,
+    "scale_logits": False,
+    "use_cache": False,
+}
+
+# Fields whose default in the published ModelConfig is not what LLaDA-8B uses: a file must state them.
+_REQUIRED = (
+    "activation_type",
+    "block_type",
+    "d_model",
+    "layer_norm_type",
+    "n_heads",
+    "n_layers",
+    "rope",
+    "rope_theta",
+    "rms_norm_eps",
+    "vocab_size",
+    "weight_tying",
+)
+
+# Fields of a file that say how it came to be, not what it computes.
+_DESCRIPTIVE = {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "model_type"}
+_TOKEN_IDS = {"bos_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
+
+
+class LLaDAConfig(PreTrainedConfig):
+    """LLaDA's architecture. Defaults are LLaDA-8B's; a `config.json` must state what it relies on.
+
+    Raises:
+        UnsupportedCheckpointError: a field has a value that this implementation does not compute.
+    """
+
+    model_type = "llada"
+    activation_type: str = "silu"
+    alibi: bool = False
+    alibi_bias_max: float = 8.0
+    attention_dropout: float = 0.0
+    attention_layer_norm: bool = False
+    attention_layer_norm_with_affine: bool = True
+    bias_for_layer_norm: bool | None = False
+    block_group_size: int = 1
+    block_type: str = "llama"
+    d_model: int = 4096
+    embedding_dropout: float = 0.0
+    embedding_size: int | None = None
+    flash_attention: bool = False
+    include_bias: bool = False
+    include_qkv_bias: bool | None = False
+    init_cutoff_factor: float | None = None
+    init_device: str | None = "meta"
+    init_fn: str = "mitchell"
+    init_std: float = 0.02
+    input_emb_norm: bool = False
+    layer_norm_type: str = "rms"
+    layer_norm_with_affine: bool = True
+    mask_token_id: int | None = None
+    max_sequence_length: int = 4096
+    mlp_hidden_size: int | None = None
+    mlp_ratio: int = 4
+    multi_query_attention: bool | None = None
+    n_heads: int = 32
+    n_kv_heads: int | None = None
+    n_layers: int = 32
+    precision: str | None = "amp_bf16"
+    residual_dropout: float = 0.0
+    rms_norm_eps: float = 1e-5
+    rope: bool = True
+    rope_full_precision: bool = True
+    rope_theta: float = 500000.0
+    scale_logits: bool = False
+    use_cache: bool = False
+    vocab_size: int = 126464
+    weight_tying: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # The published rules for fields left null.
+        if self.n_kv_heads is None:
+            self.n_kv_heads = 1 if self.multi_query_attention else self.n_heads
+        if self.embedding_size is None:
+            self.embedding_size = self.vocab_size
+        if self.mlp_hidden_size is None:
+            self.mlp_hidden_size = self.mlp_ratio * self.d_model
+        super().__post_init__(**kwargs)
+        self._refuse_what_is_not_implemented()
+        self._check_sizes()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read a `config.json`; unlike the constructor it takes nothing that matters for granted."""
+        architectures = config_dict.get("architectures")
+        if architectures != ["LLaDAModelLM"]:
+            raise UnsupportedCheckpointError(
+                f"config.json: architectures is {architectures!r}; this project loads ['LLaDAModelLM'] "
+                "(LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5 and checkpoints of the same architecture)"
+            )
+        missing = [name for name in _REQUIRED if name not in config_dict]
+        if missing:
+            raise UnsupportedCheckpointError(f"config.json: {', '.join(missing)} missing; not guessed")
+        known = _DESCRIPTIVE | _TOKEN_IDS | set(cls.__dataclass_fields__)
+        for name in sorted(config_dict.keys() - known):
+            if config_dict[name] not in (None, False, 0):
+                raise UnsupportedCheckpointError(f"config.json: {name} is {config_dict[name]!r}; field not implemented")
+        return super().from_dict(config_dict, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Everything, defaults included: a saved `config.json` states what it relies on."""
+        return self.to_dict()
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
+
+    @property
+    def hidden_size(self) -> int:
+        """The name other libraries look for (`peft`, `accelerate`)."""
+        return self.d_model
+
+    def _refuse_what_is_not_implemented(self) -> None:
+        for name, implemented in _IMPLEMENTED.items():
+            value = getattr(self, name)
+            if value is not None and value != implemented:
+                raise UnsupportedCheckpointError(
+                    f"config.json: {name} is {value!r}; implemented is {implemented!r} alone"
+                )
+
+    def _check_sizes(self) -> None:
+        assert self.n_kv_heads is not None
+        assert self.embedding_size is not None
+        rules = {
+            f"d_model ({self.d_model}) must be a multiple of n_heads ({self.n_heads})": self.d_model % self.n_heads,
+            f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})": self.n_heads
+            % self.n_kv_heads,
+            f"d_model / n_heads ({self.d_model}/{self.n_heads}) must be even for RoPE": self.head_dim % 2,
+            f"embedding_size ({self.embedding_size}) must be at least vocab_size ({self.vocab_size})": self.embedding_size
+            < self.vocab_size,
+        }
+        for rule, broken in rules.items():
+            if broken:
+                raise UnsupportedCheckpointError(f"config.json: {rule}")

@@ -1,0 +1,58 @@
+"""The forward process: text to partly masked text (arXiv:2502.09992, section 2.2).
+
+Shape suffixes: B rows of a batch, L positions of a row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llada_core.counter_noise import Purpose, uniform
+
+# Keeps 1 / p bounded: a row is masked with probability at least this.
+MIN_MASK_PROBABILITY = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Corrupted:
+    """A batch after the forward process.
+
+    Attributes:
+        tokens_BL: the model's input; masked positions hold the mask id.
+        masked_BL: which positions were masked; the loss is taken there and nowhere else.
+        p_mask_B: the probability with which each row's positions were masked.
+    """
+
+    tokens_BL: Tensor
+    masked_BL: Tensor
+    p_mask_B: Tensor
+
+
+def noise_levels(seed: int, samples_B: Tensor, epoch: int | Tensor) -> Tensor:
+    """The noise level t ~ U(0, 1) of each sample in an epoch, float64 [B]."""
+    return uniform(seed, Purpose.NOISE_LEVEL, samples_B, epoch, device=samples_B.device)
+
+
+def corruption_draws(seed: int, samples_B: Tensor, epoch: int | Tensor, length: int) -> Tensor:
+    """The uniform number that decides about each position, float64 [B, L]; independent of how samples are batched."""
+    positions_L = torch.arange(length, device=samples_B.device)
+    epochs = epoch.unsqueeze(1) if isinstance(epoch, Tensor) else epoch
+    return uniform(seed, Purpose.CORRUPTION, samples_B.unsqueeze(1), epochs, positions_L, device=samples_B.device)
+
+
+def corrupt(
+    tokens_BL: Tensor, t_B: Tensor, draws_BL: Tensor, *, mask_id: int, maskable_BL: Tensor | None = None
+) -> Corrupted:
+    """Mask each position independently with probability p = (1 - eps) t + eps (LLaDA, GUIDELINES "Pre-training").
+
+    Args:
+        t_B: noise level of each row, in [0, 1].
+        draws_BL: uniform numbers; a position is masked where its draw is below p.
+        maskable_BL: positions that may be masked; None for all. SFT leaves the prompt out.
+    """
+    p_mask_B = (1 - MIN_MASK_PROBABILITY) * t_B + MIN_MASK_PROBABILITY
+    masked_BL = draws_BL < p_mask_B.unsqueeze(1)
+    if maskable_BL is not None:
+        masked_BL &= maskable_BL
+    return Corrupted(torch.where(masked_BL, mask_id, tokens_BL), masked_BL, p_mask_B)

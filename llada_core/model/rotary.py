@@ -1,0 +1,47 @@
+"""Rotary position embedding (RoPE, arXiv:2104.09864) in the half-split layout, rotated in float32."""
+
+import torch
+from torch import Tensor
+
+
+class RotaryTable:
+    """Cosines and sines for the positions 0 … n-1, grown on demand and kept once per device.
+
+    A plain object, not a module: the table follows from two numbers, so no checkpoint holds it.
+    """
+
+    def __init__(self, head_dim: int, theta: float) -> None:
+        self._head_dim = head_dim
+        self._theta = theta
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def at(self, positions_T: Tensor, *, longest: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines at `positions_T`, two float32 tensors [T, 1, D].
+
+        Args:
+            longest: a bound above every position, known to the host, so that the device is never asked for it.
+        """
+        cos_LD, sin_LD = self._table(longest, positions_T.device)
+        return cos_LD[positions_T].unsqueeze(1), sin_LD[positions_T].unsqueeze(1)
+
+    def _table(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        table = self._tables.get(device)
+        if table is None or len(table[0]) < length:
+            table = self._compute(max(length, 2 * len(table[0]) if table else 0), device)
+            if device.type != "meta":
+                self._tables[device] = table
+        return table
+
+    def _compute(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        exponents = torch.arange(0, self._head_dim, 2, device=device, dtype=torch.float32) / self._head_dim
+        frequencies = 1.0 / self._theta**exponents
+        angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequencies)
+        angles_LD = torch.cat((angles, angles), dim=-1)
+        return angles_LD.cos(), angles_LD.sin()
+
+
+def rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
+    """Rotate queries or keys; computed in float32, returned in the input's dtype."""
+    x = x_THD.float()
+    left, right = x.chunk(2, dim=-1)
+    return (x * cos_T1D + torch.cat((-right, left), dim=-1) * sin_T1D).to(x_THD.dtype)

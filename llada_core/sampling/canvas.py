@@ -1,0 +1,275 @@
+"""A canvas: all state of one request, from the first mask to the final text.
+
+It lives on the host. A batch is made of canvases for one step only; nothing about a canvas depends on its neighbours.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from llada_core.config import LLaDAConfig
+from llada_core.errors import InvalidParameterError
+from llada_core.sampling.events import Change, DenoisingStep, Prediction
+from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
+from llada_core.sampling.transfer import steps_per_block, transfer_schedule
+from llada_core.special_tokens import SpecialTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """`length` masked positions among the segments of an infilling canvas."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduledStep:
+    """A step to come: how many tokens it commits in which part of the response."""
+
+    block: int
+    start: int
+    stop: int
+    num_transfer: int
+
+
+class Canvas:
+    """Prompt and response, what is masked, what is fixed, and the steps still to run.
+
+    Positions count from the first response token. The tokens before it are the prompt; an infilling canvas has none,
+    its fixed segments are part of the response.
+
+    Attributes:
+        params: the settings with every default resolved.
+        tokens: int64 ids, prompt included; masked positions hold the mask id.
+        fixed: the positions that guidance masks in its unconditional pass: prompt, constraints, given segments.
+        step: the number of steps run.
+        text_length: response positions that belong to the text so far final, the end token left out.
+        finish_reason: None while steps remain, then `stop` (an end token) or `length`.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        params: GenerationParams,
+        *,
+        config: LLaDAConfig,
+        special_tokens: SpecialTokens,
+        constraints: Mapping[int, Sequence[int]] | None = None,
+        include_predictions: bool = False,
+    ) -> None:
+        """A response of `params.gen_length` masks after `prompt`.
+
+        Args:
+            constraints: response position → ids that stand from there on.
+            include_predictions: report the best guess at every masked position in each step.
+
+        Raises:
+            InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave
+                the response; fewer steps than blocks.
+        """
+        if not prompt:
+            raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
+        hint = "; fill gaps with `suffix`, or with `canvas` on /v1/denoise"
+        _check_ids(prompt, config, special_tokens, "prompt", hint)
+        response = np.full(params.gen_length, special_tokens.mask_id, dtype=np.int64)
+        for position, ids in sorted((constraints or {}).items()):
+            _check_ids(ids, config, special_tokens, "constraints")
+            _place_constraint(response, position, ids, special_tokens.mask_id)
+        self._set_up(prompt, response, params, config, special_tokens, include_predictions, is_infilling=False)
+
+    @classmethod
+    def infill(
+        cls,
+        segments: Iterable[Sequence[int] | Gap],
+        params: GenerationParams,
+        *,
+        config: LLaDAConfig,
+        special_tokens: SpecialTokens,
+        include_predictions: bool = False,
+    ) -> "Canvas":
+        """A canvas of fixed segments and gaps; blocks are cut over the whole of it.
+
+        `params.gen_length` is replaced by the canvas's length. EOS, EoT and mask are never written into a gap.
+        """
+        parts = []
+        for segment in segments:
+            if isinstance(segment, Gap):
+                if segment.length < 1:
+                    raise InvalidParameterError(f"canvas: mask is {segment.length}; it must be at least 1", "canvas")
+                parts.append(np.full(segment.length, special_tokens.mask_id, dtype=np.int64))
+            else:
+                _check_ids(segment, config, special_tokens, "canvas", "; write gaps as {\"mask\": n}")
+                parts.append(np.array(segment, dtype=np.int64))
+        response = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+        if not (response == special_tokens.mask_id).any():
+            raise InvalidParameterError("canvas has no gap; it must have at least one {\"mask\": n}", "canvas")
+        canvas = cls.__new__(cls)
+        params = replace(params, gen_length=len(response))
+        canvas._set_up([], response, params, config, special_tokens, include_predictions, is_infilling=True)
+        return canvas
+
+    def _set_up(
+        self,
+        prompt: Sequence[int],
+        response: np.ndarray,
+        params: GenerationParams,
+        config: LLaDAConfig,
+        special_tokens: SpecialTokens,
+        include_predictions: bool,
+        *,
+        is_infilling: bool,
+    ) -> None:
+        self.special_tokens = special_tokens
+        self.prompt_length = len(prompt)
+        self.tokens = np.concatenate((np.array(prompt, dtype=np.int64), response))
+        self.fixed = self.tokens != special_tokens.mask_id
+        self.include_predictions = include_predictions
+        self.banned_ids = sorted({special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set()))
+        ignored = params.ignore_eos or is_infilling
+        self._end_ids = params.stop_token_ids | (frozenset() if ignored else special_tokens.end_ids)
+        block_length = params.effective_block_length
+        blocks = [range(start, min(start + block_length, len(response))) for start in range(0, len(response), block_length)]
+        masked_per_block = [int(self._is_masked(block.start, block.stop).sum()) for block in blocks]
+        default_steps = sum(masked_per_block) if is_infilling else params.gen_length
+        self.params = replace(params, steps=params.steps or default_steps, block_length=block_length)
+        self._schedule = _plan(blocks, masked_per_block, params.steps or max(1, sum(masked_per_block)))
+        self.step = 0
+        self.text_length = 0
+        self.finish_reason: str | None = None
+        self._advance_text()
+
+    @property
+    def response(self) -> list[int]:
+        """The response as it stands, `gen_length` ids; mask ids may remain right of the end."""
+        return self.tokens[self.prompt_length :].tolist()
+
+    @property
+    def text_ids(self) -> list[int]:
+        """The final ids from the left: up to the first mask, the end token left out."""
+        return self.response[: self.text_length]
+
+    @property
+    def scheduled_step(self) -> ScheduledStep:
+        """The step that comes next."""
+        return self._schedule[self.step]
+
+    @property
+    def num_scheduled_steps(self) -> int:
+        """Steps that will run if the text does not end early."""
+        return len(self._schedule)
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes run so far; guidance takes two a step."""
+        return self.step * self.passes_per_step
+
+    @property
+    def passes_per_step(self) -> int:
+        return 2 if self.params.cfg_scale else 1
+
+    @property
+    def visible_length(self) -> int:
+        """Tokens that the model sees in the next step, prompt included."""
+        if self.params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
+            return self.prompt_length + self.scheduled_step.stop
+        return len(self.tokens)
+
+    @property
+    def visible_tokens(self) -> np.ndarray:
+        return self.tokens[: self.visible_length]
+
+    @property
+    def unconditional_tokens(self) -> np.ndarray:
+        """The same sequence with every fixed token masked: the unconditional pass of guidance."""
+        visible = self.visible_length
+        return np.where(self.fixed[:visible], self.special_tokens.mask_id, self.tokens[:visible])
+
+    def proposal_positions(self) -> np.ndarray:
+        """Response positions at which the next step needs logits: the masks of the active block, or all for predictions."""
+        scheduled = self.scheduled_step
+        if self.include_predictions:
+            return self._is_masked(0, self.visible_length - self.prompt_length).nonzero()[0]
+        return self._is_masked(scheduled.start, scheduled.stop).nonzero()[0] + scheduled.start
+
+    def commit(
+        self, positions: np.ndarray, token_ids: np.ndarray, confidence: np.ndarray, scores: np.ndarray
+    ) -> DenoisingStep:
+        """Write the best-scored proposals of the active block; of equals the left one.
+
+        Args:
+            positions: response positions of the proposals, as `proposal_positions` gave them.
+        """
+        scheduled = self.scheduled_step
+        candidates = ((positions >= scheduled.start) & (positions < scheduled.stop)).nonzero()[0]
+        best = candidates[np.argsort(-scores[candidates], kind="stable")[: scheduled.num_transfer]]
+        chosen = np.sort(best)
+        self.tokens[self.prompt_length + positions[chosen]] = token_ids[chosen]
+        changes = tuple(
+            Change("commit", self.step, int(positions[i]), int(token_ids[i]), float(confidence[i])) for i in chosen
+        )
+        predictions = None
+        if self.include_predictions:
+            open_proposals = np.setdiff1d(np.arange(len(positions)), chosen)
+            predictions = tuple(
+                Prediction(int(positions[i]), int(token_ids[i]), float(confidence[i])) for i in open_proposals
+            )
+        event = DenoisingStep(self.step, scheduled.block, changes, self.num_masked, predictions)
+        self.step += 1
+        self._advance_text()
+        return event
+
+    @property
+    def num_masked(self) -> int:
+        return int(self._is_masked(0, len(self.tokens) - self.prompt_length).sum())
+
+    def _is_masked(self, start: int, stop: int) -> np.ndarray:
+        return self.tokens[self.prompt_length + start : self.prompt_length + stop] == self.special_tokens.mask_id
+
+    def _advance_text(self) -> None:
+        """Move the border of the final text to the right. Once it meets an end token nothing can change the text."""
+        mask_id = self.special_tokens.mask_id
+        for token in self.tokens[self.prompt_length + self.text_length :].tolist():
+            if token == mask_id:
+                break
+            if token in self._end_ids:
+                self.finish_reason = "stop"
+                return
+            self.text_length += 1
+        if self.step == len(self._schedule):
+            self.finish_reason = "length"
+
+
+def _plan(blocks: Sequence[range], masked_per_block: Sequence[int], steps: int) -> list[ScheduledStep]:
+    shares = steps_per_block(masked_per_block, steps)
+    return [
+        ScheduledStep(index, block.start, block.stop, num_transfer)
+        for index, (block, masked, share) in enumerate(zip(blocks, masked_per_block, shares, strict=True))
+        if masked
+        for num_transfer in transfer_schedule(masked, share)
+    ]
+
+
+def _check_ids(
+    ids: Iterable[int], config: LLaDAConfig, special_tokens: SpecialTokens, field: str, hint: str = ""
+) -> None:
+    for token_id in ids:
+        if token_id == special_tokens.mask_id:
+            raise InvalidParameterError(f"{field} holds {token_id}, the mask id; it must hold tokens only{hint}", field)
+        if not 0 <= token_id < config.vocab_size:
+            raise InvalidParameterError(
+                f"{field} holds the token id {token_id}; ids must be from 0 to {config.vocab_size - 1}", field
+            )
+
+
+def _place_constraint(response: np.ndarray, position: int, ids: Sequence[int], mask_id: int) -> None:
+    stop = position + len(ids)
+    if position < 0 or stop > len(response):
+        raise InvalidParameterError(
+            f"constraints: {len(ids)} tokens at position {position} end at {stop}; "
+            f"they must lie within gen_length ({len(response)})",
+            "constraints",
+        )
+    if (response[position:stop] != mask_id).any():
+        raise InvalidParameterError(f"constraints: the one at position {position} overlaps an earlier one", "constraints")
+    response[position:stop] = ids

@@ -1,0 +1,39 @@
+"""What leaves the core: the change that one denoising step made, never a copy of the canvas."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One position of the response, counted from its first token, that a step changed.
+
+    Attributes:
+        op: `commit`: a mask became this token.
+        confidence: the token's softmax probability when it was committed.
+    """
+
+    op: str
+    step: int
+    position: int
+    token_id: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model would write at a position that is still masked."""
+
+    position: int
+    token_id: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisingStep:
+    """One step of one canvas. `step` and `block` count from 0; `masked` is what is left in the whole response."""
+
+    step: int
+    block: int
+    changes: tuple[Change, ...]
+    masked: int
+    predictions: tuple[Prediction, ...] | None = None

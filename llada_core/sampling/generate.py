@@ -1,0 +1,84 @@
+"""The offline loop: the same steps the server runs, over a list of prompts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from llada_core.errors import InvalidParameterError
+from llada_core.model import LLaDAModelLM
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import DenoisingStep
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.sampler import Sampler
+from llada_core.tokenizer import Message, Tokenizer
+
+Prompt = str | Sequence[int] | Sequence[Message]
+
+# Canvases denoised together; a longer list is worked off in parts.
+_MAX_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """A finished generation. `token_ids` is the text's, or the whole canvas under `ignore_eos`; `text` needs a tokenizer."""
+
+    token_ids: list[int]
+    finish_reason: str
+    denoising_steps: int
+    forward_passes: int
+    text: str | None = None
+
+
+def denoise(
+    model: LLaDAModelLM, prompt: Prompt, params: GenerationParams, *, tokenizer: Tokenizer | None = None
+) -> Iterator[DenoisingStep]:
+    """The denoising steps of one prompt, as they happen: the events that the server streams."""
+    canvas = _canvas(model, prompt, params, tokenizer)
+    sampler = Sampler(model)
+    while canvas.finish_reason is None:
+        yield sampler.step([canvas])[0]
+
+
+def generate(
+    model: LLaDAModelLM,
+    prompts: Sequence[Prompt],
+    params: GenerationParams | Sequence[GenerationParams],
+    *,
+    tokenizer: Tokenizer | None = None,
+) -> list[GenerationResult]:
+    """Generate a response to every prompt; results in the order of the prompts.
+
+    Args:
+        prompts: token ids, or with a tokenizer text or chat messages.
+        params: one for all, or one per prompt.
+    """
+    all_params = [params] * len(prompts) if isinstance(params, GenerationParams) else list(params)
+    if len(all_params) != len(prompts):
+        raise InvalidParameterError(f"params has {len(all_params)} entries; it must have one per prompt, {len(prompts)}")
+    canvases = [_canvas(model, prompt, own, tokenizer) for prompt, own in zip(prompts, all_params, strict=True)]
+    sampler = Sampler(model)
+    waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
+    while waiting:
+        sampler.step(waiting[:_MAX_BATCH_SIZE])
+        waiting = [canvas for canvas in waiting if canvas.finish_reason is None]
+    return [_result(canvas, tokenizer) for canvas in canvases]
+
+
+def _canvas(model: LLaDAModelLM, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:
+    return Canvas(
+        _encode(prompt, tokenizer), params, config=model.config, special_tokens=model.special_tokens
+    )
+
+
+def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:
+    if prompt and not isinstance(prompt, str) and not isinstance(prompt[0], Message):
+        return [int(token_id) for token_id in prompt]  # type: ignore[arg-type]
+    if tokenizer is None:
+        raise InvalidParameterError("prompt is text; without a tokenizer it must be token ids", "prompt")
+    return tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.encode_chat(prompt)  # type: ignore[arg-type]
+
+
+def _result(canvas: Canvas, tokenizer: Tokenizer | None) -> GenerationResult:
+    assert canvas.finish_reason is not None
+    token_ids = canvas.text_ids
+    text = tokenizer.decode(token_ids) if tokenizer else None
+    return GenerationResult(token_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text)

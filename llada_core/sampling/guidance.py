@@ -1,0 +1,8 @@
+"""Unsupervised classifier-free guidance (arXiv:2502.09992, appendix A.2)."""
+
+from torch import Tensor
+
+
+def guide(conditional_RV: Tensor, unconditional_RV: Tensor, cfg_scale: float) -> Tensor:
+    """Logits pushed away from those of a sequence whose fixed tokens are masked: u + (scale + 1)(c - u)."""
+    return unconditional_RV + (cfg_scale + 1) * (conditional_RV - unconditional_RV)

@@ -1,0 +1,82 @@
+"""Every setting of the reverse process, validated in one place. The server's schemas and the CLIs follow this class."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from llada_core.errors import InvalidParameterError
+from llada_core.sampling.remasking import REMASKING
+
+FIXED_LENGTH: Final = "fixed_length"
+SEMI_AUTOREGRESSIVE_PADDING: Final = "semi_autoregressive_padding"
+SEMI_AUTOREGRESSIVE_ORIGIN: Final = "semi_autoregressive_origin"
+METHODS = (SEMI_AUTOREGRESSIVE_PADDING, FIXED_LENGTH, SEMI_AUTOREGRESSIVE_ORIGIN)
+
+DEFAULT_BLOCK_LENGTH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """How one request is denoised (names and defaults: API.md section 3, LLaDA's `generate.py`).
+
+    Attributes:
+        gen_length: positions of the response.
+        steps: denoising steps over the whole response; None for one per masked position.
+        block_length: positions of a block; None for 32, or for everything under `fixed_length`. Clamped to gen_length.
+        method: `semi_autoregressive_padding` (blocks left to right on a full canvas), `fixed_length` (one block), or
+            `semi_autoregressive_origin` (later blocks are not yet on the canvas).
+        remasking: which proposals a step keeps: a name in `REMASKING`.
+        temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
+        top_k, top_p: the tokens among which a temperature above 0 draws; 0 and 1 for all.
+        cfg_scale: strength of unsupervised classifier-free guidance; doubles the forward passes.
+        seed: decides all noise; the same request with the same seed gives the same tokens in any batch.
+        logits_eos_inf: never generate EOS (appendix B.4).
+        confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
+        ignore_eos: EOS and EoT do not end the text.
+        stop_token_ids: further tokens that end the text.
+
+    Raises:
+        InvalidParameterError: naming field, value and rule.
+    """
+
+    gen_length: int = 128
+    steps: int | None = None
+    block_length: int | None = None
+    method: str = SEMI_AUTOREGRESSIVE_PADDING
+    remasking: str = "low_confidence"
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    cfg_scale: float = 0.0
+    seed: int = 0
+    logits_eos_inf: bool = False
+    confidence_eos_eot_inf: bool = False
+    ignore_eos: bool = False
+    stop_token_ids: frozenset[int] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        self._require("gen_length", self.gen_length >= 1, "must be at least 1")
+        self._require("steps", self.steps is None or self.steps >= 1, "must be at least 1")
+        self._require("block_length", self.block_length is None or self.block_length >= 1, "must be at least 1")
+        self._require("method", self.method in METHODS, f"must be one of {', '.join(METHODS)}")
+        self._require("remasking", self.remasking in REMASKING, f"must be one of {', '.join(REMASKING)}")
+        self._require("temperature", self.temperature >= 0 and math.isfinite(self.temperature), "must be at least 0")
+        self._require("top_k", self.top_k >= 0, "must be at least 0 (0: all tokens)")
+        self._require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
+        self._require("cfg_scale", self.cfg_scale >= 0 and math.isfinite(self.cfg_scale), "must be at least 0")
+        self._require(
+            "block_length",
+            self.method != FIXED_LENGTH or self.block_length is None or self.block_length >= self.gen_length,
+            f"must be absent or {self.gen_length} (the generation length) with method fixed_length, which has one block",
+        )
+
+    @property
+    def effective_block_length(self) -> int:
+        """The block length after defaults and clamping."""
+        if self.method == FIXED_LENGTH:
+            return self.gen_length
+        return min(self.block_length or DEFAULT_BLOCK_LENGTH, self.gen_length)
+
+    def _require(self, name: str, is_met: bool, rule: str) -> None:
+        if not is_met:
+            raise InvalidParameterError(f"{name} is {getattr(self, name)!r}; it {rule}", name)

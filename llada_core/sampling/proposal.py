@@ -1,0 +1,77 @@
+"""What a canvas would write next: a token for every row, with its confidence and the score that remasking gives it.
+
+Shape suffixes: R rows (masked positions) of one canvas, V columns of the head (`embedding_size`).
+
+The order is the contract of API.md section 3: logits → `logits_eos_inf` → confidence is taken here, untempered, over
+all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past `vocab_size` banned from x0 alone.
+"""
+
+import torch
+from torch import Tensor
+
+from llada_core.counter_noise import Purpose, uniform
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.remasking import REMASKING
+
+
+def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Tensor:
+    """Propose a token at each row of `canvas`.
+
+    Args:
+        logits_RV: float32, after guidance; overwritten.
+        positions_R: response position of each row, the coordinate of its noise.
+
+    Returns:
+        float64 [3, R]: token id, confidence, score; one tensor so that it takes one copy to the host.
+    """
+    params, special_tokens = canvas.params, canvas.special_tokens
+    if params.logits_eos_inf:
+        logits_RV[:, special_tokens.eos_id] = -torch.inf
+    candidates_RV = logits_RV.clone()
+    candidates_RV[:, canvas.banned_ids] = -torch.inf
+    candidates_RV[:, vocab_size:] = -torch.inf
+    x0_R = draw(candidates_RV, params, step=canvas.step, positions_R=positions_R)
+    if params.confidence_eos_eot_inf and params.remasking != "random":
+        # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
+        logits_RV[:, sorted(special_tokens.end_ids)] = -torch.inf
+    confidence_R = (logits_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1) - logits_RV.logsumexp(dim=1)).exp()
+    draws_R = uniform(params.seed, Purpose.REMASKING, canvas.step, positions_R, device=logits_RV.device)
+    score_R = REMASKING[params.remasking](logits_RV, confidence_R, draws_R)
+    return torch.stack((x0_R.double(), confidence_R.double(), score_R.double()))
+
+
+def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
+    """A token for each row: the most probable at temperature 0, else a sample from softmax(logits / temperature)."""
+    if params.temperature == 0:
+        return candidates_RV.argmax(dim=1)
+    kept_RV = top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature)
+    columns_V = torch.arange(candidates_RV.shape[1], device=candidates_RV.device)
+    draws_RV = uniform(
+        params.seed, Purpose.GUMBEL, step, positions_R.unsqueeze(1), columns_V, device=candidates_RV.device
+    )
+    return gumbel_max(kept_RV, draws_RV, params.temperature)
+
+
+def gumbel_max(logits_RV: Tensor, draws_RV: Tensor, temperature: float) -> Tensor:
+    """argmax(logits - T log(-log u)), which samples from softmax(logits / T)."""
+    # float64: low-precision Gumbel noise hurts the text (arXiv:2409.02908).
+    return (logits_RV.double() - temperature * torch.log(-torch.log(draws_RV))).argmax(dim=1)
+
+
+def top_k(logits_RV: Tensor, k: int) -> Tensor:
+    """All but the k largest logits of a row at −inf; 0 keeps all."""
+    if k == 0 or k >= logits_RV.shape[1]:
+        return logits_RV
+    smallest_kept_R1 = logits_RV.topk(k, dim=1).values[:, -1:]
+    return logits_RV.masked_fill(logits_RV < smallest_kept_R1, -torch.inf)
+
+
+def top_p(logits_RV: Tensor, p: float, temperature: float) -> Tensor:
+    """Keep the smallest set of tokens whose tempered probabilities reach p; at least the most probable."""
+    if p == 1:
+        return logits_RV
+    probabilities_RV = (logits_RV.double() / temperature).softmax(dim=1)
+    sorted_RV, columns_RV = probabilities_RV.sort(dim=1, descending=True, stable=True)
+    is_past_RV = sorted_RV.cumsum(dim=1) - sorted_RV >= p
+    return logits_RV.masked_fill(is_past_RV.scatter(1, columns_RV, is_past_RV), -torch.inf)

@@ -1,0 +1,70 @@
+"""The token ids with a meaning of their own, resolved once when a checkpoint is loaded."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llada_core.errors import UnsupportedCheckpointError
+
+MASK_TOKEN = "<|mdm_mask|>"
+BOS_TOKEN = "<|startoftext|>"
+EOS_TOKEN = "<|endoftext|>"
+EOT_TOKEN = "<|eot_id|>"
+START_HEADER_TOKEN = "<|start_header_id|>"
+END_HEADER_TOKEN = "<|end_header_id|>"
+
+# LLaDA-8B and LLaDA-1.5. The Base tokenizer does not register the last three as tokens, yet the ids are reserved.
+PUBLISHED_VOCAB_SIZE = 126464
+PUBLISHED_IDS = {
+    BOS_TOKEN: 126080,
+    EOS_TOKEN: 126081,
+    MASK_TOKEN: 126336,
+    START_HEADER_TOKEN: 126346,
+    END_HEADER_TOKEN: 126347,
+    EOT_TOKEN: 126348,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """Ids that the sampler treats apart. A checkpoint need not have an end-of-turn token."""
+
+    mask_id: int
+    eos_id: int
+    eot_id: int | None
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        return frozenset({self.eos_id} if self.eot_id is None else {self.eos_id, self.eot_id})
+
+
+def resolve_special_tokens(
+    folder: Path, config: dict[str, Any], token_to_id: Callable[[str], int | None]
+) -> SpecialTokens:
+    """Look in `generation_config.json`, `config.json`, the tokenizer, then the published ids of vocabulary 126464.
+
+    Raises:
+        UnsupportedCheckpointError: no source names the mask or the EOS id.
+    """
+    generation_file = folder / "generation_config.json"
+    generation = json.loads(generation_file.read_text()) if generation_file.exists() else {}
+
+    def find(field: str, token: str) -> int | None:
+        published = PUBLISHED_IDS[token] if config["vocab_size"] == PUBLISHED_VOCAB_SIZE else None
+        candidates = (generation.get(field), config.get(field), token_to_id(token), published)
+        return next((candidate for candidate in candidates if candidate is not None), None)
+
+    mask_id = find("mask_token_id", MASK_TOKEN)
+    eos_id = find("eos_token_id", EOS_TOKEN)
+    for name, value in (("mask_token_id", mask_id), ("eos_token_id", eos_id)):
+        if not isinstance(value, int) or not 0 <= value < config["vocab_size"]:
+            raise UnsupportedCheckpointError(
+                f"{folder.name}: {name} is {value!r}; generation_config.json, config.json or the tokenizer must name "
+                f"an id below vocab_size ({config['vocab_size']})"
+            )
+    assert mask_id is not None
+    assert eos_id is not None
+    return SpecialTokens(mask_id, eos_id, find("eot_token_id", EOT_TOKEN))

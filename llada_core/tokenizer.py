@@ -1,0 +1,151 @@
+"""Text to ids and back: plain text, the chat template, and decoding that never shows half a character.
+
+The template is LLaDA's own, written out here because the published Jinja file adds the assistant's header where it
+must not. It is assembled from ids, so that no text a user sends can open a turn or plant a mask.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+
+from llada_core.errors import InvalidParameterError
+from llada_core.special_tokens import (
+    BOS_TOKEN,
+    END_HEADER_TOKEN,
+    EOT_TOKEN,
+    MASK_TOKEN,
+    PUBLISHED_IDS,
+    PUBLISHED_VOCAB_SIZE,
+    START_HEADER_TOKEN,
+)
+
+REPLACEMENT_CHARACTER = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat. `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+class Tokenizer:
+    """A checkpoint's `tokenizer.json`.
+
+    Two encoders share one vocabulary. A prompt is encoded by the first, which reads special tokens written out in it
+    (people paste whole templates) except the mask; a chat message by the second, to which everything is plain text.
+    """
+
+    def __init__(self, definition: str, *, vocab_size: int | None = None) -> None:
+        """
+        Args:
+            definition: the text of a `tokenizer.json`.
+            vocab_size: the checkpoint's; 126464 admits the published ids for tokens that the file does not register.
+        """
+        self._decoder = tokenizers.Tokenizer.from_str(definition)
+        self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_mask(definition))
+        self._message_encoder = tokenizers.Tokenizer.from_str(definition)
+        self._message_encoder.encode_special_tokens = True
+        self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, vocab_size: int | None = None) -> "Tokenizer":
+        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"), vocab_size=vocab_size)
+
+    def __len__(self) -> int:
+        return self._decoder.get_vocab_size()
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token of the vocabulary, or of one that the published vocabulary reserves."""
+        published = PUBLISHED_IDS.get(token) if self._has_published_ids else None
+        found: int | None = self._decoder.token_to_id(token)
+        return published if found is None else found
+
+    def encode(self, text: str) -> list[int]:
+        """A prompt's ids, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
+        return self._prompt_encoder.encode(text).ids
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of text in which nothing is special and to which nothing is added."""
+        return self._message_encoder.encode(text, add_special_tokens=False).ids
+
+    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+        """LLaDA's chat template (the Llama-3 layout): BOS, then header, content and EoT of each message.
+
+        Args:
+            add_generation_prompt: end with the assistant's header, for a reply to follow.
+
+        Raises:
+            InvalidParameterError: the vocabulary has no header or end-of-turn tokens.
+        """
+        ids = [self._template_id(BOS_TOKEN)]
+        for message in messages:
+            ids += self._header(message.role)
+            ids += self.encode_plain(message.content.strip())
+            ids.append(self._template_id(EOT_TOKEN))
+        if add_generation_prompt:
+            ids += self._header("assistant")
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
+        return self._decoder.decode(list(ids), skip_special_tokens=True)
+
+    def incremental_decoder(self) -> "IncrementalDecoder":
+        return IncrementalDecoder(self)
+
+    def _header(self, role: str) -> list[int]:
+        start, end = self._template_id(START_HEADER_TOKEN), self._template_id(END_HEADER_TOKEN)
+        return [start, *self.encode_plain(role), end, *self.encode_plain("\n\n")]
+
+    def _template_id(self, token: str) -> int:
+        found = self.token_to_id(token)
+        if found is None:
+            raise InvalidParameterError(
+                f"messages: this model's tokenizer has no {token}, which the chat template needs; send a prompt instead",
+                "messages",
+            )
+        return found
+
+
+class IncrementalDecoder:
+    """Decodes ids as they become final. What it has given never changes; half a character waits for its rest.
+
+    The parts add up to `Tokenizer.decode` of all ids, at a cost that does not grow with the text: only the ids since
+    the last clean border are decoded again.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._context: list[int] = []  # ids whose text is out, kept because a decoder may join with what follows
+        self._pending: list[int] = []
+
+    def push(self, ids: Iterable[int]) -> str:
+        """The text that these ids complete; empty while a character is unfinished."""
+        self._pending += ids
+        text = self._pending_text()
+        if not text or text.endswith(REPLACEMENT_CHARACTER):
+            return ""
+        return self._release(text)
+
+    def flush(self) -> str:
+        """What is left, with bytes that never became a character as U+FFFD."""
+        return self._release(self._pending_text())
+
+    def _pending_text(self) -> str:
+        before = self._tokenizer.decode(self._context)
+        return self._tokenizer.decode(self._context + self._pending)[len(before) :]
+
+    def _release(self, text: str) -> str:
+        self._context, self._pending = self._pending, []
+        return text
+
+
+def _without_mask(definition: str) -> str:
+    parsed = json.loads(definition)
+    parsed["added_tokens"] = [token for token in parsed["added_tokens"] if token["content"] != MASK_TOKEN]
+    return json.dumps(parsed)
