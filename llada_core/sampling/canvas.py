@@ -214,10 +214,17 @@ class Canvas:
             predictions = tuple(
                 Prediction(int(positions[i]), int(token_ids[i]), float(confidence[i])) for i in open_proposals
             )
-        event = DenoisingStep(self.step, scheduled.block, changes, self.num_masked, predictions)
         self.step += 1
         self._advance_text()
-        return event
+        return DenoisingStep(
+            step=self.step - 1,
+            block=scheduled.block,
+            changes=changes,
+            masked=self.num_masked,
+            text_length=self.text_length,
+            finish_reason=self.finish_reason,
+            predictions=predictions,
+        )
 
     @property
     def num_masked(self) -> int:

@@ -30,10 +30,20 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class DenoisingStep:
-    """One step of one canvas. `step` and `block` count from 0; `masked` is what is left in the whole response."""
+    """One step of one canvas.
+
+    Attributes:
+        step, block: count from 0.
+        masked: masks left in the whole response.
+        text_length: positions from the left that no later step changes and that belong to the text.
+        finish_reason: `stop` or `length` with the last step, else None.
+        predictions: guesses for what is still masked, where the canvas was asked for them.
+    """
 
     step: int
     block: int
     changes: tuple[Change, ...]
     masked: int
+    text_length: int
+    finish_reason: str | None
     predictions: tuple[Prediction, ...] | None = None

@@ -1,0 +1,100 @@
+/** Everything one request streamed, and the canvas at any of its steps. */
+
+/**
+ * @typedef {{op: "commit" | "edit" | "remask", step: number, position: number, token_id: number, text: string,
+ *   confidence: number}} Change
+ * @typedef {{step: number, block: number, changes: Change[], masked: number, elapsed_ms: number}} StepData
+ * @typedef {{id: string, model: string, prompt_tokens: number, gen_length: number, block_length: number,
+ *   steps: number | null, mask_token_id: number, token_ids: number[]}} StartData
+ * @typedef {{prompt_tokens: number, completion_tokens: number, denoising_steps: number, forward_passes: number}} Usage
+ * @typedef {{text: string, finish_reason: string, usage: Usage, token_ids: number[]}} DoneData
+ *
+ * @typedef {object} Cell
+ * @property {number} position
+ * @property {number} tokenId
+ * @property {"mask" | "fixed" | "fresh" | "settled"} state  fixed: on the canvas from the start; fresh: of the shown step
+ * @property {string} text
+ * @property {number | null} step
+ * @property {number | null} confidence
+ * @property {boolean} isPastEnd  right of where the final text ends
+ */
+
+/** Frame 0 is the canvas at the start, frame k the canvas after the k-th step event. */
+export class Recording {
+  /** @type {StepData[]} */
+  steps = [];
+  /** @type {DoneData | null} */
+  done = null;
+
+  /** @param {StartData} start */
+  constructor(start) {
+    this.start = start;
+  }
+
+  get lastFrame() {
+    return this.steps.length;
+  }
+
+  /** How many frames there will be as far as is known: fewer steps run when the text ends early. */
+  get expectedFrames() {
+    return this.done ? this.lastFrame : Math.max(this.start.steps ?? 0, this.lastFrame);
+  }
+
+  /**
+   * @param {number} frame
+   * @returns {Cell[]}
+   */
+  cellsAt(frame) {
+    const cells = this.start.token_ids.map((id, position) => this.#initialCell(id, position));
+    for (let i = 0; i < frame; i++) {
+      for (const change of this.steps[i].changes) {
+        cells[change.position] = this.#changedCell(change, i === frame - 1);
+      }
+    }
+    if (this.done && frame === this.lastFrame) {
+      for (const cell of cells.slice(this.done.usage.completion_tokens)) cell.isPastEnd = true;
+    }
+    return cells;
+  }
+
+  /** @param {number} frame */
+  figuresAt(frame) {
+    if (frame === 0) {
+      const masked = this.start.token_ids.filter((id) => id === this.start.mask_token_id).length;
+      return { stepsRun: 0, block: null, masked, elapsedMs: 0, tokensPerStep: null };
+    }
+    const { step, block, masked, elapsed_ms: elapsedMs } = this.steps[frame - 1];
+    const tokensPerStep = (this.figuresAt(0).masked - masked) / (step + 1);
+    return { stepsRun: step + 1, block, masked, elapsedMs, tokensPerStep };
+  }
+
+  /** @returns {number[]} positions where the replay differs from the server's final canvas */
+  mismatches() {
+    if (!this.done) return [];
+    const expected = this.done.token_ids;
+    const replayed = this.cellsAt(this.lastFrame).map((cell) => cell.tokenId);
+    const length = Math.max(expected.length, replayed.length);
+    return Array.from({ length }, (_, i) => i).filter((i) => expected[i] !== replayed[i]);
+  }
+
+  /**
+   * @param {number} tokenId
+   * @param {number} position
+   * @returns {Cell}
+   */
+  #initialCell(tokenId, position) {
+    const state = tokenId === this.start.mask_token_id ? "mask" : "fixed";
+    return { position, tokenId, state, text: "", step: null, confidence: null, isPastEnd: false };
+  }
+
+  /**
+   * @param {Change} change
+   * @param {boolean} isFresh
+   * @returns {Cell}
+   */
+  #changedCell(change, isFresh) {
+    if (change.op === "remask") return this.#initialCell(this.start.mask_token_id, change.position);
+    const { position, token_id: tokenId, text, step, confidence } = change;
+    return { position, tokenId, state: isFresh ? "fresh" : "settled", text, step, confidence, isPastEnd: false };
+  }
+}

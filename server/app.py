@@ -1,0 +1,84 @@
+"""The application: a model, its engine, the routes and the page."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+import clients
+from llada_core.model import LLaDAModelLM
+from llada_core.sampling import Sampler
+from llada_core.tokenizer import Tokenizer
+from server.engine import Engine
+from server.errors import install_error_handlers
+from server.metrics import Metrics
+from server.middleware import ApiKey, BodyLimit, RequestId
+from server.routes import chat, completions, denoise, system
+from server.scheduler import Scheduler
+from server.settings import Settings
+from server.state import ServerState
+
+WEB_FOLDER = Path(clients.__file__).parent / "web"
+
+
+def create_app(
+    settings: Settings, model: LLaDAModelLM, tokenizer: Tokenizer | None, *, sampler: Sampler | None = None
+) -> FastAPI:
+    """An ASGI app that serves `model`; its engine thread lives as long as the app's lifespan.
+
+    Args:
+        sampler: in place of the model's own, for tests that need a slow or failing one.
+    """
+    metrics = Metrics()
+    scheduler = Scheduler(
+        max_batch_size=settings.max_batch_size,
+        max_batch_tokens=settings.max_batch_tokens,
+        max_queue=settings.max_queue,
+    )
+    engine = Engine(sampler or Sampler(model), scheduler, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        engine.stop()
+
+    app = FastAPI(
+        title="LLaDA server",
+        version=version("llada"),
+        lifespan=lifespan,
+        root_path=settings.root_path,
+        strict_content_type=False,
+    )
+    app.state.server = ServerState(settings, model, tokenizer, engine, metrics)
+    for module in (completions, chat, denoise, system):
+        app.include_router(module.router)
+    _mount_page(app)
+    install_error_handlers(app)
+    _add_middleware(app, settings, metrics)
+    return app
+
+
+def _mount_page(app: FastAPI) -> None:
+    app.mount("/static", StaticFiles(directory=WEB_FOLDER), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB_FOLDER / "index.html")
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
+    # Added last is outermost: the id comes first, CORS answers preflights before a key is asked for.
+    app.add_middleware(BodyLimit)
+    if settings.api_key:
+        app.add_middleware(ApiKey, keys=settings.api_key)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origin, allow_methods=["*"], allow_headers=["*"]
+        )
+    app.add_middleware(RequestId, metrics=metrics)

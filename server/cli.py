@@ -1,0 +1,114 @@
+"""`llada-server`: load a checkpoint, serve it, leave in good order."""
+
+import asyncio
+import json
+import logging
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from server.state import ServerState
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object per record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class Server(uvicorn.Server):
+    """uvicorn that says where it listens, and that drains before it stops listening.
+
+    On the first signal readiness turns 503 and new requests are refused, while what runs may finish within the grace
+    period; only then does uvicorn close. A second signal ends at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: "ServerState") -> None:
+        super().__init__(config)
+        self._state = state
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[object] | None = None) -> None:
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(f"Serving {self._state.settings.model_name} on http://{shown}:{port}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        try:
+            await self._state.drain()
+        finally:
+            self.should_exit = True
+
+
+def main() -> None:
+    """Run the server until a signal."""
+    try:
+        settings = CliApp.run(Settings)
+    except ValidationError as error:
+        for problem in error.errors():
+            option = "--" + str(problem["loc"][0]).replace("_", "-")
+            print(f"llada-server: {option} is {problem['input']!r}: {problem['msg']}", file=sys.stderr)
+        raise SystemExit(2) from None
+    _configure_logging(settings)
+    app = _load_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level == "debug",
+        timeout_graceful_shutdown=5,
+    )
+    Server(config, app.state.server).run()
+
+
+def _load_app(settings: Settings) -> "FastAPI":
+    # Imported here, so that --help and a wrong option answer without waiting for torch.
+    from llada_core.checkpoint import load_model, load_tokenizer
+    from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+    from server.app import create_app
+
+    try:
+        model = load_model(settings.model, device=settings.device, dtype=settings.dtype, revision=settings.revision)
+        tokenizer = load_tokenizer(settings.model, revision=settings.revision)
+    except (FileNotFoundError, InvalidParameterError, UnsupportedCheckpointError) as error:
+        print(f"llada-server: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    return create_app(settings, model, tokenizer)
+
+
+def _configure_logging(settings: Settings) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JSONFormatter() if settings.log_format == "json" else text)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+
+
+if __name__ == "__main__":
+    main()

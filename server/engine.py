@@ -1,0 +1,151 @@
+"""The thread that owns the model: schedule → step → publish, over and over.
+
+The event loop never calls torch, and this thread touches asyncio by `call_soon_threadsafe` alone. Between two steps the
+lock is free: that is when requests join and leave.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from llada_core.sampling import Canvas, DenoisingStep, Sampler
+from server.mailbox import Mailbox, TimedStep
+from server.metrics import Metrics
+from server.scheduler import Request, Scheduler
+
+logger = logging.getLogger(__name__)
+
+
+class EngineStoppedError(Exception):
+    """The server is shutting down; the request cannot be finished."""
+
+
+class Engine:
+    """Runs canvases to their end, any number at once."""
+
+    def __init__(self, sampler: Sampler, scheduler: Scheduler, metrics: Metrics) -> None:
+        self._sampler = sampler
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._lock = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="llada-engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def num_unfinished(self) -> int:
+        with self._lock:
+            return self._scheduler.num_running + self._scheduler.num_waiting
+
+    def start(self) -> None:
+        """Start the model thread; must be called on the event loop that will read the streams."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the model thread after the step in hand."""
+        with self._lock:
+            self._is_stopping = True
+            self._lock.notify()
+        self._thread.join()
+
+    def submit(self, canvases: Sequence[Canvas]) -> list[Request]:
+        """Queue canvases, all of them or none; each request's steps are then read with `stream`.
+
+        Raises:
+            QueueFullError: they do not fit.
+        """
+        requests = [Request(canvas, Mailbox()) for canvas in canvases]
+        with self._lock:
+            self._scheduler.add([request for request in requests if not request.is_complete])
+            self._lock.notify()
+        self._observe_load()
+        return requests
+
+    async def stream(self, request: Request) -> AsyncIterator[TimedStep]:
+        """A request's steps as they happen. Leaving the iteration early takes it out before the next step.
+
+        Raises:
+            NonFiniteLogitsError, RuntimeError: whatever its own step raised; other requests go on.
+            EngineStoppedError: the server is shutting down.
+        """
+        try:
+            is_complete = request.is_complete
+            while not is_complete:
+                timed = await request.mailbox.get()
+                is_complete = timed.event.finish_reason is not None
+                yield timed
+        finally:
+            self.cancel(request)
+
+    def cancel(self, request: Request) -> None:
+        """Take a request out of the queue or the batch; harmless when it has already left."""
+        with self._lock:
+            self._scheduler.remove(request)
+        self._observe_load()
+
+    def fail_all(self, error: Exception) -> None:
+        """End every unfinished request with `error`."""
+        with self._lock:
+            for request in self._scheduler.clear():
+                request.mailbox.fail(error)
+        self._observe_load()
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            self._advance(batch)
+
+    def _next_batch(self) -> list[Request]:
+        with self._lock:
+            while not self._is_stopping:
+                if batch := self._scheduler.schedule():
+                    return batch
+                self._lock.wait()
+        return []
+
+    def _advance(self, batch: Sequence[Request]) -> None:
+        started = time.perf_counter()
+        try:
+            events = self._sampler.step([request.canvas for request in batch])
+        except Exception as error:  # the thread must outlive any failure of one step
+            self._advance_one_by_one(batch, error)
+            return
+        self._metrics.observe_step(events, time.perf_counter() - started)
+        with self._lock:
+            for request, event in zip(batch, events, strict=True):
+                if event.finish_reason is not None:
+                    self._scheduler.remove(request)
+        self._post([(request, event) for request, event in zip(batch, events, strict=True)])
+
+    def _advance_one_by_one(self, batch: Sequence[Request], error: Exception) -> None:
+        """A failed step leaves every canvas as it was; run each alone, so that only the guilty one fails."""
+        if len(batch) > 1:
+            for request in batch:
+                self._advance([request])
+            return
+        logger.error("denoising step failed", exc_info=error)
+        with self._lock:
+            self._scheduler.remove(batch[0])
+        self._post([(batch[0], error)])
+
+    def _post(self, news: Sequence[tuple[Request, DenoisingStep | Exception]]) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._deliver, news)
+
+    def _deliver(self, news: Sequence[tuple[Request, DenoisingStep | Exception]]) -> None:
+        for request, event in news:
+            if isinstance(event, Exception):
+                request.mailbox.fail(event)
+            else:
+                request.mailbox.put(event)
+        self._observe_load()
+
+    def _observe_load(self) -> None:
+        with self._lock:
+            self._metrics.observe_load(self._scheduler.num_running, self._scheduler.num_waiting)

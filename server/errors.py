@@ -1,0 +1,139 @@
+"""Errors as HTTP: one shape on every route and in every framework path (API.md section 7). Status codes live here alone."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from llada_core.errors import InvalidParameterError
+from server.engine import EngineStoppedError
+from server.scheduler import QueueFullError
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_VALUE = 80
+
+
+class APIError(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self, status: int, message: str, *, type_: str, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.type = type_
+        self.param = param
+        self.code = code
+
+    @property
+    def body(self) -> dict[str, dict[str, str | None]]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        match self.status:
+            case 401:
+                return {"WWW-Authenticate": "Bearer"}
+            case 429 | 503:
+                return {"Retry-After": "1"}
+        return {}
+
+
+def bad_request(message: str, param: str | None = None, code: str = "invalid_value") -> APIError:
+    return APIError(400, message, type_="invalid_request_error", param=param, code=code)
+
+
+def unauthorized() -> APIError:
+    return APIError(
+        401,
+        "Authorization must be 'Bearer KEY' with a key that this server accepts",
+        type_="authentication_error",
+        code="invalid_api_key",
+    )
+
+
+def model_not_found(name: str, served: str) -> APIError:
+    message = f"model is {name!r}; it must be {served!r}, the one this server serves, or absent"
+    return APIError(404, message, type_="not_found_error", param="model", code="model_not_found")
+
+
+def body_too_large(limit: int) -> APIError:
+    return APIError(
+        413, f"the body is larger than {limit} bytes", type_="invalid_request_error", code="request_too_large"
+    )
+
+
+def shutting_down() -> APIError:
+    return APIError(503, "the server is shutting down", type_="service_unavailable_error", code="shutting_down")
+
+
+def timed_out(seconds: float) -> APIError:
+    return APIError(504, f"not finished within {seconds:g} s (--request-timeout)", type_="timeout_error", code="timeout")
+
+
+def to_api_error(error: Exception, request_id: str) -> APIError:
+    """Any exception of a request as the error that its client may see."""
+    match error:
+        case APIError():
+            return error
+        case InvalidParameterError():
+            return bad_request(str(error), error.field)
+        case RequestValidationError():
+            return _from_validation(error.errors())
+        case QueueFullError():
+            return APIError(429, "the queue is full; try again later", type_="rate_limit_error", code="queue_full")
+        case EngineStoppedError():
+            return shutting_down()
+        case HTTPException():
+            return _from_http(error)
+    logger.error("request %s failed", request_id, exc_info=error)
+    return APIError(500, f"internal error; request id {request_id}", type_="server_error", code="internal_error")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every error that FastAPI or Starlette raises the one shape."""
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        api_error = to_api_error(error, request.state.request_id)
+        return JSONResponse(api_error.body, api_error.status, headers=api_error.headers)
+
+    for kind in (APIError, InvalidParameterError, RequestValidationError, QueueFullError, EngineStoppedError):
+        app.add_exception_handler(kind, answer)
+    app.add_exception_handler(HTTPException, answer)
+    app.add_exception_handler(Exception, answer)
+
+
+def _from_http(error: HTTPException) -> APIError:
+    types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
+    type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
+    return APIError(error.status_code, str(error.detail), type_=type_, code=code)
+
+
+def _from_validation(problems: Sequence[Any]) -> APIError:
+    """The first problem: field, value and rule."""
+    problem = problems[0]
+    if problem["type"] == "json_invalid":
+        return bad_request(f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
+    if isinstance(problem["input"], bytes):
+        return bad_request("Content-Type is not JSON's; it must be application/json or absent", code="invalid_content_type")
+    places = [str(place) for place in problem["loc"] if place != "body"]
+    field = places[0] if places else None
+    where = ".".join(places) or "the body"
+    match problem["type"]:
+        case "missing":
+            return bad_request(f"{where} is missing; it is required", field, "missing_required_parameter")
+        case "extra_forbidden":
+            return bad_request(f"{where} is not a field of this endpoint", field, "unknown_parameter")
+    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return bad_request(f"{where} is {_shortened(problem['input'])}; it must be {rule}", field)
+
+
+def _shortened(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"

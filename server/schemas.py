@@ -1,0 +1,214 @@
+"""Request bodies, checked by pydantic. What API.md does not list is refused by name, never accepted and ignored."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llada_core.sampling import REMASKING, GenerationParams
+from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
+from server.errors import bad_request
+
+TokenId = Annotated[int, Field(ge=0)]
+
+# Fields of the OpenAI and vLLM protocols that have no effect here: accepted at the values that ask for none.
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "length_penalty": (1,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True, False),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop": ([],),
+    "store": (False,),
+    "suffix": (),
+    "tool_choice": ("none",),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "use_beam_search": (False,),
+}
+
+
+class Body(BaseModel):
+    """Strict types, no unknown names; null means absent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        kept = {}
+        for name, value in data.items():
+            if value is None:
+                continue
+            if name in _NEUTRAL and name not in cls.model_fields:
+                if not any(value == neutral and type(value) is not bool or value is neutral for neutral in _NEUTRAL[name]):
+                    raise _unsupported(name, value)
+                continue
+            kept[name] = value
+        return kept
+
+
+class StreamOptions(Body):
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class DiffusionFields(Body):
+    """How to denoise; every field is one of `GenerationParams`, whose defaults hold where a field is absent."""
+
+    model: str | None = Field(None, description="the served model's name; may be omitted")
+    max_tokens: int | None = Field(None, ge=1, description="generation length; default min(128, room left)")
+    max_completion_tokens: int | None = Field(None, ge=1, description="another name of max_tokens")
+    gen_length: int | None = Field(None, ge=1, description="LLaDA's name of max_tokens")
+    steps: int | None = Field(None, ge=1, description="denoising steps over the whole response; default max_tokens")
+    block_length: int | None = Field(None, ge=1, description="positions of a block; default 32")
+    method: Literal[METHODS] = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")  # type: ignore[valid-type]
+    remasking: Literal[tuple(REMASKING)] = Field("low_confidence", description="which proposals stay masked")  # type: ignore[valid-type]
+    temperature: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="of the Gumbel noise; 0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus among which a temperature above 0 draws")
+    top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")
+    cfg_scale: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="classifier-free guidance")
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="same request, same seed, same tokens")
+    logits_eos_inf: bool = Field(False, description="never generate EOS")
+    confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
+    ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
+    stop_token_ids: list[TokenId] = Field([], description="further tokens that end the text")
+    stream: bool = Field(False, description="answer in server-sent events")
+    user: str | None = Field(None, description="logged")
+    metadata: dict[str, str] | None = Field(None, description="logged")
+
+    @model_validator(mode="after")
+    def _one_name_for_the_length(self) -> "DiffusionFields":
+        given = [name for name in ("max_tokens", "max_completion_tokens", "gen_length") if getattr(self, name)]
+        if len(given) > 1:
+            raise bad_request(f"{given[1]} is given beside {given[0]}; only one of them may be", given[1])
+        return self
+
+    @property
+    def length(self) -> int | None:
+        """The generation length asked for, under any of its names."""
+        return self.max_tokens or self.max_completion_tokens or self.gen_length
+
+    def to_params(self, *, gen_length: int, seed: int) -> GenerationParams:
+        """The settings for the core.
+
+        Raises:
+            InvalidParameterError: settings that contradict each other.
+        """
+        return GenerationParams(
+            gen_length=gen_length,
+            steps=self.steps,
+            block_length=self.block_length,
+            method=self.method,
+            remasking=self.remasking,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=max(0, self.top_k),
+            cfg_scale=self.cfg_scale,
+            seed=seed,
+            logits_eos_inf=self.logits_eos_inf,
+            confidence_eos_eot_inf=self.confidence_eos_eot_inf,
+            ignore_eos=self.ignore_eos,
+            stop_token_ids=frozenset(self.stop_token_ids),
+        )
+
+
+class OpenAIFields(DiffusionFields):
+    """What completions and chat completions share beyond the diffusion fields."""
+
+    stream_options: StreamOptions | None = Field(None, description="with stream: usage in a last chunk")
+    diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
+    return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
+
+    @model_validator(mode="after")
+    def _streaming_fields_need_stream(self) -> "OpenAIFields":
+        for name in ("diffusing", "stream_options"):
+            if getattr(self, name) and not self.stream:
+                raise bad_request(f"{name} is given; it must be absent unless stream is true", name)
+        return self
+
+
+class CompletionRequest(OpenAIFields):
+    """`POST /v1/completions`."""
+
+    prompt: str | list[TokenId] = Field(description="text or token ids")
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 16}]}
+    )
+
+
+class TextPart(Body):
+    """A content part; of OpenAI's kinds only text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Body):
+    """One turn. A list of text parts is the text of all of them."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatCompletionRequest(OpenAIFields):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, description="the conversation so far")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}]
+        }
+    )
+
+
+class DenoiseRequest(DiffusionFields):
+    """`POST /v1/denoise`: exactly one of prompt and messages."""
+
+    prompt: str | list[TokenId] | None = Field(None, description="text or token ids")
+    messages: list[ChatMessage] | None = Field(None, min_length=1, description="a conversation")
+    stream: Literal[True] = Field(True, description="always streamed")
+    include_predictions: bool = Field(False, description="also the best guess at every masked position")
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 8}]}
+    )
+    exclusive: ClassVar[tuple[str, ...]] = ("prompt", "messages")
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> "DenoiseRequest":
+        given = [name for name in self.exclusive if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "neither"
+            raise bad_request(f"{found} given of {' and '.join(self.exclusive)}; it must be exactly one", "prompt")
+        return self
+
+
+def _unsupported(name: str, value: object) -> Exception:
+    neutral = ", ".join(repr(allowed) for allowed in _NEUTRAL[name])
+    rule = f"{neutral} or absent" if neutral else "absent"
+    return bad_request(f"{name} is {value!r}; it must be {rule}: this server does not support it", name, "unsupported_value")

@@ -1,0 +1,61 @@
+"""Every option of `llada-server`, each also an environment variable LLADA_<NAME>."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from llada_core.checkpoint import DEMO_FOLDER
+
+
+class Settings(BaseSettings):
+    """Serve one LLaDA model over HTTP; with no options, the demo model on 127.0.0.1:8000."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LLADA_",
+        cli_prog_name="llada-server",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        case_sensitive=False,
+        protected_namespaces=(),
+    )
+
+    model: str = Field(str(DEMO_FOLDER), description="folder with config.json, safetensors, tokenizer, or a hub id")
+    revision: str | None = Field(None, description="revision of a hub id")
+    served_model_name: str | None = Field(None, description="name in the API (default: the folder's or repo's name)")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    root_path: str = Field("", description="path prefix that a proxy in front strips")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on a CPU, the checkpoint's own on an accelerator"
+    )
+    max_batch_size: int = Field(32, ge=1, description="requests admitted at once")
+    max_batch_tokens: int = Field(8192, ge=1, description="tokens of one denoising step")
+    max_queue: int = Field(256, ge=0, description="requests that may wait; more get 429")
+    max_model_len: int | None = Field(None, ge=2, description="longest prompt plus response; may only lower the model's")
+    request_timeout: float = Field(600, gt=0, description="seconds until a request ends with 504")
+    shutdown_grace: float = Field(15, ge=0, description="seconds that running requests get after SIGTERM")
+    api_key: Annotated[list[str], NoDecode] = Field([], description="accepted key; repeatable")
+    cors_origin: Annotated[list[str], NoDecode] = Field([], description="origin allowed by CORS; repeatable")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
+    log_format: Literal["text", "json"] = Field("text", description="one line or one JSON object per record")
+
+    @field_validator("api_key", "cors_origin", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        """An environment variable holds a list as comma-separated words."""
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @property
+    def model_name(self) -> str:
+        """The name under which the model is served."""
+        if self.served_model_name:
+            return self.served_model_name
+        if self.model == str(DEMO_FOLDER):
+            return "llada-demo"
+        return self.model.rstrip("/").rsplit("/", 1)[-1]

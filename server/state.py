@@ -1,0 +1,225 @@
+"""What the routes work with: one model, its tokenizer, the engine that runs it, and a request's way to the engine."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fastapi import Request as HTTPRequest
+
+from llada_core.errors import InvalidParameterError
+from llada_core.model import LLaDAModelLM
+from llada_core.sampling import Canvas, DenoisingStep
+from llada_core.tokenizer import Message, Tokenizer
+from server.engine import Engine, EngineStoppedError
+from server.errors import bad_request, model_not_found, shutting_down, timed_out
+from server.mailbox import TimedStep
+from server.metrics import Metrics
+from server.scheduler import Request
+from server.schemas import ChatMessage, DiffusionFields
+from server.settings import Settings
+from server.text_stream import TextStream
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_TOKENS = 128
+
+
+@dataclass(slots=True)
+class Generation:
+    """One admitted request: what was asked, and what has come of it so far."""
+
+    id: str
+    request: Request
+    text: TextStream
+    created: int = field(default_factory=lambda: int(time.time()))
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def canvas(self) -> Canvas:
+        """For what never changes while it runs: params, prompt. The rest belongs to the model thread."""
+        return self.request.canvas
+
+    def usage(self) -> dict[str, int]:
+        """Tokens of prompt and text (not of the canvas), and the work they took."""
+        prompt_tokens, completion_tokens = self.canvas.prompt_length, len(self.text.text_ids)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "denoising_steps": self.text.denoising_steps,
+            "forward_passes": self.text.forward_passes,
+        }
+
+    def generation_params(self) -> dict[str, Any]:
+        """The settings used, defaults resolved, under the API's names."""
+        params = asdict(self.canvas.params)
+        params["stop_token_ids"] = sorted(params["stop_token_ids"])
+        return {"max_tokens": params.pop("gen_length"), **params}
+
+
+class ServerState:
+    """The one model of this process and everything that serves it."""
+
+    def __init__(
+        self, settings: Settings, model: LLaDAModelLM, tokenizer: Tokenizer | None, engine: Engine, metrics: Metrics
+    ) -> None:
+        self.settings = settings
+        self.config = model.config
+        self.special_tokens = model.special_tokens
+        self.tokenizer = tokenizer
+        self.engine = engine
+        self.metrics = metrics
+        self.created = int(time.time())
+        self.is_draining = False
+        own_limit = self.config.max_sequence_length
+        self.max_model_len = min(settings.max_model_len or own_limit, own_limit)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.engine.is_alive and not self.is_draining
+
+    def check_model(self, name: str | None) -> None:
+        """404 for any model but the one that is served."""
+        if name is not None and name != self.settings.model_name:
+            raise model_not_found(name, self.settings.model_name)
+
+    def encode_prompt(self, prompt: str | list[int]) -> list[int]:
+        """Ids of a prompt given as text or as ids."""
+        if isinstance(prompt, list):
+            return prompt
+        if prompt == "":
+            raise bad_request("prompt is ''; it must not be empty", "prompt")
+        return self._required_tokenizer("prompt").encode(prompt)
+
+    def encode_messages(self, messages: list[ChatMessage]) -> list[int]:
+        """Ids of a conversation in LLaDA's chat template."""
+        return self._required_tokenizer("messages").encode_chat([Message(m.role, m.text) for m in messages])
+
+    def admit(
+        self, body: DiffusionFields, prompt: list[int], *, id_prefix: str, include_predictions: bool = False
+    ) -> Generation:
+        """Check a request and hand it to the engine.
+
+        Raises:
+            APIError, InvalidParameterError: the request breaks a rule, or the server is shutting down.
+            QueueFullError: too many wait already.
+        """
+        if self.is_draining:
+            raise shutting_down()
+        self.check_model(body.model)
+        seed = secrets.randbits(53) if body.seed is None else body.seed
+        params = body.to_params(gen_length=self._generation_length(body.length, len(prompt)), seed=seed)
+        canvas = Canvas(
+            prompt,
+            params,
+            config=self.config,
+            special_tokens=self.special_tokens,
+            include_predictions=include_predictions,
+        )
+        generation_id = f"{id_prefix}-{secrets.token_hex(12)}"
+        if body.user or body.metadata:
+            logger.info("%s: user %r, metadata %r", generation_id, body.user, body.metadata)
+        text = TextStream(canvas, self.tokenizer)  # before the model thread may touch the canvas
+        return Generation(generation_id, self.engine.submit([canvas])[0], text)
+
+    async def steps(self, generation: Generation) -> AsyncIterator[tuple[TimedStep, str]]:
+        """Each step with the text that it made final. Leaving early takes the request out of the batch.
+
+        Raises:
+            APIError: 504 past the request timeout.
+        """
+        timeout = self.settings.request_timeout
+        async with aclosing(self.engine.stream(generation.request)) as stream:
+            while True:
+                remaining = generation.started + timeout - time.monotonic()
+                try:
+                    timed = await asyncio.wait_for(anext(stream), remaining)
+                except StopAsyncIteration:
+                    break
+                except TimeoutError:
+                    raise timed_out(timeout) from None
+                yield timed, generation.text.apply(timed.event)
+        self._observe_finished(generation)
+
+    async def finish(self, generation: Generation) -> None:
+        """Run a generation to its end."""
+        async with aclosing(self.steps(generation)) as steps:
+            async for _ in steps:
+                pass
+
+    async def drain(self) -> None:
+        """Refuse new requests, let the running ones finish within the grace period, end the others with an error."""
+        self.is_draining = True
+        deadline = time.monotonic() + self.settings.shutdown_grace
+        while self.engine.num_unfinished and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        self.engine.fail_all(EngineStoppedError())
+
+    def decode_token(self, token_id: int) -> str:
+        """One token alone; empty without a tokenizer."""
+        return self.tokenizer.decode([token_id]) if self.tokenizer else ""
+
+    def _observe_finished(self, generation: Generation) -> None:
+        text = generation.text
+        self.metrics.observe_finished(
+            text.finish_reason or "unfinished",
+            prompt_tokens=generation.canvas.prompt_length,
+            completion_tokens=len(text.text_ids),
+            seconds=time.monotonic() - generation.started,
+        )
+
+    def _generation_length(self, asked: int | None, prompt_length: int) -> int:
+        room = self.max_model_len - prompt_length
+        length = min(DEFAULT_MAX_TOKENS, max(room, 1)) if asked is None else asked
+        if length > room:
+            raise bad_request(
+                f"the prompt has {prompt_length} tokens and max_tokens is {length}; "
+                f"together they must be at most max_model_len ({self.max_model_len})",
+                "max_tokens" if room > 0 else "prompt",
+                "context_length_exceeded",
+            )
+        return length
+
+    def _required_tokenizer(self, field_name: str) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InvalidParameterError(
+                f"{field_name} is text, and this model's folder has no tokenizer; send `prompt` as token ids", field_name
+            )
+        return self.tokenizer
+
+
+def state_of(request: HTTPRequest) -> ServerState:
+    """The state of the app that serves this request."""
+    return request.app.state.server
+
+
+def step_object(state: ServerState, timed: TimedStep) -> dict[str, Any]:
+    """The `step` event of API.md section 5."""
+    event: DenoisingStep = timed.event
+    body: dict[str, Any] = {
+        "step": event.step,
+        "block": event.block,
+        "changes": [
+            {
+                "op": change.op,
+                "step": change.step,
+                "position": change.position,
+                "token_id": change.token_id,
+                "text": state.decode_token(change.token_id),
+                "confidence": change.confidence,
+            }
+            for change in event.changes
+        ],
+        "masked": event.masked,
+        "elapsed_ms": round(timed.elapsed_ms, 3),
+    }
+    if event.predictions is not None:
+        body["predictions"] = [
+            {**asdict(prediction), "text": state.decode_token(prediction.token_id)} for prediction in event.predictions
+        ]
+    return body

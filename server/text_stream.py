@@ -1,0 +1,73 @@
+"""From denoising steps to text: what is final, and what is only a draft.
+
+Final text grows from the left: the part before the first mask. A draft is the whole response as it stands.
+"""
+
+from llada_core.sampling import Canvas, DenoisingStep
+from llada_core.tokenizer import Tokenizer
+
+MASK_CHARACTER = "▒"
+
+
+class TextStream:
+    """Follows one request by its steps alone, as any client could.
+
+    Attributes:
+        token_ids: the whole response as it stands.
+        text: the final text so far.
+        finish_reason: None until the last step.
+    """
+
+    def __init__(self, canvas: Canvas, tokenizer: Tokenizer | None) -> None:
+        self.token_ids = canvas.response
+        self.finish_reason = canvas.finish_reason
+        self.text = ""
+        self.denoising_steps = 0
+        self._passes_per_step = canvas.passes_per_step
+        self._mask_id = canvas.special_tokens.mask_id
+        self._text_length = 0
+        self._tokenizer = tokenizer
+        self._decoder = tokenizer.incremental_decoder() if tokenizer else None
+        self._extend_text(canvas.text_length)
+
+    @property
+    def text_ids(self) -> list[int]:
+        """The ids of the final text."""
+        return self.token_ids[: self._text_length]
+
+    @property
+    def forward_passes(self) -> int:
+        return self.denoising_steps * self._passes_per_step
+
+    def apply(self, event: DenoisingStep) -> str:
+        """Take in a step; returns the text that it made final."""
+        for change in event.changes:
+            self.token_ids[change.position] = change.token_id
+        self.denoising_steps = event.step + 1
+        self.finish_reason = event.finish_reason
+        return self._extend_text(event.text_length)
+
+    def draft(self) -> str:
+        """The response with ▒ for every mask; once finished, the text."""
+        if self.finish_reason is not None or self._tokenizer is None:
+            return self.text
+        parts: list[str] = []
+        run: list[int] = []
+        for token_id in [*self.token_ids, self._mask_id]:
+            if token_id != self._mask_id:
+                run.append(token_id)
+                continue
+            parts += (self._tokenizer.decode(run), MASK_CHARACTER)
+            run = []
+        return "".join(parts[:-1])
+
+    def _extend_text(self, text_length: int) -> str:
+        if self._decoder is None:
+            self._text_length = text_length
+            return ""
+        delta = self._decoder.push(self.token_ids[self._text_length : text_length])
+        if self.finish_reason is not None:
+            delta += self._decoder.flush()
+        self._text_length = text_length
+        self.text += delta
+        return delta

@@ -1,0 +1,45 @@
+"""Fixtures shared by the packages' tests."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llada_core import DEMO_FOLDER, load_model, load_tokenizer
+from llada_core.model import LLaDAModelLM
+from llada_core.tokenizer import Tokenizer
+from tests.live_server import LiveServer
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_CASES: dict[str, list[dict[str, Any]]] = json.loads((GOLDEN / "cases.json").read_text())
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def golden_models() -> dict[str, LLaDAModelLM]:
+    """The two tiny checkpoints of the golden vectors, float32."""
+    return {folder.name: load_model(folder) for folder in (GOLDEN / "models").iterdir()}
+
+
+@pytest.fixture(scope="session")
+def tiny(golden_models: dict[str, LLaDAModelLM]) -> LLaDAModelLM:
+    """A model small enough for anything."""
+    return golden_models["tiny-mha"]
+
+
+@pytest.fixture(scope="session")
+def demo_tokenizer() -> Tokenizer:
+    tokenizer = load_tokenizer(DEMO_FOLDER)
+    assert tokenizer is not None
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def live_server() -> Iterator[str]:
+    """The base URL of a real `llada-server` process with the demo model."""
+    with LiveServer() as server:
+        yield server.url

@@ -1,0 +1,54 @@
+"""A real `llada-server` process for tests: started on a free port, ended with the test."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_START_SECONDS = 60
+
+
+class LiveServer:
+    """Runs `llada-server` with the given options while the block lasts.
+
+    Attributes:
+        url: its base URL.
+    """
+
+    url: str
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
+
+    def __enter__(self) -> Self:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "server.cli", "--port", "0", "--log-level", "warning", *self._options],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=Path(__file__).parent.parent,
+        )
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(_START_SECONDS, self.process.kill)
+        watchdog.start()
+        line = self.process.stdout.readline()
+        watchdog.cancel()
+        found = re.fullmatch(r"Serving \S+ on (http://\S+)\n", line)
+        assert found, f"the server did not start: {line!r}"
+        self.url = found[1]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()

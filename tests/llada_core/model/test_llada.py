@@ -1,0 +1,71 @@
+import torch
+from safetensors.torch import load_file
+
+import pytest
+from llada_core.config import LLaDAConfig
+from llada_core.model import LLaDAModelLM, PackedTokens
+from tests.conftest import GOLDEN, GOLDEN_CASES
+
+LOGITS = load_file(GOLDEN / "logits.safetensors")
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES["logits"], ids=lambda case: case["id"])
+def test_logits_equal_the_published_model(golden_models, case):
+    model = golden_models[case["model"]]
+    attention_mask = None if case["attention_mask"] is None else torch.tensor(case["attention_mask"])
+    with torch.inference_mode():
+        logits_BLV = model(torch.tensor(case["input_ids"]), attention_mask).logits
+    is_token_BL = torch.ones(logits_BLV.shape[:2]).bool() if attention_mask is None else attention_mask.bool()
+    assert list(logits_BLV.shape) == case["shape"]
+    torch.testing.assert_close(logits_BLV[is_token_BL], LOGITS[case["tensor"]][is_token_BL], atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_ragged_batch_equals_its_sequences_one_by_one(tiny):
+    sequences = [torch.randint(0, 300, (length,)) for length in (5, 1, 17, 17, 3)]
+    packed = PackedTokens.of(sequences)
+    together_TV = tiny.predict(packed, torch.arange(len(packed.tokens_T)))
+    alone_TV = torch.cat([tiny(sequence[None]).logits[0] for sequence in sequences])
+    torch.testing.assert_close(together_TV, alone_TV, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_logits_are_computed_only_at_the_rows_asked_for(tiny):
+    packed = PackedTokens.of([torch.arange(9), torch.arange(4)])
+    rows_R = torch.tensor([12, 3])
+    all_TV = tiny.predict(packed, torch.arange(13))
+    torch.testing.assert_close(tiny.predict(packed, rows_R), all_TV[rows_R], atol=1e-5, rtol=0)
+
+
+def small_config(**changes: object) -> LLaDAConfig:
+    fields = {"d_model": 32, "n_heads": 4, "n_layers": 2, "mlp_hidden_size": 48, "vocab_size": 60}
+    return LLaDAConfig(**{**fields, **changes})
+
+
+def test_a_tied_head_is_the_embedding():
+    model = LLaDAModelLM(small_config(weight_tying=True))
+    assert "model.transformer.ff_out.weight" not in model.state_dict()
+    assert model.get_output_embeddings() is model.get_input_embeddings()
+    assert model(torch.arange(4)[None]).logits.shape == (1, 4, 60)
+
+
+def test_padding_columns_of_the_head_are_part_of_the_logits():
+    model = LLaDAModelLM(small_config(embedding_size=64))
+    assert model(torch.arange(4)[None]).logits.shape == (1, 4, 64)
+
+
+def test_initial_weights_follow_the_published_deviations():
+    torch.manual_seed(0)
+    model = LLaDAModelLM(small_config(d_model=256, n_layers=3, mlp_hidden_size=512))
+    block = model.model.transformer["blocks"][2]
+    # A normal cut at three deviations keeps 98.7 % of the deviation.
+    assert block.q_proj.weight.std().item() == pytest.approx(0.987 / 16, rel=0.02)
+    assert block.attn_out.weight.std().item() == pytest.approx(0.987 / 16 / 6**0.5, rel=0.02)
+    assert block.ff_out.weight.std().item() == pytest.approx(0.987 / 512**0.5 / 6**0.5, rel=0.02)
+
+
+def test_every_tensor_stays_on_the_device_of_the_model():
+    with torch.device("meta"):
+        model = LLaDAModelLM(small_config())
+    packed = PackedTokens.of([torch.arange(5, device="meta"), torch.arange(3, device="meta")])
+    assert model.predict(packed, torch.tensor([1, 6], device="meta")).device.type == "meta"

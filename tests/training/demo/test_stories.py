@@ -1,0 +1,58 @@
+"""The story grammar: breadth of its parts, and sense of what it tells."""
+
+import re
+from random import Random
+
+import pytest
+
+from training.demo.stories import Story, lexicon, plots, story_dialogues, tell, with_articles
+
+
+@pytest.fixture(scope="module")
+def stories() -> list[Story]:
+    rng = Random(0)
+    return [tell(rng) for _ in range(1000)]
+
+
+def test_lexicon_has_two_thousand_words() -> None:
+    assert len({word.lower() for words in lexicon().values() for word in words}) >= 2000
+
+
+def test_every_lexicon_slot_is_used_by_a_plot() -> None:
+    templates = " ".join(sentence for plot in plots() for sentence in plot.sentences)
+    used = set(re.findall(r"\{(\w+?)\d?\}", templates)) | {plot.trait for plot in plots()}
+    assert set(lexicon()) - used <= {"girl", "boy", "animal", "person", "girlkind", "boykind"}
+
+
+def test_there_are_thirty_plots() -> None:
+    assert len({plot.name for plot in plots()}) >= 30
+
+
+def test_every_plot_is_told(stories: list[Story]) -> None:
+    assert {story.plot for story in stories} == {plot.name for plot in plots()}
+
+
+def test_stories_have_three_sentences_and_one_hero(stories: list[Story]) -> None:
+    for story in stories:
+        sentences = re.split(r'(?<=[.!?])"? ', story.text)
+        assert len(sentences) >= 3
+        assert story.name in sentences[0] and story.hero in sentences[0]
+        assert story.text.count(story.name) >= 2
+        assert 30 <= len(story.text.split()) <= 75
+
+
+def test_stories_are_whole_sentences(stories: list[Story]) -> None:
+    for story in stories:
+        assert not re.search(r"[{}\[\]|_]|  ", story.text)
+        assert not re.search(r"(?<=[.!?] )[a-z]", story.text.replace('?" he', '?" He').replace('?" she', '?" She'))
+        assert not re.search(r"\ba [aeio]", story.text.replace("a one", ""))
+
+
+def test_the_hero_asked_for_is_the_one_told_about() -> None:
+    for _, dialogue in zip(range(300), story_dialogues(Random(0)), strict=False):
+        asked = re.search(r"story about an? ([a-z ]+?)(?:$|[.?,]| named)", dialogue.turns[0])
+        assert asked is None or f" {asked[1]} " in dialogue.turns[1]
+
+
+def test_a_becomes_an_before_a_vowel_sound() -> None:
+    assert with_articles("A owl met a unicorn and a honest fox.") == "An owl met a unicorn and an honest fox."

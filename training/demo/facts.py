@@ -1,0 +1,106 @@
+"""Capitals and definitions: few facts, each in many phrasings, which is how a small model comes to know them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from training.demo import phrasings
+from training.demo.sampling import Dialogue, capitalized, casual, data_lines, shuffled_forever
+
+
+@dataclass(frozen=True)
+class Country:
+    """A taught country, its name as it stands inside a sentence ("the Netherlands")."""
+
+    country: str
+    capital: str
+    continent: str
+
+    def say(self, template: str) -> str:
+        """The template about this country, as a sentence."""
+        possessive = self.country + ("'" if self.country.endswith("s") else "'s")
+        filled = template.replace("{country}'s", possessive)
+        return capitalized(filled.format(country=self.country, capital=self.capital, continent=self.continent))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A taught word: its term as in a question ("a river"), and the gloss that follows "is"."""
+
+    term: str
+    gloss: str
+
+    @property
+    def word(self) -> str:
+        """The bare word, "river" of "a river"."""
+        return self.term.split()[-1]
+
+    def say(self, template: str) -> str:
+        """The template about this word, as a sentence."""
+        return capitalized(template.format(term=self.term, word=self.word, gloss=self.gloss))
+
+
+@cache
+def countries() -> tuple[Country, ...]:
+    """The taught countries."""
+    return tuple(Country(*line.split("\t")) for line in data_lines("capitals.tsv"))
+
+
+@cache
+def definitions() -> tuple[Definition, ...]:
+    """The taught words."""
+    return tuple(Definition(*line.split("\t")) for line in data_lines("definitions.tsv"))
+
+
+def capital_dialogues(rng: Random) -> Iterator[Dialogue]:
+    """Endless questions about countries, every country equally often; now and then a second one follows."""
+    for country in shuffled_forever(countries(), rng):
+        question, answer = _country_question(rng)
+        turns = [casual(country.say(question), rng), country.say(answer)]
+        if answer == phrasings.CAPITAL_ANSWER and rng.random() < 0.06:
+            other = rng.choice([c for c in countries() if c != country])
+            turns += [other.say(rng.choice(phrasings.FOLLOW_UPS)), other.say(answer)]
+        yield Dialogue(tuple(turns))
+
+
+def capital_documents(rng: Random) -> Iterator[str]:
+    """Endless notes of a few statements: about one country, or the capitals of several."""
+    for country in shuffled_forever(countries(), rng):
+        if rng.random() < 0.6:
+            statements = rng.sample(phrasings.CAPITAL_STATEMENTS, rng.randint(2, 4))
+            yield " ".join(country.say(statement) for statement in statements)
+        else:
+            group = [country, *rng.sample([c for c in countries() if c != country], rng.randint(2, 4))]
+            statement = rng.choice(phrasings.CAPITAL_STATEMENTS[:5])
+            yield " ".join(member.say(statement) for member in group)
+
+
+def definition_dialogues(rng: Random) -> Iterator[Dialogue]:
+    """Endless questions for the taught words, every word equally often."""
+    for definition in shuffled_forever(definitions(), rng):
+        question = casual(definition.say(rng.choice(phrasings.DEFINITION_QUESTIONS)), rng)
+        yield Dialogue((question, definition.say("{term} is {gloss}.")))
+
+
+def definition_documents(rng: Random) -> Iterator[str]:
+    """Endless lists of two to four definitions."""
+    words = shuffled_forever(definitions(), rng)
+    while True:
+        yield " ".join(next(words).say("{term} is {gloss}.") for _ in range(rng.randint(2, 4)))
+
+
+def _country_question(rng: Random) -> tuple[str, str]:
+    """A question template with the answer template its wording calls for."""
+    draw = rng.random()
+    if draw < 0.25:
+        return phrasings.CAPITAL_QUESTION, phrasings.CAPITAL_ANSWER
+    if draw < 0.76:
+        return rng.choice(phrasings.CAPITAL_QUESTIONS), phrasings.CAPITAL_ANSWER
+    if draw < 0.80:
+        return rng.choice(phrasings.CAPITAL_QUESTIONS_BY_CITY), "{capital} is the capital of {country}."
+    if draw < 0.84:
+        return rng.choice(phrasings.CAPITAL_QUESTIONS_BRIEF), "{capital}."
+    if draw < 0.93:
+        return rng.choice(phrasings.COUNTRY_QUESTIONS), "{capital} is the capital of {country}."
+    return rng.choice(phrasings.CONTINENT_QUESTIONS), "{country} is in {continent}."

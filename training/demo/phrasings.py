@@ -1,0 +1,177 @@
+"""The ways to ask, as taught and as held out; a question's wording fixes the style of its answer.
+
+That one wording has one answer style keeps the target unimodal: a masked predictor that fills several places at once
+would otherwise mix two styles in one sentence.
+"""
+
+CAPITAL_QUESTION = "What is the capital of {country}?"
+"""The wording most people use; it gets a quarter of all capital questions."""
+
+CAPITAL_ANSWER = "The capital of {country} is {capital}."
+
+CAPITAL_QUESTIONS = (
+    "What's the capital of {country}?",
+    "What is the capital city of {country}?",
+    "What's the capital city of {country}?",
+    "Tell me the capital of {country}.",
+    "Please tell me the capital of {country}.",
+    "Can you tell me the capital of {country}?",
+    "Could you tell me the capital of {country}?",
+    "Do you know the capital of {country}?",
+    "Do you know what the capital of {country} is?",
+    "Can you tell me what the capital of {country} is?",
+    "I want to know the capital of {country}.",
+    "I would like to know the capital of {country}.",
+    "Name the capital of {country}.",
+    "Please name the capital of {country}.",
+    "Name the capital city of {country}.",
+    "Can you name the capital of {country}?",
+    "Give me the capital of {country}.",
+    "Give the capital of {country}.",
+    "Which city is the capital of {country}?",
+    "What city is the capital of {country}?",
+    "Which is the capital of {country}?",
+    "What is {country}'s capital?",
+    "What is the name of the capital of {country}?",
+    "What is the capital called in {country}?",
+    "What is the capital of {country} called?",
+    "The capital of {country}?",
+    "Capital of {country}",
+    "Capital of {country}?",
+    "{country} capital",
+    "{country}, capital?",
+    "The capital of {country} is",
+    "The capital of {country} is what?",
+    "Hello, what is the capital of {country}?",
+    "Hi! What is the capital of {country}?",
+    "Hi, tell me the capital of {country}.",
+    "Tell me, what is the capital of {country}?",
+    "Quick question: what is the capital of {country}?",
+    "I forgot the capital of {country}.",
+    "What do you call the capital of {country}?",
+    "Say the capital of {country}.",
+    "Let me know the capital of {country}.",
+    "In {country}, what is the capital?",
+    "What capital does {country} have?",
+    "Which capital does {country} have?",
+    "Do you remember the capital of {country}?",
+)
+
+CAPITAL_QUESTIONS_BY_CITY = (
+    "Which city is {country}'s capital?",
+    "Which city is the capital city of {country}?",
+    "What city is the capital city of {country}?",
+    "Tell me which city is the capital of {country}.",
+    "Do you know which city is the capital of {country}?",
+)
+"""Answered as "Paris is the capital of France."."""
+
+CAPITAL_QUESTIONS_BRIEF = (
+    "Just the name: what is the capital of {country}?",
+    "In one word, what is the capital of {country}?",
+    "Only name the capital of {country}.",
+    "What is the capital of {country}? Answer in one word.",
+)
+"""Answered as "Paris."."""
+
+HELD_OUT_CAPITAL_QUESTIONS = (
+    "I need the capital of {country}.",
+    "Which town serves as the capital of {country}?",
+    "For my homework, what is the capital of {country}?",
+    "Remind me of the capital of {country}.",
+    "Would you mind telling me the capital of {country}?",
+    "My teacher asks for the capital city of {country}.",
+)
+
+COUNTRY_QUESTIONS = (
+    "Which country has the capital {capital}?",
+    "Which country's capital is {capital}?",
+    "{capital} is the capital of which country?",
+    "{capital} is the capital of what country?",
+    "What country is {capital} the capital of?",
+    "Of which country is {capital} the capital?",
+    "What country has the capital {capital}?",
+    "In which country is {capital}?",
+    "Where is {capital}?",
+)
+
+CONTINENT_QUESTIONS = (
+    "Which continent is {country} in?",
+    "Where is {country}?",
+    "What continent is {country} in?",
+    "On which continent is {country}?",
+    "Where in the world is {country}?",
+    "In which part of the world is {country}?",
+)
+
+FOLLOW_UPS = (
+    "And {country}?",
+    "And of {country}?",
+    "And what about {country}?",
+    "What about {country}?",
+    "And the capital of {country}?",
+)
+
+CAPITAL_STATEMENTS = (
+    CAPITAL_ANSWER,
+    CAPITAL_ANSWER,
+    "{capital} is the capital of {country}.",
+    "{capital} is the capital city of {country}.",
+    "The capital city of {country} is {capital}.",
+    "{country} is a country in {continent}.",
+    "{country} is in {continent}.",
+    "{country} lies in {continent}, and its capital is {capital}.",
+    "{country} is a country in {continent} with the capital {capital}.",
+    "{country} has the capital {capital}.",
+    "In {country}, the capital is {capital}.",
+    "{capital} is a city in {country}.",
+    "{capital} is a city in {continent}.",
+    "The city of {capital} is the capital of {country}.",
+    "The country with the capital {capital} is {country}.",
+    "People from all over {country} travel to {capital}, the capital.",
+    "If you go to {country}, you can visit its capital {capital}.",
+)
+
+SUM_QUESTIONS = (
+    "What is {a} + {b}?",
+    "What is {a} + {b}?",
+    "What is {a} plus {b}?",
+    "{a} plus {b}",
+    "{a} + {b}",
+    "{a} + {b} =",
+    "{a} + {b} = ?",
+    "How much is {a} + {b}?",
+    "How much is {a} plus {b}?",
+    "Add {a} and {b}.",
+    "What is the sum of {a} and {b}?",
+    "Calculate {a} + {b}.",
+    "Compute {a} + {b}.",
+    "Can you add {a} and {b}?",
+)
+
+DEFINITION_QUESTIONS = (
+    "What is {term}?",
+    "What is {term}?",
+    "What's {term}?",
+    "Define {word}.",
+    "Please define {word}.",
+    "Explain the word {word}.",
+    "What does {word} mean?",
+    "What does the word {word} mean?",
+    "What is the meaning of {word}?",
+    "Explain what {term} is.",
+    "Tell me what {term} is.",
+    "Can you tell me what {term} is?",
+    "Do you know what {term} is?",
+    "Can you explain what {term} is?",
+    "Give me a definition of {word}.",
+    "I want to know what {term} is.",
+    "Definition of {word}",
+)
+
+HELD_OUT_DEFINITION_QUESTIONS = (
+    "How would you define {word}?",
+    "Please explain to me what {term} is.",
+    "What do people mean by {word}?",
+    "Give the definition of the word {word}.",
+)

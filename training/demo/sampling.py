@@ -1,0 +1,47 @@
+"""What every part of the recipe shares: its random stream, its data files, and the form of a dialogue."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from random import Random
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Turns of a conversation, the user's first, then alternating with the assistant's."""
+
+    turns: tuple[str, ...]
+
+    def messages(self) -> list[dict[str, str]]:
+        """The turns in the chat format that the trainer reads."""
+        return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(self.turns)]
+
+
+def stream(seed: int, part: str) -> Random:
+    """A generator of its own for each part, so that changing one part leaves the bytes of the others."""
+    return Random(f"{seed}/{part}")
+
+
+def data_lines(name: str) -> list[str]:
+    """The lines of a bundled data file, without comments and blank ones."""
+    text = (files("training.demo") / "data" / name).read_text(encoding="ascii")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def shuffled_forever(items: Sequence[T], rng: Random) -> Iterator[T]:
+    """Every item once per round, in a new order each round: facts are seen equally often."""
+    while True:
+        yield from rng.sample(items, len(items))
+
+
+def capitalized(text: str) -> str:
+    """The text with its first letter in upper case and the rest untouched."""
+    return text[:1].upper() + text[1:]
+
+
+def casual(question: str, rng: Random) -> str:
+    """Now and then the question as people type it: lower case, no final mark."""
+    return question.lower().rstrip("?.!") if rng.random() < 0.12 else question

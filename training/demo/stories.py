@@ -1,0 +1,165 @@
+"""Short stories from a small grammar: a plot fixes the events, a lexicon fills the typed slots.
+
+A story keeps one hero through all its sentences. Slots are typed per plot so that a draw never breaks the sense,
+and a slot used twice in a story holds the same word.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from training.demo.sampling import Dialogue, capitalized, casual, data_lines
+
+OPENINGS = (
+    "Once upon a time there was a {trait} {hero} named {name}.",
+    "Once there was a {trait} {hero} named {name}.",
+    "{name} was a {trait} {hero} who lived near a {outdoor0}.",
+    "In {town} there lived a {trait} {hero} named {name}.",
+)
+REQUESTS = (
+    "Tell me a story about a {hero}.",
+    "Tell me a story about a {hero}.",
+    "Tell a story about a {hero}.",
+    "Write a story about a {hero}.",
+    "Write a short story about a {hero}.",
+    "Tell me a short story about a {hero}.",
+    "Please tell me a story about a {hero}.",
+    "Can you tell me a story about a {hero}?",
+    "I want to hear a story about a {hero}.",
+    "A story about a {hero}, please.",
+    "Tell me a story about a {hero} named {name}.",
+    "Write a story about a {hero} named {name}.",
+    "Tell me a story about {name} the {hero}.",
+    "Tell me a story about {name}.",
+)
+OPEN_REQUESTS = (
+    "Tell me a story.",
+    "Tell me a short story.",
+    "Write a story.",
+    "Do you know a story?",
+    "A story, please.",
+)
+PRONOUNS = {
+    "girl": {"he": "she", "him": "her", "his": "her"},
+    "boy": {"he": "he", "him": "him", "his": "his"},
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A course of events: the trait slot of its hero, and one template per sentence."""
+
+    name: str
+    trait: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Story:
+    """A told story with the hero it is about, e.g. hero "fox", name "Ruby"."""
+
+    text: str
+    hero: str
+    name: str
+    plot: str
+
+
+@cache
+def lexicon() -> dict[str, tuple[str, ...]]:
+    """Words by slot, common ones first."""
+    slots = (line.split(": ", 1) for line in data_lines("lexicon.txt"))
+    return {slot: tuple(word.replace("_", " ") for word in words.split()) for slot, words in slots}
+
+
+@cache
+def plots() -> tuple[Plot, ...]:
+    """All plots, in the order of the file."""
+    blocks = "\n".join(data_lines("plots.txt")).split("== ")[1:]
+    heads = ((head.split(" | "), body) for head, *body in (block.strip().split("\n") for block in blocks))
+    return tuple(Plot(name, trait, tuple(body)) for (name, trait), body in heads)
+
+
+def tell(rng: Random) -> Story:
+    """Draw a plot, a hero and the words of one story."""
+    plot = rng.choice(plots())
+    words = _cast(plot, rng)
+    sentences = [_sentence(template, words, rng) for template in (rng.choice(OPENINGS), *plot.sentences)]
+    return Story(" ".join(sentences), words["hero"], words["name"], plot.name)
+
+
+def story_documents(rng: Random) -> Iterator[str]:
+    """Endless stories."""
+    while True:
+        yield tell(rng).text
+
+
+def story_dialogues(rng: Random) -> Iterator[Dialogue]:
+    """Endless requests with the story that answers each; the hero told about is the one asked for."""
+    while True:
+        story = tell(rng)
+        requests = OPEN_REQUESTS if rng.random() < 0.1 else REQUESTS
+        request = with_articles(rng.choice(requests).format(hero=story.hero, name=story.name))
+        yield Dialogue((casual(request, rng), story.text))
+
+
+def draw(slot: str, rng: Random) -> str:
+    """A word of the slot; squaring the draw favours the common words at the front."""
+    words = lexicon()[slot]
+    return words[int(len(words) * rng.random() ** 2)]
+
+
+def _cast(plot: Plot, rng: Random) -> dict[str, str]:
+    """The words that the whole story shares: hero, friend, their names, and the hero's pronouns."""
+    hero = draw(rng.choice(("animal", "animal", "person")), rng)
+    palkind = _other("animal", hero, rng)
+    sex = _sex(hero, rng)
+    name = draw(sex, rng)
+    pronouns = PRONOUNS[sex]
+    return {
+        "hero": hero,
+        "name": name,
+        "trait": draw(plot.trait, rng),
+        "palkind": palkind,
+        "pal": _other(_sex(palkind, rng), name, rng),
+        **pronouns,
+        **{key.capitalize(): word.capitalize() for key, word in pronouns.items()},
+    }
+
+
+def _sex(kind: str, rng: Random) -> str:
+    """The list of first names that fits the kind: a queen is no Tom."""
+    return next((sex for sex in PRONOUNS if kind in lexicon()[f"{sex}kind"]), rng.choice(tuple(PRONOUNS)))
+
+
+def _other(slot: str, taken: str, rng: Random) -> str:
+    """A word of the slot that differs from the one already taken."""
+    while (word := draw(slot, rng)) == taken:
+        pass
+    return word
+
+
+def _sentence(template: str, words: dict[str, str], rng: Random) -> str:
+    """Choose among the alternatives, fill the slots, and set a/an and the capital letter."""
+
+    def word(match: re.Match[str]) -> str:
+        slot = match[1]
+        if slot not in words:
+            words[slot] = _fresh(slot, words, rng)
+        return words[slot]
+
+    chosen = re.sub(r"\[([^]]*)\]", lambda match: rng.choice(match[1].split("|")), template)
+    return capitalized(with_articles(re.sub(r"\{(\w+)\}", word, chosen)))
+
+
+def _fresh(slot: str, words: dict[str, str], rng: Random) -> str:
+    """A word for a new slot, one that the story does not use yet where the slot has another."""
+    base = slot.rstrip("0123456789")
+    drawn = [draw(base, rng) for _ in range(4)]
+    return next((word for word in drawn if word not in words.values()), drawn[-1])
+
+
+def with_articles(text: str) -> str:
+    """Turn "a" into "an" before a vowel sound."""
+    return re.sub(r"\b([Aa]) (?=(?!uni|use|uku|ewe|one\b|euro)[aeiou]|hour|honest|honor)", r"\1n ", text)
