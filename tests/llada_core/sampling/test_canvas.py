@@ -1,0 +1,172 @@
+import numpy as np
+
+import pytest
+from llada_core.errors import InvalidParameterError
+from llada_core.sampling import Canvas, Gap, GenerationParams
+
+MASK, EOS, EOT = 319, 317, 318
+
+
+@pytest.fixture
+def make(tiny):
+    def make(prompt=(1, 2), constraints=None, **params):
+        return Canvas(
+            list(prompt),
+            GenerationParams(**params),
+            config=tiny.config,
+            special_tokens=tiny.special_tokens,
+            constraints=constraints,
+        )
+
+    return make
+
+
+def write(canvas, *tokens):
+    """Commit these tokens at the first positions that the next step proposes."""
+    positions = canvas.proposal_positions()
+    ids = np.full(len(positions), 9)
+    ids[: len(tokens)] = tokens
+    scores = -np.arange(len(positions), dtype=float)
+    return canvas.commit(positions, ids, np.full(len(positions), 0.5), scores)
+
+
+def test_the_last_block_may_be_shorter(make):
+    canvas = make(gen_length=10, block_length=4)
+    steps = [(step.block, step.start, step.stop) for step in canvas._schedule]
+    assert steps == [(0, 0, 4)] * 4 + [(1, 4, 8)] * 4 + [(2, 8, 10)] * 2
+
+
+def test_ties_go_to_the_left(make):
+    canvas = make(gen_length=4, steps=2)
+    positions = canvas.proposal_positions()
+    event = canvas.commit(positions, np.array([5, 6, 7, 8]), np.full(4, 0.5), np.zeros(4))
+    assert [change.position for change in event.changes] == [0, 1]
+
+
+def test_the_text_is_final_once_an_end_token_has_no_mask_left_of_it(make):
+    canvas = make(gen_length=8, block_length=8)
+    assert write(canvas, 5).text_length == 1
+    event = write(canvas, EOT)
+    assert (event.finish_reason, event.text_length, event.masked) == ("stop", 1, 6)
+    assert canvas.text_ids == [5]
+    assert canvas.response == [5, EOT] + [MASK] * 6
+
+
+def test_an_end_token_with_masks_left_of_it_waits(make):
+    canvas = make(gen_length=3)
+    positions = canvas.proposal_positions()
+    event = canvas.commit(positions, np.array([5, 6, EOS]), np.full(3, 0.5), np.array([0.1, 0.2, 0.9]))
+    assert event.finish_reason is None
+    assert write(canvas, 5).finish_reason is None
+    assert write(canvas, 6).finish_reason == "stop"
+    assert canvas.text_ids == [5, 6]
+
+
+def test_ignore_eos_runs_to_the_end_but_stop_token_ids_still_end(make):
+    canvas = make(gen_length=3, ignore_eos=True, stop_token_ids=frozenset({7}))
+    assert write(canvas, EOS).finish_reason is None
+    assert write(canvas, 7).finish_reason == "stop"
+    assert canvas.text_ids == [EOS]
+
+
+def test_a_full_canvas_without_an_end_finishes_by_length(make):
+    canvas = make(gen_length=2)
+    write(canvas, 3)
+    assert write(canvas, 4).finish_reason == "length"
+
+
+def test_origin_shows_only_the_blocks_reached(make):
+    canvas = make(gen_length=8, block_length=4, method="semi_autoregressive_origin")
+    assert len(canvas.visible_tokens) == 2 + 4
+    for _ in range(4):
+        write(canvas)
+    assert len(canvas.visible_tokens) == 2 + 8
+
+
+def test_guidance_masks_prompt_and_constraints(make):
+    canvas = make(gen_length=4, constraints={1: [5, 6]}, cfg_scale=1.0)
+    assert canvas.response == [MASK, 5, 6, MASK]
+    write(canvas, 8)
+    assert canvas.unconditional_tokens.tolist() == [MASK, MASK, 8, MASK, MASK, MASK]
+    assert canvas.forward_passes == 2
+
+
+def test_constraints_that_do_not_fit_are_refused(make):
+    for constraints, message in (
+        ({3: [1, 2]}, "must lie within gen_length"),
+        ({-1: [1]}, "must lie within gen_length"),
+        ({0: [1, 2], 1: [3]}, "overlaps"),
+        ({0: [MASK]}, "mask id"),
+        ({0: [320]}, "ids must be from 0 to 319"),
+    ):
+        with pytest.raises(InvalidParameterError, match=message):
+            make(gen_length=4, constraints=constraints)
+
+
+def test_a_response_fixed_whole_needs_no_step(make):
+    canvas = make(gen_length=2, constraints={0: [5, 6]})
+    assert (canvas.finish_reason, canvas.num_scheduled_steps, canvas.text_ids) == ("length", 0, [5, 6])
+
+
+def test_prompts_that_cannot_be_denoised_are_refused(make):
+    for prompt, message in (([], "at least 1"), ([MASK], "mask id"), ([320], "from 0 to 319"), ([-1], "from 0 to 319")):
+        with pytest.raises(InvalidParameterError, match=message):
+            make(prompt=prompt)
+
+
+def infill(tiny, segments, **params):
+    return Canvas.infill(segments, GenerationParams(**params), config=tiny.config, special_tokens=tiny.special_tokens)
+
+
+def test_infilling_skips_blocks_without_gaps_and_steps_default_to_the_masks(tiny):
+    canvas = infill(tiny, [[1, 2, 3, 4], Gap(2), [5, 6], Gap(1), [7]], block_length=4)
+    assert canvas.response == [1, 2, 3, 4, MASK, MASK, 5, 6, MASK, 7]
+    assert canvas.params.steps == 3
+    assert [step.block for step in canvas._schedule] == [1, 1, 2]
+    assert canvas.unconditional_tokens.tolist() == [MASK] * 10
+
+
+def test_infilling_never_writes_an_end_or_a_mask(tiny):
+    canvas = infill(tiny, [[1], Gap(1)])
+    assert canvas.banned_ids == [EOS, EOT, MASK]
+
+
+def test_an_infilling_canvas_needs_a_gap(tiny):
+    for segments in ([[1, 2]], []):
+        with pytest.raises(InvalidParameterError, match="no gap"):
+            infill(tiny, segments)
+    with pytest.raises(InvalidParameterError, match="at least 1"):
+        infill(tiny, [[1], Gap(0)])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gen_length", 0),
+        ("steps", 0),
+        ("block_length", 0),
+        ("method", "autoregressive"),
+        ("remasking", "high_confidence"),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("cfg_scale", float("inf")),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_value_and_rule(field, value):
+    with pytest.raises(InvalidParameterError, match=f"{field} is .*; it must be") as caught:
+        GenerationParams(**{field: value})
+    assert caught.value.field == field
+
+
+def test_fixed_length_has_one_block(make):
+    assert make(gen_length=100, method="fixed_length").params.block_length == 100
+    with pytest.raises(InvalidParameterError, match="block_length is 32"):
+        GenerationParams(gen_length=100, method="fixed_length", block_length=32)
+
+
+def test_fewer_steps_than_blocks_are_refused(make):
+    with pytest.raises(InvalidParameterError, match="steps is 2; it must be at least .* 3"):
+        make(gen_length=96, steps=2)

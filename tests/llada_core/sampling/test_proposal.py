@@ -1,0 +1,111 @@
+import math
+
+import torch
+
+import pytest
+from llada_core.sampling import Canvas, GenerationParams
+from llada_core.sampling.proposal import draw, gumbel_max, propose, top_k, top_p
+from tests.conftest import GOLDEN_CASES
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES["gumbel"], ids=lambda case: f"temperature-{case['temperature']}")
+def test_gumbel_max_equals_the_published_form(case):
+    logits_RV, draws_RV = torch.tensor(case["logits"]), torch.tensor(case["uniform"], dtype=torch.float64)
+    assert gumbel_max(logits_RV, draws_RV, case["temperature"]).tolist() == case["argmax"]
+
+
+def test_draws_follow_the_tempered_softmax():
+    logits_V = torch.tensor([1.0, 0.0, -1.0, 2.0])
+    params = GenerationParams(temperature=0.7, seed=5)
+    count = 20_000
+    x0_R = draw(logits_V.expand(count, -1), params, step=0, positions_R=torch.arange(count))
+    found_V = torch.bincount(x0_R, minlength=4) / count
+    torch.testing.assert_close(found_V, (logits_V / 0.7).softmax(0), atol=0.015, rtol=0)
+
+
+def test_top_k_and_top_p_limit_the_draw():
+    logits_RV = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
+    assert top_k(logits_RV, 2).isinf().tolist() == [[False, False, True, True]]
+    assert top_k(logits_RV, 0) is logits_RV
+    # Probabilities .64 .24 .09 .03: the first two reach .8, the first alone .6.
+    assert top_p(logits_RV, 0.8, 1.0).isinf().tolist() == [[False, False, True, True]]
+    assert top_p(logits_RV, 0.6, 1.0).isinf().tolist() == [[False, True, True, True]]
+    assert top_p(logits_RV, 1e-9, 1.0).isinf().tolist() == [[False, True, True, True]]
+    # Half the temperature sharpens to .87 .12 …: now one token reaches .8.
+    assert top_p(logits_RV, 0.8, 0.5).isinf().tolist() == [[False, True, True, True]]
+
+
+def proposal_for(model, logits_RV, **params):
+    canvas = Canvas(
+        [1], GenerationParams(gen_length=len(logits_RV), **params), config=model.config, special_tokens=model.special_tokens
+    )
+    x0_R, confidence_R, score_R = propose(
+        logits_RV.clone(), canvas, torch.arange(len(logits_RV)), vocab_size=model.config.vocab_size
+    )
+    return x0_R.long().tolist(), confidence_R.tolist(), score_R.tolist()
+
+
+@pytest.fixture
+def gqa(golden_models):
+    return golden_models["tiny-gqa"]  # mask 300, EOS 301, EoT 302; 320 ids, 384 columns
+
+
+def logits_with(**columns):
+    logits_RV = torch.zeros(1, 384)
+    for column, value in columns.items():
+        logits_RV[0, int(column[1:])] = value
+    return logits_RV
+
+
+def test_mask_and_padding_ids_are_never_proposed_but_count_in_the_confidence(gqa):
+    x0, confidence, _ = proposal_for(gqa, logits_with(_300=9.0, _350=8.0, _7=5.0))
+    assert x0 == [7]
+    total = math.exp(9) + math.exp(8) + math.exp(5) + 381
+    assert confidence == [pytest.approx(math.exp(5) / total, rel=1e-5)]
+
+
+def test_logits_eos_inf_excludes_eos_alone_and_renormalizes(gqa):
+    logits_RV = logits_with(_301=9.0, _302=6.0, _7=5.0)
+    x0, confidence, _ = proposal_for(gqa, logits_RV, logits_eos_inf=True)
+    assert x0 == [302]
+    assert confidence == [pytest.approx(math.exp(6) / (math.exp(6) + math.exp(5) + 381), rel=1e-5)]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.01])
+def test_confidence_eos_eot_inf_commits_ends_last_at_every_temperature(gqa, temperature):
+    rows = torch.cat((logits_with(_301=9.0, _7=5.0), logits_with(_302=9.0), logits_with(_302=3.0, _7=5.0)))
+    x0, confidence, _ = proposal_for(gqa, rows, confidence_eos_eot_inf=True, temperature=temperature)
+    assert x0 == [301, 302, 7]
+    assert confidence[:2] == [0, 0]
+    assert confidence[2] == pytest.approx(math.exp(5) / (math.exp(5) + 381), rel=1e-5)
+
+
+def test_confidence_eos_eot_inf_has_no_effect_under_random_remasking(gqa):
+    logits_RV = logits_with(_301=9.0)
+    plain = proposal_for(gqa, logits_RV, remasking="random")
+    assert proposal_for(gqa, logits_RV, remasking="random", confidence_eos_eot_inf=True) == plain
+
+
+def test_the_confidence_is_not_tempered(gqa):
+    logits_RV = logits_with(_7=20.0)
+    assert proposal_for(gqa, logits_RV, temperature=0.5)[1] == proposal_for(gqa, logits_RV)[1]
+
+
+def test_margin_and_entropy_score_the_whole_distribution(gqa):
+    logits_RV = logits_with(_7=6.0, _8=5.0)
+    probabilities = logits_RV[0].double().softmax(0)
+    assert proposal_for(gqa, logits_RV, remasking="margin")[2] == [
+        pytest.approx(float(probabilities[7] - probabilities[8]), rel=1e-4)
+    ]
+    assert proposal_for(gqa, logits_RV, remasking="entropy")[2] == [
+        pytest.approx(float((probabilities * probabilities.log()).sum()), rel=1e-4)
+    ]
+    # The reported confidence stays the token's probability under every strategy.
+    for remasking in ("low_confidence", "random", "margin", "entropy"):
+        assert proposal_for(gqa, logits_RV, remasking=remasking)[1] == [
+            pytest.approx(float(probabilities[7]), rel=1e-4)
+        ]
+
+
+def test_entropy_is_finite_where_a_token_is_excluded(gqa):
+    assert math.isfinite(proposal_for(gqa, logits_with(), remasking="entropy", logits_eos_inf=True)[2][0])
