@@ -11,7 +11,7 @@ llada_train=${LLADA_TRAIN:-llada-train}
 [ -e "$build/base/model.safetensors" ] || "$llada_train" pretrain --resume \
     --model-config training/configs/demo-model.json --tokenizer "$build/tokenizer" \
     --train-data-path "$build/data/pretrain.jsonl" --output-dir "$build/base" \
-    --max-length 64 --batch-size 48 --max-steps 1800 --learning-rate 1.5e-3 --warmup-steps 100 --save-steps 200
+    --max-length 64 --batch-size 48 --max-steps 1400 --learning-rate 1.5e-3 --warmup-steps 100 --save-steps 200
 [ -e "$build/instruct/model.safetensors" ] || "$llada_train" sft --resume \
     --model-name-or-path "$build/base" --train-data-path "$build/data/sft.jsonl" --output-dir "$build/instruct" \
-    --max-length 160 --pad-to 192 --batch-size 64 --max-steps 5000 --learning-rate 1e-3 --warmup-steps 100 --save-steps 250
+    --max-length 160 --pad-to 192 --batch-size 64 --max-steps 4500 --learning-rate 1e-3 --warmup-steps 100 --save-steps 250
