@@ -17,7 +17,7 @@ from llada_core.tokenizer import Tokenizer
 from server.engine import Engine
 from server.errors import install_error_handlers
 from server.metrics import Metrics
-from server.middleware import ApiKey, BodyLimit, RequestId
+from server.middleware import ApiKey, BodyLimit, RequestBoundary
 from server.routes import chat, completions, denoise, system
 from server.scheduler import Scheduler
 from server.settings import Settings
@@ -81,4 +81,4 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origin, allow_methods=["*"], allow_headers=["*"]
         )
-    app.add_middleware(RequestId, metrics=metrics)
+    app.add_middleware(RequestBoundary, metrics=metrics)

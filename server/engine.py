@@ -64,8 +64,8 @@ class Engine:
         requests = [Request(canvas, Mailbox()) for canvas in canvases]
         with self._lock:
             self._scheduler.add([request for request in requests if not request.is_complete])
+            self._observe_load()
             self._lock.notify()
-        self._observe_load()
         return requests
 
     async def stream(self, request: Request) -> AsyncIterator[TimedStep]:
@@ -88,14 +88,14 @@ class Engine:
         """Take a request out of the queue or the batch; harmless when it has already left."""
         with self._lock:
             self._scheduler.remove(request)
-        self._observe_load()
+            self._observe_load()
 
     def fail_all(self, error: Exception) -> None:
         """End every unfinished request with `error`."""
         with self._lock:
             for request in self._scheduler.clear():
                 request.mailbox.fail(error)
-        self._observe_load()
+            self._observe_load()
 
     def _run(self) -> None:
         while batch := self._next_batch():
@@ -105,6 +105,7 @@ class Engine:
         with self._lock:
             while not self._is_stopping:
                 if batch := self._scheduler.schedule():
+                    self._observe_load()
                     return batch
                 self._lock.wait()
         return []
@@ -121,6 +122,7 @@ class Engine:
             for request, event in zip(batch, events, strict=True):
                 if event.finish_reason is not None:
                     self._scheduler.remove(request)
+            self._observe_load()
         self._post([(request, event) for request, event in zip(batch, events, strict=True)])
 
     def _advance_one_by_one(self, batch: Sequence[Request], error: Exception) -> None:
@@ -132,6 +134,7 @@ class Engine:
         logger.error("denoising step failed", exc_info=error)
         with self._lock:
             self._scheduler.remove(batch[0])
+            self._observe_load()
         self._post([(batch[0], error)])
 
     def _post(self, news: Sequence[tuple[Request, DenoisingStep | Exception]]) -> None:
@@ -144,8 +147,7 @@ class Engine:
                 request.mailbox.fail(event)
             else:
                 request.mailbox.put(event)
-        self._observe_load()
 
     def _observe_load(self) -> None:
-        with self._lock:
-            self._metrics.observe_load(self._scheduler.num_running, self._scheduler.num_waiting)
+        """Called with the lock held."""
+        self._metrics.observe_load(self._scheduler.num_running, self._scheduler.num_waiting)

@@ -69,6 +69,10 @@ def body_too_large(limit: int) -> APIError:
     )
 
 
+def client_gone() -> APIError:
+    return APIError(499, "the client closed the connection", type_="invalid_request_error", code="client_closed_request")
+
+
 def shutting_down() -> APIError:
     return APIError(503, "the server is shutting down", type_="service_unavailable_error", code="shutting_down")
 
@@ -97,7 +101,7 @@ def to_api_error(error: Exception, request_id: str) -> APIError:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Give every error that FastAPI or Starlette raises the one shape."""
+    """Give every expected error the one shape; `middleware.RequestBoundary` does it for the others."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         api_error = to_api_error(error, request.state.request_id)
@@ -106,7 +110,6 @@ def install_error_handlers(app: FastAPI) -> None:
     for kind in (APIError, InvalidParameterError, RequestValidationError, QueueFullError, EngineStoppedError):
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(HTTPException, answer)
-    app.add_exception_handler(Exception, answer)
 
 
 def _from_http(error: HTTPException) -> APIError:
@@ -130,8 +133,23 @@ def _from_validation(problems: Sequence[Any]) -> APIError:
             return bad_request(f"{where} is missing; it is required", field, "missing_required_parameter")
         case "extra_forbidden":
             return bad_request(f"{where} is not a field of this endpoint", field, "unknown_parameter")
-    rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return bad_request(f"{where} is {_shortened(problem['input'])}; it must be {rule}", field)
+    where, rule = _plain_words(places, problem)
+    return bad_request(f"{where} is {_shortened(problem['input'])}; it must {rule}", field)
+
+
+def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
+    """The place and the rule in the reader's words; pydantic names a union's branch and its own types."""
+    where = ".".join(places) or "the body"
+    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return where, "be a JSON object"
+    branches = {"str": "be a string or a list", "list[TextPart]": "be a string or a list of text parts"}
+    for index, place in enumerate(places):
+        if place == "str" or place.startswith("list["):
+            below = places[index + 1 :]
+            rule = "be a string or a list of token ids" if places[0] == "prompt" else branches.get(place, branches["str"])
+            return ".".join(places[:index] + below), rule
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should ", "", 1).replace("List should ", "", 1)
+    return where, rule
 
 
 def _shortened(value: object) -> str:

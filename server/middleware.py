@@ -8,7 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import APIError, body_too_large, unauthorized
+from server.errors import APIError, body_too_large, to_api_error, unauthorized
 from server.metrics import Metrics
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -17,8 +17,8 @@ _PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics")
 _PUBLIC_PREFIX = "/static/"
 
 
-class RequestId:
-    """Gives every request an id and every response the header `x-request-id`; counts responses."""
+class RequestBoundary:
+    """Gives every request an id and every response the header `x-request-id`; nothing leaves it as a traceback."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -31,14 +31,23 @@ class RequestId:
         request_id = f"req-{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
 
+        has_started = False
+
         async def send_with_id(message: Message) -> None:
+            nonlocal has_started
             if message["type"] == "http.response.start":
+                has_started = True
                 MutableHeaders(scope=message)["x-request-id"] = request_id
                 route = scope.get("route")
                 self._metrics.observe_response(getattr(route, "path", "unmatched"), message["status"])
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if has_started:
+                raise
+            await _respond(to_api_error(error, request_id), scope, receive, send_with_id)
 
 
 class ApiKey:

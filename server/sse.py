@@ -8,11 +8,7 @@ from typing import Any
 from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from server.errors import to_api_error
-
-
-class ClientGoneError(Exception):
-    """The client closed the connection before its answer was ready."""
+from server.errors import client_gone, to_api_error
 
 
 def event(data: Any, *, name: str | None = None, id_: int | None = None) -> ServerSentEvent:
@@ -44,14 +40,14 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, None]) -> 
     """Await `work`, and cancel it as soon as the client is gone.
 
     Raises:
-        ClientGoneError: the client left; nobody will read an answer.
+        APIError: the client left; nobody will read an answer.
     """
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGoneError
+            raise client_gone()
         working.result()
     finally:
         watching.cancel()

@@ -23,6 +23,8 @@ const state = {
   request: null,
   /** where a broken stream can go on; empty when it cannot */
   lastEventId: "",
+  /** sent, and nothing has come back yet */
+  isWaiting: false,
   isDrawPending: false,
 };
 
@@ -35,21 +37,13 @@ const player = new Player($("play"), showNextFrame);
 function generate() {
   if (state.request || !$("request").reportValidity()) return;
   const body = readRequest($("request"));
-  forgetRecording();
+  state.lastEventId = "";
   run((signal) => denoise(body, signal));
 }
 
 function resume() {
   const { recording, lastEventId } = state;
   if (recording) run((signal) => rejoin(recording.start.id, lastEventId, signal));
-}
-
-function forgetRecording() {
-  state.recording = null;
-  state.lastEventId = "";
-  canvasView.reset(0, 1);
-  $("replay").hidden = true;
-  $("result").hidden = true;
 }
 
 /**
@@ -62,11 +56,15 @@ async function run(open) {
   player.pause();
   hideNotice();
   showRunning(true);
+  let last = "";
   try {
-    for await (const event of open(state.request.signal)) receive(event);
-    if (!state.recording?.done) throw new TypeError("the stream ended before its last event");
+    for await (const event of open(state.request.signal)) {
+      receive(event);
+      last = event.event;
+    }
+    if (last !== "done") throw new TypeError("the stream broke off");
   } catch (error) {
-    showFailure(error, state.recording !== null && state.lastEventId !== "");
+    showFailure(error, state.lastEventId !== "");
   } finally {
     state.request = null;
     showRunning(false);
@@ -76,6 +74,7 @@ async function run(open) {
 /** @param {SseEvent} event */
 function receive({ event, data, id }) {
   state.lastEventId = id;
+  if (state.isWaiting) showAnswering();
   RECEIVERS[event]?.(JSON.parse(data));
   requestDraw();
 }
@@ -86,7 +85,7 @@ const RECEIVERS = {
     state.recording = new Recording(data);
     canvasView.reset(data.gen_length, data.block_length);
     $("replay").hidden = false;
-    $("status").textContent = "Denoising…";
+    $("result").hidden = true;
     $("stage").scrollIntoView({ block: "nearest" });
   },
   step(data) {
@@ -104,14 +103,21 @@ const RECEIVERS = {
   },
 };
 
-/** @param {boolean} isRunning */
+/** @param {boolean} isRunning  from the request's first byte out to its last byte in */
 function showRunning(isRunning) {
   const hadFocus = document.activeElement === $("generate") || document.activeElement === $("stop");
   $("generate").disabled = isRunning;
   $("stop").disabled = !isRunning;
   if (hadFocus) $(isRunning ? "stop" : "generate").focus();
   if (isRunning) $("status").textContent = "Waiting for the server…";
-  $("canvas").setAttribute("aria-busy", String(isRunning));
+  state.isWaiting = isRunning;
+  $("stage").classList.toggle("is-waiting", isRunning);
+}
+
+function showAnswering() {
+  state.isWaiting = false;
+  $("stage").classList.remove("is-waiting");
+  $("status").textContent = "Denoising…";
 }
 
 // --- drawing and replay ------------------------------------------------------------------------------------------

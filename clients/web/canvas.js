@@ -44,7 +44,7 @@ export class CanvasView {
       block.append(...this.#elements.slice(first, first + blockLength));
       this.#blocks.push(block);
     }
-    if (this.#elements[0]) this.#elements[0].tabIndex = 0;
+    this.#elements[0].tabIndex = 0;
     this.root.replaceChildren(...this.#blocks);
   }
 

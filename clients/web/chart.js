@@ -47,7 +47,7 @@ function addShape(root, tag, className) {
  * @param {number} scale
  */
 function masksPoints(recording, scale) {
-  const masked = [recording.figuresAt(0).masked, ...recording.steps.map((step) => step.masked)];
+  const masked = [recording.masksAtStart, ...recording.steps.map((step) => step.masked)];
   return masked.map((count, frame) => point(frame * scale, count / Math.max(masked[0], 1))).join(" ");
 }
 

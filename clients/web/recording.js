@@ -57,14 +57,15 @@ export class Recording {
     return cells;
   }
 
+  get masksAtStart() {
+    return this.start.token_ids.filter((id) => id === this.start.mask_token_id).length;
+  }
+
   /** @param {number} frame */
   figuresAt(frame) {
-    if (frame === 0) {
-      const masked = this.start.token_ids.filter((id) => id === this.start.mask_token_id).length;
-      return { stepsRun: 0, block: null, masked, elapsedMs: 0, tokensPerStep: null };
-    }
+    if (frame === 0) return { stepsRun: 0, block: null, masked: this.masksAtStart, elapsedMs: 0, tokensPerStep: null };
     const { step, block, masked, elapsed_ms: elapsedMs } = this.steps[frame - 1];
-    const tokensPerStep = (this.figuresAt(0).masked - masked) / (step + 1);
+    const tokensPerStep = (this.masksAtStart - masked) / (step + 1);
     return { stepsRun: step + 1, block, masked, elapsedMs, tokensPerStep };
   }
 

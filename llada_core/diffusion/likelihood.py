@@ -59,8 +59,9 @@ def log_likelihood(
 def answer_masks(length: int, mc_num: int, *, seed: int) -> Tensor:
     """Which answer tokens each draw masks, bool [N, L]: counts evenly spaced from a random start, places uniform."""
     first = 1 + int(uniform(seed, Purpose.MASK_COUNT, 0) * length)
-    spaced_N = torch.linspace(first, first + (mc_num - 1) * length / mc_num, mc_num, dtype=torch.float64).round()
-    counts_N = (spaced_N.long() - 1) % length + 1
+    # Halves are rounded up: to even, as torch.round has it, would favour even counts and bias the estimate.
+    offsets_N = torch.floor(torch.arange(mc_num, dtype=torch.float64) * length / mc_num + 0.5).long()
+    counts_N = (first + offsets_N - 1) % length + 1
     draws_NL = uniform(seed, Purpose.MASK_ORDER, torch.arange(mc_num).unsqueeze(1), torch.arange(length))
     ranks_NL = draws_NL.argsort(dim=1).argsort(dim=1)
     return ranks_NL < counts_N.unsqueeze(1)

@@ -1,0 +1,66 @@
+import torch
+
+import pytest
+from llada_core.diffusion import Corrupted, corrupt, denoising_loss, pretrain_normalizer, sft_normalizer
+from tests.conftest import GOLDEN_CASES
+
+
+def recorded_batch(case):
+    tokens_BL = torch.tensor(case["input_ids"])
+    corrupted = Corrupted(
+        torch.tensor(case["noisy_ids"]), torch.tensor(case["masked_positions"]).bool(), torch.tensor(case["p_mask"])
+    )
+    if case["kind"] == "pretrain":
+        return tokens_BL, corrupted, pretrain_normalizer(*tokens_BL.shape)
+    return tokens_BL, corrupted, sft_normalizer(tokens_BL.shape[1] - torch.tensor(case["prompt_lengths"]))
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES["loss"], ids=lambda case: case["id"])
+def test_losses_and_gradients_equal_the_published_formulas(golden_models, case):
+    model = golden_models[case["model"]]
+    model.requires_grad_(True)
+    try:
+        loss = denoising_loss(model, *recorded_batch(case))
+        loss.backward()
+        norms = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
+    finally:
+        model.requires_grad_(False)
+        model.zero_grad()
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-5)
+    assert norms == {name: pytest.approx(norm, rel=1e-3, abs=1e-6) for name, norm in case["grad_l2_norm"].items()}
+    total = torch.tensor(list(norms.values())).norm().item()
+    assert total == pytest.approx(case["grad_l2_norm_total"], rel=1e-4)
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES["loss"], ids=lambda case: case["id"])
+def test_corruption_equals_the_recorded_one_where_the_draws_say_so(golden_models, case):
+    model = golden_models[case["model"]]
+    tokens_BL, recorded, _ = recorded_batch(case)
+    maskable_BL = None
+    if case["kind"] == "sft":
+        positions_L = torch.arange(tokens_BL.shape[1])
+        maskable_BL = positions_L >= torch.tensor(case["prompt_lengths"]).unsqueeze(1)
+    # Draws just below and just above each row's probability, as the recorded Bernoulli mask has it.
+    t_B = torch.tensor(case["t"])
+    p_B1 = ((1 - 1e-3) * t_B + 1e-3).unsqueeze(1)
+    draws_BL = torch.where(torch.tensor(case["bernoulli_mask"]).bool(), p_B1 - 1e-6, p_B1)
+    found = corrupt(tokens_BL, t_B, draws_BL, mask_id=model.special_tokens.mask_id, maskable_BL=maskable_BL)
+    assert found.tokens_BL.tolist() == recorded.tokens_BL.tolist()
+    assert found.masked_BL.tolist() == recorded.masked_BL.tolist()
+    torch.testing.assert_close(found.p_mask_B, recorded.p_mask_B)
+
+
+def test_parts_of_a_batch_add_up_under_the_whole_batchs_normalizer(tiny):
+    case = GOLDEN_CASES["loss"][0]
+    tokens_BL, corrupted, normalizer_B = recorded_batch(case)
+    whole = denoising_loss(tiny, tokens_BL, corrupted, normalizer_B)
+    parts = [
+        denoising_loss(
+            tiny,
+            tokens_BL[rows],
+            Corrupted(corrupted.tokens_BL[rows], corrupted.masked_BL[rows], corrupted.p_mask_B[rows]),
+            normalizer_B[rows],
+        )
+        for rows in (slice(0, 1), slice(1, None))
+    ]
+    torch.testing.assert_close(sum(parts), whole)

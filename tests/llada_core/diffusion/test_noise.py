@@ -1,0 +1,35 @@
+import torch
+
+from llada_core.diffusion import corrupt, corruption_draws, noise_levels
+
+
+def test_a_samples_noise_does_not_depend_on_its_batch():
+    together = corruption_draws(7, torch.tensor([3, 8, 11]), 2, 20)
+    alone = corruption_draws(7, torch.tensor([8]), 2, 12)
+    assert torch.equal(together[1, :12], alone[0])
+    assert torch.equal(noise_levels(7, torch.tensor([3, 8]), 2)[1:], noise_levels(7, torch.tensor([8]), 2))
+
+
+def test_seed_epoch_and_sample_each_change_the_noise():
+    reference = corruption_draws(7, torch.tensor([8]), 2, 20)
+    for other in (
+        corruption_draws(6, torch.tensor([8]), 2, 20),
+        corruption_draws(7, torch.tensor([9]), 2, 20),
+        corruption_draws(7, torch.tensor([8]), 3, 20),
+    ):
+        assert not torch.isclose(reference, other).any()
+
+
+def test_the_share_of_masks_is_the_noise_level():
+    tokens_BL = torch.zeros(4, 5000, dtype=torch.long)
+    t_B = torch.tensor([0.0, 0.25, 0.5, 1.0])
+    corrupted = corrupt(tokens_BL, t_B, corruption_draws(0, torch.arange(4), 0, 5000), mask_id=9)
+    shares_B = corrupted.masked_BL.double().mean(dim=1)
+    torch.testing.assert_close(shares_B, corrupted.p_mask_B.double(), atol=0.02, rtol=0)
+    assert torch.equal(corrupted.tokens_BL == 9, corrupted.masked_BL)
+
+
+def test_positions_that_may_not_be_masked_stay():
+    maskable_BL = torch.tensor([[False, False, True, True]])
+    corrupted = corrupt(torch.arange(4)[None], torch.ones(1), torch.zeros(1, 4), mask_id=9, maskable_BL=maskable_BL)
+    assert corrupted.tokens_BL.tolist() == [[0, 1, 9, 9]]

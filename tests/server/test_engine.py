@@ -1,0 +1,166 @@
+"""The engine under real HTTP: steps that block, fail, and clients that leave."""
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import torch
+
+import pytest
+from llada_core.sampling import Sampler
+from tests.server.conftest import serving
+
+LONG = {"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True}
+SHORT = {"prompt": [4, 5], "max_tokens": 2, "ignore_eos": True}
+
+
+class GatedSampler(Sampler):
+    """Waits at a gate before each step and remembers who was in it."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.steps = []
+
+    def step(self, canvases):
+        self.gate.wait(30)
+        self.steps.append([len(canvas.tokens) for canvas in canvases])
+        return super().step(canvases)
+
+
+class PoisonedSampler(Sampler):
+    """Fails whenever a canvas's prompt starts with 13."""
+
+    def step(self, canvases):
+        if any(canvas.tokens[0] == 13 for canvas in canvases):
+            raise RuntimeError("poisoned")
+        return super().step(canvases)
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def gauge(url, name):
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise AssertionError(name)
+
+
+def test_health_answers_while_a_step_is_blocked(tiny):
+    sampler = GatedSampler(tiny)
+    sampler.gate.clear()
+    with serving(tiny, sampler=sampler) as url, ThreadPoolExecutor() as pool:
+        answer = pool.submit(httpx.post, f"{url}/v1/completions", json=SHORT, timeout=30)
+        until(lambda: gauge(url, "llada_requests_running") == 1)
+        for _ in range(5):
+            started = time.monotonic()
+            assert httpx.get(f"{url}/health").status_code == 200
+            assert time.monotonic() - started < 5
+        assert not answer.done()
+        sampler.gate.set()
+        assert answer.result().status_code == 200
+
+
+def test_a_short_request_beside_a_long_one_takes_part_in_the_next_step(tiny):
+    sampler = GatedSampler(tiny)
+    with serving(tiny, sampler=sampler) as url, ThreadPoolExecutor() as pool:
+        long = pool.submit(httpx.post, f"{url}/v1/completions", json=LONG, timeout=60)
+        until(lambda: len(sampler.steps) > 3)
+        sampler.gate.clear()
+        before = len(sampler.steps)
+        short = pool.submit(httpx.post, f"{url}/v1/completions", json=SHORT, timeout=60)
+        until(lambda: gauge(url, "llada_requests_running") + gauge(url, "llada_requests_waiting") == 2)
+        sampler.gate.set()
+        assert short.result().status_code == 200
+        assert not long.done()
+        assert long.result().status_code == 200
+    # One step was already under way when the request came; it is in the one after it.
+    assert any(sorted(batch) == [4, 203] for batch in sampler.steps[before : before + 2])
+
+
+@pytest.mark.parametrize("body", [{"stream": True}, {}], ids=["streamed", "plain"])
+def test_a_client_that_leaves_is_out_of_the_batch_before_the_next_step(tiny, body):
+    sampler = GatedSampler(tiny)
+    sampler.gate.clear()
+    with serving(tiny, sampler=sampler) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/completions", json={**LONG, **body}, timeout=0.5)
+        until(lambda: gauge(url, "llada_requests_running") == 0)
+        sampler.gate.set()
+        assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
+    # Only the step that was already at the gate had the lost request in it.
+    assert [batch for batch in sampler.steps if 203 in batch] == [[203]]
+
+
+def test_a_failed_step_fails_only_the_request_that_caused_it(tiny):
+    with serving(tiny, sampler=PoisonedSampler(tiny)) as url, ThreadPoolExecutor(8) as pool:
+        bodies = [{"prompt": [13 if number == 3 else 4], "max_tokens": 40, "ignore_eos": True} for number in range(8)]
+        answers = list(pool.map(lambda body: httpx.post(f"{url}/v1/completions", json=body, timeout=60), bodies))
+        assert [answer.status_code for answer in answers] == [200] * 3 + [500] + [200] * 4
+        error = answers[3].json()["error"]
+        assert error["type"] == "server_error"
+        assert answers[3].headers["x-request-id"] in error["message"]
+        assert "poisoned" not in answers[3].text
+        assert httpx.get(f"{url}/health").status_code == 200
+
+
+def test_an_error_after_the_start_of_a_stream_is_its_last_event(tiny):
+    class FailsLater(Sampler):
+        def step(self, canvases):
+            if canvases[0].step == 3:
+                raise RuntimeError("later")
+            return super().step(canvases)
+
+    with serving(tiny, sampler=FailsLater(tiny)) as url:
+        text = httpx.post(f"{url}/v1/completions", json={**SHORT, "max_tokens": 8, "stream": True}).text
+        last = [line for line in text.splitlines() if line.startswith("data: ")][-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "internal_error"
+        assert "[DONE]" not in text
+        events = httpx.post(f"{url}/v1/denoise", json={"prompt": [1], "max_tokens": 8, "ignore_eos": True}).text
+        assert [line for line in events.splitlines() if line.startswith("event: ")][-1] == "event: error"
+
+
+def test_a_request_past_its_time_limit_gets_504_and_leaves(tiny):
+    sampler = GatedSampler(tiny)
+    sampler.gate.clear()
+    with serving(tiny, sampler=sampler, request_timeout=0.3) as url:
+        answer = httpx.post(f"{url}/v1/completions", json=SHORT)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        until(lambda: gauge(url, "llada_requests_running") == 0)
+        sampler.gate.set()
+
+
+def test_a_full_queue_answers_429_with_retry_after(tiny):
+    sampler = GatedSampler(tiny)
+    sampler.gate.clear()
+    with serving(tiny, sampler=sampler, max_batch_size=1, max_queue=1) as url, ThreadPoolExecutor() as pool:
+        answers = [pool.submit(httpx.post, f"{url}/v1/completions", json=SHORT, timeout=30) for _ in range(2)]
+        until(lambda: gauge(url, "llada_requests_running") + gauge(url, "llada_requests_waiting") == 2)
+        refused = httpx.post(f"{url}/v1/completions", json=SHORT)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+        assert int(refused.headers["retry-after"]) >= 1
+        sampler.gate.set()
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+
+
+def test_the_event_loop_never_computes(tiny, monkeypatch):
+    threads = set()
+    predict = type(tiny).predict
+
+    def watched(self, packed, rows_R):
+        threads.add(threading.current_thread().name)
+        return predict(self, packed, rows_R)
+
+    monkeypatch.setattr(type(tiny), "predict", watched)
+    with serving(tiny) as url:
+        assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
+    assert threads == {"llada-engine"}
+    assert torch.get_num_threads() == 1

@@ -1,0 +1,84 @@
+"""The official `openai` package against the demo model."""
+
+import openai
+
+import pytest
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def client(live_server):
+    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def test_the_demo_model_knows_the_capital_of_france(client):
+    for length in ({"max_tokens": 32}, {}):
+        answer = client.chat.completions.create(model="llada-demo", messages=QUESTION, **length)
+        assert "Paris" in answer.choices[0].message.content
+        assert answer.choices[0].finish_reason == "stop"
+
+
+def test_usage_counts_the_text_and_not_the_canvas(client):
+    answer = client.chat.completions.create(model="llada-demo", messages=QUESTION, extra_body={"return_token_ids": True})
+    token_ids = answer.choices[0].token_ids
+    assert answer.usage.completion_tokens == len(token_ids) < 32
+    assert answer.usage.prompt_tokens == len(answer.choices[0].prompt_token_ids)
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.usage.denoising_steps == answer.usage.forward_passes <= 128
+    assert answer.generation_params["max_tokens"] == 128
+
+
+def test_models_are_listed(client):
+    assert [model.id for model in client.models.list()] == ["llada-demo"]
+    assert client.models.retrieve("llada-demo").mask_token_id == 2
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("gpt-4o")
+    assert caught.value.code == "model_not_found"
+
+
+@pytest.mark.parametrize("settings", [{}, {"steps": 16}, {"temperature": 1.0, "remasking": "random"}], ids=str)
+def test_streamed_deltas_add_up_to_the_plain_text(client, settings):
+    messages = [{"role": "user", "content": "Tell me a story about a fox."}]
+    request = {"model": "llada-demo", "messages": messages, "max_tokens": 64, "seed": 5}
+    temperature = {name: settings[name] for name in settings.keys() & {"temperature"}}
+    request |= {**temperature, "extra_body": {name: settings[name] for name in settings.keys() - {"temperature"}}}
+    plain = client.chat.completions.create(**request)
+    chunks = list(client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}))
+    deltas = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    assert "".join(deltas) == plain.choices[0].message.content
+    assert chunks[-2].choices[0].finish_reason == plain.choices[0].finish_reason
+    assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], plain.usage.completion_tokens)
+    assert len([delta for delta in deltas if delta]) > 2
+
+
+def test_completions_stream_and_plain_agree(client):
+    request = {"model": "llada-demo", "prompt": "Once upon a time", "max_tokens": 48}
+    plain = client.completions.create(**request)
+    chunks = list(client.completions.create(**request, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == plain.choices[0].text
+    assert plain.choices[0].text.strip()
+
+
+def test_diffusing_chunks_show_the_drafts(client):
+    request = {"model": "llada-demo", "messages": QUESTION, "max_tokens": 16}
+    plain = client.chat.completions.create(**request)
+    stream = client.chat.completions.create(**request, stream=True, extra_body={"diffusing": True})
+    chunks = [chunk for chunk in stream if chunk.choices[0].delta.content]
+    drafts = [chunk.choices[0].delta.content for chunk in chunks]
+    assert len(drafts) == plain.usage.denoising_steps
+    assert drafts[0].count("▒") == 15
+    assert drafts[-1] == plain.choices[0].message.content
+    for number, (draft, chunk) in enumerate(zip(drafts[:-1], chunks, strict=False)):
+        assert draft.count("▒") == chunk.denoising["masked"]
+        assert chunk.denoising["step"] == number
+
+
+def test_errors_arrive_as_the_clients_own_classes(client):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="llada-demo", messages=QUESTION, n=3)
+    assert (caught.value.param, caught.value.code) == ("n", "unsupported_value")
+    with pytest.raises(openai.NotFoundError) as not_found:
+        client.chat.completions.create(model="gpt-4o", messages=QUESTION)
+    assert not_found.value.code == "model_not_found"

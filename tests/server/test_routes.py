@@ -1,0 +1,240 @@
+"""The HTTP surface: the golden vectors through it, its events, its errors."""
+
+import json
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+import pytest
+from llada_core import GenerationParams, generate
+from tests.conftest import GOLDEN_CASES
+from tests.llada_core.sampling.test_golden import rows_of
+from tests.server.conftest import serving
+
+
+def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
+    """(name, data) of every event of a stream."""
+    found = []
+    for block in response.text.replace("\r\n", "\n").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in fields:
+            found.append((fields.get("event"), json.loads(fields["data"])))
+    return found
+
+
+@pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
+def test_all_golden_cases_at_once_in_random_order_give_the_recorded_tokens(golden_models, model_name):
+    requests = []
+    for case in GOLDEN_CASES["generate"]:
+        if case["model"] == model_name:
+            params = {name: value for name, value in case["params"].items() if name != "gen_length"}
+            for row, prompt in rows_of(case):
+                body = {
+                    "prompt": prompt,
+                    "max_tokens": case["params"]["gen_length"],
+                    "return_token_ids": True,
+                    "ignore_eos": True,
+                    **params,
+                }
+                requests.append((body, case["output_ids"][row]))
+    random.Random(0).shuffle(requests)
+    with (
+        serving(golden_models[model_name], max_batch_size=16, max_batch_tokens=512) as url,
+        httpx.Client(base_url=url, timeout=120) as client,
+        ThreadPoolExecutor(len(requests)) as pool,
+    ):
+        answers = list(pool.map(lambda request: client.post("/v1/completions", json=request[0]).json(), requests))
+    assert len(answers) >= 50
+    assert [answer["choices"][0]["token_ids"] for answer in answers] == [expected for _, expected in requests]
+
+
+def test_a_mixed_load_equals_the_offline_results(tiny, tiny_client):
+    settings = [
+        {"max_tokens": 24, "steps": 12, "block_length": 8},
+        {"max_tokens": 16, "temperature": 0.9, "seed": 11},
+        {"max_tokens": 9, "cfg_scale": 1.2, "remasking": "random", "seed": 12},
+        {"max_tokens": 30, "method": "semi_autoregressive_origin", "block_length": 7, "top_p": 0.8, "temperature": 1.1},
+        {"max_tokens": 12, "method": "fixed_length", "remasking": "entropy", "logits_eos_inf": True},
+    ]
+    bodies = [{"prompt": [i + 1, 2 * i + 1], "seed": i, "ignore_eos": True, **settings[i % 5]} for i in range(15)]
+    with ThreadPoolExecutor(15) as pool:
+        ask = lambda body: tiny_client.post("/v1/completions", json={**body, "return_token_ids": True}).json()  # noqa: E731
+        answers = list(pool.map(ask, bodies))
+    for body, answer in zip(bodies, answers, strict=True):
+        params = {name: value for name, value in body.items() if name not in ("prompt", "max_tokens")}
+        expected = generate(tiny, [body["prompt"]], GenerationParams(gen_length=body["max_tokens"], **params))[0]
+        assert answer["choices"][0]["token_ids"] == expected.token_ids
+        assert answer["usage"]["forward_passes"] == expected.forward_passes
+
+
+def test_denoise_events_replay_to_the_final_canvas(tiny_client):
+    body = {"prompt": [1, 2, 3], "max_tokens": 20, "steps": 7, "block_length": 8, "ignore_eos": True}
+    response = tiny_client.post("/v1/denoise", json=body)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = events_of(response)
+    names = [name for name, _ in events]
+    assert names == ["start"] + ["step"] * 7 + ["done"]
+    start, *steps, done = (data for _, data in events)
+    assert (start["prompt_tokens"], start["gen_length"], start["block_length"], start["steps"]) == (3, 20, 8, 7)
+    canvas = start["token_ids"]
+    assert canvas == [start["mask_token_id"]] * 20
+    for number, step in enumerate(steps):
+        assert step["step"] == number
+        for change in step["changes"]:
+            assert change["op"] == "commit" and change["step"] == number
+            assert 0 <= change["confidence"] <= 1
+            canvas[change["position"]] = change["token_id"]
+        assert step["masked"] == canvas.count(start["mask_token_id"])
+    assert canvas == done["token_ids"]
+    assert done["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 20,
+        "total_tokens": 23,
+        "denoising_steps": 7,
+        "forward_passes": 7,
+    }
+
+
+def test_events_have_increasing_ids(tiny_client):
+    text = tiny_client.post("/v1/denoise", json={"prompt": [1], "max_tokens": 4}).text
+    ids = [int(line.removeprefix("id: ")) for line in text.splitlines() if line.startswith("id: ")]
+    assert ids == list(range(len(ids)))
+
+
+def test_predictions_are_given_at_every_masked_position(tiny_client):
+    body = {"prompt": [1], "max_tokens": 6, "include_predictions": True, "ignore_eos": True}
+    for name, data in events_of(tiny_client.post("/v1/denoise", json=body)):
+        if name == "step":
+            assert len(data["predictions"]) == data["masked"]
+
+
+COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/denoise"
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param", "message"),
+    [
+        (COMPLETIONS, {"prompt": [1], "stpes": 4}, "stpes", "stpes is not a field"),
+        (COMPLETIONS, {"prompt": [1], "steps": "4"}, "steps", "steps is '4'; it must be a valid integer"),
+        (COMPLETIONS, {"prompt": [1], "steps": 0}, "steps", "greater than or equal to 1"),
+        (COMPLETIONS, {"prompt": [1], "steps": 1, "max_tokens": 64}, "steps", "at least the number of blocks"),
+        (COMPLETIONS, {"prompt": [1], "temperature": -1}, "temperature", "temperature is -1"),
+        (COMPLETIONS, {"prompt": [1], "remasking": "high"}, "remasking", "'low_confidence', 'random'"),
+        (COMPLETIONS, {"prompt": [1], "stream": 1}, "stream", "valid boolean"),
+        (COMPLETIONS, {"prompt": [1] * 200, "max_tokens": 100}, "max_tokens", "200 tokens and max_tokens is 100"),
+        (COMPLETIONS, {"prompt": [1] * 256}, "prompt", "256 tokens"),
+        (COMPLETIONS, {"prompt": []}, "prompt", "at least 1"),
+        (COMPLETIONS, {"prompt": ""}, "prompt", "must not be empty"),
+        (COMPLETIONS, {"prompt": "text"}, "prompt", "no tokenizer"),
+        (COMPLETIONS, {"prompt": [1, 319]}, "prompt", "mask id"),
+        (COMPLETIONS, {"prompt": [320]}, "prompt", "from 0 to 319"),
+        (COMPLETIONS, {"prompt": [1.5]}, "prompt", "a string or a list of token ids"),
+        (COMPLETIONS, {"prompt": {"a": 1}}, "prompt", "a string or a list of token ids"),
+        (COMPLETIONS, {}, "prompt", "prompt is missing"),
+        (COMPLETIONS, {"prompt": [1], "n": 2}, "n", "n is 2; it must be 1"),
+        (COMPLETIONS, {"prompt": [1], "best_of": 3}, "best_of", "best_of is 3"),
+        (COMPLETIONS, {"prompt": [1], "presence_penalty": 0.5}, "presence_penalty", "presence_penalty is 0.5"),
+        (COMPLETIONS, {"prompt": [1], "max_tokens": 4, "gen_length": 4}, "gen_length", "beside max_tokens"),
+        (COMPLETIONS, {"prompt": [1], "diffusing": True}, "diffusing", "unless stream"),
+        (COMPLETIONS, {"prompt": [1], "method": "fixed_length", "block_length": 8}, "block_length", "one block"),
+        (CHAT, {"messages": []}, "messages", "messages is []; it must have at least 1 item"),
+        (CHAT, {"messages": [{"role": "robot", "content": "x"}]}, "messages", "messages.0.role is 'robot'"),
+        (CHAT, {"messages": [{"role": "user", "content": 3}]}, "messages", "messages.0.content is 3"),
+        (CHAT, {"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools", "tools is"),
+        (CHAT, {"messages": [{"role": "user", "content": "x"}]}, "messages", "no tokenizer"),
+        (DENOISE, {"prompt": [1], "messages": [{"role": "user", "content": "x"}]}, "prompt", "exactly one"),
+        (DENOISE, {}, "prompt", "exactly one"),
+        (DENOISE, {"prompt": [1], "stream": False}, "stream", "stream is False"),
+        (DENOISE, {"prompt": [1], "n": 2}, "n", "n is 2"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_bad_input_is_a_400_that_names_field_value_and_rule(tiny_client, route, body, param, message):
+    response = tiny_client.post(route, json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert message in error["message"]
+
+
+def test_framework_errors_have_the_same_shape(tiny_client):
+    for method, path, content, status in (
+        ("POST", "/v1/completions", '{"prompt": [1', 400),
+        ("POST", "/v1/completions", "[]", 400),
+        ("POST", "/v1/completions", "", 400),
+        ("GET", "/v1/nothing", None, 404),
+        ("GET", "/v1/models/other", None, 404),
+        ("PUT", "/v1/completions", "{}", 405),
+        ("POST", "/v1/completions", json.dumps({"prompt": [1], "model": "other"}), 404),
+        ("POST", "/v1/completions", '{"prompt": "' + "x" * 5_000_000 + '"}', 413),
+    ):
+        response = tiny_client.request(method, path, content=content, headers={"content-type": "application/json"})
+        assert response.status_code == status, path
+        assert response.json()["error"].keys() == {"message", "type", "param", "code"}
+        assert response.headers["x-request-id"]
+
+
+def test_json_is_accepted_without_a_content_type(tiny_client):
+    response = tiny_client.post("/v1/completions", content='{"prompt": [1], "max_tokens": 2}')
+    assert response.status_code == 200
+
+
+def test_neutral_values_of_unsupported_fields_are_accepted(tiny_client):
+    neutral = {"n": 1, "best_of": 1, "presence_penalty": 0.0, "stop": None, "logit_bias": {}, "tools": [], "echo": False}
+    assert tiny_client.post("/v1/completions", json={"prompt": [1], "max_tokens": 2, **neutral}).status_code == 200
+
+
+def test_a_seed_is_drawn_and_returned_and_gives_the_same_tokens_again(tiny_client):
+    body = {"prompt": [1], "max_tokens": 12, "temperature": 1.5, "return_token_ids": True, "ignore_eos": True}
+    first = tiny_client.post("/v1/completions", json=body).json()
+    second = tiny_client.post("/v1/completions", json=body).json()
+    again = tiny_client.post("/v1/completions", json={**body, "seed": first["generation_params"]["seed"]}).json()
+    assert first["choices"] != second["choices"]
+    assert first["choices"] == again["choices"]
+
+
+def test_settings_come_back_with_their_defaults_resolved(tiny_client):
+    answer = tiny_client.post("/v1/completions", json={"prompt": [1], "max_tokens": 20}).json()
+    params = answer["generation_params"]
+    assert (params["max_tokens"], params["steps"], params["block_length"]) == (20, 20, 20)
+    assert (params["method"], params["remasking"]) == ("semi_autoregressive_padding", "low_confidence")
+
+
+def test_the_default_length_is_128_or_the_room_that_is_left(tiny_client):
+    for prompt_length, length in ((1, 128), (200, 56)):
+        answer = tiny_client.post("/v1/completions", json={"prompt": [1] * prompt_length, "steps": 8}).json()
+        assert answer["generation_params"]["max_tokens"] == length
+
+
+def test_models_health_readiness_version_and_page(tiny_client):
+    item = tiny_client.get("/v1/models").json()["data"][0]
+    assert item == tiny_client.get("/v1/models/tiny").json()
+    assert (item["id"], item["max_model_len"], item["mask_token_id"], item["vocab_size"]) == ("tiny", 256, 319, 320)
+    assert tiny_client.get("/health").status_code == 200
+    assert tiny_client.get("/ready").status_code == 200
+    assert tiny_client.get("/version").json()["version"]
+    assert "<html" in tiny_client.get("/").text
+    assert tiny_client.get("/openapi.json").status_code == 200
+
+
+def test_every_metric_starts_with_llada_and_has_no_colon(tiny_client):
+    text = tiny_client.get("/metrics").text
+    names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    assert names and all(name.startswith("llada_") and ":" not in name for name in names)
+    assert {"llada_requests_running", "llada_requests_waiting"} <= names
+
+
+def test_api_keys_guard_everything_but_page_health_and_metrics(tiny):
+    with serving(tiny, api_key=["secret", "other"], cors_origin=["https://a.example"]) as url, httpx.Client(base_url=url) as client:
+        for path in ("/", "/health", "/ready", "/metrics"):
+            assert client.get(path).status_code == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):
+            response = client.get("/v1/models", headers=headers)
+            assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+            assert response.json()["error"]["code"] == "invalid_api_key"
+        for key in ("secret", "other"):
+            assert client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+        assert client.options("/v1/completions", headers=preflight).status_code == 200
