@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -45,17 +46,19 @@ def load_model(
     show_progress = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model, report = LLaDAModelLM.from_pretrained(
+        loaded: Any = LLaDAModelLM.from_pretrained(
             folder, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
         )
     finally:
         if show_progress:
             transformers_logging.enable_progress_bar()
+    model: LLaDAModelLM
+    model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[problem]:
             names = ", ".join(sorted(str(key) for key in report[problem])[:5])
             raise UnsupportedCheckpointError(f"{folder.name}: {len(report[problem])} {problem} in the weights: {names}")
-    model = model.to(torch_device).eval().requires_grad_(False)
+    model = model.to(torch_device).eval().requires_grad_(False)  # type: ignore[arg-type]  # transformers wraps `to`
     model.special_tokens = load_special_tokens(folder)
     return model
 

@@ -155,14 +155,15 @@ class LLaDAConfig(PreTrainedConfig):
     def _check_sizes(self) -> None:
         assert self.n_kv_heads is not None
         assert self.embedding_size is not None
+        heads, kv_heads = self.n_heads, self.n_kv_heads
         rules = {
-            f"d_model ({self.d_model}) must be a multiple of n_heads ({self.n_heads})": self.d_model % self.n_heads,
-            f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})": self.n_heads
-            % self.n_kv_heads,
-            f"d_model / n_heads ({self.d_model}/{self.n_heads}) must be even for RoPE": self.head_dim % 2,
-            f"embedding_size ({self.embedding_size}) must be at least vocab_size ({self.vocab_size})": self.embedding_size
-            < self.vocab_size,
+            f"d_model ({self.d_model}) must be a multiple of n_heads ({heads})": self.d_model % heads == 0,
+            f"n_heads ({heads}) must be a multiple of n_kv_heads ({kv_heads})": heads % kv_heads == 0,
+            f"d_model / n_heads ({self.d_model}/{heads}) must be even for RoPE": self.head_dim % 2 == 0,
+            f"embedding_size ({self.embedding_size}) must be at least vocab_size ({self.vocab_size})": (
+                self.embedding_size >= self.vocab_size
+            ),
         }
-        for rule, broken in rules.items():
-            if broken:
+        for rule, is_kept in rules.items():
+            if not is_kept:
                 raise UnsupportedCheckpointError(f"config.json: {rule}")

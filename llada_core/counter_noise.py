@@ -4,7 +4,7 @@ A stream of random numbers couples whatever shares it: with one generator a requ
 neighbours in the batch, and a resumed training run would need the generator's state. Here each number is a hash of
 (seed, purpose, coordinates…), so it is the same alone or in a batch, on every device, after a restart, in any order.
 
-The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014; constants of Stafford's variant 13), folded once per coordinate.
+The hash is SplitMix64's finaliser (Steele, Lea, Flood 2014; Stafford's variant 13), folded in once per coordinate.
 """
 
 from enum import IntEnum

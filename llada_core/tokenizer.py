@@ -106,7 +106,7 @@ class Tokenizer:
         found = self.token_to_id(token)
         if found is None:
             raise InvalidParameterError(
-                f"messages: this model's tokenizer has no {token}, which the chat template needs; send a prompt instead",
+                f"messages: this model's tokenizer has no {token}, which chat needs; send a prompt instead",
                 "messages",
             )
         return found

@@ -78,7 +78,5 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     if settings.api_key:
         app.add_middleware(ApiKey, keys=settings.api_key)
     if settings.cors_origin:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origin, allow_methods=["*"], allow_headers=["*"]
-        )
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origin, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(RequestBoundary, metrics=metrics)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from llada_core.sampling import Canvas, DenoisingStep, Sampler
 from server.mailbox import Mailbox, TimedStep
@@ -68,7 +68,7 @@ class Engine:
             self._lock.notify()
         return requests
 
-    async def stream(self, request: Request) -> AsyncIterator[TimedStep]:
+    async def stream(self, request: Request) -> AsyncGenerator[TimedStep]:
         """A request's steps as they happen. Leaving the iteration early takes it out before the next step.
 
         Raises:

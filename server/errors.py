@@ -1,4 +1,4 @@
-"""Errors as HTTP: one shape on every route and in every framework path (API.md section 7). Status codes live here alone."""
+"""Errors as HTTP: one shape on every route and in every framework path. Status codes live here alone."""
 
 import logging
 from collections.abc import Sequence
@@ -70,7 +70,9 @@ def body_too_large(limit: int) -> APIError:
 
 
 def client_gone() -> APIError:
-    return APIError(499, "the client closed the connection", type_="invalid_request_error", code="client_closed_request")
+    return APIError(
+        499, "the client closed the connection", type_="invalid_request_error", code="client_closed_request"
+    )
 
 
 def shutting_down() -> APIError:
@@ -78,7 +80,9 @@ def shutting_down() -> APIError:
 
 
 def timed_out(seconds: float) -> APIError:
-    return APIError(504, f"not finished within {seconds:g} s (--request-timeout)", type_="timeout_error", code="timeout")
+    return APIError(
+        504, f"not finished within {seconds:g} s (--request-timeout)", type_="timeout_error", code="timeout"
+    )
 
 
 def to_api_error(error: Exception, request_id: str) -> APIError:
@@ -124,7 +128,9 @@ def _from_validation(problems: Sequence[Any]) -> APIError:
     if problem["type"] == "json_invalid":
         return bad_request(f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
     if isinstance(problem["input"], bytes):
-        return bad_request("Content-Type is not JSON's; it must be application/json or absent", code="invalid_content_type")
+        return bad_request(
+            "Content-Type is not JSON's; it must be application/json or absent", code="invalid_content_type"
+        )
     places = [str(place) for place in problem["loc"] if place != "body"]
     field = places[0] if places else None
     where = ".".join(places) or "the body"
@@ -146,7 +152,9 @@ def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
     for index, place in enumerate(places):
         if place == "str" or place.startswith("list["):
             below = places[index + 1 :]
-            rule = "be a string or a list of token ids" if places[0] == "prompt" else branches.get(place, branches["str"])
+            rule = (
+                "be a string or a list of token ids" if places[0] == "prompt" else branches.get(place, branches["str"])
+            )
             return ".".join(places[:index] + below), rule
     rule = problem["msg"].removeprefix("Value error, ").replace("Input should ", "", 1).replace("List should ", "", 1)
     return where, rule

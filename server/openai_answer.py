@@ -1,6 +1,6 @@
 """A generation in OpenAI's protocol, plain or streamed: what completions and chat completions share."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -48,7 +48,7 @@ class OpenAIAnswer:
             "generation_params": self.generation.generation_params(),
         }
 
-    async def chunks(self) -> AsyncIterator[ServerSentEvent]:
+    async def chunks(self) -> AsyncGenerator[ServerSentEvent]:
         """The events of a streamed answer: final text in order or, with `diffusing`, the draft after every step."""
         envelope = self._envelope(self.dialect.chunk_object)
         if opening := self.dialect.opening():

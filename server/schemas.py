@@ -57,7 +57,9 @@ class Body(BaseModel):
             if value is None:
                 continue
             if name in _NEUTRAL and name not in cls.model_fields:
-                if not any(value == neutral and type(value) is not bool or value is neutral for neutral in _NEUTRAL[name]):
+                if not any(
+                    (value == neutral and type(value) is not bool) or value is neutral for neutral in _NEUTRAL[name]
+                ):
                     raise _unsupported(name, value)
                 continue
             kept[name] = value
@@ -181,7 +183,9 @@ class ChatCompletionRequest(OpenAIFields):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}]
+            "examples": [
+                {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}
+            ]
         }
     )
 
@@ -211,4 +215,6 @@ class DenoiseRequest(DiffusionFields):
 def _unsupported(name: str, value: object) -> Exception:
     neutral = ", ".join(repr(allowed) for allowed in _NEUTRAL[name])
     rule = f"{neutral} or absent" if neutral else "absent"
-    return bad_request(f"{name} is {value!r}; it must be {rule}: this server does not support it", name, "unsupported_value")
+    return bad_request(
+        f"{name} is {value!r}; it must be {rule}: this server does not support it", name, "unsupported_value"
+    )

@@ -35,7 +35,9 @@ class Settings(BaseSettings):
     max_batch_size: int = Field(32, ge=1, description="requests admitted at once")
     max_batch_tokens: int = Field(8192, ge=1, description="tokens of one denoising step")
     max_queue: int = Field(256, ge=0, description="requests that may wait; more get 429")
-    max_model_len: int | None = Field(None, ge=2, description="longest prompt plus response; may only lower the model's")
+    max_model_len: int | None = Field(
+        None, ge=2, description="longest prompt plus response; may only lower the model's"
+    )
     request_timeout: float = Field(600, gt=0, description="seconds until a request ends with 504")
     shutdown_grace: float = Field(15, ge=0, description="seconds that running requests get after SIGTERM")
     api_key: Annotated[list[str], NoDecode] = Field([], description="accepted key; repeatable")

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -114,7 +114,7 @@ class ServerState:
         self.check_model(body.model)
         seed = secrets.randbits(53) if body.seed is None else body.seed
         params = body.to_params(gen_length=self._generation_length(body.length, len(prompt)), seed=seed)
-        canvas = Canvas(
+        canvas = Canvas.for_prompt(
             prompt,
             params,
             config=self.config,
@@ -127,7 +127,7 @@ class ServerState:
         text = TextStream(canvas, self.tokenizer)  # before the model thread may touch the canvas
         return Generation(generation_id, self.engine.submit([canvas])[0], text)
 
-    async def steps(self, generation: Generation) -> AsyncIterator[tuple[TimedStep, str]]:
+    async def steps(self, generation: Generation) -> AsyncGenerator[tuple[TimedStep, str]]:
         """Each step with the text that it made final. Leaving early takes the request out of the batch.
 
         Raises:
@@ -188,7 +188,8 @@ class ServerState:
     def _required_tokenizer(self, field_name: str) -> Tokenizer:
         if self.tokenizer is None:
             raise InvalidParameterError(
-                f"{field_name} is text, and this model's folder has no tokenizer; send `prompt` as token ids", field_name
+                f"{field_name} is text, and this model's folder has no tokenizer; send `prompt` as token ids",
+                field_name,
             )
         return self.tokenizer
 

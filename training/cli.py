@@ -25,6 +25,8 @@ app = typer.Typer(
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
 )
 
+DEFAULT_THREADS = os.cpu_count() or 1
+
 TrainDataPath = Annotated[list[Path], typer.Option(exists=True, dir_okay=False, help="JSONL file; may be repeated.")]
 OutputDir = Annotated[Path, typer.Option(help="The finished model's folder, itself servable.")]
 MaxLength = Annotated[int, typer.Option(min=8, help="Tokens of one sample.")]
@@ -64,12 +66,14 @@ def pretrain(
     warmup_steps: WarmupSteps = 100,
     save_steps: SaveSteps = 500,
     seed: Seed = 0,
-    threads: Threads = os.cpu_count() or 1,
+    threads: Threads = DEFAULT_THREADS,
     resume: Resume = False,
 ) -> None:
     """Pre-train a base model from scratch on packed documents ({"text"} lines)."""
     torch.set_num_threads(threads)
-    params = TrainingParams("pretrain", max_steps, batch_size, learning_rate, warmup_steps, seed=seed, save_steps=save_steps)
+    params = TrainingParams(
+        "pretrain", max_steps, batch_size, learning_rate, warmup_steps, seed=seed, save_steps=save_steps
+    )
     encoder = Tokenizer.from_folder(tokenizer)
     special_tokens = _special_tokens_of(encoder)
     torch.manual_seed(seed)
@@ -94,7 +98,7 @@ def sft(
     save_steps: SaveSteps = 500,
     pad_to: Annotated[int | None, typer.Option(help="Pad one batch in three further, up to this many tokens.")] = None,
     seed: Seed = 0,
-    threads: Threads = os.cpu_count() or 1,
+    threads: Threads = DEFAULT_THREADS,
     resume: Resume = False,
 ) -> None:
     """Fine-tune on dialogues ({"messages"} lines); every assistant turn is a target, the prompt is never masked."""

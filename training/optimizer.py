@@ -1,4 +1,4 @@
-"""AdamW and LLaDA's learning-rate schedule: linear warm-up, a constant stretch, linear decay (arXiv:2502.09992, B.2)."""
+"""AdamW and LLaDA's learning-rate schedule: warm-up, a constant stretch, linear decay (arXiv:2502.09992, B.2)."""
 
 import torch
 from torch import nn

@@ -160,7 +160,7 @@ class Trainer:
         loss = losses.mean().item()
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss became {loss} before step {self.step}; the newest checkpoint in {self.checkpoints} is older. "
+                f"the loss became {loss} before step {self.step}; the checkpoint in {self.checkpoints} is older. "
                 "Try a lower --learning-rate or more --warmup-steps"
             )
         remaining = (self.params.max_steps - self.step) * seconds_per_step

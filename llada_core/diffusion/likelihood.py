@@ -88,7 +88,13 @@ def estimate_per_draw(
 
 
 def _estimate(
-    model: LLaDAModelLM, prompt: Sequence[int], answer: Sequence[int], masks_NL: Tensor, *, mask_id: int, cfg_scale: float
+    model: LLaDAModelLM,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    masks_NL: Tensor,
+    *,
+    mask_id: int,
+    cfg_scale: float,
 ) -> Tensor:
     device = model.device
     masks_NL = masks_NL.to(device)

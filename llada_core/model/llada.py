@@ -13,6 +13,7 @@ from llada_core.config import LLaDAConfig
 from llada_core.model.layers import LLaDABlock, Projection, RMSNorm
 from llada_core.model.packed import PackedTokens
 from llada_core.model.rotary import RotaryTable
+from llada_core.special_tokens import SpecialTokens
 
 
 class LLaDATransformer(nn.Module):
@@ -35,9 +36,11 @@ class LLaDAModelLM(PreTrainedModel):
     """The mask predictor: token ids, some of them masks, to logits over the vocabulary at every position."""
 
     config_class = LLaDAConfig
+    config: LLaDAConfig
     base_model_prefix = "model"
-    _no_split_modules = ("LLaDABlock",)
-    supports_gradient_checkpointing = False
+
+    special_tokens: SpecialTokens
+    """The checkpoint's mask, EOS and EoT ids; set by `load_model`."""
 
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__(config)
@@ -81,7 +84,8 @@ class LLaDAModelLM(PreTrainedModel):
 
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Logits [R, V] of normed hidden states; the head is the embedding itself where `weight_tying` is set."""
-        return F.linear(hidden_RE, self.get_output_embeddings().weight)
+        weight: Tensor = self.get_output_embeddings().weight
+        return F.linear(hidden_RE, weight)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.transformer["wte"]
@@ -89,11 +93,12 @@ class LLaDAModelLM(PreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.transformer["wte"] = value
 
-    def get_output_embeddings(self) -> nn.Module:
-        return self.model.transformer["wte" if self.config.weight_tying else "ff_out"]
+    def get_output_embeddings(self) -> nn.Embedding | nn.Linear:
+        head: nn.Embedding | nn.Linear = self.model.transformer["wte" if self.config.weight_tying else "ff_out"]
+        return head
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The published "mitchell" init: normal, cut at three deviations, 1/√fan-in, residual outputs smaller by depth."""
+        """The published "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
         if isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Projection):

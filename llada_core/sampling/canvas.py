@@ -48,8 +48,9 @@ class Canvas:
         finish_reason: None while steps remain, then `stop` (an end token) or `length`.
     """
 
-    def __init__(
-        self,
+    @classmethod
+    def for_prompt(
+        cls,
         prompt: Sequence[int],
         params: GenerationParams,
         *,
@@ -57,7 +58,7 @@ class Canvas:
         special_tokens: SpecialTokens,
         constraints: Mapping[int, Sequence[int]] | None = None,
         include_predictions: bool = False,
-    ) -> None:
+    ) -> "Canvas":
         """A response of `params.gen_length` masks after `prompt`.
 
         Args:
@@ -76,7 +77,7 @@ class Canvas:
         for position, ids in sorted((constraints or {}).items()):
             _check_ids(ids, config, special_tokens, "constraints")
             _place_constraint(response, position, ids, special_tokens.mask_id)
-        self._set_up(prompt, response, params, config, special_tokens, include_predictions, is_infilling=False)
+        return cls(prompt, response, params, special_tokens, include_predictions=include_predictions)
 
     @classmethod
     def infill(
@@ -99,27 +100,25 @@ class Canvas:
                     raise InvalidParameterError(f"canvas: mask is {segment.length}; it must be at least 1", "canvas")
                 parts.append(np.full(segment.length, special_tokens.mask_id, dtype=np.int64))
             else:
-                _check_ids(segment, config, special_tokens, "canvas", "; write gaps as {\"mask\": n}")
+                _check_ids(segment, config, special_tokens, "canvas", '; write gaps as {"mask": n}')
                 parts.append(np.array(segment, dtype=np.int64))
         response = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
         if not (response == special_tokens.mask_id).any():
-            raise InvalidParameterError("canvas has no gap; it must have at least one {\"mask\": n}", "canvas")
-        canvas = cls.__new__(cls)
+            raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
         params = replace(params, gen_length=len(response))
-        canvas._set_up([], response, params, config, special_tokens, include_predictions, is_infilling=True)
-        return canvas
+        return cls([], response, params, special_tokens, include_predictions=include_predictions, is_infilling=True)
 
-    def _set_up(
+    def __init__(
         self,
         prompt: Sequence[int],
         response: np.ndarray,
         params: GenerationParams,
-        config: LLaDAConfig,
         special_tokens: SpecialTokens,
-        include_predictions: bool,
         *,
-        is_infilling: bool,
+        include_predictions: bool = False,
+        is_infilling: bool = False,
     ) -> None:
+        """Use `for_prompt` or `infill`, which check what they are given."""
         self.special_tokens = special_tokens
         self.prompt_length = len(prompt)
         self.tokens = np.concatenate((np.array(prompt, dtype=np.int64), response))
@@ -129,7 +128,9 @@ class Canvas:
         ignored = params.ignore_eos or is_infilling
         self._end_ids = params.stop_token_ids | (frozenset() if ignored else special_tokens.end_ids)
         block_length = params.effective_block_length
-        blocks = [range(start, min(start + block_length, len(response))) for start in range(0, len(response), block_length)]
+        blocks = [
+            range(start, min(start + block_length, len(response))) for start in range(0, len(response), block_length)
+        ]
         masked_per_block = [int(self._is_masked(block.start, block.stop).sum()) for block in blocks]
         default_steps = sum(masked_per_block) if is_infilling else params.gen_length
         self.params = replace(params, steps=params.steps or default_steps, block_length=block_length)
@@ -186,7 +187,7 @@ class Canvas:
         return np.where(self.fixed[:visible], self.special_tokens.mask_id, self.tokens[:visible])
 
     def proposal_positions(self) -> np.ndarray:
-        """Response positions at which the next step needs logits: the masks of the active block, or all for predictions."""
+        """Response positions at which the next step needs logits: the active block's masks, all for predictions."""
         scheduled = self.scheduled_step
         if self.include_predictions:
             return self._is_masked(0, self.visible_length - self.prompt_length).nonzero()[0]
@@ -278,5 +279,7 @@ def _place_constraint(response: np.ndarray, position: int, ids: Sequence[int], m
             "constraints",
         )
     if (response[position:stop] != mask_id).any():
-        raise InvalidParameterError(f"constraints: the one at position {position} overlaps an earlier one", "constraints")
+        raise InvalidParameterError(
+            f"constraints: the one at position {position} overlaps an earlier one", "constraints"
+        )
     response[position:stop] = ids

@@ -19,7 +19,7 @@ _MAX_BATCH_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """A finished generation. `token_ids` is the text's, or the whole canvas under `ignore_eos`; `text` needs a tokenizer."""
+    """A finished generation. `token_ids` are the text's, under `ignore_eos` the canvas's; `text` needs a tokenizer."""
 
     token_ids: list[int]
     finish_reason: str
@@ -53,7 +53,9 @@ def generate(
     """
     all_params = [params] * len(prompts) if isinstance(params, GenerationParams) else list(params)
     if len(all_params) != len(prompts):
-        raise InvalidParameterError(f"params has {len(all_params)} entries; it must have one per prompt, {len(prompts)}")
+        raise InvalidParameterError(
+            f"params has {len(all_params)} entries; it must have one per prompt, {len(prompts)}"
+        )
     canvases = [_canvas(model, prompt, own, tokenizer) for prompt, own in zip(prompts, all_params, strict=True)]
     sampler = Sampler(model)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
@@ -64,7 +66,7 @@ def generate(
 
 
 def _canvas(model: LLaDAModelLM, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:
-    return Canvas(
+    return Canvas.for_prompt(
         _encode(prompt, tokenizer), params, config=model.config, special_tokens=model.special_tokens
     )
 

@@ -67,7 +67,7 @@ class GenerationParams:
         self._require(
             "block_length",
             self.method != FIXED_LENGTH or self.block_length is None or self.block_length >= self.gen_length,
-            f"must be absent or {self.gen_length} (the generation length) with method fixed_length, which has one block",
+            f"must be absent or {self.gen_length} (the generation length): method fixed_length has one block",
         )
 
     @property

@@ -40,7 +40,9 @@ class Sampler:
             for logits_RV, canvas, rows in zip(logits, canvases, positions, strict=True)
         ]
         # The one copy from device to host of a step.
-        on_host = np.split(torch.cat(proposals, dim=1).cpu().numpy(), np.cumsum([len(p) for p in positions])[:-1], axis=1)
+        on_host = np.split(
+            torch.cat(proposals, dim=1).cpu().numpy(), np.cumsum([len(p) for p in positions])[:-1], axis=1
+        )
         if not all(np.isfinite(confidence).all() for _, confidence, _ in on_host):
             raise NonFiniteLogitsError("the model's logits are not finite")
         return [
@@ -49,7 +51,7 @@ class Sampler:
         ]
 
     def _guided_logits(self, canvases: Sequence[Canvas], positions: Sequence[np.ndarray]) -> list[Tensor]:
-        """float32 logits at each canvas's positions, [R, V] each; the guided ones have a second sequence in the batch."""
+        """float32 logits at each canvas's positions, [R, V] each; guided ones have a second sequence in the batch."""
         sequences = [canvas.visible_tokens for canvas in canvases]
         rows = list(zip(canvases, positions, strict=True))
         guided = [(canvas, own) for canvas, own in rows if canvas.params.cfg_scale]

@@ -1,6 +1,6 @@
 """`POST /v1/denoise`: the denoising states themselves, as they happen (API.md section 5)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import count
 from typing import Any
@@ -29,7 +29,7 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     return stream_response(_events(state, generation, start), request, error_name="error")
 
 
-async def _events(state: ServerState, generation: Generation, start: dict[str, Any]) -> AsyncIterator[ServerSentEvent]:
+async def _events(state: ServerState, generation: Generation, start: dict[str, Any]) -> AsyncGenerator[ServerSentEvent]:
     ids = count()
     yield event(start, name="start", id_=next(ids))
     async with aclosing(state.steps(generation)) as steps:

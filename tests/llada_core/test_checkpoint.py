@@ -1,10 +1,10 @@
 import json
 import shutil
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import pytest
 from llada_core import UnsupportedCheckpointError, load_model, load_tokenizer
 from llada_core.checkpoint import load_special_tokens
 from llada_core.config import LLaDAConfig

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from llada_core.config import LLaDAConfig
 from llada_core.errors import UnsupportedCheckpointError
 from tests.conftest import GOLDEN

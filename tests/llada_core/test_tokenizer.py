@@ -18,7 +18,12 @@ def tokenizer(tmp_path_factory):
 
 def test_the_template_is_lladas(tokenizer):
     ids = tokenizer.encode_chat(
-        [Message("system", "Be brief."), Message("user", " Hello "), Message("assistant", "Hi."), Message("user", "Bye")]
+        [
+            Message("system", "Be brief."),
+            Message("user", " Hello "),
+            Message("assistant", "Hi."),
+            Message("user", "Bye"),
+        ]
     )
     written = (
         "<|startoftext|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"

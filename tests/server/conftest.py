@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 
 import httpx
+import pytest
 import uvicorn
 
-import pytest
 from llada_core.model import LLaDAModelLM
 from llada_core.sampling import Sampler
 from llada_core.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ def serving(
         deadline = time.monotonic() + 20
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.01)
-        yield "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(20)

@@ -6,9 +6,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import pytest
 import torch
 
-import pytest
 from llada_core.sampling import Sampler
 from tests.server.conftest import serving
 

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+
 from llada_core.sampling import Change, DenoisingStep
 from server.mailbox import MAX_WAITING, Mailbox
 

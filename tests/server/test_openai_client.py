@@ -1,7 +1,6 @@
 """The official `openai` package against the demo model."""
 
 import openai
-
 import pytest
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -21,7 +20,9 @@ def test_the_demo_model_knows_the_capital_of_france(client):
 
 
 def test_usage_counts_the_text_and_not_the_canvas(client):
-    answer = client.chat.completions.create(model="llada-demo", messages=QUESTION, extra_body={"return_token_ids": True})
+    answer = client.chat.completions.create(
+        model="llada-demo", messages=QUESTION, extra_body={"return_token_ids": True}
+    )
     token_ids = answer.choices[0].token_ids
     assert answer.usage.completion_tokens == len(token_ids) < 32
     assert answer.usage.prompt_tokens == len(answer.choices[0].prompt_token_ids)

@@ -5,8 +5,8 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-
 import pytest
+
 from llada_core import GenerationParams, generate
 from tests.conftest import GOLDEN_CASES
 from tests.llada_core.sampling.test_golden import rows_of
@@ -182,7 +182,15 @@ def test_json_is_accepted_without_a_content_type(tiny_client):
 
 
 def test_neutral_values_of_unsupported_fields_are_accepted(tiny_client):
-    neutral = {"n": 1, "best_of": 1, "presence_penalty": 0.0, "stop": None, "logit_bias": {}, "tools": [], "echo": False}
+    neutral = {
+        "n": 1,
+        "best_of": 1,
+        "presence_penalty": 0.0,
+        "stop": None,
+        "logit_bias": {},
+        "tools": [],
+        "echo": False,
+    }
     assert tiny_client.post("/v1/completions", json={"prompt": [1], "max_tokens": 2, **neutral}).status_code == 200
 
 
@@ -227,7 +235,10 @@ def test_every_metric_starts_with_llada_and_has_no_colon(tiny_client):
 
 
 def test_api_keys_guard_everything_but_page_health_and_metrics(tiny):
-    with serving(tiny, api_key=["secret", "other"], cors_origin=["https://a.example"]) as url, httpx.Client(base_url=url) as client:
+    with (
+        serving(tiny, api_key=["secret", "other"], cors_origin=["https://a.example"]) as url,
+        httpx.Client(base_url=url) as client,
+    ):
         for path in ("/", "/health", "/ready", "/metrics"):
             assert client.get(path).status_code == 200
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "secret"}):

@@ -1,4 +1,5 @@
 import pytest
+
 from llada_core.sampling import Canvas, GenerationParams
 from server.mailbox import Mailbox
 from server.scheduler import QueueFullError, Request, Scheduler
@@ -8,7 +9,9 @@ from server.scheduler import QueueFullError, Request, Scheduler
 def request_of(tiny):
     def request_of(length: int, **params: object) -> Request:
         params = GenerationParams(gen_length=length - 1, **params)
-        return Request(Canvas([1], params, config=tiny.config, special_tokens=tiny.special_tokens), Mailbox())
+        return Request(
+            Canvas.for_prompt([1], params, config=tiny.config, special_tokens=tiny.special_tokens), Mailbox()
+        )
 
     return request_of
 

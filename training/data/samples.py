@@ -43,7 +43,7 @@ class Batch:
 
 
 def pack_documents(texts: Iterable[str], tokenizer: Tokenizer, *, eos_id: int, max_length: int) -> list[Sample]:
-    """Documents laid end to end, each ended by EOS, and cut into samples of `max_length` tokens; the tail is dropped."""
+    """Documents laid end to end, each ended by EOS, cut into samples of `max_length` tokens; the tail is dropped."""
     stream = np.fromiter((i for text in texts for i in (*tokenizer.encode_plain(text), eos_id)), dtype=np.int32)
     count = len(stream) // max_length
     return [Sample(row, 0) for row in stream[: count * max_length].reshape(count, max_length)]

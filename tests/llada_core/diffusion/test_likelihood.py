@@ -1,9 +1,9 @@
 from itertools import product
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-import pytest
 from llada_core.diffusion.likelihood import answer_masks, estimate_per_draw, log_likelihood
 from llada_core.errors import InvalidParameterError
 from tests.conftest import GOLDEN_CASES

@@ -1,6 +1,6 @@
+import pytest
 import torch
 
-import pytest
 from llada_core.diffusion import Corrupted, corrupt, denoising_loss, pretrain_normalizer, sft_normalizer
 from tests.conftest import GOLDEN_CASES
 

@@ -1,7 +1,7 @@
+import pytest
 import torch
 from safetensors.torch import load_file
 
-import pytest
 from llada_core.config import LLaDAConfig
 from llada_core.model import LLaDAModelLM, PackedTokens
 from tests.conftest import GOLDEN, GOLDEN_CASES

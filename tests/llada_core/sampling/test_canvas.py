@@ -1,6 +1,6 @@
 import numpy as np
-
 import pytest
+
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling import Canvas, Gap, GenerationParams
 
@@ -10,7 +10,7 @@ MASK, EOS, EOT = 319, 317, 318
 @pytest.fixture
 def make(tiny):
     def make(prompt=(1, 2), constraints=None, **params):
-        return Canvas(
+        return Canvas.for_prompt(
             list(prompt),
             GenerationParams(**params),
             config=tiny.config,
@@ -156,7 +156,7 @@ def test_an_infilling_canvas_needs_a_gap(tiny):
     ],
 )
 def test_a_setting_out_of_range_is_named_with_value_and_rule(field, value):
-    with pytest.raises(InvalidParameterError, match=f"{field} is .*; it must be") as caught:
+    with pytest.raises(InvalidParameterError, match=rf"{field} is .*; it must be") as caught:
         GenerationParams(**{field: value})
     assert caught.value.field == field
 
@@ -168,5 +168,5 @@ def test_fixed_length_has_one_block(make):
 
 
 def test_fewer_steps_than_blocks_are_refused(make):
-    with pytest.raises(InvalidParameterError, match="steps is 2; it must be at least .* 3"):
+    with pytest.raises(InvalidParameterError, match=r"steps is 2; it must be at least .* 3"):
         make(gen_length=96, steps=2)

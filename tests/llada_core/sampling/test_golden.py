@@ -1,6 +1,7 @@
 """The published sampler, token for token and step for step."""
 
 import pytest
+
 from llada_core import GenerationParams, denoise
 from llada_core.sampling import Canvas, Sampler
 from tests.conftest import GOLDEN_CASES
@@ -65,7 +66,9 @@ def test_all_cases_in_one_batch_give_the_same_tokens(golden_models, model_name):
     for case in GOLDEN_CASES["generate"]:
         if case["model"] == model_name:
             for row, prompt in rows_of(case):
-                canvases.append(Canvas(prompt, params_of(case), config=model.config, special_tokens=model.special_tokens))
+                canvases.append(
+                    Canvas.for_prompt(prompt, params_of(case), config=model.config, special_tokens=model.special_tokens)
+                )
                 expected.append(case["output_ids"][row])
     sampler = Sampler(model)
     while open_canvases := [canvas for canvas in canvases if canvas.finish_reason is None]:

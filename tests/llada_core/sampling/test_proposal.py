@@ -1,8 +1,8 @@
 import math
 
+import pytest
 import torch
 
-import pytest
 from llada_core.sampling import Canvas, GenerationParams
 from llada_core.sampling.proposal import draw, gumbel_max, propose, top_k, top_p
 from tests.conftest import GOLDEN_CASES
@@ -36,8 +36,11 @@ def test_top_k_and_top_p_limit_the_draw():
 
 
 def proposal_for(model, logits_RV, **params):
-    canvas = Canvas(
-        [1], GenerationParams(gen_length=len(logits_RV), **params), config=model.config, special_tokens=model.special_tokens
+    canvas = Canvas.for_prompt(
+        [1],
+        GenerationParams(gen_length=len(logits_RV), **params),
+        config=model.config,
+        special_tokens=model.special_tokens,
     )
     x0_R, confidence_R, score_R = propose(
         logits_RV.clone(), canvas, torch.arange(len(logits_RV)), vocab_size=model.config.vocab_size

@@ -1,8 +1,8 @@
 import random
 
+import pytest
 import torch
 
-import pytest
 from llada_core import GenerationParams, denoise, generate
 from llada_core.errors import NonFiniteLogitsError
 from llada_core.sampling import Canvas, Gap, Sampler
@@ -27,7 +27,7 @@ def mixed_requests():
 
 
 def canvas_of(model, prompt, params):
-    return Canvas(prompt, params, config=model.config, special_tokens=model.special_tokens)
+    return Canvas.for_prompt(prompt, params, config=model.config, special_tokens=model.special_tokens)
 
 
 @pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
@@ -88,10 +88,12 @@ def test_replayed_events_give_the_final_canvas(tiny):
 
 
 def test_an_early_stop_saves_steps_and_keeps_the_text(tiny):
-    prompt, params = [1, 2, 3], GenerationParams(gen_length=24, block_length=8)
+    prompt = [1, 2, 3]
     full = generate(tiny, [prompt], GenerationParams(gen_length=24, block_length=8, ignore_eos=True))[0]
     end = full.token_ids[3]  # stop where this token first stands
-    stopped = generate(tiny, [prompt], GenerationParams(gen_length=24, block_length=8, stop_token_ids=frozenset({end})))[0]
+    stopped = generate(
+        tiny, [prompt], GenerationParams(gen_length=24, block_length=8, stop_token_ids=frozenset({end}))
+    )[0]
     assert stopped.finish_reason == "stop"
     assert stopped.token_ids == full.token_ids[: full.token_ids.index(end)]
     assert stopped.denoising_steps < full.denoising_steps
@@ -100,7 +102,9 @@ def test_an_early_stop_saves_steps_and_keeps_the_text(tiny):
 def test_predictions_cover_every_mask_and_change_nothing(tiny):
     params = GenerationParams(gen_length=8, block_length=4)
     plain = [step.changes for step in denoise(tiny, [1, 2], params)]
-    canvas = Canvas([1, 2], params, config=tiny.config, special_tokens=tiny.special_tokens, include_predictions=True)
+    canvas = Canvas.for_prompt(
+        [1, 2], params, config=tiny.config, special_tokens=tiny.special_tokens, include_predictions=True
+    )
     sampler = Sampler(tiny)
     for changes in plain:
         event = sampler.step([canvas])[0]
@@ -132,7 +136,9 @@ def test_guidance_without_a_padding_mask_works_and_counts_two_passes(tiny):
 def test_no_logits_are_computed_outside_the_masked_rows_of_the_active_block(tiny, monkeypatch):
     shapes = []
     head = type(tiny).head
-    monkeypatch.setattr(type(tiny), "head", lambda self, hidden_RE: shapes.append(hidden_RE.shape) or head(self, hidden_RE))
+    monkeypatch.setattr(
+        type(tiny), "head", lambda self, hidden_RE: shapes.append(hidden_RE.shape) or head(self, hidden_RE)
+    )
     generate(tiny, [[1] * 50, [2] * 9], GenerationParams(gen_length=16, block_length=4, ignore_eos=True))
     assert [rows for rows, _ in shapes] == [2 * (4 - step % 4) for step in range(16)]
 

@@ -1,0 +1,39 @@
+# Everything works from a fresh clone with python3 (≥ 3.11), venv and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install serve test lint format demo-model clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## make .venv with the locked versions; does nothing when it is up to date
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+serve: install  ## serve the demo model on http://127.0.0.1:8000
+	$(BIN)/llada-server
+
+test: install  ## run the tests; the summary lists what was not run, and why
+	$(BIN)/python -m pytest
+
+lint: install  ## ruff (format and rules) and strict mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: install  ## let ruff rewrite what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+demo-model: install  ## train the bundled model again, into build/demo (about 80 minutes on two cores)
+	PATH="$(CURDIR)/$(BIN):$$PATH" training/demo/train.sh build/demo
+
+clean:  ## remove what the targets above made, .venv included
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,345 @@
+"""The web page, driven in a real browser against a real server."""
+
+import json
+import re
+import time
+import urllib.request
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+FOX = "Tell me a story about a fox."
+MASK = 4
+
+START = {
+    "id": "denoise-1",
+    "model": "m",
+    "created": 0,
+    "prompt_tokens": 3,
+    "gen_length": 2,
+    "block_length": 2,
+    "steps": 2,
+    "mask_token_id": MASK,
+    "token_ids": [MASK, MASK],
+}
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "denoising_steps": 2, "forward_passes": 2}
+DONE = {"text": "A\nfox", "finish_reason": "length", "usage": USAGE, "token_ids": [10, 11]}
+
+
+def commit(step: int, position: int, token_id: int, text: str, confidence: float) -> dict[str, Any]:
+    change = {"op": "commit", "step": step, "position": position, "token_id": token_id}
+    changes = [{**change, "text": text, "confidence": confidence}]
+    return {"step": step, "block": 0, "changes": changes, "masked": 1 - step, "elapsed_ms": 5.0 * step}
+
+
+FIRST = commit(0, 1, 11, "\nfox", 0.2)
+SECOND = commit(1, 0, 10, "A", 0.9)
+
+
+def sse(*events: tuple[str, Any], first_id: int = 0) -> str:
+    return "".join(
+        f"id: {i}\r\nevent: {name}\r\ndata: {json.dumps(data)}\r\n\r\n"
+        for i, (name, data) in enumerate(events, start=first_id)
+    )
+
+
+def answer(page: Page, body: str, path: str = "**/v1/denoise") -> list[Any]:
+    """Answer the page's requests to `path` in the server's place; gives the list they are collected in."""
+    requests = []
+
+    def fulfill(route: Route) -> None:
+        requests.append(route.request)
+        route.fulfill(content_type="text/event-stream", body=body)
+
+    page.route(path, fulfill)
+    return requests
+
+
+def generate(page: Page, prompt: str = FOX, **settings: str) -> None:
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    for name, value in settings.items():
+        page.locator(f"[name={name}]").fill(value)
+    page.get_by_role("button", name="Generate").click()
+
+
+def generate_to_the_end(page: Page, prompt: str = FOX, **settings: str) -> str:
+    generate(page, prompt, **settings)
+    expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
+    return page.locator("#text").text_content() or ""
+
+
+def seek(page: Page, frame: int) -> None:
+    page.get_by_label("Recorded step").fill(str(frame))
+
+
+def num_masks(page: Page) -> int:
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    return page.locator(".canvas .cell[data-state=mask]").count()
+
+
+def test_prompt_is_denoised_live_and_final_text_shown(page: Page) -> None:
+    page.evaluate(
+        """() => {
+            const figure = document.querySelector("#masks-figure");
+            window.seen = new Set();
+            new MutationObserver(() => seen.add(figure.textContent)).observe(figure, {childList: true});
+        }"""
+    )
+    text = generate_to_the_end(page, max_tokens="64", block_length="32")
+    assert text.strip()
+    # Canvases between all masks and the final one were drawn while the request ran.
+    assert page.evaluate("seen.size") > 5
+    expect(page.locator("#usage")).to_contain_text("Denoising steps")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_cells_of_the_last_frame_spell_the_final_text(page: Page) -> None:
+    text = generate_to_the_end(page, "What is the capital of France?", max_tokens="32")
+    cells = page.locator(".canvas .cell:not(.is-past-end)").all_text_contents()
+    assert "".join(cells) == text
+
+
+def test_completion_sends_the_prompt_as_it_stands(page: Page) -> None:
+    requests = answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
+    page.get_by_text("Completion", exact=True).click()
+    assert generate_to_the_end(page, "A\nfox", steps="16", seed="7") == "A\nfox"
+    body = requests[0].post_data_json
+    assert (body["prompt"], body["steps"], body["seed"]) == ("A\nfox", 16, 7)
+    assert "messages" not in body
+
+
+def test_empty_settings_are_left_to_the_server(page: Page) -> None:
+    requests = answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
+    page.locator("[name=method]").select_option("fixed_length")
+    generate_to_the_end(page)
+    body = requests[0].post_data_json
+    assert body["messages"] == [{"role": "user", "content": FOX}]
+    # `fixed_length` is one block: the server refuses another block length beside it.
+    assert not {"steps", "seed", "block_length"} & set(body)
+
+
+def test_control_enter_generates(page: Page) -> None:
+    requests = answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
+    page.get_by_role("button", name="What is 27 + 45?").click()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#status")).to_contain_text("Done")
+    assert requests[0].post_data_json["messages"][0]["content"] == "What is 27 + 45?"
+
+
+def test_stop_ends_the_request(page: Page, live_server: str) -> None:
+    page.evaluate(
+        """() => new MutationObserver(() => document.querySelector("#stop").click())
+            .observe(document.querySelector("#step-figure"), {childList: true})"""
+    )
+    generate(page, max_tokens="128", block_length="128", cfg_scale="1")
+    expect(page.locator("#status")).to_have_text("Stopped")
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+    expect(page.locator("#result")).to_be_hidden()
+    assert num_masks(page) > 0
+    deadline = time.monotonic() + 10
+    while requests_running(live_server) > 0:
+        assert time.monotonic() < deadline, "the server still runs the request"
+        time.sleep(0.05)
+
+
+def requests_running(live_server: str) -> float:
+    with urllib.request.urlopen(f"{live_server}/metrics") as response:
+        found = re.search(r"^llada_requests_running(?:\{.*\})? (\S+)$", response.read().decode(), re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def test_slider_replays_earlier_states(page: Page) -> None:
+    generate_to_the_end(page, max_tokens="32", steps="32", block_length="32")
+    masks_at_end = num_masks(page)
+    seek(page, 0)
+    assert num_masks(page) == 32
+    seek(page, 5)
+    assert num_masks(page) == 27
+    assert page.locator(".canvas .cell[data-state=fresh]").count() == 1
+    assert (page.locator("#step-figure").text_content() or "").startswith("5 /")
+    seek(page, 32)
+    assert num_masks(page) == masks_at_end
+
+
+def test_play_runs_from_the_first_frame_to_the_last(page: Page) -> None:
+    answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
+    generate_to_the_end(page)
+    page.get_by_role("button", name="Play").click()
+    assert num_masks(page) == 2
+    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    expect(page.get_by_role("button", name="Play")).to_be_visible(timeout=3000)
+    assert num_masks(page) == 0
+
+
+def test_cells_say_their_token_step_and_confidence(page: Page) -> None:
+    answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
+    generate_to_the_end(page)
+    cells = page.locator(".canvas .cell")
+    expect(cells.nth(1)).to_have_attribute("title", 'Position 1: token 11 "\\nfox", step 1, confidence 0.200')
+    cells.nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#inspector")).to_contain_text("Position 1")
+    assert [cells.nth(i).get_attribute("data-band") for i in range(2)] == ["high", "low"]
+    assert [cells.nth(i).get_attribute("data-state") for i in range(2)] == ["fresh", "settled"]
+
+
+def test_tokens_without_text_show_their_id(page: Page) -> None:
+    silent = commit(1, 0, 10, "", 0.9)
+    start = {**START, "token_ids": [MASK, 11]}
+    answer(page, sse(("start", start), ("step", silent), ("done", DONE)))
+    generate_to_the_end(page)
+    assert page.locator(".canvas .cell").all_text_contents() == ["#10", "#11"]
+
+
+def test_remasked_positions_are_masks_again(page: Page) -> None:
+    remask = {**FIRST, "changes": [{**FIRST["changes"][0], "op": "remask"}]}
+    done = {**DONE, "token_ids": [MASK, MASK]}
+    answer(page, sse(("start", START), ("step", FIRST), ("step", remask), ("done", done)))
+    generate_to_the_end(page)
+    assert num_masks(page) == 2
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_replay_that_differs_from_the_final_canvas_is_reported(page: Page) -> None:
+    done = {**DONE, "token_ids": [10, 12]}
+    answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", done)))
+    generate_to_the_end(page)
+    expect(page.locator("#notice")).to_contain_text("differs from the server's at 1 position(s), the first is 1")
+
+
+def test_server_error_names_the_field(page: Page) -> None:
+    # Fewer steps than blocks: only the server knows this rule.
+    generate(page, max_tokens="64", block_length="8", steps="2")
+    expect(page.locator("#notice")).to_contain_text("steps")
+    steps = page.get_by_label("Steps", exact=True)
+    expect(steps).to_have_attribute("aria-invalid", "true")
+    expect(steps).to_be_focused()
+    steps.fill("")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#notice")).to_be_hidden()
+    expect(steps).not_to_have_attribute("aria-invalid", "true")
+
+
+def test_error_event_is_shown(page: Page) -> None:
+    error = {"error": {"message": "the model failed", "type": "server_error", "param": None, "code": None}}
+    answer(page, sse(("start", START), ("step", FIRST), ("error", error)))
+    generate(page)
+    expect(page.locator("#notice")).to_contain_text("the model failed")
+    expect(page.get_by_role("button", name="Resume")).to_be_hidden()
+    assert num_masks(page) == 1
+
+
+def test_broken_stream_is_resumed_where_it_ended(page: Page) -> None:
+    answer(page, sse(("start", START), ("step", FIRST)))
+    rejoins = answer(page, sse(("step", SECOND), ("done", DONE), first_id=2), path="**/v1/denoise/denoise-1")
+    generate(page)
+    expect(page.locator("#notice")).to_contain_text("connection to the server was lost")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#text")).to_have_text("A\nfox")
+    assert rejoins[0].headers["last-event-id"] == "1"
+
+
+def test_unreachable_server_is_reported(page: Page) -> None:
+    page.route("**/v1/denoise", lambda route: route.abort())
+    generate(page)
+    expect(page.locator("#notice")).to_contain_text("connection to the server was lost")
+    expect(page.get_by_role("button", name="Resume")).to_be_hidden()
+
+
+def test_key_is_asked_for_and_sent(page: Page) -> None:
+    body = sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE))
+    error = {"error": {"message": "give an API key", "type": "authentication_error", "param": None, "code": None}}
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == "Bearer secret":
+            route.fulfill(content_type="text/event-stream", body=body)
+        else:
+            route.fulfill(status=401, json=error)
+
+    page.route("**/v1/denoise", guard)
+    generate(page)
+    expect(page.locator("#notice")).to_contain_text("give an API key")
+    page.get_by_label("API key").fill("secret")
+    page.get_by_role("button", name="Use key").click()
+    expect(page.get_by_label("API key")).to_be_hidden()
+    assert generate_to_the_end(page) == "A\nfox"
+
+
+def test_model_and_readiness_are_shown(page: Page, live_server: str) -> None:
+    with urllib.request.urlopen(f"{live_server}/v1/models") as response:
+        model = json.load(response)["data"][0]
+    expect(page.locator("#model-name")).to_have_text(model["id"])
+    expect(page.locator("#health")).to_have_text("ready")
+
+
+def test_page_works_at_phone_width_without_horizontal_scroll(page: Page) -> None:
+    page.set_viewport_size({"width": 375, "height": 812})
+    page.reload()
+    expect(page.locator("#settings")).not_to_have_attribute("open", "")
+    assert generate_to_the_end(page).strip()
+    page.get_by_text("Settings", exact=True).click()
+    expect(page.get_by_label("Temperature")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+
+
+def test_page_makes_no_request_to_other_hosts(page: Page, live_server: str) -> None:
+    addresses: list[str] = []
+    page.on("request", lambda request: addresses.append(request.url))
+    page.reload()
+    generate_to_the_end(page, max_tokens="32")
+    assert len(addresses) > 5
+    assert [address for address in addresses if not address.startswith(f"{live_server}/")] == []
+
+
+def test_every_control_has_a_label(page: Page) -> None:
+    unlabelled = page.evaluate(
+        """() => [...document.querySelectorAll("input, select, textarea, button")]
+            .filter((control) => !control.labels?.length && !control.ariaLabel && !control.textContent.trim())
+            .map((control) => control.outerHTML)"""
+    )
+    assert unlabelled == []
+
+
+NASTY = (
+    "\ufeff: ping - 2025\r\n\r\n"
+    'event: start\r\nid: 1\r\ndata: {"text": "▒ über 🦊"}\r\n\r\n'
+    "id: 2\r\ndata: one\r\ndata:two\r\ndata:  three\r\n\r\n"
+    "event: only a name\r\n\r\n"
+    "retry: 10\rid: 3\runknown: x\rdata\r\r"
+    "event: step\ndata: colon: kept\n\n"
+    "event: lost\r\ndata: the stream ends before the empty line\r\n"
+).encode()
+NASTY_EVENTS = [
+    {"event": "start", "id": "1", "data": '{"text": "▒ über 🦊"}'},
+    {"event": "message", "id": "2", "data": "one\ntwo\n three"},
+    {"event": "message", "id": "3", "data": ""},
+    {"event": "step", "id": "3", "data": "colon: kept"},
+]
+CUTS = {
+    "whole": [[]],
+    "every byte alone": [list(range(1, len(NASTY)))],
+    "three bytes each": [list(range(3, len(NASTY), 3))],
+    "cut once, at any byte": [[cut] for cut in range(1, len(NASTY))],
+}
+
+
+@pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS.keys())
+def test_sse_parser_gives_the_same_events_wherever_the_stream_is_cut(page: Page, cuts: list[list[int]]) -> None:
+    results = page.evaluate(
+        """async ([bytes, allCuts]) => {
+            const script = document.querySelector("script[type=module]").src;
+            const { readEvents } = await import(new URL("sse.js", script));
+            const read = async (cuts) => {
+                const ends = [...cuts, bytes.length];
+                const chunks = ends.map((end, i) => new Uint8Array(bytes.slice(ends[i - 1] ?? 0, end)));
+                const events = [];
+                for await (const event of readEvents(ReadableStream.from(chunks))) events.push(event);
+                return events;
+            };
+            return Promise.all(allCuts.map(read));
+        }""",
+        [list(NASTY), cuts],
+    )
+    assert all(events == NASTY_EVENTS for events in results)
