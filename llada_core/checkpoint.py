@@ -7,6 +7,8 @@ too much is an error, since half-loaded weights generate fluent nonsense.
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +45,10 @@ def load_model(
     torch_device = _resolve_device(device)
     config = LLaDAConfig.from_pretrained(folder)
     torch_dtype = _resolve_dtype(dtype, torch_device, config)
-    show_progress = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    with _without_progress_bar():
         loaded: Any = LLaDAModelLM.from_pretrained(
             folder, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
         )
-    finally:
-        if show_progress:
-            transformers_logging.enable_progress_bar()
     model: LLaDAModelLM
     model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -109,7 +106,8 @@ def save_checkpoint(
         }
     )
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(aside, state_dict=state)
+    with _without_progress_bar():
+        model.save_pretrained(aside, state_dict=state)
     config.dtype = dtype
     config.save_pretrained(aside)
     shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
@@ -122,6 +120,17 @@ def save_checkpoint(
     (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    was_enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def _read_config(folder: Path) -> dict[str, int]:

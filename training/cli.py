@@ -171,7 +171,8 @@ def _special_tokens_of(encoder: Tokenizer) -> SpecialTokens:
 
 
 def _any_texts(path: Path) -> Any:
-    first_line = path.open(encoding="utf-8").readline()
+    with path.open(encoding="utf-8") as lines:
+        first_line = lines.readline()
     if '"messages"' not in first_line:
         return read_texts(path)
     return (message.content for dialogue in read_dialogues(path) for message in dialogue)

@@ -102,7 +102,7 @@ def test_cells_of_the_last_frame_spell_the_final_text(page: Page) -> None:
 
 def test_completion_sends_the_prompt_as_it_stands(page: Page) -> None:
     requests = answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
-    page.get_by_text("Completion", exact=True).click()
+    page.get_by_role("radio", name="Completion").check()
     assert generate_to_the_end(page, "A\nfox", steps="16", seed="7") == "A\nfox"
     body = requests[0].post_data_json
     assert (body["prompt"], body["steps"], body["seed"]) == ("A\nfox", 16, 7)
@@ -334,8 +334,11 @@ def test_sse_parser_gives_the_same_events_wherever_the_stream_is_cut(page: Page,
             const read = async (cuts) => {
                 const ends = [...cuts, bytes.length];
                 const chunks = ends.map((end, i) => new Uint8Array(bytes.slice(ends[i - 1] ?? 0, end)));
+                const stream = new ReadableStream({
+                    pull: (controller) => chunks.length ? controller.enqueue(chunks.shift()) : controller.close(),
+                });
                 const events = [];
-                for await (const event of readEvents(ReadableStream.from(chunks))) events.push(event);
+                for await (const event of readEvents(stream)) events.push(event);
                 return events;
             };
             return Promise.all(allCuts.map(read));
