@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from llada_core.checkpoint import DEMO_FOLDER
+DEMO_NAME = "llada-demo"
 
 
 class Settings(BaseSettings):
@@ -22,7 +22,10 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    model: str = Field(str(DEMO_FOLDER), description="folder with config.json, safetensors, tokenizer, or a hub id")
+    model: str | None = Field(
+        None,
+        description="folder with config.json, safetensors, tokenizer, or a hub id (default: the bundled demo model)",
+    )
     revision: str | None = Field(None, description="revision of a hub id")
     served_model_name: str | None = Field(None, description="name in the API (default: the folder's or repo's name)")
     host: str = Field("127.0.0.1", description="address to listen on")
@@ -58,6 +61,4 @@ class Settings(BaseSettings):
         """The name under which the model is served."""
         if self.served_model_name:
             return self.served_model_name
-        if self.model == str(DEMO_FOLDER):
-            return "llada-demo"
-        return self.model.rstrip("/").rsplit("/", 1)[-1]
+        return self.model.rstrip("/").rsplit("/", 1)[-1] if self.model else DEMO_NAME

@@ -23,6 +23,8 @@ const state = {
   request: null,
   /** where a broken stream can go on; empty when it cannot */
   lastEventId: "",
+  /** the frame drawn last */
+  drawnFrame: 0,
   /** sent, and nothing has come back yet */
   isWaiting: false,
   isDrawPending: false,
@@ -83,6 +85,7 @@ function receive({ event, data, id }) {
 const RECEIVERS = {
   start(data) {
     state.recording = new Recording(data);
+    state.drawnFrame = 0;
     canvasView.reset(data.gen_length, data.block_length);
     $("replay").hidden = false;
     $("result").hidden = true;
@@ -135,11 +138,21 @@ function draw() {
   const frame = state.shownFrame ?? recording.lastFrame;
   const figures = recording.figuresAt(frame);
   const isFinal = recording.done !== null && frame === recording.lastFrame;
-  canvasView.draw(recording.cellsAt(frame), isFinal ? null : figures.block);
+  canvasView.draw(recording.cellsAt(frame, seenFrame(frame)), isFinal ? null : figures.block);
+  state.drawnFrame = frame;
   chartView.draw(recording, frame);
   $("progress").value = frame / Math.max(recording.expectedFrames, 1);
   drawFigures(figures, recording.start.steps);
   drawSlider(recording, frame);
+}
+
+/**
+ * A fast model runs several steps between two drawings: live, all of them are new.
+ * @param {number} frame
+ */
+function seenFrame(frame) {
+  const isLive = state.shownFrame === null && !state.recording?.done;
+  return isLive ? Math.min(state.drawnFrame, frame - 1) : frame - 1;
 }
 
 /**

@@ -12,7 +12,7 @@
  * @typedef {object} Cell
  * @property {number} position
  * @property {number} tokenId
- * @property {"mask" | "fixed" | "fresh" | "settled"} state  fixed: on the canvas from the start; fresh: of the shown step
+ * @property {"mask" | "fixed" | "fresh" | "settled"} state  fixed: on the canvas from the start; fresh: of the newest step
  * @property {string} text
  * @property {number | null} step
  * @property {number | null} confidence
@@ -42,13 +42,14 @@ export class Recording {
 
   /**
    * @param {number} frame
+   * @param {number} seenFrame  what changed after it is fresh
    * @returns {Cell[]}
    */
-  cellsAt(frame) {
+  cellsAt(frame, seenFrame = frame - 1) {
     const cells = this.start.token_ids.map((id, position) => this.#initialCell(id, position));
     for (let i = 0; i < frame; i++) {
       for (const change of this.steps[i].changes) {
-        cells[change.position] = this.#changedCell(change, i === frame - 1);
+        cells[change.position] = this.#changedCell(change, i >= seenFrame);
       }
     }
     if (this.done && frame === this.lastFrame) {

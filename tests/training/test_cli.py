@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,10 +12,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 import httpx
+import pytest
 import torch
 from safetensors.torch import load_file
 
-import pytest
 from llada_core import load_model, load_tokenizer
 from llada_core.tokenizer import Message, Tokenizer
 from tests.live_server import LiveServer
@@ -144,7 +143,7 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(workspace, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "--resume continues" in errors
-    assert len(os.listdir(tmp_path / "out" / "checkpoints")) == 1
+    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 1
 
 
 @pytest.mark.parametrize(
@@ -177,8 +176,6 @@ def test_sizes_of_the_config_give_way_to_the_tokenizer_and_it_says_so(workspace,
     result = pretrain(workspace, tmp_path / "out", "--model-config", config, "--max-steps", 1)
     size = len(Tokenizer.from_folder(workspace / "tokenizer"))
     assert f"vocab_size: 999 in config.json, {size} in the tokenizer" in result.stdout
-
-
 
 
 def test_a_wrong_option_is_named(workspace):

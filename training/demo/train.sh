@@ -14,4 +14,4 @@ llada_train=${LLADA_TRAIN:-llada-train}
     --max-length 64 --batch-size 48 --max-steps 1400 --learning-rate 1.5e-3 --warmup-steps 100 --save-steps 200
 [ -e "$build/instruct/model.safetensors" ] || "$llada_train" sft --resume \
     --model-name-or-path "$build/base" --train-data-path "$build/data/sft.jsonl" --output-dir "$build/instruct" \
-    --max-length 160 --pad-to 192 --batch-size 64 --max-steps 4500 --learning-rate 1e-3 --warmup-steps 100 --save-steps 250
+    --max-length 160 --pad-to 192 --batch-size 64 --max-steps 3600 --learning-rate 1e-3 --warmup-steps 100 --save-steps 250

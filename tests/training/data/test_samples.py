@@ -1,9 +1,9 @@
 from itertools import islice
 
 import numpy as np
+import pytest
 import torch
 
-import pytest
 from llada_core.tokenizer import Message, Tokenizer
 from training.data.samples import Sample, batches, pack_documents, tokenize_dialogues
 from training.tokenizer import train_tokenizer
@@ -28,7 +28,12 @@ def test_packing_keeps_the_document_ends(tokenizer):
 
 
 def test_every_assistant_turn_is_a_target_with_its_history_as_prompt(tokenizer):
-    dialogue = [Message("user", "one"), Message("assistant", "two"), Message("user", "three"), Message("assistant", "four")]
+    dialogue = [
+        Message("user", "one"),
+        Message("assistant", "two"),
+        Message("user", "three"),
+        Message("assistant", "four"),
+    ]
     samples, too_long = tokenize_dialogues([dialogue], tokenizer, eos_id=EOS, max_length=200)
     assert too_long == 0
     for sample, turn in zip(samples, (1, 3), strict=True):
@@ -53,8 +58,8 @@ def stream(samples, count, **options):
 
 def test_an_epoch_visits_every_sample_once_and_the_next_in_another_order():
     samples = samples_of(*range(2, 42))
-    seen = [batch.samples_B.tolist() for batch in stream(samples, 20)]
-    first, second = sum(seen[:10], []), sum(seen[10:], [])
+    seen = [index for batch in stream(samples, 20) for index in batch.samples_B.tolist()]
+    first, second = seen[:40], seen[40:]
     assert sorted(first) == sorted(second) == list(range(40))
     assert first != second
 
