@@ -1,6 +1,7 @@
 """Errors as HTTP: one shape on every route and in every framework path. Status codes live here alone."""
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,20 +145,19 @@ def _from_validation(problems: Sequence[Any]) -> APIError:
 
 
 def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
-    """The place and the rule in the reader's words; pydantic names a union's branch and its own types."""
-    where = ".".join(places) or "the body"
+    """The place and the rule in the reader's words; pydantic adds a union's branch and writes for programmers."""
+    own_places = [place for place in places if not _is_branch(place)]
+    where = ".".join(own_places) or "the body"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return where, "be a JSON object"
-    branches = {"str": "be a string or a list", "list[TextPart]": "be a string or a list of text parts"}
-    for index, place in enumerate(places):
-        if place == "str" or place.startswith("list["):
-            below = places[index + 1 :]
-            rule = (
-                "be a string or a list of token ids" if places[0] == "prompt" else branches.get(place, branches["str"])
-            )
-            return ".".join(places[:index] + below), rule
-    rule = problem["msg"].removeprefix("Value error, ").replace("Input should ", "", 1).replace("List should ", "", 1)
-    return where, rule
+    if own_places != places and problem["type"] in ("string_type", "list_type", "int_type"):
+        items = "token ids" if places[0] == "prompt" else "text parts"
+        return where, f"be a string or a list of {items}"
+    return where, re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
+
+
+def _is_branch(place: str) -> bool:
+    return place == "str" or place.startswith(("list[", "function-after["))
 
 
 def _shortened(value: object) -> str:

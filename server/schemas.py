@@ -3,13 +3,25 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from llada_core.sampling import REMASKING, GenerationParams
 from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
 from server.errors import bad_request
 
 TokenId = Annotated[int, Field(ge=0)]
+
+
+def _encodable(text: str) -> str:
+    """JSON can write half a surrogate pair, which no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"be Unicode text; it has a lone surrogate at character {error.start}") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_encodable)]
 
 # Fields of the OpenAI and vLLM protocols that have no effect here: accepted at the values that ask for none.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -46,20 +58,19 @@ class Body(BaseModel):
     """Strict types, no unknown names; null means absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_neutral_fields(cls, data: Any) -> Any:
+    def _drop_what_asks_for_nothing(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         kept = {}
         for name, value in data.items():
             if value is None:
                 continue
-            if name in _NEUTRAL and name not in cls.model_fields:
-                if not any(
-                    (value == neutral and type(value) is not bool) or value is neutral for neutral in _NEUTRAL[name]
-                ):
+            if name in cls.neutral and name not in cls.model_fields:
+                if not any(_is_same(value, neutral) for neutral in cls.neutral[name]):
                     raise _unsupported(name, value)
                 continue
             kept[name] = value
@@ -76,6 +87,8 @@ class StreamOptions(Body):
 class DiffusionFields(Body):
     """How to denoise; every field is one of `GenerationParams`, whose defaults hold where a field is absent."""
 
+    neutral = _NEUTRAL
+
     model: str | None = Field(None, description="the served model's name; may be omitted")
     max_tokens: int | None = Field(None, ge=1, description="generation length; default min(128, room left)")
     max_completion_tokens: int | None = Field(None, ge=1, description="another name of max_tokens")
@@ -84,10 +97,10 @@ class DiffusionFields(Body):
     block_length: int | None = Field(None, ge=1, description="positions of a block; default 32")
     method: Literal[METHODS] = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")  # type: ignore[valid-type]
     remasking: Literal[tuple(REMASKING)] = Field("low_confidence", description="which proposals stay masked")  # type: ignore[valid-type]
-    temperature: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="of the Gumbel noise; 0: greedy")
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False, description="of the Gumbel noise; 0: greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus among which a temperature above 0 draws")
     top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")
-    cfg_scale: float = Field(0.0, ge=0, le=100, allow_inf_nan=False, description="classifier-free guidance")
+    cfg_scale: float = Field(0.0, ge=0, allow_inf_nan=False, description="classifier-free guidance")
     seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="same request, same seed, same tokens")
     logits_eos_inf: bool = Field(False, description="never generate EOS")
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
@@ -151,7 +164,7 @@ class OpenAIFields(DiffusionFields):
 class CompletionRequest(OpenAIFields):
     """`POST /v1/completions`."""
 
-    prompt: str | list[TokenId] = Field(description="text or token ids")
+    prompt: Text | list[TokenId] = Field(description="text or token ids")
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 16}]}
@@ -162,14 +175,14 @@ class TextPart(Body):
     """A content part; of OpenAI's kinds only text."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(Body):
     """One turn. A list of text parts is the text of all of them."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    content: Text | list[TextPart]
 
     @property
     def text(self) -> str:
@@ -193,7 +206,7 @@ class ChatCompletionRequest(OpenAIFields):
 class DenoiseRequest(DiffusionFields):
     """`POST /v1/denoise`: exactly one of prompt and messages."""
 
-    prompt: str | list[TokenId] | None = Field(None, description="text or token ids")
+    prompt: Text | list[TokenId] | None = Field(None, description="text or token ids")
     messages: list[ChatMessage] | None = Field(None, min_length=1, description="a conversation")
     stream: Literal[True] = Field(True, description="always streamed")
     include_predictions: bool = Field(False, description="also the best guess at every masked position")
@@ -210,6 +223,11 @@ class DenoiseRequest(DiffusionFields):
             found = " and ".join(given) if given else "neither"
             raise bad_request(f"{found} given of {' and '.join(self.exclusive)}; it must be exactly one", "prompt")
         return self
+
+
+def _is_same(value: object, neutral: object) -> bool:
+    """Equal, and not merely as False equals 0."""
+    return isinstance(value, bool) == isinstance(neutral, bool) and value == neutral
 
 
 def _unsupported(name: str, value: object) -> Exception:

@@ -130,9 +130,16 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (COMPLETIONS, {"prompt": [1, 319]}, "prompt", "mask id"),
         (COMPLETIONS, {"prompt": [320]}, "prompt", "from 0 to 319"),
         (COMPLETIONS, {"prompt": [1.5]}, "prompt", "a string or a list of token ids"),
+        (COMPLETIONS, {"prompt": "x\ud800"}, "prompt", "lone surrogate at character 1"),
+        (CHAT, {"messages": [{"role": "user", "content": "\udfff"}]}, "messages", "messages.0.content is"),
         (COMPLETIONS, {"prompt": {"a": 1}}, "prompt", "a string or a list of token ids"),
         (COMPLETIONS, {}, "prompt", "prompt is missing"),
         (COMPLETIONS, {"prompt": [1], "n": 2}, "n", "n is 2; it must be 1"),
+        (COMPLETIONS, {"prompt": [1], "logprobs": 0}, "logprobs", "logprobs is 0; it must be False"),
+        (COMPLETIONS, {"prompt": [1], "n": True}, "n", "n is True; it must be 1"),
+        (COMPLETIONS, {"prompt": [1], "temperature": float("nan")}, "temperature", "finite"),
+        (COMPLETIONS, {"prompt": [2**70]}, "prompt", "from 0 to 319"),
+        (CHAT, {"messages": [{"role": "user", "content": "x", "n": 1}]}, "messages", "messages.0.n is not a field"),
         (COMPLETIONS, {"prompt": [1], "best_of": 3}, "best_of", "best_of is 3"),
         (COMPLETIONS, {"prompt": [1], "presence_penalty": 0.5}, "presence_penalty", "presence_penalty is 0.5"),
         (COMPLETIONS, {"prompt": [1], "max_tokens": 4, "gen_length": 4}, "gen_length", "beside max_tokens"),
@@ -151,7 +158,7 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_bad_input_is_a_400_that_names_field_value_and_rule(tiny_client, route, body, param, message):
-    response = tiny_client.post(route, json=body)
+    response = tiny_client.post(route, content=json.dumps(body))  # json.dumps writes NaN, which httpx would not
     assert response.status_code == 400
     error = response.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
@@ -163,6 +170,8 @@ def test_framework_errors_have_the_same_shape(tiny_client):
     for method, path, content, status in (
         ("POST", "/v1/completions", '{"prompt": [1', 400),
         ("POST", "/v1/completions", "[]", 400),
+        ("POST", "/v1/completions", "[" * 200_000, 400),
+        ("POST", "/v1/completions", b'{"prompt": "\xff"}', 400),
         ("POST", "/v1/completions", "", 400),
         ("GET", "/v1/nothing", None, 404),
         ("GET", "/v1/models/other", None, 404),
