@@ -68,6 +68,19 @@ class Engine:
             self._lock.notify()
         return requests
 
+    def resubmit(self, request: Request) -> None:
+        """Queue a request again that was cancelled before its end; it goes on where it stood.
+
+        Raises:
+            QueueFullError: it does not fit.
+        """
+        if request.is_complete:
+            return
+        with self._lock:
+            self._scheduler.add([request])
+            self._observe_load()
+            self._lock.notify()
+
     async def stream(self, request: Request) -> AsyncGenerator[TimedStep]:
         """A request's steps as they happen. Leaving the iteration early takes it out before the next step.
 
@@ -76,10 +89,9 @@ class Engine:
             EngineStoppedError: the server is shutting down.
         """
         try:
-            is_complete = request.is_complete
-            while not is_complete:
+            while not request.is_complete:
                 timed = await request.mailbox.get()
-                is_complete = timed.event.finish_reason is not None
+                request.is_complete = timed.event.finish_reason is not None
                 yield timed
         finally:
             self.cancel(request)

@@ -41,7 +41,7 @@ class APIError(Exception):
         match self.status:
             case 401:
                 return {"WWW-Authenticate": "Bearer"}
-            case 429 | 503:
+            case 409 | 429 | 503:
                 return {"Retry-After": "1"}
         return {}
 
@@ -62,6 +62,16 @@ def unauthorized() -> APIError:
 def model_not_found(name: str, served: str) -> APIError:
     message = f"model is {name!r}; it must be {served!r}, the one this server serves, or absent"
     return APIError(404, message, type_="not_found_error", param="model", code="model_not_found")
+
+
+def stream_not_found(stream_id: str) -> APIError:
+    message = f"there is no stream {stream_id!r}; streams are kept for a minute after their connection ends"
+    return APIError(404, message, type_="not_found_error", code="stream_not_found")
+
+
+def stream_is_read(stream_id: str) -> APIError:
+    message = f"the stream {stream_id!r} is still being read by another connection"
+    return APIError(409, message, type_="conflict_error", code="stream_is_read")
 
 
 def body_too_large(limit: int) -> APIError:

@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 from sse_starlette import ServerSentEvent
 
+from server.generation import Generation
 from server.schemas import OpenAIFields
 from server.sse import event
-from server.state import Generation, ServerState, step_object
+from server.state import ServerState, step_object
 
 
 class Dialect(Protocol):

@@ -18,7 +18,7 @@ class Request:
 
     Attributes:
         last_scheduled: the number of the round in which it was last stepped; the least recent goes first.
-        is_complete: nothing is left to denoise (a response given whole by constraints); it never meets the model.
+        is_complete: its reader has had the last step, or there is none (a response given whole by constraints).
     """
 
     canvas: Canvas
@@ -86,7 +86,10 @@ class Scheduler:
         fit is passed over, not waited for, and comes first in a later round.
         """
         while self._waiting and len(self._running) < self._max_batch_size:
-            self._running.append(self._waiting.popleft())
+            request = self._waiting.popleft()
+            # A resubmitted one may have ended with the step that was under way when it was cancelled.
+            if request.canvas.finish_reason is None:
+                self._running.append(request)
         batch: list[Request] = []
         tokens_left = self._max_batch_tokens
         for request in sorted(self._running, key=lambda request: request.last_scheduled):

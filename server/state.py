@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import Request as HTTPRequest
@@ -17,9 +17,10 @@ from llada_core.sampling import Canvas, DenoisingStep
 from llada_core.tokenizer import Message, Tokenizer
 from server.engine import Engine, EngineStoppedError
 from server.errors import bad_request, model_not_found, shutting_down, timed_out
+from server.generation import Generation
 from server.mailbox import TimedStep
 from server.metrics import Metrics
-from server.scheduler import Request
+from server.parking import Parking
 from server.schemas import ChatMessage, DiffusionFields
 from server.settings import Settings
 from server.text_stream import TextStream
@@ -27,39 +28,6 @@ from server.text_stream import TextStream
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 128
-
-
-@dataclass(slots=True)
-class Generation:
-    """One admitted request: what was asked, and what has come of it so far."""
-
-    id: str
-    request: Request
-    text: TextStream
-    created: int = field(default_factory=lambda: int(time.time()))
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def canvas(self) -> Canvas:
-        """For what never changes while it runs: params, prompt. The rest belongs to the model thread."""
-        return self.request.canvas
-
-    def usage(self) -> dict[str, int]:
-        """Tokens of prompt and text (not of the canvas), and the work they took."""
-        prompt_tokens, completion_tokens = self.canvas.prompt_length, len(self.text.text_ids)
-        return {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "denoising_steps": self.text.denoising_steps,
-            "forward_passes": self.text.forward_passes,
-        }
-
-    def generation_params(self) -> dict[str, Any]:
-        """The settings used, defaults resolved, under the API's names."""
-        params = asdict(self.canvas.params)
-        params["stop_token_ids"] = sorted(params["stop_token_ids"])
-        return {"max_tokens": params.pop("gen_length"), **params}
 
 
 class ServerState:
@@ -76,6 +44,7 @@ class ServerState:
         self.metrics = metrics
         self.created = int(time.time())
         self.is_draining = False
+        self.parking = Parking()
         own_limit = self.config.max_sequence_length
         self.max_model_len = min(settings.max_model_len or own_limit, own_limit)
 
@@ -127,6 +96,18 @@ class ServerState:
         text = TextStream(canvas, self.tokenizer)  # before the model thread may touch the canvas
         return Generation(generation_id, self.engine.submit([canvas])[0], text)
 
+    def readmit(self, generation: Generation) -> None:
+        """Hand a generation whose client came back to the engine again.
+
+        Raises:
+            APIError: the server is shutting down.
+            QueueFullError: too many wait already.
+        """
+        if self.is_draining:
+            raise shutting_down()
+        generation.started = time.monotonic()
+        self.engine.resubmit(generation.request)
+
     async def steps(self, generation: Generation) -> AsyncGenerator[tuple[TimedStep, str]]:
         """Each step with the text that it made final. Leaving early takes the request out of the batch.
 
@@ -143,8 +124,10 @@ class ServerState:
                     break
                 except TimeoutError:
                     raise timed_out(timeout) from None
-                yield timed, generation.text.apply(timed.event)
-        self._observe_finished(generation)
+                delta = generation.text.apply(timed.event)
+                if generation.text.finish_reason is not None:
+                    self._observe_finished(generation)
+                yield timed, delta
 
     async def finish(self, generation: Generation) -> None:
         """Run a generation to its end."""

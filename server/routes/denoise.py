@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from itertools import count
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from sse_starlette import ServerSentEvent
 
+from server.errors import bad_request, stream_is_read, stream_not_found
+from server.generation import Generation
+from server.parking import DenoisingStream, EventName
 from server.schemas import DenoiseRequest
 from server.sse import event, stream_response
-from server.state import Generation, ServerState, state_of, step_object
+from server.state import ServerState, state_of, step_object
 
 router = APIRouter()
 
@@ -25,24 +27,45 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
         assert body.prompt is not None
         prompt = state.encode_prompt(body.prompt)
     generation = state.admit(body, prompt, id_prefix="denoise", include_predictions=body.include_predictions)
-    start = _start(state, generation)
-    return stream_response(_events(state, generation, start), request, error_name="error")
+    stream = DenoisingStream(generation)
+    return stream_response(_server_sent(state, stream, first=0), request, error_name="error")
 
 
-async def _events(state: ServerState, generation: Generation, start: dict[str, Any]) -> AsyncGenerator[ServerSentEvent]:
-    ids = count()
-    yield event(start, name="start", id_=next(ids))
+@router.get("/v1/denoise/{stream_id}", response_class=Response)
+async def resume(stream_id: str, request: Request, last_event_id: Annotated[str, Header()] = "-1") -> Response:
+    """Take up a stream within a minute after its connection broke: what came after `Last-Event-ID`, then the rest."""
+    state = state_of(request)
+    stream = state.parking.find(stream_id)
+    if stream is None:
+        raise stream_not_found(stream_id)
+    if stream.is_read:
+        raise stream_is_read(stream_id)
+    newest = len(stream.events) - 1
+    if not last_event_id.removeprefix("-").isdecimal() or not -1 <= int(last_event_id) <= newest:
+        raise bad_request(
+            f"Last-Event-ID is {last_event_id!r}; it must be an id of this stream, 0 to {newest}, or absent",
+            "Last-Event-ID",
+        )
+    state.readmit(stream.generation)
+    return stream_response(_server_sent(state, stream, first=int(last_event_id) + 1), request, error_name="error")
+
+
+async def _server_sent(state: ServerState, stream: DenoisingStream, *, first: int) -> AsyncGenerator[ServerSentEvent]:
+    async with aclosing(state.parking.reading(stream, _new_events(state, stream), first=first)) as events:
+        async for index, name, data in events:
+            yield event(data, name=name, id_=index)
+
+
+async def _new_events(state: ServerState, stream: DenoisingStream) -> AsyncGenerator[tuple[EventName, dict[str, Any]]]:
+    """The events that come after those the stream already has."""
+    generation = stream.generation
+    if not stream.events:
+        yield "start", _start(state, generation)
     async with aclosing(state.steps(generation)) as steps:
         async for timed, _ in steps:
-            yield event(step_object(state, timed), name="step", id_=next(ids))
-    text = generation.text
-    done = {
-        "text": text.text,
-        "finish_reason": text.finish_reason,
-        "usage": generation.usage(),
-        "token_ids": text.token_ids,
-    }
-    yield event(done, name="done", id_=next(ids))
+            yield "step", step_object(state, timed)
+    if stream.events[-1][0] != "done":
+        yield "done", _done(generation)
 
 
 def _start(state: ServerState, generation: Generation) -> dict[str, Any]:
@@ -58,4 +81,14 @@ def _start(state: ServerState, generation: Generation) -> dict[str, Any]:
         "mask_token_id": state.special_tokens.mask_id,
         "token_ids": list(generation.text.token_ids),
         "generation_params": generation.generation_params(),
+    }
+
+
+def _done(generation: Generation) -> dict[str, Any]:
+    text = generation.text
+    return {
+        "text": text.text,
+        "finish_reason": text.finish_reason,
+        "usage": generation.usage(),
+        "token_ids": text.token_ids,
     }

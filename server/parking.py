@@ -1,0 +1,72 @@
+"""Denoising streams that outlive their connection, kept until the client comes back or a minute is over."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from server.generation import Generation
+
+PARKING_SECONDS = 60.0
+MAX_PARKED = 1024
+
+EventName = Literal["start", "step", "done"]
+
+
+@dataclass(eq=False, slots=True)
+class DenoisingStream:
+    """One stream of `/v1/denoise`. An event's id is its index in `events`.
+
+    Attributes:
+        is_read: a connection is reading it now; a second one must wait.
+    """
+
+    generation: Generation
+    events: list[tuple[EventName, dict[str, Any]]] = field(default_factory=list)
+    is_read: bool = False
+
+
+class Parking:
+    """The streams that are read now, or were within the last minute. Belongs to the event loop's thread."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, DenoisingStream] = {}
+        self._expiries: dict[str, asyncio.TimerHandle] = {}
+
+    def find(self, stream_id: str) -> DenoisingStream | None:
+        return self._streams.get(stream_id)
+
+    async def reading(
+        self, stream: DenoisingStream, events: AsyncGenerator[tuple[EventName, dict[str, Any]]], *, first: int = 0
+    ) -> AsyncGenerator[tuple[int, EventName, dict[str, Any]]]:
+        """(id, name, data) of every event from the id `first` on: those already sent, then the new `events`.
+
+        While this is iterated the stream is kept; afterwards it is parked.
+        """
+        stream_id = stream.generation.id
+        self._take_out(stream_id, stream)
+        try:
+            for index in range(first, len(stream.events)):
+                yield index, *stream.events[index]
+            async for name, data in events:
+                stream.events.append((name, data))
+                yield len(stream.events) - 1, name, data
+        finally:
+            await events.aclose()
+            self._park(stream_id, stream)
+
+    def _take_out(self, stream_id: str, stream: DenoisingStream) -> None:
+        if expiry := self._expiries.pop(stream_id, None):
+            expiry.cancel()
+        stream.is_read = True
+        self._streams[stream_id] = stream
+
+    def _park(self, stream_id: str, stream: DenoisingStream) -> None:
+        stream.is_read = False
+        self._expiries[stream_id] = asyncio.get_running_loop().call_later(PARKING_SECONDS, self._forget, stream_id)
+        while len(self._expiries) > MAX_PARKED:
+            self._forget(next(iter(self._expiries)))
+
+    def _forget(self, stream_id: str) -> None:
+        self._expiries.pop(stream_id).cancel()
+        del self._streams[stream_id]

@@ -1,0 +1,62 @@
+"""What the documents show is run."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(file: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / file).read_text(), flags=re.DOTALL)
+
+
+def test_the_readmes_python_runs(capsys):
+    for block in blocks("README.md", "python"):
+        exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.count("\n") >= 5
+
+
+def test_the_openai_example_runs(live_server, capsys):
+    for block in blocks("docs/api.md", "python"):
+        exec(compile(block.replace("http://127.0.0.1:8000", live_server), "docs/api.md", "exec"), {})
+    assert "fox" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/api.md"])
+def test_every_curl_line_gets_an_answer(live_server, file):
+    commands = re.findall(r"curl .*?(?=\n\n|\Z)", "\n\n".join(blocks(file, "bash")), flags=re.DOTALL)
+    assert commands
+    for command in commands:
+        words = shlex.split(command)
+        url = next(word for word in words if word.startswith("http"))
+        body = json.loads(words[words.index("-d") + 1])
+        answer = httpx.post(url.replace("http://127.0.0.1:8000", live_server), json=body, timeout=60)
+        assert answer.status_code == 200, answer.text
+
+
+def test_every_path_in_the_readmes_tree_exists():
+    tree = next(block for block in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL))
+    folder = Path()
+    for line in tree.splitlines():
+        name = line.split()[0]
+        folder = folder if line.startswith(" ") else Path(name)
+        path = folder / name if line.startswith(" ") else folder
+        assert (ROOT / path).exists(), path
+
+
+def test_every_field_of_the_api_page_is_a_field_of_the_server_and_back():
+    from server.schemas import ChatCompletionRequest, CompletionRequest, DenoiseRequest
+
+    text = (ROOT / "docs" / "api.md").read_text()
+    section = text[text.index("## Fields") : text.index("## Events")]
+    known = set().union(*(body.model_fields for body in (CompletionRequest, ChatCompletionRequest, DenoiseRequest)))
+    documented = set(re.findall(r"`(\w+)[`.]", section))
+    assert known <= documented | {"stream_options"}
+    for row in re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE):
+        for name in re.findall(r"`(\w+)", row):
+            assert name in known | {"field"}, name
