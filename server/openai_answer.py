@@ -5,12 +5,13 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sse_starlette import ServerSentEvent
+from fastapi import Request
+from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from server.generation import Generation
 from server.schemas import OpenAIFields
-from server.sse import event
-from server.state import ServerState, step_object
+from server.sse import event, stream_response, while_connected
+from server.state import ServerState, state_of, step_object
 
 
 class Dialect(Protocol):
@@ -28,6 +29,19 @@ class Dialect(Protocol):
 
     def opening(self) -> dict[str, Any] | None:
         """The part of the choice of a first chunk that comes before any text; None for no such chunk."""
+
+
+async def respond(
+    dialect: Dialect, body: OpenAIFields, prompt: list[int], request: Request
+) -> dict[str, Any] | EventSourceResponse:
+    """Generate after `prompt` and answer as `body` asks: at once when finished, or streamed."""
+    state = state_of(request)
+    generation = state.admit(body, prompt, id_prefix=dialect.id_prefix)
+    answer = OpenAIAnswer(dialect, state, body, generation, prompt)
+    if body.stream:
+        return stream_response(answer.chunks(), request)
+    await while_connected(request, state.finish(generation))
+    return answer.completed()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from server.openai_answer import OpenAIAnswer
+from server.openai_answer import respond
 from server.schemas import ChatCompletionRequest
-from server.sse import stream_response, while_connected
 from server.state import state_of
 
 router = APIRouter()
@@ -30,11 +29,5 @@ class ChatDialect:
 @router.post("/v1/chat/completions", response_model=None)
 async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Reply to a conversation."""
-    state, dialect = state_of(request), ChatDialect()
-    prompt = state.encode_messages(body.messages)
-    generation = state.admit(body, prompt, id_prefix=dialect.id_prefix)
-    answer = OpenAIAnswer(dialect, state, body, generation, prompt)
-    if body.stream:
-        return stream_response(answer.chunks(), request)
-    await while_connected(request, state.finish(generation))
-    return answer.completed()
+    prompt = state_of(request).encode_messages(body.messages)
+    return await respond(ChatDialect(), body, prompt, request)
