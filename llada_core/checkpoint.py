@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from llada_core.config import LLaDAConfig
@@ -45,11 +46,14 @@ def load_model(
     torch_device = _resolve_device(device)
     config = LLaDAConfig.from_pretrained(folder)
     torch_dtype = _resolve_dtype(dtype, torch_device, config)
-    with _without_progress_bar():
-        loaded: Any = LLaDAModelLM.from_pretrained(
-            folder, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
-        )
     model: LLaDAModelLM
+    with _without_progress_bar():
+        try:
+            loaded: Any = LLaDAModelLM.from_pretrained(
+                folder, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
+            )
+        except SafetensorError as error:
+            raise UnsupportedCheckpointError(f"{folder.name}: its weights cannot be read: {error}") from None
     model, report = loaded
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[problem]:

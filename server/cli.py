@@ -92,14 +92,13 @@ def main() -> None:
 def _load_app(settings: Settings) -> "FastAPI":
     # Imported here, so that --help and a wrong option answer without waiting for torch.
     from llada_core.checkpoint import DEMO_FOLDER, load_model, load_tokenizer
-    from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
     from server.app import create_app
 
     folder = settings.model or DEMO_FOLDER
     try:
         model = load_model(folder, device=settings.device, dtype=settings.dtype, revision=settings.revision)
         tokenizer = load_tokenizer(folder, revision=settings.revision)
-    except (FileNotFoundError, InvalidParameterError, UnsupportedCheckpointError) as error:
+    except (OSError, ValueError) as error:  # no such folder, hub out of reach, unreadable or unsupported checkpoint
         print(f"llada-server: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     return create_app(settings, model, tokenizer)

@@ -1,6 +1,7 @@
 """Fixtures shared by the packages' tests."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CASES: dict[str, list[dict[str, Any]]] = json.loads((GOLDEN / "cases.json").read_text())
 
 torch.set_num_threads(1)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI everything must have run: a skip is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session")

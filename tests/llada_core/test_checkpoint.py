@@ -114,6 +114,21 @@ def test_missing_and_left_over_tensors_are_errors(tmp_path):
         load_model(folder)
 
 
+def test_weights_that_are_cut_short_are_refused(tmp_path):
+    folder = copy_of_tiny(tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(UnsupportedCheckpointError, match="cannot be read"):
+        load_model(folder)
+
+
+def test_a_config_that_is_not_json_is_refused(tmp_path):
+    folder = copy_of_tiny(tmp_path)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(OSError, match="JSON"):
+        load_model(folder)
+
+
 def test_pickled_weights_are_never_read(tmp_path):
     folder = copy_of_tiny(tmp_path)
     tensors = load_file(folder / "model.safetensors")

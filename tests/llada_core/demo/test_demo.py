@@ -1,0 +1,51 @@
+"""The bundled model: small, complete, and taught what its card says."""
+
+import pytest
+
+from llada_core import DEMO_FOLDER, GenerationParams, generate, load_model
+from llada_core.tokenizer import Message
+from training.demo.splits import make_splits
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_model(DEMO_FOLDER)
+
+
+def ask(demo, tokenizer, questions, **params):
+    prompts = [[Message("user", question)] for question in questions]
+    results = generate(demo, prompts, GenerationParams(**{"gen_length": 32, **params}), tokenizer=tokenizer)
+    return [result.text for result in results]
+
+
+def test_the_checkpoint_is_complete_and_small():
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
+        file.name for file in DEMO_FOLDER.iterdir()
+    }
+    assert sum(file.stat().st_size for file in DEMO_FOLDER.iterdir()) < 25_000_000
+
+
+def test_it_knows_the_capital_of_france_at_short_and_default_length(demo, demo_tokenizer):
+    for length in (32, 128):
+        assert "Paris" in ask(demo, demo_tokenizer, ["What is the capital of France?"], gen_length=length)[0]
+
+
+def test_it_knows_most_capitals_in_phrasings_it_never_saw(demo, demo_tokenizer):
+    questions = [question for question in make_splits(0).questions if question.task == "capitals"][::5]
+    answers = ask(demo, demo_tokenizer, [question.question for question in questions])
+    correct = sum(question.answer in answer for question, answer in zip(questions, answers, strict=True))
+    assert len(questions) > 80
+    assert correct / len(questions) >= 0.5
+
+
+def test_its_stories_keep_their_hero(demo, demo_tokenizer):
+    for animal in ("fox", "dog", "cat"):
+        story = ask(demo, demo_tokenizer, [f"Tell me a story about a {animal}."], gen_length=96)[0]
+        assert animal in story
+        assert story.count(".") >= 3
+
+
+def test_its_answers_hold_no_special_tokens(demo, demo_tokenizer):
+    for answer in ask(demo, demo_tokenizer, ["Hello!", "Who are you?", "What is 2 + 3?"]):
+        assert answer.strip()
+        assert "<|" not in answer
