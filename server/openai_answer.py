@@ -3,14 +3,15 @@
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import Request
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import ServerSentEvent
 
 from server.generation import Generation
 from server.schemas import OpenAIFields
-from server.sse import event, stream_response, while_connected
+from server.sse import StreamResponse, event, while_connected
 from server.state import ServerState, state_of, step_object
 
 
@@ -33,13 +34,14 @@ class Dialect(Protocol):
 
 async def respond(
     dialect: Dialect, body: OpenAIFields, prompt: list[int], request: Request
-) -> dict[str, Any] | EventSourceResponse:
+) -> dict[str, Any] | StreamResponse:
     """Generate after `prompt` and answer as `body` asks: at once when finished, or streamed."""
     state = state_of(request)
     generation = state.admit(body, prompt, id_prefix=dialect.id_prefix)
     answer = OpenAIAnswer(dialect, state, body, generation, prompt)
     if body.stream:
-        return stream_response(answer.chunks(), request)
+        abandon = partial(state.engine.cancel, generation.request)
+        return StreamResponse(answer.chunks(), request, abandon=abandon)
     await while_connected(request, state.finish(generation))
     return answer.completed()
 

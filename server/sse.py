@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from server.errors import client_gone, to_api_error
 
@@ -17,23 +18,43 @@ def event(data: Any, *, name: str | None = None, id_: int | None = None) -> Serv
     return ServerSentEvent(text, event=name, id=None if id_ is None else str(id_))
 
 
-def stream_response(
-    events: AsyncIterator[ServerSentEvent], request: Request, *, error_name: str | None = None
-) -> EventSourceResponse:
-    """Stream events; an exception after the start becomes a last event with the error object.
+class StreamResponse(EventSourceResponse):
+    """Streams events; an exception after the start becomes a last event with the error object."""
 
-    Args:
-        error_name: the event's name; None for the OpenAI protocol, whose clients break on named events.
-    """
+    def __init__(
+        self,
+        events: AsyncIterator[ServerSentEvent],
+        request: Request,
+        *,
+        abandon: Callable[[], None],
+        error_name: str | None = None,
+    ) -> None:
+        """
+        Args:
+            abandon: called when the client left before the first event, so that nothing in `events` could clean up.
+            error_name: name of the error event; None for the OpenAI protocol, whose clients break on named events.
+        """
+        self._events = events
+        self._request_id: str = request.state.request_id
+        self._abandon = abandon
+        self._error_name = error_name
+        self._has_started = False
+        super().__init__(self._guarded(), headers={"X-Accel-Buffering": "no"})
 
-    async def guarded() -> AsyncIterator[ServerSentEvent]:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async for item in events:
+            await super().__call__(scope, receive, send)
+        finally:
+            if not self._has_started:
+                self._abandon()
+
+    async def _guarded(self) -> AsyncIterator[ServerSentEvent]:
+        self._has_started = True
+        try:
+            async for item in self._events:
                 yield item
         except Exception as error:  # the status line is sent; this event is the only place left for the error
-            yield event(to_api_error(error, request.state.request_id).body, name=error_name)
-
-    return EventSourceResponse(guarded(), headers={"X-Accel-Buffering": "no"})
+            yield event(to_api_error(error, self._request_id).body, name=self._error_name)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, None]) -> None:

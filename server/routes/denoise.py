@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -11,7 +12,7 @@ from server.errors import bad_request, stream_is_read, stream_not_found
 from server.generation import Generation
 from server.parking import DenoisingStream, EventName
 from server.schemas import DenoiseRequest
-from server.sse import event, stream_response
+from server.sse import StreamResponse, event
 from server.state import ServerState, state_of, step_object
 
 router = APIRouter()
@@ -28,7 +29,7 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
         prompt = state.encode_prompt(body.prompt)
     generation = state.admit(body, prompt, id_prefix="denoise", include_predictions=body.include_predictions)
     stream = DenoisingStream(generation)
-    return stream_response(_server_sent(state, stream, first=0), request, error_name="error")
+    return _response(state, stream, request, first=0)
 
 
 @router.get("/v1/denoise/{stream_id}", response_class=Response)
@@ -47,7 +48,12 @@ async def resume(stream_id: str, request: Request, last_event_id: Annotated[str,
             "Last-Event-ID",
         )
     state.readmit(stream.generation)
-    return stream_response(_server_sent(state, stream, first=int(last_event_id) + 1), request, error_name="error")
+    return _response(state, stream, request, first=int(last_event_id) + 1)
+
+
+def _response(state: ServerState, stream: DenoisingStream, request: Request, *, first: int) -> StreamResponse:
+    abandon = partial(state.engine.cancel, stream.generation.request)
+    return StreamResponse(_server_sent(state, stream, first=first), request, abandon=abandon, error_name="error")
 
 
 async def _server_sent(state: ServerState, stream: DenoisingStream, *, first: int) -> AsyncGenerator[ServerSentEvent]:

@@ -1,5 +1,6 @@
 """The engine under real HTTP: steps that block, fail, and clients that leave."""
 
+import asyncio
 import json
 import threading
 import time
@@ -10,6 +11,8 @@ import pytest
 import torch
 
 from llada_core.sampling import Sampler
+from server.app import create_app
+from server.settings import Settings
 from tests.server.conftest import serving
 
 LONG = {"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True}
@@ -164,3 +167,32 @@ def test_the_event_loop_never_computes(tiny, monkeypatch):
         assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
     assert threads == {"llada-engine"}
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/denoise"])
+def test_a_client_that_leaves_before_the_first_event_leaves_nothing_behind(tiny, path):
+    """Straight through ASGI, where the moment of the disconnect can be chosen."""
+    sampler = GatedSampler(tiny)
+    sampler.gate.clear()
+    app = create_app(Settings(), tiny, None, sampler=sampler)
+    body = json.dumps({**LONG, "stream": True}).encode()
+    scope = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [],
+        "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1), "root_path": "",
+    }  # fmt: skip
+
+    async def scenario():
+        messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+
+        async def receive():
+            return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+        async def send(message):
+            await asyncio.sleep(0.05)
+
+        async with app.router.lifespan_context(app):
+            await app(scope, receive, send)
+            assert app.state.server.engine.num_unfinished == 0
+            sampler.gate.set()
+
+    asyncio.run(scenario())
