@@ -31,6 +31,7 @@ def test_deterministic_cases_are_reproduced_step_for_step(golden_models, case):
     for row, prompt in rows_of(case):
         steps = list(denoise(model, prompt, params))
         ran = committing_steps(case, row)
+        assert case["forward_calls"] == len(case["transferred_per_step"])
         assert len(steps) == len(ran)
         canvas = [mask_id] * params.gen_length
         if "states" in case:
