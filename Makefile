@@ -32,7 +32,7 @@ format: install  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo-model: install  ## train the bundled model again, into build/demo (about 80 minutes on two cores)
+demo-model: install  ## train the bundled model again, into build/demo (about 100 minutes on two cores)
 	PATH="$(CURDIR)/$(BIN):$$PATH" training/demo/train.sh build/demo
 
 clean:  ## remove what the targets above made, .venv included

@@ -22,19 +22,21 @@ from training.demo.stories import story_dialogues, story_documents
 
 PRETRAIN_DOCUMENTS = {"stories": 24_000, "capitals": 21_000, "sums": 9_000, "definitions": 4_500, "sequences": 1_500}
 SFT_DIALOGUES = {"capitals": 46_000, "sums": 42_000, "definitions": 14_000, "smalltalk": 12_000, "stories": 6_000}
+# The last stage: the same kinds of dialogue, weighted towards what is learnt slowest.
+POLISH_DIALOGUES = {"capitals": 10_000, "sums": 30_000, "definitions": 8_000, "smalltalk": 6_000, "stories": 18_000}
 NUM_VALIDATION_STORIES = 500
 
 
 def main(
-    output_dir: Annotated[Path, typer.Option(help="Folder for the four files; made if missing.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the five files; made if missing.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     scale: Annotated[float, typer.Option(help="Factor on all sizes; tests use a small one.", min=0.0)] = 1.0,
 ) -> None:
-    """Write pretrain, sft, heldout and validation data, and print their sizes."""
+    """Write pretrain, sft, polish, heldout and validation data, and print their sizes."""
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, parts in build(seed, scale=scale).items():
         rows = [row for part in parts.values() for row in part]
-        if name in ("pretrain", "sft"):
+        if name in ("pretrain", "sft", "polish"):
             stream(seed, f"order/{name}").shuffle(rows)
         with (output_dir / f"{name}.jsonl").open("w", encoding="ascii", newline="\n") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -48,10 +50,8 @@ def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str
         "pretrain": {
             part: _texts(texts, PRETRAIN_DOCUMENTS[part] * scale) for part, texts in _documents(splits, seed).items()
         },
-        "sft": {
-            part: [{"messages": d.messages()} for d in islice(dialogues, round(SFT_DIALOGUES[part] * scale))]
-            for part, dialogues in _dialogues(splits, seed).items()
-        },
+        "sft": _dialogue_rows(splits, seed, "sft", SFT_DIALOGUES, scale),
+        "polish": _dialogue_rows(splits, seed, "polish", POLISH_DIALOGUES, scale),
         "heldout": _held_out_rows(splits),
         "validation": {"stories": _texts(story_documents(stream(seed, "validation")), NUM_VALIDATION_STORIES * scale)},
     }
@@ -71,13 +71,23 @@ def _documents(splits: Splits, seed: int) -> dict[str, Iterator[str]]:
     }
 
 
-def _dialogues(splits: Splits, seed: int) -> dict[str, Iterator[Dialogue]]:
+def _dialogue_rows(
+    splits: Splits, seed: int, stage: str, sizes: dict[str, int], scale: float
+) -> dict[str, list[dict[str, Any]]]:
+    dialogues = _dialogues(splits, seed, stage)
     return {
-        "capitals": capital_dialogues(stream(seed, "sft/capitals")),
-        "sums": sum_dialogues(splits.sums, stream(seed, "sft/sums")),
-        "definitions": definition_dialogues(stream(seed, "sft/definitions")),
-        "smalltalk": smalltalk_dialogues(stream(seed, "sft/smalltalk")),
-        "stories": story_dialogues(stream(seed, "sft/stories")),
+        part: [{"messages": dialogue.messages()} for dialogue in islice(dialogues[part], round(size * scale))]
+        for part, size in sizes.items()
+    }
+
+
+def _dialogues(splits: Splits, seed: int, stage: str) -> dict[str, Iterator[Dialogue]]:
+    return {
+        "capitals": capital_dialogues(stream(seed, f"{stage}/capitals")),
+        "sums": sum_dialogues(splits.sums, stream(seed, f"{stage}/sums")),
+        "definitions": definition_dialogues(stream(seed, f"{stage}/definitions")),
+        "smalltalk": smalltalk_dialogues(stream(seed, f"{stage}/smalltalk")),
+        "stories": story_dialogues(stream(seed, f"{stage}/stories")),
     }
 
 
