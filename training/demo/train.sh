@@ -17,4 +17,4 @@ llada_train=${LLADA_TRAIN:-llada-train}
     --max-length 160 --pad-to 192 --batch-size 64 --max-steps 3600 --learning-rate 1e-3 --warmup-steps 100 --save-steps 250
 [ -e "$build/polished/model.safetensors" ] || "$llada_train" sft --resume \
     --model-name-or-path "$build/instruct" --train-data-path "$build/data/polish.jsonl" --output-dir "$build/polished" \
-    --max-length 160 --pad-to 192 --batch-size 64 --max-steps 1400 --learning-rate 6e-4 --warmup-steps 50 --save-steps 100
+    --max-length 160 --pad-to 192 --batch-size 64 --max-steps 1200 --learning-rate 6e-4 --warmup-steps 50 --save-steps 100
