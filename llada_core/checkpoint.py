@@ -94,11 +94,12 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None)
 def save_checkpoint(
     model: LLaDAModelLM, folder: Path, *, tokenizer_file: Path, special_tokens: SpecialTokens, dtype: torch.dtype
 ) -> None:
-    """Write a folder that this server and LLaDA's own code load.
+    """Write a checkpoint into `folder` that this server and LLaDA's own code load.
 
-    Written aside and renamed, so that a reader never finds half of it and no older shard stays behind.
+    The files are written aside and moved in, `config.json` last: until then the folder is no checkpoint. Older weights
+    go first, since a single file would be loaded in place of new shards.
     """
-    aside = folder.with_name(folder.name + ".incomplete")
+    aside = folder / "incomplete"
     shutil.rmtree(aside, ignore_errors=True)
     config = LLaDAConfig(
         **{
@@ -107,12 +108,12 @@ def save_checkpoint(
             "mask_token_id": special_tokens.mask_id,
             "eos_token_id": special_tokens.eos_id,
             "pad_token_id": special_tokens.eos_id,
+            "dtype": dtype,
         }
     )
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     with _without_progress_bar():
         model.save_pretrained(aside, state_dict=state)
-    config.dtype = dtype
     config.save_pretrained(aside)
     shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
     generation = {
@@ -122,8 +123,11 @@ def save_checkpoint(
         "pad_token_id": special_tokens.eos_id,
     }
     (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    for old in (folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
+        old.unlink(missing_ok=True)
+    for file in sorted(aside.iterdir(), key=lambda file: file.name == "config.json"):
+        file.replace(folder / file.name)
+    aside.rmdir()
 
 
 @contextmanager

@@ -32,12 +32,16 @@ _IMPLEMENTED: dict[str, object] = {
     "use_cache": False,
 }
 
+# Null in these follows `include_bias`, which is false.
+_NULLABLE = ("bias_for_layer_norm", "include_qkv_bias")
+
 # Fields whose default in the published ModelConfig is not what LLaDA-8B uses: a file must state them.
 _REQUIRED = (
     "activation_type",
     "block_type",
     "d_model",
     "layer_norm_type",
+    "max_sequence_length",
     "n_heads",
     "n_layers",
     "rope",
@@ -122,7 +126,7 @@ class LLaDAConfig(PreTrainedConfig):
                 f"config.json: architectures is {architectures!r}; this project loads ['LLaDAModelLM'] "
                 "(LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5 and checkpoints of the same architecture)"
             )
-        missing = [name for name in _REQUIRED if name not in config_dict]
+        missing = [name for name in _REQUIRED if config_dict.get(name) is None]
         if missing:
             raise UnsupportedCheckpointError(f"config.json: {', '.join(missing)} missing; not guessed")
         known = _DESCRIPTIVE | _TOKEN_IDS | set(cls.__dataclass_fields__)
@@ -147,7 +151,8 @@ class LLaDAConfig(PreTrainedConfig):
     def _refuse_what_is_not_implemented(self) -> None:
         for name, implemented in _IMPLEMENTED.items():
             value = getattr(self, name)
-            if value is not None and value != implemented:
+            is_unset = value is None and name in _NULLABLE
+            if value != implemented and not is_unset:
                 raise UnsupportedCheckpointError(
                     f"config.json: {name} is {value!r}; implemented is {implemented!r} alone"
                 )
@@ -155,6 +160,10 @@ class LLaDAConfig(PreTrainedConfig):
     def _check_sizes(self) -> None:
         assert self.n_kv_heads is not None
         assert self.embedding_size is not None
+        for name in ("d_model", "n_heads", "n_kv_heads", "n_layers", "vocab_size", "max_sequence_length"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UnsupportedCheckpointError(f"config.json: {name} is {value!r}; it must be a positive integer")
         heads, kv_heads = self.n_heads, self.n_kv_heads
         rules = {
             f"d_model ({self.d_model}) must be a multiple of n_heads ({heads})": self.d_model % heads == 0,

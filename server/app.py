@@ -73,10 +73,16 @@ def _mount_page(app: FastAPI) -> None:
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    # Added last is outermost: the id comes first, CORS answers preflights before a key is asked for.
+    # Added last is outermost: CORS answers preflights before a key is asked for, and marks errors of every kind.
     app.add_middleware(BodyLimit)
     if settings.api_key:
         app.add_middleware(ApiKey, keys=settings.api_key)
-    if settings.cors_origin:
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origin, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(RequestBoundary, metrics=metrics)
+    if settings.cors_origin:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origin,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+        )

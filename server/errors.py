@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_VALUE = 80
 
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
 
 class APIError(Exception):
     """An answer that is an error."""
@@ -60,7 +62,7 @@ def unauthorized() -> APIError:
 
 
 def model_not_found(name: str, served: str) -> APIError:
-    message = f"model is {name!r}; it must be {served!r}, the one this server serves, or absent"
+    message = f"model is {shortened(name)}; it must be {served!r}, the one this server serves, or absent"
     return APIError(404, message, type_="not_found_error", param="model", code="model_not_found")
 
 
@@ -128,6 +130,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _from_http(error: HTTPException) -> APIError:
+    if error.status_code == 413:
+        return body_too_large(MAX_BODY_BYTES)
     types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
     type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
     return APIError(error.status_code, str(error.detail), type_=type_, code=code)
@@ -151,7 +155,7 @@ def _from_validation(problems: Sequence[Any]) -> APIError:
         case "extra_forbidden":
             return bad_request(f"{where} is not a field of this endpoint", field, "unknown_parameter")
     where, rule = _plain_words(places, problem)
-    return bad_request(f"{where} is {_shortened(problem['input'])}; it must {rule}", field)
+    return bad_request(f"{where} is {shortened(problem['input'])}; it must {rule}", field)
 
 
 def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
@@ -170,6 +174,6 @@ def _is_branch(place: str) -> bool:
     return place == "str" or place.startswith(("list[", "function-after["))
 
 
-def _shortened(value: object) -> str:
+def shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"

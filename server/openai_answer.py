@@ -40,8 +40,8 @@ async def respond(
     generation = state.admit(body, prompt, id_prefix=dialect.id_prefix)
     answer = OpenAIAnswer(dialect, state, body, generation, prompt)
     if body.stream:
-        abandon = partial(state.engine.cancel, generation.request)
-        return StreamResponse(answer.chunks(), request, abandon=abandon)
+        release = partial(state.engine.cancel, generation.request)
+        return StreamResponse(answer.chunks(), request, release=release)
     await while_connected(request, state.finish(generation))
     return answer.completed()
 

@@ -1,7 +1,6 @@
 """Denoising streams that outlive their connection, kept until the client comes back or a minute is over."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -36,32 +35,17 @@ class Parking:
     def find(self, stream_id: str) -> DenoisingStream | None:
         return self._streams.get(stream_id)
 
-    async def reading(
-        self, stream: DenoisingStream, events: AsyncGenerator[tuple[EventName, dict[str, Any]]], *, first: int = 0
-    ) -> AsyncGenerator[tuple[int, EventName, dict[str, Any]]]:
-        """(id, name, data) of every event from the id `first` on: those already sent, then the new `events`.
-
-        While this is iterated the stream is kept; afterwards it is parked.
-        """
+    def take_out(self, stream: DenoisingStream) -> None:
+        """A connection begins to read the stream; until `park` it is kept and nobody else's."""
         stream_id = stream.generation.id
-        self._take_out(stream_id, stream)
-        try:
-            for index in range(first, len(stream.events)):
-                yield index, *stream.events[index]
-            async for name, data in events:
-                stream.events.append((name, data))
-                yield len(stream.events) - 1, name, data
-        finally:
-            await events.aclose()
-            self._park(stream_id, stream)
-
-    def _take_out(self, stream_id: str, stream: DenoisingStream) -> None:
         if expiry := self._expiries.pop(stream_id, None):
             expiry.cancel()
         stream.is_read = True
         self._streams[stream_id] = stream
 
-    def _park(self, stream_id: str, stream: DenoisingStream) -> None:
+    def park(self, stream: DenoisingStream) -> None:
+        """The connection has ended; keep the stream for a minute. The oldest goes where there are too many."""
+        stream_id = stream.generation.id
         stream.is_read = False
         self._expiries[stream_id] = asyncio.get_running_loop().call_later(PARKING_SECONDS, self._forget, stream_id)
         while len(self._expiries) > MAX_PARKED:

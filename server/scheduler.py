@@ -60,6 +60,7 @@ class Scheduler:
         Raises:
             QueueFullError: the requests beyond the free places would overfill the queue.
         """
+        assert not any(request in self._running or request in self._waiting for request in requests)
         free_places = self._max_batch_size - len(self._running)
         if len(self._waiting) + len(requests) > self._max_queue + free_places:
             raise QueueFullError

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from llada_core.sampling import REMASKING, GenerationParams
 from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
-from server.errors import bad_request
+from server.errors import bad_request, shortened
 
 TokenId = Annotated[int, Field(ge=0)]
 
@@ -67,7 +67,7 @@ class Body(BaseModel):
             return data
         kept = {}
         for name, value in data.items():
-            if value is None:
+            if value is None and (name in cls.model_fields or name in cls.neutral):
                 continue
             if name in cls.neutral and name not in cls.model_fields:
                 if not any(_is_same(value, neutral) for neutral in cls.neutral[name]):
@@ -234,5 +234,5 @@ def _unsupported(name: str, value: object) -> Exception:
     neutral = ", ".join(repr(allowed) for allowed in _NEUTRAL[name])
     rule = f"{neutral} or absent" if neutral else "absent"
     return bad_request(
-        f"{name} is {value!r}; it must be {rule}: this server does not support it", name, "unsupported_value"
+        f"{name} is {shortened(value)}; it must be {rule}: this server does not support it", name, "unsupported_value"
     )

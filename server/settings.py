@@ -51,10 +51,12 @@ class Settings(BaseSettings):
     @field_validator("api_key", "cors_origin", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
-        """An environment variable holds a list as comma-separated words."""
-        if isinstance(value, str):
-            return [part.strip() for part in value.split(",") if part.strip()]
-        return value
+        """An environment variable holds a list as comma-separated words. An empty one is an accident, not an option."""
+        words = value.split(",") if isinstance(value, str) else value
+        words = [word.strip() for word in words]
+        if (value and not all(words)) or value == "":
+            raise ValueError("has an empty entry")
+        return words
 
     @property
     def model_name(self) -> str:

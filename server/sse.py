@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import Request
@@ -23,36 +24,35 @@ class StreamResponse(EventSourceResponse):
 
     def __init__(
         self,
-        events: AsyncIterator[ServerSentEvent],
+        events: AsyncGenerator[ServerSentEvent],
         request: Request,
         *,
-        abandon: Callable[[], None],
+        release: Callable[[], None],
         error_name: str | None = None,
     ) -> None:
         """
         Args:
-            abandon: called when the client left before the first event, so that nothing in `events` could clean up.
+            release: called when the response has ended, whichever way: the client may leave before `events` was ever
+                entered, and then nothing in it can clean up.
             error_name: name of the error event; None for the OpenAI protocol, whose clients break on named events.
         """
         self._events = events
         self._request_id: str = request.state.request_id
-        self._abandon = abandon
+        self._release = release
         self._error_name = error_name
-        self._has_started = False
         super().__init__(self._guarded(), headers={"X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            if not self._has_started:
-                self._abandon()
+            self._release()
 
-    async def _guarded(self) -> AsyncIterator[ServerSentEvent]:
-        self._has_started = True
+    async def _guarded(self) -> AsyncGenerator[ServerSentEvent]:
         try:
-            async for item in self._events:
-                yield item
+            async with aclosing(self._events) as events:
+                async for item in events:
+                    yield item
         except Exception as error:  # the status line is sent; this event is the only place left for the error
             yield event(to_api_error(error, self._request_id).body, name=self._error_name)
 

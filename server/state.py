@@ -57,17 +57,18 @@ class ServerState:
         if name is not None and name != self.settings.model_name:
             raise model_not_found(name, self.settings.model_name)
 
-    def encode_prompt(self, prompt: str | list[int]) -> list[int]:
-        """Ids of a prompt given as text or as ids."""
+    async def encode_prompt(self, prompt: str | list[int]) -> list[int]:
+        """Ids of a prompt given as text or as ids. Long texts take seconds: not on the event loop."""
         if isinstance(prompt, list):
             return prompt
         if prompt == "":
             raise bad_request("prompt is ''; it must not be empty", "prompt")
-        return self._required_tokenizer("prompt").encode(prompt)
+        return await asyncio.to_thread(self._required_tokenizer("prompt").encode, prompt)
 
-    def encode_messages(self, messages: list[ChatMessage]) -> list[int]:
+    async def encode_messages(self, messages: list[ChatMessage]) -> list[int]:
         """Ids of a conversation in LLaDA's chat template."""
-        return self._required_tokenizer("messages").encode_chat([Message(m.role, m.text) for m in messages])
+        tokenizer = self._required_tokenizer("messages")
+        return await asyncio.to_thread(tokenizer.encode_chat, [Message(m.role, m.text) for m in messages])
 
     def admit(
         self, body: DiffusionFields, prompt: list[int], *, id_prefix: str, include_predictions: bool = False
@@ -114,26 +115,30 @@ class ServerState:
         Raises:
             APIError: 504 past the request timeout.
         """
-        timeout = self.settings.request_timeout
+        limit = self.settings.request_timeout
         async with aclosing(self.engine.stream(generation.request)) as stream:
             while True:
-                remaining = generation.started + timeout - time.monotonic()
                 try:
-                    timed = await asyncio.wait_for(anext(stream), remaining)
+                    # Not wait_for, which loses a cancellation that coincides with a step.
+                    async with asyncio.timeout(generation.started + limit - time.monotonic()):
+                        timed = await anext(stream)
                 except StopAsyncIteration:
                     break
                 except TimeoutError:
-                    raise timed_out(timeout) from None
+                    raise timed_out(limit) from None
                 delta = generation.text.apply(timed.event)
                 if generation.text.finish_reason is not None:
                     self._observe_finished(generation)
                 yield timed, delta
 
     async def finish(self, generation: Generation) -> None:
-        """Run a generation to its end."""
-        async with aclosing(self.steps(generation)) as steps:
-            async for _ in steps:
-                pass
+        """Run a generation to its end; cancelled, or past its time limit, it leaves the batch."""
+        try:
+            async with aclosing(self.steps(generation)) as steps:
+                async for _ in steps:
+                    pass
+        finally:
+            self.engine.cancel(generation.request)
 
     async def drain(self) -> None:
         """Refuse new requests, let the running ones finish within the grace period, end the others with an error."""

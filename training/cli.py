@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from llada_core.checkpoint import load_model, load_special_tokens, save_checkpoint
+from llada_core.checkpoint import load_model, load_special_tokens, resolve_folder, save_checkpoint
 from llada_core.config import LLaDAConfig
 from llada_core.model import LLaDAModelLM
 from llada_core.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
@@ -106,8 +106,8 @@ def sft(
     params = TrainingParams(
         "sft", max_steps, batch_size, learning_rate, warmup_steps, seed=seed, save_steps=save_steps, pad_to=pad_to
     )
-    source = Path(model_name_or_path)
-    model = load_model(model_name_or_path, dtype="float32").requires_grad_(True)
+    source = resolve_folder(model_name_or_path)
+    model = load_model(source, dtype="float32").requires_grad_(True)
     encoder = Tokenizer.from_folder(source, vocab_size=model.config.vocab_size)
     special_tokens = load_special_tokens(source)
     dialogues = (dialogue for path in train_data_path for dialogue in read_dialogues(path))
@@ -137,14 +137,11 @@ def _train_and_save(trainer: Trainer, output_dir: Path, tokenizer_file: Path, *,
     trainer.run()
     save_checkpoint(
         trainer.model,
-        output_dir / "model",
+        output_dir,
         tokenizer_file=tokenizer_file,
         special_tokens=trainer.special_tokens,
         dtype=torch.bfloat16,
     )
-    for file in (output_dir / "model").iterdir():
-        file.replace(output_dir / file.name)
-    (output_dir / "model").rmdir()
     typer.echo(f"saved to {output_dir}")
 
 

@@ -1,7 +1,6 @@
 """The training loop, the same for pre-training and SFT; they differ in their samples and in the loss's normaliser."""
 
 import json
-import math
 import shutil
 import signal
 import time
@@ -119,6 +118,7 @@ class Trainer:
                 self._report(torch.stack(window_loss), tokens / elapsed, elapsed / (self.step - first_step))
                 window_loss = []
             if self._stop_requested or self.step % params.save_steps == 0 or self.step == params.max_steps:
+                self._require_finite(*self.model.parameters())
                 self.save()
             if self._stop_requested:
                 raise TrainingError(f"stopped by a signal after step {self.step}; --resume continues from there")
@@ -157,12 +157,8 @@ class Trainer:
         return denoising_loss(self.model, batch.tokens_BL, corrupted, normalizer_B)
 
     def _report(self, losses: Tensor, tokens_per_second: float, seconds_per_step: float) -> None:
+        self._require_finite(losses)
         loss = losses.mean().item()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} before step {self.step}; the checkpoint in {self.checkpoints} is older. "
-                "Try a lower --learning-rate or more --warmup-steps"
-            )
         remaining = (self.params.max_steps - self.step) * seconds_per_step
         self.log(
             f"step {self.step}/{self.params.max_steps}  loss {loss:.4f}  "
@@ -171,6 +167,13 @@ class Trainer:
         record = {"step": self.step, "loss": loss, "tokens_per_second": round(tokens_per_second)}
         with self.metrics_file.open("a") as metrics:
             metrics.write(json.dumps(record) + "\n")
+
+    def _require_finite(self, *tensors: Tensor) -> None:
+        if not all(torch.isfinite(tensor).all() for tensor in tensors):
+            raise TrainingError(
+                f"loss or weights are not finite at step {self.step}; the newest checkpoint in {self.checkpoints} is "
+                "from before. Try a lower --learning-rate or more --warmup-steps, then --resume"
+            )
 
     def save(self) -> None:
         """Write checkpoints/step-<n> aside, rename it, then drop the older ones."""

@@ -72,7 +72,7 @@ def _canvas(model: LLaDAModelLM, prompt: Prompt, params: GenerationParams, token
 
 
 def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:
-    if prompt and not isinstance(prompt, str) and not isinstance(prompt[0], Message):
+    if not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], Message)):
         return [int(token_id) for token_id in prompt]  # type: ignore[arg-type]
     if tokenizer is None:
         raise InvalidParameterError("prompt is text; without a tokenizer it must be token ids", "prompt")

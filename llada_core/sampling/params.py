@@ -1,6 +1,5 @@
 """Every setting of the reverse process, validated in one place. The server's schemas and the CLIs follow this class."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,10 +59,11 @@ class GenerationParams:
         self._require("block_length", self.block_length is None or self.block_length >= 1, "must be at least 1")
         self._require("method", self.method in METHODS, f"must be one of {', '.join(METHODS)}")
         self._require("remasking", self.remasking in REMASKING, f"must be one of {', '.join(REMASKING)}")
-        self._require("temperature", self.temperature >= 0 and math.isfinite(self.temperature), "must be at least 0")
+        self._require("temperature", 0 <= self.temperature <= 1e6, "must be from 0 to 1000000")
         self._require("top_k", self.top_k >= 0, "must be at least 0 (0: all tokens)")
         self._require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
-        self._require("cfg_scale", self.cfg_scale >= 0 and math.isfinite(self.cfg_scale), "must be at least 0")
+        # The bounds leave float32 room: beyond them logits overflow, and the error would look like broken weights.
+        self._require("cfg_scale", 0 <= self.cfg_scale <= 1e6, "must be from 0 to 1000000")
         self._require(
             "block_length",
             self.method != FIXED_LENGTH or self.block_length is None or self.block_length >= self.gen_length,

@@ -28,5 +28,5 @@ class CompletionDialect:
 @router.post("/v1/completions", response_model=None)
 async def create_completion(body: CompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Complete a prompt."""
-    prompt = state_of(request).encode_prompt(body.prompt)
+    prompt = await state_of(request).encode_prompt(body.prompt)
     return await respond(CompletionDialect(), body, prompt, request)

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -23,10 +22,10 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     """Stream `start`, every `step` and `done`."""
     state = state_of(request)
     if body.messages is not None:
-        prompt = state.encode_messages(body.messages)
+        prompt = await state.encode_messages(body.messages)
     else:
         assert body.prompt is not None
-        prompt = state.encode_prompt(body.prompt)
+        prompt = await state.encode_prompt(body.prompt)
     generation = state.admit(body, prompt, id_prefix="denoise", include_predictions=body.include_predictions)
     stream = DenoisingStream(generation)
     return _response(state, stream, request, first=0)
@@ -42,7 +41,7 @@ async def resume(stream_id: str, request: Request, last_event_id: Annotated[str,
     if stream.is_read:
         raise stream_is_read(stream_id)
     newest = len(stream.events) - 1
-    if not last_event_id.removeprefix("-").isdecimal() or not -1 <= int(last_event_id) <= newest:
+    if last_event_id not in {str(index) for index in range(-1, newest + 1)}:
         raise bad_request(
             f"Last-Event-ID is {last_event_id!r}; it must be an id of this stream, 0 to {newest}, or absent",
             "Last-Event-ID",
@@ -52,14 +51,25 @@ async def resume(stream_id: str, request: Request, last_event_id: Annotated[str,
 
 
 def _response(state: ServerState, stream: DenoisingStream, request: Request, *, first: int) -> StreamResponse:
-    abandon = partial(state.engine.cancel, stream.generation.request)
-    return StreamResponse(_server_sent(state, stream, first=first), request, abandon=abandon, error_name="error")
+    state.parking.take_out(stream)
+
+    def release() -> None:
+        # In this order: a stream that can be taken up again must not be running any more.
+        state.engine.cancel(stream.generation.request)
+        state.parking.park(stream)
+
+    return StreamResponse(_server_sent(state, stream, first=first), request, release=release, error_name="error")
 
 
 async def _server_sent(state: ServerState, stream: DenoisingStream, *, first: int) -> AsyncGenerator[ServerSentEvent]:
-    async with aclosing(state.parking.reading(stream, _new_events(state, stream), first=first)) as events:
-        async for index, name, data in events:
-            yield event(data, name=name, id_=index)
+    """The events from the id `first` on: those that an earlier connection was sent, then the new ones."""
+    for index in range(first, len(stream.events)):
+        name, data = stream.events[index]
+        yield event(data, name=name, id_=index)
+    async with aclosing(_new_events(state, stream)) as events:
+        async for name, data in events:
+            stream.events.append((name, data))
+            yield event(data, name=name, id_=len(stream.events) - 1)
 
 
 async def _new_events(state: ServerState, stream: DenoisingStream) -> AsyncGenerator[tuple[EventName, dict[str, Any]]]:

@@ -169,30 +169,99 @@ def test_the_event_loop_never_computes(tiny, monkeypatch):
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/denoise"])
-def test_a_client_that_leaves_before_the_first_event_leaves_nothing_behind(tiny, path):
-    """Straight through ASGI, where the moment of the disconnect can be chosen."""
-    sampler = GatedSampler(tiny)
-    sampler.gate.clear()
-    app = create_app(Settings(), tiny, None, sampler=sampler)
-    body = json.dumps({**LONG, "stream": True}).encode()
-    scope = {
-        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [],
-        "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1), "root_path": "",
+def asgi_scope(method, path, headers=()):
+    return {
+        "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": list(headers), "http_version": "1.1", "scheme": "http", "server": ("test", 80),
+        "client": ("test", 1), "root_path": "",
     }  # fmt: skip
 
-    async def scenario():
-        messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
 
-        async def receive():
-            return messages.pop(0) if messages else {"type": "http.disconnect"}
+async def leave_at(app, scope, body, number):
+    """Send a request straight through ASGI and disconnect while the server makes its n-th send; returns what came."""
+    left, sent = asyncio.Event(), []
+    requests = [{"type": "http.request", "body": body}]
 
-        async def send(message):
+    async def receive():
+        if requests:
+            return requests.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) >= number:
+            left.set()
             await asyncio.sleep(0.05)
 
+    await app(scope, receive, send)
+    return sent
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/denoise"])
+def test_a_client_may_leave_at_any_send_and_nothing_goes_on(tiny, path, number):
+    async def scenario():
+        app = create_app(Settings(), tiny, None)
+        engine = app.state.server.engine
         async with app.router.lifespan_context(app):
-            await app(scope, receive, send)
-            assert app.state.server.engine.num_unfinished == 0
-            sampler.gate.set()
+            body = json.dumps({**LONG, "stream": True, "diffusing": True} if "comp" in path else LONG).encode()
+            sent = await leave_at(app, asgi_scope("POST", path), body, number)
+            assert engine.num_unfinished == 0
+            if "denoise" not in path or number < 2:
+                return
+            stream_id = json.loads(sent[1]["body"].split(b"data: ")[1].split(b"\r\n")[0])["id"]
+            for _ in range(3):  # leaving in the middle of a replay, again and again
+                await leave_at(app, asgi_scope("GET", f"/v1/denoise/{stream_id}"), b"", 2)
+                assert engine.num_unfinished == 0
+            whole = await leave_at(app, asgi_scope("GET", f"/v1/denoise/{stream_id}"), b"", 10_000)
+            assert b"event: done" in b"".join(message.get("body", b"") for message in whole)
 
     asyncio.run(scenario())
+
+
+def test_a_disconnect_in_the_very_moment_of_a_step_is_not_lost(tiny):
+    async def scenario():
+        app = create_app(Settings(), tiny, None)
+        engine = app.state.server.engine
+        async with app.router.lifespan_context(app):
+            for ticks in range(6):
+                left = asyncio.Event()
+                deliver = type(engine)._deliver
+
+                def watched(news, ticks=ticks, left=left, deliver=deliver):
+                    if news[0][1].step == 3:
+                        asyncio.get_running_loop().call_soon(left.set) if ticks % 2 else left.set()
+                    deliver(engine, news)
+
+                engine._deliver = watched
+                requests = [{"type": "http.request", "body": json.dumps(LONG).encode()}]
+
+                async def receive(requests=requests, left=left):
+                    if requests:
+                        return requests.pop()
+                    await left.wait()
+                    return {"type": "http.disconnect"}
+
+                async def send(message):
+                    pass
+
+                steps = []
+                engine._metrics.observe_step = lambda events, seconds, steps=steps: steps.extend(events)
+                await app(asgi_scope("POST", "/v1/completions"), receive, send)
+                assert engine.num_unfinished == 0
+                assert len(steps) < 100
+
+    asyncio.run(scenario())
+
+
+def test_health_answers_while_a_huge_prompt_is_tokenized(tiny, demo_tokenizer):
+    with serving(tiny, demo_tokenizer) as url, ThreadPoolExecutor() as pool:
+        huge = {"prompt": "word " * 600_000, "max_tokens": 2}
+        answer = pool.submit(httpx.post, f"{url}/v1/completions", json=huge, timeout=60)
+        checks = 0
+        while not answer.done():
+            httpx.get(f"{url}/health", timeout=5)
+            checks += 1
+        assert answer.result().status_code == 400
+        assert checks >= 3

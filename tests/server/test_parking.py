@@ -83,7 +83,7 @@ def test_what_cannot_be_resumed_is_said(tiny, monkeypatch):
         assert httpx.get(f"{url}/v1/denoise/nothing").status_code == 404
         stream_id, _ = read_until(url, 2)
         until(lambda: gauge(url, "llada_requests_running") == 0)
-        for bad in ("x", "99", "-2"):
+        for bad in ("x", "99", "-2", "1" * 5000):
             answer = httpx.get(f"{url}/v1/denoise/{stream_id}", headers={"Last-Event-ID": bad})
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Last-Event-ID")
         time.sleep(0.7)

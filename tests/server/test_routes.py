@@ -135,6 +135,8 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (COMPLETIONS, {"prompt": {"a": 1}}, "prompt", "a string or a list of token ids"),
         (COMPLETIONS, {}, "prompt", "prompt is missing"),
         (COMPLETIONS, {"prompt": [1], "n": 2}, "n", "n is 2; it must be 1"),
+        (COMPLETIONS, {"prompt": [1], "bogus": None}, "bogus", "bogus is not a field"),
+        (COMPLETIONS, {"prompt": [1], "cfg_scale": 1e39}, "cfg_scale", "from 0 to 1000000"),
         (COMPLETIONS, {"prompt": [1], "logprobs": 0}, "logprobs", "logprobs is 0; it must be False"),
         (COMPLETIONS, {"prompt": [1], "n": True}, "n", "n is True; it must be 1"),
         (COMPLETIONS, {"prompt": [1], "temperature": float("nan")}, "temperature", "finite"),
@@ -183,6 +185,17 @@ def test_framework_errors_have_the_same_shape(tiny_client):
         assert response.status_code == status, path
         assert response.json()["error"].keys() == {"message", "type", "param", "code"}
         assert response.headers["x-request-id"]
+
+
+def test_a_body_that_keeps_coming_is_cut_off_too(tiny_client):
+    chunks = (b"x" * 100_000 for _ in range(60))
+    response = tiny_client.post("/v1/completions", content=chunks)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "request_too_large")
+
+
+def test_an_error_does_not_repeat_a_huge_value(tiny_client):
+    for body in ({"prompt": [1], "tools": ["x" * 100_000]}, {"prompt": [1], "model": "x" * 100_000}):
+        assert len(tiny_client.post("/v1/completions", json=body).text) < 1000
 
 
 def test_json_is_accepted_without_a_content_type(tiny_client):

@@ -114,6 +114,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(workspace, 
     process.wait()
     result = pretrain(workspace, tmp_path / "broken", "--resume")
     assert result.returncode == 0, result.stderr
+    assert "continuing from step 24" not in result.stdout
     assert "continuing from step" in result.stdout
     whole, resumed = (
         load_file(tmp_path / name / "checkpoints" / "step-24" / "model.safetensors") for name in ("whole", "broken")
