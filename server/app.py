@@ -52,7 +52,6 @@ def create_app(
         title="LLaDA server",
         version=version("llada"),
         lifespan=lifespan,
-        root_path=settings.root_path,
         strict_content_type=False,
     )
     app.state.server = ServerState(settings, model, tokenizer, engine, metrics)

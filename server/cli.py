@@ -82,6 +82,7 @@ def main() -> None:
         app,
         host=settings.host,
         port=settings.port,
+        root_path=settings.root_path,
         log_config=None,
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=5,

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
 
-from llada_core.sampling import Canvas, DenoisingStep, Sampler
+from llada_core.sampling import Canvas, Sampler
 from server.mailbox import Mailbox, TimedStep
 from server.metrics import Metrics
 from server.scheduler import Request, Scheduler
@@ -135,7 +135,13 @@ class Engine:
                 if event.finish_reason is not None:
                     self._scheduler.remove(request)
             self._observe_load()
-        self._post([(request, event) for request, event in zip(batch, events, strict=True)])
+        now = time.monotonic()
+        self._post(
+            [
+                (request, TimedStep(event, (now - (request.admitted_at or now)) * 1000))
+                for request, event in zip(batch, events, strict=True)
+            ]
+        )
 
     def _advance_one_by_one(self, batch: Sequence[Request], error: Exception) -> None:
         """A failed step leaves every canvas as it was; run each alone, so that only the guilty one fails."""
@@ -149,16 +155,16 @@ class Engine:
             self._observe_load()
         self._post([(batch[0], error)])
 
-    def _post(self, news: Sequence[tuple[Request, DenoisingStep | Exception]]) -> None:
+    def _post(self, news: Sequence[tuple[Request, TimedStep | Exception]]) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._deliver, news)
 
-    def _deliver(self, news: Sequence[tuple[Request, DenoisingStep | Exception]]) -> None:
-        for request, event in news:
-            if isinstance(event, Exception):
-                request.mailbox.fail(event)
+    def _deliver(self, news: Sequence[tuple[Request, TimedStep | Exception]]) -> None:
+        for request, step in news:
+            if isinstance(step, Exception):
+                request.mailbox.fail(step)
             else:
-                request.mailbox.put(event)
+                request.mailbox.put(step)
 
     def _observe_load(self) -> None:
         """Called with the lock held."""

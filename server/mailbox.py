@@ -5,7 +5,6 @@ are merged. Every change keeps the step it came from, so nothing is lost.
 """
 
 import asyncio
-import time
 from collections import deque
 from dataclasses import dataclass, replace
 
@@ -29,11 +28,10 @@ class Mailbox:
         self._steps: deque[TimedStep] = deque()
         self._error: Exception | None = None
         self._arrived = asyncio.Event()
-        self._opened_at = time.monotonic()
 
-    def put(self, event: DenoisingStep) -> None:
+    def put(self, step: TimedStep) -> None:
         """Add a step; where too many wait, the two oldest become one."""
-        self._steps.append(TimedStep(event, (time.monotonic() - self._opened_at) * 1000))
+        self._steps.append(step)
         if len(self._steps) > MAX_WAITING:
             oldest, second = self._steps.popleft(), self._steps.popleft()
             self._steps.appendleft(_merge(oldest, second))

@@ -34,7 +34,7 @@ class Metrics:
         self._completion_tokens = counter("llada_completion_tokens", "Text tokens of finished generations")
         self._step_seconds = histogram("llada_step_seconds", "Duration of a batch's denoising step")
         self._batch_size = histogram("llada_step_batch_size", "Requests in a denoising step", (1, 2, 4, 8, 16, 32, 64))
-        self._request_seconds = histogram("llada_request_seconds", "From admission to the last step")
+        self._request_seconds = histogram("llada_request_seconds", "From arrival to the last step")
 
     def observe_load(self, running: int, waiting: int) -> None:
         self._running.set(running)

@@ -63,7 +63,7 @@ class ApiKey:
         await self._app(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
-        path = scope["path"]
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIX):
             return True
         scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")

@@ -1,5 +1,6 @@
 """Who is in the next step. Pure bookkeeping: no thread, no torch, no asyncio; the engine holds a lock around it."""
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ class Request:
     """A canvas under way, and where its steps are sent.
 
     Attributes:
+        admitted_at: `time.monotonic()` when it left the queue for the first time.
         last_scheduled: the number of the round in which it was last stepped; the least recent goes first.
         is_complete: its reader has had the last step, or there is none (a response given whole by constraints).
     """
 
     canvas: Canvas
     mailbox: Mailbox
+    admitted_at: float | None = None
     last_scheduled: int = -1
     is_complete: bool = field(init=False)
 
@@ -90,6 +93,7 @@ class Scheduler:
             request = self._waiting.popleft()
             # A resubmitted one may have ended with the step that was under way when it was cancelled.
             if request.canvas.finish_reason is None:
+                request.admitted_at = request.admitted_at or time.monotonic()
                 self._running.append(request)
         batch: list[Request] = []
         tokens_left = self._max_batch_tokens

@@ -22,7 +22,11 @@ def serving(
 ) -> Iterator[str]:
     """The base URL of a uvicorn that runs in a thread while the block lasts."""
     app = create_app(Settings(**{"served_model_name": "tiny", **settings}), model, tokenizer, sampler=sampler)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, port=0, log_level="error", timeout_graceful_shutdown=1, root_path=settings.get("root_path", "")
+        )
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -230,7 +230,7 @@ def test_a_disconnect_in_the_very_moment_of_a_step_is_not_lost(tiny):
                 deliver = type(engine)._deliver
 
                 def watched(news, ticks=ticks, left=left, deliver=deliver):
-                    if news[0][1].step == 3:
+                    if news[0][1].event.step == 3:
                         asyncio.get_running_loop().call_soon(left.set) if ticks % 2 else left.set()
                     deliver(engine, news)
 

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from llada_core.sampling import Change, DenoisingStep
-from server.mailbox import MAX_WAITING, Mailbox
+from server.mailbox import MAX_WAITING, Mailbox, TimedStep
 
 
 def step(number: int) -> DenoisingStep:
@@ -15,7 +15,7 @@ def test_a_slow_reader_loses_nothing_and_memory_stays_bounded():
     async def scenario():
         mailbox = Mailbox()
         for number in range(1000):
-            mailbox.put(step(number))
+            mailbox.put(TimedStep(step(number), 0.0))
         assert len(mailbox._steps) == MAX_WAITING
         return [(await mailbox.get()).event for _ in range(MAX_WAITING)]
 
@@ -28,7 +28,7 @@ def test_a_slow_reader_loses_nothing_and_memory_stays_bounded():
 def test_an_error_comes_after_the_steps_that_wait():
     async def scenario():
         mailbox = Mailbox()
-        mailbox.put(step(0))
+        mailbox.put(TimedStep(step(0), 0.0))
         mailbox.fail(ValueError("broken"))
         assert (await mailbox.get()).event.step == 0
         with pytest.raises(ValueError, match="broken"):

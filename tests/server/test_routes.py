@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from llada_core import GenerationParams, generate
+from server.settings import Settings
 from tests.conftest import GOLDEN_CASES
 from tests.llada_core.sampling.test_golden import rows_of
 from tests.server.conftest import serving
@@ -254,6 +255,33 @@ def test_every_metric_starts_with_llada_and_has_no_colon(tiny_client):
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
     assert names and all(name.startswith("llada_") and ":" not in name for name in names)
     assert {"llada_requests_running", "llada_requests_waiting"} <= names
+
+
+def test_behind_a_proxy_that_strips_a_prefix_page_and_api_work(tiny):
+    with serving(tiny, root_path="/llada", api_key=["secret"]) as url, httpx.Client(base_url=url) as client:
+        for path in ("/", "/health", "/static/app.js"):
+            assert client.get(path).status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert client.get("/openapi.json", headers={"Authorization": "Bearer secret"}).json()["servers"] == [
+            {"url": "/llada"}
+        ]
+
+
+def test_errors_of_every_kind_carry_the_cors_header(tiny, monkeypatch):
+    with serving(tiny, cors_origin=["https://a.example"]) as url, httpx.Client(base_url=url) as client:
+        monkeypatch.setattr("server.state.ServerState.check_model", lambda self, name: 1 / 0)
+        for body, status in (({"prompt": [1]}, 500), ({"prompt": []}, 500), ({}, 400)):
+            response = client.post("/v1/completions", json=body, headers={"Origin": "https://a.example"})
+            assert response.status_code == status
+            assert response.headers["access-control-allow-origin"] == "https://a.example"
+            assert response.headers["x-request-id"]
+
+
+def test_an_empty_api_key_is_refused(monkeypatch):
+    for keys in ([""], "", "a,,b"):
+        with pytest.raises(ValueError, match="empty entry"):
+            Settings(api_key=keys)
 
 
 def test_api_keys_guard_everything_but_page_health_and_metrics(tiny):
