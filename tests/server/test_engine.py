@@ -156,13 +156,13 @@ def test_a_full_queue_answers_429_with_retry_after(tiny):
 
 def test_the_event_loop_never_computes(tiny, monkeypatch):
     threads = set()
-    predict = type(tiny).predict
+    hidden_states = type(tiny).hidden_states
 
-    def watched(self, packed, rows_R):
+    def watched(self, packed):
         threads.add(threading.current_thread().name)
-        return predict(self, packed, rows_R)
+        return hidden_states(self, packed)
 
-    monkeypatch.setattr(type(tiny), "predict", watched)
+    monkeypatch.setattr(type(tiny), "hidden_states", watched)
     with serving(tiny) as url:
         assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
     assert threads == {"llada-engine"}

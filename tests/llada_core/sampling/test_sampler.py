@@ -143,25 +143,41 @@ def test_no_logits_are_computed_outside_the_masked_rows_of_the_active_block(tiny
     assert [rows for rows, _ in shapes] == [2 * (4 - step % 4) for step in range(16)]
 
 
-def test_no_tensor_of_batch_by_length_by_vocabulary_exists_during_generation(tiny):
-    class LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
-        """Remembers the most elements any operation returned with a vocabulary-sized dimension."""
+class LargestLogits(torch.utils._python_dispatch.TorchDispatchMode):
+    """Remembers the most rows of any tensor as wide as the vocabulary, over every operation that is run."""
 
-        largest = 0
+    largest = 0
 
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            for tensor in torch.utils._pytree.tree_leaves(result):
-                if isinstance(tensor, torch.Tensor) and tensor.ndim and tensor.shape[-1] == 320:
-                    self.largest = max(self.largest, tensor.numel() // 320)
-            return result
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in torch.utils._pytree.tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.ndim and tensor.shape[-1] == 320:
+                self.largest = max(self.largest, tensor.numel() // 320)
+        return result
 
-    for setting in ({}, {"temperature": 1.0, "top_p": 0.9, "top_k": 50}, {"cfg_scale": 1.0, "remasking": "entropy"}):
-        params = GenerationParams(gen_length=64, block_length=8, ignore_eos=True, **setting)
-        with LargestTensor() as seen:
-            generate(tiny, [[1] * 100, [2] * 60], params)
-        # At most the block's 8 rows of two sequences (doubled under guidance); the canvases hold 288 positions.
-        assert 0 < seen.largest <= 8 * 2 * (2 if params.cfg_scale else 1)
+
+@pytest.mark.parametrize(
+    "setting",
+    [{}, {"temperature": 1.0, "top_p": 0.9, "top_k": 50}, {"cfg_scale": 1.0, "remasking": "entropy"}],
+    ids=str,
+)
+def test_no_tensor_of_batch_by_length_by_vocabulary_exists_during_generation(tiny, setting):
+    params = GenerationParams(gen_length=64, block_length=8, ignore_eos=True, **setting)
+    with LargestLogits() as seen:
+        generate(tiny, [[1] * 100, [2] * 60], params)
+    # At most the block's 8 rows of two sequences (doubled under guidance); the canvases hold 288 positions.
+    assert 0 < seen.largest <= 8 * 2 * (2 if params.cfg_scale else 1)
+
+
+@pytest.mark.parametrize("setting", [{}, {"cfg_scale": 1.0}, {"temperature": 0.7}], ids=str)
+def test_logits_of_long_blocks_are_computed_in_parts_without_changing_a_token(tiny, monkeypatch, setting):
+    params = GenerationParams(gen_length=40, steps=10, method="fixed_length", ignore_eos=True, **setting)
+    prompts = [[1, 2], [3] * 9, [4]]
+    whole = generate(tiny, prompts, params)
+    monkeypatch.setattr("llada_core.sampling.sampler.MAX_HEAD_ROWS", 16)
+    with LargestLogits() as seen:
+        assert generate(tiny, prompts, params) == whole
+    assert seen.largest <= 16
 
 
 def test_logits_that_are_not_finite_raise_and_leave_the_canvases_alone(tiny, monkeypatch):
