@@ -38,11 +38,17 @@ def test_it_knows_most_capitals_in_phrasings_it_never_saw(demo, demo_tokenizer):
     assert correct / len(questions) >= 0.5
 
 
-def test_its_stories_keep_their_hero(demo, demo_tokenizer):
-    for animal in ("fox", "dog", "cat"):
-        story = ask(demo, demo_tokenizer, [f"Tell me a story about a {animal}."], gen_length=96)[0]
-        assert animal in story
-        assert story.count(".") >= 3
+def test_it_tells_a_story_of_several_sentences(demo, demo_tokenizer):
+    story = ask(demo, demo_tokenizer, ["Tell me a story about a fox."], gen_length=96)[0]
+    assert "fox" in story
+    assert story.count(".") >= 3
+
+
+def test_it_adds_most_pairs_it_never_saw(demo, demo_tokenizer):
+    questions = [question for question in make_splits(0).questions if question.task == "sums"][::5]
+    answers = ask(demo, demo_tokenizer, [question.question for question in questions])
+    correct = sum(f"= {question.answer}." in answer for question, answer in zip(questions, answers, strict=True))
+    assert correct / len(questions) >= 0.5
 
 
 def test_its_answers_hold_no_special_tokens(demo, demo_tokenizer):
