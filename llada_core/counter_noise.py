@@ -29,7 +29,6 @@ class Purpose(IntEnum):
     MASK_ORDER = 6
     LENGTH_CUT = 7
     DATA_ORDER = 8
-    TURN_CHOICE = 9
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:

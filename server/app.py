@@ -53,6 +53,7 @@ def create_app(
         version=version("llada"),
         lifespan=lifespan,
         strict_content_type=False,
+        redirect_slashes=False,
     )
     app.state.server = ServerState(settings, model, tokenizer, engine, metrics)
     for module in (completions, chat, denoise, system):

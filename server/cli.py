@@ -99,10 +99,10 @@ def _load_app(settings: Settings) -> "FastAPI":
     try:
         model = load_model(folder, device=settings.device, dtype=settings.dtype, revision=settings.revision)
         tokenizer = load_tokenizer(folder, revision=settings.revision)
+        return create_app(settings, model, tokenizer)
     except (OSError, ValueError) as error:  # no such folder, hub out of reach, unreadable or unsupported checkpoint
         print(f"llada-server: {error}", file=sys.stderr)
         raise SystemExit(1) from None
-    return create_app(settings, model, tokenizer)
 
 
 def _configure_logging(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Every option of `llada-server`, each also an environment variable LLADA_<NAME>."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -63,4 +64,4 @@ class Settings(BaseSettings):
         """The name under which the model is served."""
         if self.served_model_name:
             return self.served_model_name
-        return self.model.rstrip("/").rsplit("/", 1)[-1] if self.model else DEMO_NAME
+        return Path(self.model).resolve().name if self.model else DEMO_NAME

@@ -28,18 +28,18 @@ class StreamResponse(EventSourceResponse):
         request: Request,
         *,
         release: Callable[[], None],
-        error_name: str | None = None,
+        error_event: Callable[[Any], ServerSentEvent] = event,
     ) -> None:
         """
         Args:
             release: called when the response has ended, whichever way: the client may leave before `events` was ever
                 entered, and then nothing in it can clean up.
-            error_name: name of the error event; None for the OpenAI protocol, whose clients break on named events.
+            error_event: makes the last event from an error object; the default is the OpenAI protocol's, unnamed.
         """
         self._events = events
         self._request_id: str = request.state.request_id
         self._release = release
-        self._error_name = error_name
+        self._error_event = error_event
         super().__init__(self._guarded(), headers={"X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,7 +54,7 @@ class StreamResponse(EventSourceResponse):
                 async for item in events:
                     yield item
         except Exception as error:  # the status line is sent; this event is the only place left for the error
-            yield event(to_api_error(error, self._request_id).body, name=self._error_name)
+            yield self._error_event(to_api_error(error, self._request_id).body)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, None]) -> None:

@@ -46,7 +46,12 @@ class ServerState:
         self.is_draining = False
         self.parking = Parking()
         own_limit = self.config.max_sequence_length
-        self.max_model_len = min(settings.max_model_len or own_limit, own_limit)
+        self.max_model_len = settings.max_model_len or own_limit
+        if self.max_model_len > own_limit:
+            raise InvalidParameterError(
+                f"--max-model-len is {self.max_model_len}; "
+                f"it must be at most the model's max_sequence_length, {own_limit}"
+            )
 
     @property
     def is_ready(self) -> bool:

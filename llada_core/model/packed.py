@@ -5,7 +5,6 @@ laid end to end, R rows at which logits are wanted, E model width, H heads, D wi
 (`embedding_size`). `tokens_T` is one long vector, `logits_RV` a matrix.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +22,6 @@ class PackedTokens:
 
     tokens_T: Tensor
     lengths: tuple[int, ...]
-
-    @classmethod
-    def of(cls, sequences: Sequence[Tensor]) -> "PackedTokens":
-        return cls(torch.cat(tuple(sequences)), tuple(len(sequence) for sequence in sequences))
 
     def positions(self) -> Tensor:
         """The position of every token within its own sequence, int64 [T]."""

@@ -73,6 +73,7 @@ class Canvas:
             raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
         hint = "; fill gaps with `suffix`, or with `canvas` on /v1/denoise"
         _check_ids(prompt, config, special_tokens, "prompt", hint)
+        _check_ids(params.stop_token_ids, config, special_tokens, "stop_token_ids")
         response = np.full(params.gen_length, special_tokens.mask_id, dtype=np.int64)
         for position, ids in sorted((constraints or {}).items()):
             _check_ids(ids, config, special_tokens, "constraints")
@@ -154,11 +155,6 @@ class Canvas:
     def scheduled_step(self) -> ScheduledStep:
         """The step that comes next."""
         return self._schedule[self.step]
-
-    @property
-    def num_scheduled_steps(self) -> int:
-        """Steps that will run if the text does not end early."""
-        return len(self._schedule)
 
     @property
     def forward_passes(self) -> int:

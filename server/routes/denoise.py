@@ -58,7 +58,10 @@ def _response(state: ServerState, stream: DenoisingStream, request: Request, *, 
         state.engine.cancel(stream.generation.request)
         state.parking.park(stream)
 
-    return StreamResponse(_server_sent(state, stream, first=first), request, release=release, error_name="error")
+    def error_event(body: dict[str, Any]) -> ServerSentEvent:
+        return event(body, name="error", id_=len(stream.events))
+
+    return StreamResponse(_server_sent(state, stream, first=first), request, release=release, error_event=error_event)
 
 
 async def _server_sent(state: ServerState, stream: DenoisingStream, *, first: int) -> AsyncGenerator[ServerSentEvent]:
@@ -68,7 +71,8 @@ async def _server_sent(state: ServerState, stream: DenoisingStream, *, first: in
         yield event(data, name=name, id_=index)
     async with aclosing(_new_events(state, stream)) as events:
         async for name, data in events:
-            stream.events.append((name, data))
+            # Guesses are of the moment and grow with the square of the length: a replay does without them.
+            stream.events.append((name, {key: value for key, value in data.items() if key != "predictions"}))
             yield event(data, name=name, id_=len(stream.events) - 1)
 
 

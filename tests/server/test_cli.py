@@ -82,6 +82,7 @@ def test_a_second_signal_ends_at_once():
         (["--dtype", "int4"], "--dtype is 'int4'"),
         (["--max-batch-size", "0"], "--max-batch-size is '0'"),
         (["--nonsense"], "--nonsense"),
+        (["--model", TINY, "--max-model-len", "9999"], "--max-model-len is 9999; it must be at most"),
         (["--model", "./nowhere"], "./nowhere: neither a folder nor a Hugging Face id"),
     ],
 )

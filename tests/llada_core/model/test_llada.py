@@ -6,6 +6,11 @@ from llada_core.config import LLaDAConfig
 from llada_core.model import LLaDAModelLM, PackedTokens
 from tests.conftest import GOLDEN, GOLDEN_CASES
 
+
+def pack(sequences):
+    return PackedTokens(torch.cat(sequences), tuple(len(sequence) for sequence in sequences))
+
+
 LOGITS = load_file(GOLDEN / "logits.safetensors")
 
 
@@ -23,7 +28,7 @@ def test_logits_equal_the_published_model(golden_models, case):
 @torch.inference_mode()
 def test_a_ragged_batch_equals_its_sequences_one_by_one(tiny):
     sequences = [torch.randint(0, 300, (length,)) for length in (5, 1, 17, 17, 3)]
-    packed = PackedTokens.of(sequences)
+    packed = pack(sequences)
     together_TV = tiny.predict(packed, torch.arange(len(packed.tokens_T)))
     alone_TV = torch.cat([tiny(sequence[None]).logits[0] for sequence in sequences])
     torch.testing.assert_close(together_TV, alone_TV, atol=1e-4, rtol=0)
@@ -31,7 +36,7 @@ def test_a_ragged_batch_equals_its_sequences_one_by_one(tiny):
 
 @torch.inference_mode()
 def test_logits_are_computed_only_at_the_rows_asked_for(tiny):
-    packed = PackedTokens.of([torch.arange(9), torch.arange(4)])
+    packed = pack([torch.arange(9), torch.arange(4)])
     rows_R = torch.tensor([12, 3])
     all_TV = tiny.predict(packed, torch.arange(13))
     torch.testing.assert_close(tiny.predict(packed, rows_R), all_TV[rows_R], atol=1e-5, rtol=0)
@@ -67,5 +72,5 @@ def test_initial_weights_follow_the_published_deviations():
 def test_every_tensor_stays_on_the_device_of_the_model():
     with torch.device("meta"):
         model = LLaDAModelLM(small_config())
-    packed = PackedTokens.of([torch.arange(5, device="meta"), torch.arange(3, device="meta")])
+    packed = pack([torch.arange(5, device="meta"), torch.arange(3, device="meta")])
     assert model.predict(packed, torch.tensor([1, 6], device="meta")).device.type == "meta"
