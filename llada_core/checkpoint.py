@@ -20,10 +20,20 @@ from transformers.utils import logging as transformers_logging
 from llada_core.config import LLaDAConfig
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 from llada_core.model import LLaDAModelLM
-from llada_core.special_tokens import SpecialTokens, resolve_special_tokens
-from llada_core.tokenizer import Tokenizer
+from llada_core.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens, resolve_special_tokens
+from llada_core.tokenizer import CHAT_TEMPLATE, Tokenizer
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
+
+# Where LLaDA's own loading code lies: `AutoModel.from_pretrained(folder, trust_remote_code=True)` fetches it.
+_AUTO_MAP = {
+    auto_class: f"GSAI-ML/LLaDA-8B-Instruct--{name}"
+    for auto_class, name in (
+        ("AutoConfig", "configuration_llada.LLaDAConfig"),
+        ("AutoModel", "modeling_llada.LLaDAModelLM"),
+        ("AutoModelForCausalLM", "modeling_llada.LLaDAModelLM"),
+    )
+}
 
 _FILES = ("config.json", "generation_config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
 
@@ -109,6 +119,7 @@ def save_checkpoint(
             "eos_token_id": special_tokens.eos_id,
             "pad_token_id": special_tokens.eos_id,
             "dtype": dtype,
+            "auto_map": _AUTO_MAP,
         }
     )
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
@@ -122,6 +133,7 @@ def save_checkpoint(
         "mask_token_id": special_tokens.mask_id,
         "pad_token_id": special_tokens.eos_id,
     }
+    (aside / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(config), indent=2) + "\n")
     (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     for old in (folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         old.unlink(missing_ok=True)
@@ -139,6 +151,20 @@ def _without_progress_bar() -> Iterator[None]:
     finally:
         if was_enabled:
             transformers_logging.enable_progress_bar()
+
+
+def _tokenizer_config(config: LLaDAConfig) -> dict[str, Any]:
+    """What transformers needs to know beside `tokenizer.json`."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS_TOKEN,
+        "eos_token": EOS_TOKEN,
+        "pad_token": EOS_TOKEN,
+        "mask_token": MASK_TOKEN,
+        "chat_template": CHAT_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": config.max_sequence_length,
+    }
 
 
 def _read_config(folder: Path) -> dict[str, int]:

@@ -29,6 +29,7 @@ class Purpose(IntEnum):
     MASK_ORDER = 6
     LENGTH_CUT = 7
     DATA_ORDER = 8
+    PADDING = 9
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:

@@ -4,9 +4,11 @@ The template is LLaDA's own, written out here because the published Jinja file a
 must not. It is assembled from ids, so that no text a user sends can open a turn or plant a mask.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import tokenizers
@@ -20,6 +22,16 @@ from llada_core.special_tokens import (
     PUBLISHED_IDS,
     PUBLISHED_VOCAB_SIZE,
     START_HEADER_TOKEN,
+)
+
+# The template of `Tokenizer.encode_chat` for other programs, in the form that transformers reads.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    f"{{{{ '{START_HEADER_TOKEN}' + message['role'] + '{END_HEADER_TOKEN}\n\n' }}}}"
+    f"{{{{ message['content'] | trim + '{EOT_TOKEN}' }}}}"
+    "{% endfor %}{% if add_generation_prompt %}"
+    f"{{{{ '{START_HEADER_TOKEN}assistant{END_HEADER_TOKEN}\n\n' }}}}"
+    "{% endif %}"
 )
 
 REPLACEMENT_CHARACTER = "\ufffd"
@@ -50,6 +62,8 @@ class Tokenizer:
         self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_mask(definition))
         self._message_encoder = tokenizers.Tokenizer.from_str(definition)
         self._message_encoder.encode_special_tokens = True
+        self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
+        self._headers: dict[str, list[int]] = {}
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
 
     @classmethod
@@ -73,6 +87,10 @@ class Tokenizer:
         """Ids of text in which nothing is special and to which nothing is added."""
         return self._message_encoder.encode(text, add_special_tokens=False).ids
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_plain` of many texts, on all cores."""
+        return [found.ids for found in self._message_encoder.encode_batch_fast(texts, add_special_tokens=False)]
+
     def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
         """LLaDA's chat template (the Llama-3 layout): BOS, then header, content and EoT of each message.
 
@@ -82,25 +100,36 @@ class Tokenizer:
         Raises:
             InvalidParameterError: the vocabulary has no header or end-of-turn tokens.
         """
-        ids = [self._template_id(BOS_TOKEN)]
-        for message in messages:
-            ids += self._header(message.role)
-            ids += self.encode_plain(message.content.strip())
-            ids.append(self._template_id(EOT_TOKEN))
+        ids = [self._template_id(BOS_TOKEN), *chain.from_iterable(self.encode_turns([messages])[0])]
         if add_generation_prompt:
-            ids += self._header("assistant")
+            ids += self.header("assistant")
         return ids
+
+    def encode_turns(self, dialogues: Sequence[Sequence[Message]]) -> list[list[list[int]]]:
+        """The template's part of each message (header, content, EoT) of each dialogue; on all cores."""
+        contents = iter(self.encode_batch([message.content.strip() for turns in dialogues for message in turns]))
+        end_of_turn = self._template_id(EOT_TOKEN)
+        return [
+            [[*self.header(message.role), *next(contents), end_of_turn] for message in turns] for turns in dialogues
+        ]
+
+    def header(self, role: str) -> list[int]:
+        """The ids that open a turn."""
+        if role not in self._headers:
+            start, end = self._template_id(START_HEADER_TOKEN), self._template_id(END_HEADER_TOKEN)
+            self._headers[role] = [start, *self.encode_plain(role), end, *self.encode_plain("\n\n")]
+        return self._headers[role]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
         return self._decoder.decode(list(ids), skip_special_tokens=True)
 
+    def token_text(self, token_id: int) -> str:
+        """One token alone, special ones by their name; bytes that are half a character become U+FFFD."""
+        return self._decoder.decode([token_id], skip_special_tokens=False)
+
     def incremental_decoder(self) -> "IncrementalDecoder":
         return IncrementalDecoder(self)
-
-    def _header(self, role: str) -> list[int]:
-        start, end = self._template_id(START_HEADER_TOKEN), self._template_id(END_HEADER_TOKEN)
-        return [start, *self.encode_plain(role), end, *self.encode_plain("\n\n")]
 
     def _template_id(self, token: str) -> int:
         found = self.token_to_id(token)

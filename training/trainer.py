@@ -1,194 +1,266 @@
-"""The training loop, the same for pre-training and SFT; they differ in their samples and in the loss's normaliser."""
+"""The training loop, the same for pre-training and SFT, on one process or many.
 
-import json
-import shutil
+A step: plan the batch → compute this process's rows in micro-batches → clip → AdamW. Nothing random has state: order
+and noise follow from (seed, sample, epoch), so a checkpoint is weights, optimizer and the number of the step.
+"""
+
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from llada_core.diffusion import (
-    corrupt,
-    corruption_draws,
-    denoising_loss,
-    noise_levels,
-    pretrain_normalizer,
-    sft_normalizer,
-)
+from llada_core import GenerationParams, generate
 from llada_core.model import LLaDAModelLM
-from llada_core.special_tokens import SpecialTokens
-from training.data.samples import Batch, Sample, batches
-from training.optimizer import build_optimizer, learning_rate_factor
+from llada_core.tokenizer import Tokenizer
+from training.checkpoints import Checkpoints, RunIdentity, State
+from training.data.batches import BatchPlanner
+from training.data.samples import Samples
+from training.distributed import World, accumulation, whole_weights
+from training.errors import TrainingError
+from training.evaluate import Evaluation, by_level, evaluate
+from training.optimizer import build_optimizer, learning_rate_at
+from training.options import TrainingOptions
+from training.report import Reporter
 
-_LOG_STEPS = 20
+_NOISE_LEVEL_BINS = 10
+_EVAL_NOISE_LEVELS = 8
 
 
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says why and what to try."""
+@dataclass(slots=True)
+class _Window:
+    """What happened since the last record: one loss and gradient norm per step, sums per noise level."""
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingParams:
-    """What a run is made of, apart from model and data. Lengths in tokens, sizes in rows, steps of the optimizer."""
-
-    objective: Literal["pretrain", "sft"]
-    max_steps: int
-    batch_size: int
-    learning_rate: float
-    warmup_steps: int = 100
-    decay_fraction: float = 0.2
-    gradient_clip: float = 1.0
-    seed: int = 0
-    save_steps: int = 500
-    pad_to: int | None = None
+    losses: list[Tensor] = field(default_factory=list)
+    gradient_norms: list[Tensor] = field(default_factory=list)
+    level_sums: Tensor = field(default_factory=lambda: torch.zeros(2, _NOISE_LEVEL_BINS, dtype=torch.float64))
+    tokens: int = 0
+    started: float = field(default_factory=time.monotonic)
 
 
 class Trainer:
-    """Trains `model` in place and keeps its newest checkpoint in `output_dir`/checkpoints."""
+    """Trains a model in place; resumes from `checkpoints` where asked to.
+
+    Attributes:
+        step: optimizer steps done.
+        model: the model itself; under FSDP2 its weights are sharded.
+    """
 
     def __init__(
         self,
+        module: nn.Module,
         model: LLaDAModelLM,
-        samples: Sequence[Sample],
-        params: TrainingParams,
+        planner: BatchPlanner,
+        options: TrainingOptions,
         *,
-        special_tokens: SpecialTokens,
-        output_dir: Path,
-        log: Callable[[str], None] = print,
+        max_steps: int,
+        identity: RunIdentity,
+        world: World,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+        tokenizer: Tokenizer,
+        tokenizer_file: Path,
+        val_samples: Samples | None = None,
     ) -> None:
+        """
+        Args:
+            module: the objective around `model`, as `parallelize` returned it.
+            identity: kept in checkpoints, compared on resume.
+        """
         self.model = model
-        self.samples = samples
-        self.params = params
-        self.special_tokens = special_tokens
-        self.checkpoints = output_dir / "checkpoints"
-        self.metrics_file = output_dir / "metrics.jsonl"
-        self.log = log
-        self.optimizer = build_optimizer(model, params.learning_rate)
         self.step = 0
+        self._module = module
+        self._planner = planner
+        self._options = options
+        self._max_steps = max_steps
+        self._identity = identity
+        self._world = world
+        self._checkpoints = checkpoints
+        self._reporter = reporter
+        self._tokenizer = tokenizer
+        self._tokenizer_file = tokenizer_file
+        self._val_samples = val_samples
+        self._optimizer = build_optimizer(model, options)
+        self._val_loss: float | None = None
+        self._last_saved: Path | None = None
         self._stop_requested = False
-
-    def run(self) -> None:
-        """Train to `max_steps`. SIGINT and SIGTERM save a checkpoint and leave with `TrainingError`."""
-        previous = {number: signal.signal(number, self._request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            self._loop()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        self._window = _Window()
 
     def resume(self) -> bool:
-        """Continue from the newest complete checkpoint; False where there is none."""
-        found = sorted(self.checkpoints.glob("step-*"), key=lambda folder: int(folder.name.removeprefix("step-")))
-        if not found:
+        """Continue from the newest checkpoint; False where there is none."""
+        state = self._checkpoints.restore(self.model, self._optimizer, self._identity)
+        if state is None:
             return False
-        state = torch.load(found[-1] / "optimizer.pt", weights_only=True)
-        if state["params"] != asdict(self.params):
-            raise TrainingError(f"{found[-1].name} was trained with other parameters: {state['params']}")
-        self.model.load_state_dict(load_file(found[-1] / "model.safetensors"))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        self.step = state.step
         return True
 
+    def train(self) -> None:
+        """Train to the last step. SIGINT and SIGTERM save a checkpoint and leave.
+
+        Raises:
+            TrainingError: stopped by a signal; a loss that is not finite; out of memory.
+        """
+        with self._signals(), self._reporter.run(first_step=self.step, max_steps=self._max_steps):
+            try:
+                self._loop()
+            except torch.OutOfMemoryError as error:
+                raise TrainingError(f"out of memory in step {self.step + 1}: {_what_lowers_memory(error)}") from None
+            except RuntimeError as error:
+                if "can't allocate memory" not in str(error):  # what the CPU's allocator says
+                    raise
+                raise TrainingError(f"out of memory in step {self.step + 1}: {_what_lowers_memory(error)}") from None
+
     def _loop(self) -> None:
-        params = self.params
-        self.model.train()
-        stream = batches(
-            self.samples,
-            batch_size=params.batch_size,
-            seed=params.seed,
-            eos_id=self.special_tokens.eos_id,
-            pad_to=params.pad_to,
-            first_step=self.step,
-        )
-        started, first_step, tokens, window_loss = time.monotonic(), self.step, 0, []
-        while self.step < params.max_steps:
-            batch = next(stream)
-            window_loss.append(self._train_step(batch))
-            tokens += batch.tokens_BL.numel()
+        options = self._options
+        self._window = _Window()
+        while self.step < self._max_steps:
+            self._train_step()
             self.step += 1
-            if self.step % _LOG_STEPS == 0 or self.step == params.max_steps:
-                elapsed = time.monotonic() - started
-                self._report(torch.stack(window_loss), tokens / elapsed, elapsed / (self.step - first_step))
-                window_loss = []
-            if self._stop_requested or self.step % params.save_steps == 0 or self.step == params.max_steps:
-                self._require_finite(*self.model.parameters())
-                self.save()
-            if self._stop_requested:
+            is_last = self.step == self._max_steps
+            if self.step % options.log_steps == 0 or is_last:
+                self._log_window()
+            is_stopping = self._world.any(self._stop_requested)
+            if self.step % (options.eval_steps or options.save_steps) == 0 or is_last:
+                self._validate()
+            if self.step % options.save_steps == 0 or is_last or is_stopping:
+                self._save()
+            self._reporter.advance(self.step)
+            if is_stopping and not is_last:
                 raise TrainingError(f"stopped by a signal after step {self.step}; --resume continues from there")
 
-    def _train_step(self, batch: Batch) -> Tensor:
-        params = self.params
-        factor = learning_rate_factor(
-            self.step,
-            max_steps=params.max_steps,
-            warmup_steps=params.warmup_steps,
-            decay_fraction=params.decay_fraction,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = params.learning_rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = self._loss(batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), params.gradient_clip, error_if_nonfinite=False)
-        self.optimizer.step()
-        return loss.detach()
+    def _train_step(self) -> None:
+        options, world = self._options, self._world
+        plan = self._planner.plan(self.step)
+        rows = world.part_of(len(plan.indices))
+        size = options.micro_batch_size or len(rows)
+        starts = range(rows.start, rows.stop, size)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate_at(self.step, options, max_steps=self._max_steps)
+        self._optimizer.zero_grad(set_to_none=True)
+        step_loss = torch.zeros((), device=world.device)
+        for start in starts:
+            batch = self._planner.collate(plan, slice(start, min(start + size, rows.stop))).to(world.device)
+            with accumulation(self._module, is_last=start == starts[-1]):
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=options.dtype == "bfloat16"):
+                    loss, losses_B, t_B = self._module(batch)
+                # DDP and FSDP2 average over processes; the parts are meant to add up.
+                (loss * world.size).backward()
+            step_loss += loss.detach()
+            self._count_levels(losses_B, t_B)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), options.gradient_clip)
+        self._optimizer.step()
+        self._window.losses.append(step_loss)
+        self._window.gradient_norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        self._window.tokens += plan.length * len(plan.indices)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        seed, length = self.params.seed, batch.tokens_BL.shape[1]
-        corrupted = corrupt(
-            batch.tokens_BL,
-            noise_levels(seed, batch.samples_B, batch.epoch),
-            corruption_draws(seed, batch.samples_B, batch.epoch, length),
-            mask_id=self.special_tokens.mask_id,
-            maskable_BL=torch.arange(length) >= batch.prompt_lengths_B.unsqueeze(1),
-        )
-        if self.params.objective == "pretrain":
-            normalizer_B = pretrain_normalizer(*batch.tokens_BL.shape)
-        else:
-            normalizer_B = sft_normalizer(length - batch.prompt_lengths_B)
-        return denoising_loss(self.model, batch.tokens_BL, corrupted, normalizer_B)
+    def _count_levels(self, losses_B: Tensor, t_B: Tensor) -> None:
+        bins_B = (t_B * _NOISE_LEVEL_BINS).long().cpu()
+        self._window.level_sums[0].index_add_(0, bins_B, losses_B.cpu())
+        self._window.level_sums[1].index_add_(0, bins_B, torch.ones_like(bins_B, dtype=torch.float64))
 
-    def _report(self, losses: Tensor, tokens_per_second: float, seconds_per_step: float) -> None:
-        self._require_finite(losses)
-        loss = losses.mean().item()
-        remaining = (self.params.max_steps - self.step) * seconds_per_step
-        self.log(
-            f"step {self.step}/{self.params.max_steps}  loss {loss:.4f}  "
-            f"{tokens_per_second:,.0f} tokens/s  {remaining / 60:.1f} min left"
+    def _log_window(self) -> None:
+        """Report the steps since the last time, and stop if one of them went wrong."""
+        window, self._window = self._window, _Window()
+        if not window.losses:
+            return
+        losses = self._world.sum(torch.stack(window.losses)).cpu()
+        self._require_finite(losses, torch.stack(window.gradient_norms).cpu())
+        level_sums = self._world.sum(window.level_sums)
+        seconds = time.monotonic() - window.started
+        learning_rate = self._optimizer.param_groups[0]["lr"]
+        record = {
+            "step": self.step,
+            "loss": losses.mean().item(),
+            "lr": learning_rate,
+            "gradient_norm": window.gradient_norms[-1].item(),
+            "tokens_per_second": round(window.tokens / seconds),
+            "loss_by_noise_level": by_level(*level_sums),
+        }
+        remaining = (self._max_steps - self.step) * seconds / len(losses)
+        line = (
+            f"step {self.step}/{self._max_steps}  loss {record['loss']:.4f}  lr {learning_rate:.2e}  "
+            f"{record['tokens_per_second']:,} tokens/s  {_duration(remaining)} left"
         )
-        record = {"step": self.step, "loss": loss, "tokens_per_second": round(tokens_per_second)}
-        with self.metrics_file.open("a") as metrics:
-            metrics.write(json.dumps(record) + "\n")
+        self._reporter.log(record, line)
 
-    def _require_finite(self, *tensors: Tensor) -> None:
-        if not all(torch.isfinite(tensor).all() for tensor in tensors):
+    def _require_finite(self, losses: Tensor, gradient_norms: Tensor) -> None:
+        is_finite = losses.isfinite() & gradient_norms.isfinite()
+        if not is_finite.all():
+            step = self.step - len(losses) + int((~is_finite).nonzero()[0]) + 1
+            last = self._last_saved.name if self._last_saved else "none yet"
             raise TrainingError(
-                f"loss or weights are not finite at step {self.step}; the newest checkpoint in {self.checkpoints} is "
-                "from before. Try a lower --learning-rate or more --warmup-steps, then --resume"
+                f"loss or gradient is not finite in step {step}; last good checkpoint: {last}. Try a lower "
+                "--learning-rate, more --warmup-steps or --dtype float32; from that checkpoint with its export in a "
+                "new --output-dir"
             )
 
-    def save(self) -> None:
-        """Write checkpoints/step-<n> aside, rename it, then drop the older ones."""
-        folder = self.checkpoints / f"step-{self.step}"
-        aside = self.checkpoints / f"incomplete-{self.step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_file(self.model.state_dict(), aside / "model.safetensors")
-        state = {"optimizer": self.optimizer.state_dict(), "step": self.step, "params": asdict(self.params)}
-        torch.save(state, aside / "optimizer.pt")
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-        for other in self.checkpoints.iterdir():
-            if other != folder:
-                shutil.rmtree(other)
+    def _validate(self) -> None:
+        if self._val_samples is None and not self._options.eval_prompt:
+            return
+        self._log_window()
+        with whole_weights(self._module):
+            if self._val_samples is not None:
+                found = evaluate(
+                    self.model,
+                    self._val_samples,
+                    num_samples=self._options.eval_samples,
+                    noise_levels=_EVAL_NOISE_LEVELS,
+                    seed=self._options.seed,
+                )
+                self._val_loss = found.nll
+                self._report_validation(found)
+            self._reporter.samples(self.step, self._generate_samples())
+        self._window.started = time.monotonic()
 
-    def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop_requested = True
+    def _report_validation(self, found: Evaluation) -> None:
+        record = {"step": self.step, "val_loss": found.nll, "val_loss_by_noise_level": found.by_noise_level}
+        line = f"step {self.step}/{self._max_steps}  validation NLL bound {found.nll:.4f} nats per token"
+        self._reporter.log(record, line)
+
+    def _generate_samples(self) -> dict[str, str]:
+        prompts = self._options.eval_prompt
+        if not prompts:
+            return {}
+        self.model.eval()
+        params = GenerationParams(gen_length=self._options.eval_gen_length)
+        results = generate(self.model, prompts, params, tokenizer=self._tokenizer)
+        self.model.train()
+        return {prompt: result.text or "" for prompt, result in zip(prompts, results, strict=True)}
+
+    def _save(self) -> None:
+        self._log_window()
+        state = State(self.step, self._val_loss, self._identity)
+        self._last_saved = self._checkpoints.save(
+            self.model, self._optimizer, state, tokenizer_file=self._tokenizer_file
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def request_stop(number: int, frame: FrameType | None) -> None:
+            self._stop_requested = True
+
+        handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _what_lowers_memory(error: Exception) -> str:
+    return (
+        "lower --micro-batch-size (the result stays the same) or --max-length, or add --activation-checkpointing, "
+        f"--lora-r, or more processes with --strategy fsdp; --dry-run estimates each ({str(error).splitlines()[0]})"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min" if minutes else f"{rest} s"

@@ -1,5 +1,5 @@
 from llada_core.diffusion.likelihood import LogLikelihood, log_likelihood
-from llada_core.diffusion.loss import denoising_loss, pretrain_normalizer, sft_normalizer
+from llada_core.diffusion.loss import denoising_loss, row_losses, sequence_normalizer, token_normalizer
 from llada_core.diffusion.noise import Corrupted, corrupt, corruption_draws, noise_levels
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "denoising_loss",
     "log_likelihood",
     "noise_levels",
-    "pretrain_normalizer",
-    "sft_normalizer",
+    "row_losses",
+    "sequence_normalizer",
+    "token_normalizer",
 ]

@@ -7,6 +7,8 @@ of rows (LLaDA, GUIDELINES). Both are one sum with a normaliser per row.
 Shape suffixes: B rows, L positions of a row, R masked positions of the batch, V columns of the head.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,37 +17,71 @@ from llada_core.diffusion.noise import Corrupted
 from llada_core.model import LLaDAModelLM, PackedTokens
 
 
-def denoising_loss(model: LLaDAModelLM, tokens_BL: Tensor, corrupted: Corrupted, normalizer_B: Tensor) -> Tensor:
+def denoising_loss(
+    model: LLaDAModelLM,
+    tokens_BL: Tensor,
+    corrupted: Corrupted,
+    normalizer_B: Tensor,
+    *,
+    spans: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
     """Σ over masked positions of cross-entropy / (p_mask · normalizer), a scalar.
 
     Args:
         tokens_BL: the clean tokens.
-        normalizer_B: what each row's sum is divided by, see `pretrain_normalizer` and `sft_normalizer`. Under gradient
-            accumulation it is that of the whole optimizer step, so that the parts add up to the batch's own loss.
+        normalizer_B: what each row's sum is divided by, see `token_normalizer` and `sequence_normalizer`. Under
+            gradient accumulation it is that of the whole optimizer step, so that the parts add up to its loss.
+        spans: see `row_losses`.
     """
-    cross_entropy_R = masked_cross_entropy(model, tokens_BL, corrupted)
-    weights_B = (1.0 / (corrupted.p_mask_B.double() * normalizer_B)).float()
-    return (cross_entropy_R * weights_B.unsqueeze(1).expand(tokens_BL.shape)[corrupted.masked_BL]).sum()
+    return (row_losses(model, tokens_BL, corrupted, spans=spans) / normalizer_B).sum().float()
 
 
-def masked_cross_entropy(model: LLaDAModelLM, tokens_BL: Tensor, corrupted: Corrupted) -> Tensor:
-    """-log p(token) at every masked position in row-major order, float32 [R]. No other position meets the head."""
-    batch_size, length = tokens_BL.shape
-    packed = PackedTokens(corrupted.tokens_BL.flatten(), (length,) * batch_size)
-    rows_R = corrupted.masked_BL.flatten().nonzero().squeeze(1)
-    logits_RV = model.predict(packed, rows_R).float()
-    return F.cross_entropy(logits_RV, tokens_BL.flatten()[rows_R], reduction="none")
-
-
-def pretrain_normalizer(batch_size: int, length: int) -> Tensor:
-    """Every row is divided by the number of tokens of the batch."""
-    return torch.full((batch_size,), float(batch_size * length), dtype=torch.float64)
-
-
-def sft_normalizer(answer_lengths_B: Tensor) -> Tensor:
-    """Every row is divided by its own answer's length and by the number of rows.
+def row_losses(
+    model: LLaDAModelLM, tokens_BL: Tensor, corrupted: Corrupted, *, spans: Sequence[Sequence[int]] | None = None
+) -> Tensor:
+    """Σ over a row's masked positions of cross-entropy / p_mask, float64 [B].
 
     Args:
-        answer_lengths_B: row length minus prompt length; the EOS padding counts, that is how length is learned.
+        spans: for each row the lengths of the parts that attend within themselves, from the left; what they leave of
+            the row is padding that is not computed and must not be masked. None: a row attends to all of itself.
     """
-    return answer_lengths_B.double() * len(answer_lengths_B)
+    cross_entropy_R = masked_cross_entropy(model, tokens_BL, corrupted, spans=spans)
+    # A dense sum, not index_add: that one adds in another order each time on a GPU.
+    cross_entropy_BL = torch.zeros(tokens_BL.shape, dtype=torch.float32, device=tokens_BL.device)
+    sums_B = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R).sum(dim=1, dtype=torch.float64)
+    return sums_B / corrupted.p_mask_B
+
+
+def masked_cross_entropy(
+    model: LLaDAModelLM, tokens_BL: Tensor, corrupted: Corrupted, *, spans: Sequence[Sequence[int]] | None = None
+) -> Tensor:
+    """-log p(token) at every masked position in row-major order, float32 [R]. No other position meets the head."""
+    batch_size, length = tokens_BL.shape
+    if spans is None:
+        packed = PackedTokens(corrupted.tokens_BL.flatten(), (length,) * batch_size)
+        rows_R = corrupted.masked_BL.flatten().nonzero().squeeze(1)
+    else:
+        lengths_B1 = torch.tensor([[sum(row)] for row in spans], device=tokens_BL.device)
+        is_token_BL = torch.arange(length, device=tokens_BL.device) < lengths_B1
+        packed = PackedTokens(corrupted.tokens_BL[is_token_BL], tuple(span for row in spans for span in row))
+        rows_R = corrupted.masked_BL[is_token_BL].nonzero().squeeze(1)
+    logits_RV = model.predict(packed, rows_R).float()
+    return F.cross_entropy(logits_RV, tokens_BL[corrupted.masked_BL], reduction="none")
+
+
+def token_normalizer(num_targets_B: Tensor) -> Tensor:
+    """Every token of the batch weighs the same: pre-training's rule.
+
+    Args:
+        num_targets_B: positions of each row that may be masked.
+    """
+    return num_targets_B.double().sum().expand(len(num_targets_B))
+
+
+def sequence_normalizer(num_targets_B: Tensor) -> Tensor:
+    """Every row weighs the same, whatever its length: SFT's rule.
+
+    Args:
+        num_targets_B: each row's answer length: row minus prompt. EOS padding counts, that is how length is learned.
+    """
+    return num_targets_B.double() * len(num_targets_B)

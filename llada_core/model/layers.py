@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from llada_core.config import LLaDAConfig
 from llada_core.model.attention import attend
@@ -36,8 +37,8 @@ class Projection(nn.Linear):
         super().__init__(in_features, out_features, bias=False)
 
 
-class LLaDABlock(nn.Module):
-    """Pre-norm attention and SwiGLU, each added to the residual stream."""
+class LLaDABlock(GradientCheckpointingLayer):
+    """Pre-norm attention and SwiGLU, each added to the residual stream; recomputed in backward when asked to."""
 
     def __init__(self, config: LLaDAConfig, depth: int) -> None:
         super().__init__()

@@ -38,6 +38,7 @@ class LLaDAModelLM(PreTrainedModel):
     config_class = LLaDAConfig
     config: LLaDAConfig
     base_model_prefix = "model"
+    supports_gradient_checkpointing = True
 
     special_tokens: SpecialTokens
     """The checkpoint's mask, EOS and EoT ids; set by `load_model`."""

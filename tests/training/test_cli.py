@@ -1,98 +1,27 @@
-"""`llada-train` from text to a model that the server loads, and through interruptions."""
+"""`llada-train` from text to a model that the server loads, and what it says to wrong input."""
 
-import io
 import json
-import signal
 import subprocess
 import sys
-import time
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from pathlib import Path
-from unittest.mock import patch
+from typing import get_args
 
 import httpx
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from llada_core import load_model, load_tokenizer
+from llada_core.sampling.params import METHODS
+from llada_core.sampling.remasking import REMASKING
 from llada_core.tokenizer import Message, Tokenizer
 from tests.live_server import LiveServer
-from training.cli import main
-
-ROOT = Path(__file__).parent.parent.parent
-CONFIG = {
-    **json.loads((ROOT / "training" / "configs" / "demo-model.json").read_text()),
-    "d_model": 32,
-    "n_heads": 2,
-    "n_kv_heads": 2,
-    "n_layers": 1,
-    "mlp_hidden_size": 48,
-    "max_sequence_length": 96,
-}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def llada_train(*arguments: object) -> Outcome:
-    """The command line in this process: its start-up is imports, and these are done."""
-    out, err = io.StringIO(), io.StringIO()
-    returncode = 0
-    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["llada-train", *map(str, arguments)]):
-        try:
-            main()
-        except SystemExit as exit_:
-            returncode = int(exit_.code or 0)
-    return Outcome(returncode, out.getvalue(), err.getvalue())
-
-
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory) -> Path:
-    """Data, a model config and a trained tokenizer."""
-    folder = tmp_path_factory.mktemp("training")
-    facts = [f"The number {number} comes after {number - 1}." for number in range(1, 200)]
-    (folder / "pretrain.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in facts))
-    dialogues = [
-        {"messages": [{"role": "user", "content": f"After {n}?"}, {"role": "assistant", "content": f"{n + 1}."}]}
-        for n in range(100)
-    ]
-    (folder / "sft.jsonl").write_text("".join(json.dumps(dialogue) + "\n" for dialogue in dialogues))
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    result = llada_train(
-        "tokenizer", "--vocab-size", 400, "--output-dir", folder / "tokenizer",
-        "--train-data-path", folder / "pretrain.jsonl", "--train-data-path", folder / "sft.jsonl",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return folder
-
-
-def pretrain(workspace: Path, output: Path, *options: object) -> Outcome:
-    return llada_train("pretrain", *pretrain_options(workspace, output), *options)
-
-
-def pretrain_options(workspace: Path, output: Path) -> list[object]:
-    return [
-        "--model-config", workspace / "config.json", "--tokenizer", workspace / "tokenizer",
-        "--train-data-path", workspace / "pretrain.jsonl", "--output-dir", output, "--max-length", 24,
-        "--batch-size", 4, "--max-steps", 24, "--save-steps", 8, "--learning-rate", 1e-3, "--threads", 1,
-    ]  # fmt: skip
+from tests.training.conftest import CONFIG, ROOT, llada_train, records, succeed, write_jsonl
+from training.options import Method, Remasking
 
 
 def test_text_becomes_a_model_that_the_server_serves(workspace, tmp_path):
-    base, instruct = tmp_path / "base", tmp_path / "instruct"
-    result = pretrain(workspace, base)
-    assert result.returncode == 0, result.stderr
-    result = llada_train(
-        "sft", "--model_name_or_path", base, "--train_data_path", workspace / "sft.jsonl", "--output-dir", instruct,
-        "--max-length", 48, "--max-steps", 12, "--batch-size", 4, "--pad-to", 64, "--threads", 1,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    instruct = tmp_path / "instruct"
+    output = succeed(*workspace.sft(instruct))
+    assert f"llada-server --model {instruct}" in output
     assert load_model(instruct).dtype == torch.float32
     tokenizer = load_tokenizer(instruct)
     assert tokenizer is not None and tokenizer.encode_chat([Message("user", "Hi")])
@@ -103,83 +32,154 @@ def test_text_becomes_a_model_that_the_server_serves(workspace, tmp_path):
     assert answer["usage"]["denoising_steps"] >= 1
 
 
-def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(workspace, tmp_path):
-    assert pretrain(workspace, tmp_path / "whole").returncode == 0
-    options = [str(option) for option in pretrain_options(workspace, tmp_path / "broken")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training.cli", "pretrain", *options], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    until_exists(tmp_path / "broken" / "checkpoints" / "step-8")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    result = pretrain(workspace, tmp_path / "broken", "--resume")
-    assert result.returncode == 0, result.stderr
-    assert "continuing from step 24" not in result.stdout
-    assert "continuing from step" in result.stdout
-    whole, resumed = (
-        load_file(tmp_path / name / "checkpoints" / "step-24" / "model.safetensors") for name in ("whole", "broken")
-    )
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+def test_options_may_be_written_with_underscores(workspace, tmp_path):
+    succeed(*workspace.pretrain(tmp_path / "out", "--max_steps", 1, "--micro_batch_size", 2))
 
 
-def until_exists(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def test_a_run_leaves_metrics_a_picture_and_tensorboard_files(workspace, tmp_path):
+    out = tmp_path / "out"
+    printed = succeed(
+        *workspace.sft(out), "--val-data-path", workspace.folder / "sft.jsonl", "--eval-samples", 8,
+        "--eval-prompt", "After 7?", "--eval-gen-length", 8,
+    )  # fmt: skip
+    assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list((out / "tensorboard").iterdir())
+    found = records(out)
+    assert [record["step"] for record in found if "loss" in record] == list(range(1, 13))
+    assert {"lr", "gradient_norm", "tokens_per_second", "loss_by_noise_level"} <= found[0].keys()
+    assert [record["step"] for record in found if "val_loss" in record] == [4, 8, 12]
+    assert printed.count("'After 7?' →") == 3
 
 
-def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(workspace, tmp_path):
-    options = [str(option) for option in pretrain_options(workspace, tmp_path / "out")]
-    options[options.index("--max-steps") + 1] = "100000"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training.cli", "pretrain", *options],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until_exists(tmp_path / "out" / "checkpoints" / "step-8")
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "--resume continues" in errors
-    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 1
+def test_the_best_checkpoint_by_validation_loss_is_kept_besides_the_last(workspace, tmp_path):
+    out = tmp_path / "out"
+    # A learning rate this high makes validation worse after the first steps.
+    succeed(
+        *workspace.sft(out, "--save-steps", 2, "--learning-rate", 0.3, "--warmup-steps", 0, "--keep-last", 2),
+        "--val-data-path", workspace.folder / "sft.jsonl", "--eval-samples", 8,
+    )  # fmt: skip
+    measured = {record["step"]: record["val_loss"] for record in records(out) if "val_loss" in record}
+    best = min(measured, key=measured.__getitem__)
+    kept = {int(folder.name.removeprefix("step-")) for folder in (out / "checkpoints").iterdir()}
+    assert kept == {best, 10, 12}
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "pretrain.jsonl, line 2: not JSON"),
+        ("{", "bad.jsonl, line 2: not JSON"),
         ('{"txt": "x"}', 'line 2: needs a non-empty string "text"'),
         ("[1]", "line 2: is a list; it must be an object"),
     ],
 )
 def test_a_bad_line_is_named_by_file_and_line(workspace, tmp_path, line, message):
-    bad = tmp_path / "pretrain.jsonl"
+    bad = tmp_path / "bad.jsonl"
     bad.write_text(f'{{"text": "fine"}}\n{line}\n')
-    result = pretrain(workspace, tmp_path / "out", "--train-data-path", bad)
+    result = llada_train(*workspace.pretrain(tmp_path / "out", "--train-data-path", bad))
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
+def test_bad_lines_within_the_limit_are_counted_and_shown(workspace, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "fine"}\n{\n[1]\n')
+    options = ["--train-data-path", bad, "--max-steps", 1, "--max-bad-lines"]
+    assert "2 bad lines left out" in succeed(*workspace.pretrain(tmp_path / "out", *options, 2))
+    result = llada_train(*workspace.pretrain(tmp_path / "other", *options, 1))
+    assert "(2 bad lines; --max-bad-lines allows 1)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-steps", 0], "pretrain: max_steps is 0: Input should be greater than or equal to 1"),
+        (["--num-epochs", 1], "give either max_steps or num_epochs"),
+        (["--model-name-or-path", "x"], "give either model_name_or_path (a checkpoint) or model_config"),
+        (["--lora-r", 4], "lora_r: adapters need a trained model"),
+        (["--max-length", 500], "--max-length is 500; it must be at most the model's max_sequence_length, 96"),
+        (["--train-data-path", "missing.jsonl"], "missing.jsonl: no such file"),
+        (["--train-data-path", "no-*.jsonl"], "no-*.jsonl: matches no file"),
+        (["--device", "tpu9"], "--device is 'tpu9'"),
+        (["--tokenizer", "nowhere"], "--tokenizer nowhere: no tokenizer.json"),
+        (["--model-config", "nowhere.json"], "--model-config nowhere.json: cannot be read"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_rule(workspace, tmp_path, options, message):
+    result = llada_train(*workspace.pretrain(tmp_path / "out", *options))
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_wrong_option_is_named():
+    result = llada_train("pretrain", "--nonsense")
+    assert result.returncode == 2
+    assert "--nonsense" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["tokenizer", "pretrain", "sft", "pipeline", "generate", "eval", "export"])
+def test_every_command_has_help(command):
+    result = llada_train(command, "--help")
+    assert result.returncode == 0
+    assert "--" in result.stdout
+
+
+def test_the_sampling_options_are_those_of_the_core():
+    assert set(get_args(Method)) == set(METHODS)
+    assert set(get_args(Remasking)) == set(REMASKING)
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, training.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_an_output_folder_with_something_in_it_is_refused_without_resume(workspace, tmp_path):
     (tmp_path / "note").write_text("mine")
-    result = pretrain(workspace, tmp_path)
+    result = llada_train(*workspace.pretrain(tmp_path))
     assert result.returncode == 1
     assert "is not empty" in result.stderr
+
+
+def test_resume_without_a_checkpoint_starts_at_step_0_and_says_so(workspace, tmp_path):
+    printed = succeed(*workspace.pretrain(tmp_path / "out", "--max-steps", 1, "--resume"))
+    assert "no checkpoint yet: from step 0" in printed
+
+
+def test_an_output_folder_that_cannot_be_written_is_found_at_the_start(workspace, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = llada_train(*workspace.pretrain(tmp_path / "file"))
+    assert "file: is a file" in result.stderr
+
+
+def test_a_full_disk_is_found_at_the_start(workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 10_000}))
+    result = llada_train(*workspace.pretrain(tmp_path / "out"))
+    assert "MB needed for checkpoints, 0 MB free; lower --keep-last" in result.stderr
 
 
 def test_sizes_of_the_config_give_way_to_the_tokenizer_and_it_says_so(workspace, tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps({**CONFIG, "vocab_size": 999}))
-    result = pretrain(workspace, tmp_path / "out", "--model-config", config, "--max-steps", 1)
-    size = len(Tokenizer.from_folder(workspace / "tokenizer"))
-    assert f"vocab_size: 999 in config.json, {size} in the tokenizer" in result.stdout
+    printed = succeed(*workspace.pretrain(tmp_path / "out", "--model-config", config, "--max-steps", 1))
+    size = len(Tokenizer.from_folder(workspace.folder / "tokenizer"))
+    assert f"vocab_size: 999 in config.json, {size} in the tokenizer" in printed
 
 
-def test_a_wrong_option_is_named(workspace):
-    result = llada_train("pretrain", "--nonsense")
-    assert result.returncode == 2
-    assert "--nonsense" in result.stderr
+def test_a_loss_that_is_not_finite_stops_with_step_and_checkpoint(workspace, tmp_path):
+    result = llada_train(*workspace.pretrain(tmp_path / "out", "--learning-rate", 1e38, "--warmup-steps", 0))
+    assert result.returncode == 1
+    assert "is not finite in step" in result.stderr
+    assert "last good checkpoint: none yet" in result.stderr
+
+
+def test_samples_over_the_maximal_length_are_dropped_or_truncated_and_counted(workspace, tmp_path):
+    long = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "word " * 60}]}
+    short = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "yes"}]}
+    data = write_jsonl(tmp_path / "data.jsonl", [long, short])
+    options = ["--train-data-path", data, "--max-steps", 1]
+    dropped = succeed(*workspace.sft(tmp_path / "drop", *options))
+    assert "1 samples, " in dropped and "1 longer than 48 tokens left out" in dropped
+    truncated = succeed(*workspace.sft(tmp_path / "truncate", *options, "--overlong", "truncate"))
+    assert "2 samples, " in truncated and "1 longer than 48 tokens cut" in truncated

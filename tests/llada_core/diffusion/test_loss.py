@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llada_core.diffusion import Corrupted, corrupt, denoising_loss, pretrain_normalizer, sft_normalizer
+from llada_core.diffusion import Corrupted, corrupt, denoising_loss, sequence_normalizer, token_normalizer
 from tests.conftest import GOLDEN_CASES
 
 
@@ -11,8 +11,8 @@ def recorded_batch(case):
         torch.tensor(case["noisy_ids"]), torch.tensor(case["masked_positions"]).bool(), torch.tensor(case["p_mask"])
     )
     if case["kind"] == "pretrain":
-        return tokens_BL, corrupted, pretrain_normalizer(*tokens_BL.shape)
-    return tokens_BL, corrupted, sft_normalizer(tokens_BL.shape[1] - torch.tensor(case["prompt_lengths"]))
+        return tokens_BL, corrupted, token_normalizer(torch.full((len(tokens_BL),), tokens_BL.shape[1]))
+    return tokens_BL, corrupted, sequence_normalizer(tokens_BL.shape[1] - torch.tensor(case["prompt_lengths"]))
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["loss"], ids=lambda case: case["id"])

@@ -1,14 +1,17 @@
-from itertools import islice
+import json
+import os
 
-import numpy as np
 import pytest
-import torch
 
 from llada_core.tokenizer import Message, Tokenizer
-from training.data.samples import Sample, batches, pack_documents, tokenize_dialogues
+from training.data.samples import Dialogues, PackedDocuments
+from training.data.shards import DialogueEncoder, DocumentEncoder, tokenize
+from training.data.sources import find_sources
+from training.errors import DataError
 from training.tokenizer import train_tokenizer
 
 EOS = 1
+TEXTS = ["one two", "three", "four one two three", "two two two two"]
 
 
 @pytest.fixture(scope="module")
@@ -18,78 +21,121 @@ def tokenizer(tmp_path_factory):
     return Tokenizer.from_folder(folder)
 
 
-def test_packing_keeps_the_document_ends(tokenizer):
-    texts = ["one two", "three", "four one two three"]
-    samples = pack_documents(texts, tokenizer, eos_id=EOS, max_length=6)
-    stream = [token for sample in samples for token in sample.tokens.tolist()]
-    expected = [token for text in texts for token in (*tokenizer.encode_plain(text), EOS)]
+def write(file, rows):
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def shards_of(tmp_path, encoder, *files, **options):
+    return tokenize(find_sources(files), encoder, tmp_path / "shards", max_bad_lines=0, **options)
+
+
+def document_shards(tmp_path, tokenizer):
+    """Two files, so that samples cross from one shard to the next."""
+    files = [write(tmp_path / f"{i}.jsonl", [{"text": text} for text in TEXTS[2 * i : 2 * i + 2]]) for i in (0, 1)]
+    return shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), *files)
+
+
+def expected_stream(tokenizer):
+    return [token for text in TEXTS for token in (*tokenizer.encode_plain(text), EOS)]
+
+
+def test_packing_keeps_the_document_ends_across_files(tmp_path, tokenizer):
+    samples = PackedDocuments(document_shards(tmp_path, tokenizer), max_length=6)
+    stream = [token for index in range(len(samples)) for token in samples[index].tokens.tolist()]
+    expected = expected_stream(tokenizer)
     assert stream == expected[: len(stream)]
     assert len(expected) - len(stream) < 6
+    assert all(samples[index].spans == (6,) for index in range(len(samples)))
 
 
-def test_every_assistant_turn_is_a_target_with_its_history_as_prompt(tokenizer):
+def test_documents_that_do_not_see_one_another_are_spans_of_a_sample(tmp_path, tokenizer):
+    samples = PackedDocuments(document_shards(tmp_path, tokenizer), max_length=7, attend_across_documents=False)
+    stream = expected_stream(tokenizer)
+    for index in range(len(samples)):
+        sample = samples[index]
+        assert sum(sample.spans) == 7
+        ends, position = [], 0
+        for span in sample.spans[:-1]:
+            position += span
+            ends.append(position)
+        window = stream[index * 7 : index * 7 + 7]
+        assert ends == [place + 1 for place, token in enumerate(window[:-1]) if token == EOS]
+
+
+def test_every_assistant_turn_is_a_target_with_its_history_as_prompt(tmp_path, tokenizer):
     dialogue = [
-        Message("user", "one"),
+        Message("system", "one"),
+        Message("user", " one "),
         Message("assistant", "two"),
         Message("user", "three"),
         Message("assistant", "four"),
     ]
-    samples, too_long = tokenize_dialogues([dialogue], tokenizer, eos_id=EOS, max_length=200)
-    assert too_long == 0
-    for sample, turn in zip(samples, (1, 3), strict=True):
+    row = {"messages": [{"role": message.role, "content": message.content} for message in dialogue]}
+    encoder = DialogueEncoder(tokenizer, eos_id=EOS, max_length=200, overlong="drop")
+    samples = Dialogues(shards_of(tmp_path, encoder, write(tmp_path / "d.jsonl", [row])))
+    assert len(samples) == 2
+    for index, turn in enumerate((2, 4)):
+        sample = samples[index]
         answer = [*tokenizer.encode_plain(dialogue[turn].content), tokenizer.token_to_id("<|eot_id|>"), EOS]
         assert sample.tokens[: sample.prompt_length].tolist() == tokenizer.encode_chat(dialogue[:turn])
         assert sample.tokens[sample.prompt_length :].tolist() == answer
+    assert samples.lengths.tolist() == [len(samples[i].tokens) for i in (0, 1)]
 
 
-def test_dialogues_that_are_too_long_are_counted(tokenizer):
-    dialogue = [Message("user", "one " * 50), Message("assistant", "two")]
-    assert tokenize_dialogues([dialogue], tokenizer, eos_id=EOS, max_length=40) == ([], 1)
+@pytest.mark.parametrize(("overlong", "num_samples"), [("drop", 0), ("truncate", 1)])
+def test_dialogues_that_are_too_long_are_counted(tmp_path, tokenizer, overlong, num_samples):
+    row = {"prompt": "one", "completion": "two " * 50}
+    encoder = DialogueEncoder(tokenizer, eos_id=EOS, max_length=40, overlong=overlong)
+    (shard,) = shards_of(tmp_path, encoder, write(tmp_path / "d.jsonl", [row]))
+    assert shard.num_overlong == 1
+    assert [len(Dialogues([shard])[i].tokens) for i in range(num_samples)] == [40] * num_samples
+    assert len(shard.ends) == num_samples
 
 
-def samples_of(*lengths):
-    return [Sample(np.full(length, 5 + index, dtype=np.int32), 1) for index, length in enumerate(lengths)]
+def test_text_is_tokenised_once(tmp_path, tokenizer):
+    file = write(tmp_path / "0.jsonl", [{"text": text} for text in TEXTS])
+    seen = []
+    encoder = DocumentEncoder(tokenizer, eos_id=EOS)
+    for _ in range(2):
+        shards_of(tmp_path, encoder, file, on_progress=lambda name, count: seen.append((name, count)))
+    assert seen == [("0.jsonl", 4)]
 
 
-def stream(samples, count, **options):
-    options = {"batch_size": 4, "seed": 0, "eos_id": EOS, "pad_to": None, **options}
-    return list(islice(batches(samples, **options), count))
+def test_a_file_that_changed_is_tokenised_again(tmp_path, tokenizer):
+    encoder = DocumentEncoder(tokenizer, eos_id=EOS)
+    file = write(tmp_path / "0.jsonl", [{"text": "one"}])
+    before = shards_of(tmp_path, encoder, file)
+    write(tmp_path / "0.jsonl", [{"text": "two two"}])
+    os.utime(file, ns=(1, 1))
+    after = shards_of(tmp_path, encoder, file)
+    assert before[0].tokens.tolist() != after[0].tokens.tolist() == [*tokenizer.encode_plain("two two"), EOS]
 
 
-def test_an_epoch_visits_every_sample_once_and_the_next_in_another_order():
-    samples = samples_of(*range(2, 42))
-    seen = [index for batch in stream(samples, 20) for index in batch.samples_B.tolist()]
-    first, second = seen[:40], seen[40:]
-    assert sorted(first) == sorted(second) == list(range(40))
-    assert first != second
+def test_a_shard_cut_short_by_a_kill_is_made_again(tmp_path, tokenizer):
+    encoder = DocumentEncoder(tokenizer, eos_id=EOS)
+    file = write(tmp_path / "0.jsonl", [{"text": "one"}])
+    (shard,) = shards_of(tmp_path, encoder, file)
+    (folder,) = (tmp_path / "shards").iterdir()
+    folder.rename(folder.with_name(f"incomplete-{folder.name}"))
+    assert shards_of(tmp_path, encoder, file)[0].tokens.tolist() == shard.tokens.tolist()
 
 
-def test_rows_are_padded_with_eos_to_the_longest_of_the_batch():
-    for batch in stream(samples_of(3, 9, 5, 7), 1):
-        assert batch.tokens_BL.shape == (4, 9)
-        for row, sample in zip(batch.tokens_BL, batch.samples_B.tolist(), strict=True):
-            assert row.tolist() == [5 + sample] * (3, 9, 5, 7)[sample] + [EOS] * (9 - (3, 9, 5, 7)[sample])
+def test_an_empty_file_makes_no_sample_and_no_error(tmp_path, tokenizer):
+    files = [write(tmp_path / "0.jsonl", []), write(tmp_path / "1.jsonl", [{"text": "one two three"}])]
+    samples = PackedDocuments(shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), *files), max_length=4)
+    assert len(samples) == 1
 
 
-def test_batches_hold_rows_of_similar_length():
-    for batch in stream(samples_of(*([4] * 40 + [30] * 40)), 20):
-        assert len({4, 30} & {len(row[row != EOS]) for row in batch.tokens_BL}) == 1
+def test_special_tokens_written_in_text_stay_text(tmp_path, tokenizer):
+    file = write(tmp_path / "0.jsonl", [{"text": "<|mdm_mask|><|endoftext|>"}])
+    (shard,) = shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), file)
+    special = {tokenizer.token_to_id(token) for token in ("<|mdm_mask|>", "<|endoftext|>")}
+    assert not special & set(shard.tokens[:-1].tolist())
 
 
-def test_a_stream_taken_up_in_the_middle_is_the_same_stream():
-    samples = samples_of(*range(2, 42))
-    whole = stream(samples, 25, pad_to=64)
-    resumed = stream(samples, 12, pad_to=64, first_step=13)
-    for expected, found in zip(whole[13:], resumed, strict=True):
-        assert torch.equal(expected.tokens_BL, found.tokens_BL)
-        assert expected.epoch == found.epoch
-
-
-def test_one_batch_in_three_is_padded_further():
-    lengths = [batch.tokens_BL.shape[1] for batch in stream(samples_of(*[5] * 8), 600, pad_to=100)]
-    assert max(lengths) <= 100
-    assert 0.25 < sum(length > 5 for length in lengths) / 600 < 0.4
-
-
-def test_fewer_samples_than_a_batch_still_make_one():
-    assert stream(samples_of(3, 4), 2)[1].epoch == 1
+def test_a_bad_line_leaves_no_shard(tmp_path, tokenizer):
+    (tmp_path / "0.jsonl").write_text('{"text": "x"}\n{\n')
+    with pytest.raises(DataError, match="line 2: not JSON"):
+        shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), str(tmp_path / "0.jsonl"))
+    assert not [folder for folder in (tmp_path / "shards").iterdir() if not folder.name.startswith("incomplete")]

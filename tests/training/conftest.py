@@ -1,0 +1,116 @@
+"""A small world to train in: data, a model config, a tokenizer, and the command line in this process."""
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from training.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIG = {
+    **json.loads((ROOT / "training" / "configs" / "demo-model.json").read_text()),
+    "d_model": 32,
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "n_layers": 2,
+    "mlp_hidden_size": 48,
+    "max_sequence_length": 96,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def llada_train(*arguments: object) -> Outcome:
+    """The command line in this process: its start-up is imports, and these are done."""
+    out, err = io.StringIO(), io.StringIO()
+    returncode = 0
+    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["llada-train", *map(str, arguments)]):
+        try:
+            main()
+        except SystemExit as exit_:
+            returncode = int(exit_.code or 0)
+    return Outcome(returncode, out.getvalue(), err.getvalue())
+
+
+def succeed(*arguments: object) -> str:
+    """The command line, which must succeed; what it printed."""
+    outcome = llada_train(*arguments)
+    assert outcome.returncode == 0, outcome.stderr
+    return outcome.stdout
+
+
+def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str]:
+    """The command line in a process of its own, or in several under `torchrun`."""
+    launcher = [sys.executable]
+    if processes is not None:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, "-m", "training.cli", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def records(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(output: Path) -> dict[int, float]:
+    return {record["step"]: record["loss"] for record in records(output) if "loss" in record}
+
+
+def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with pretrain.jsonl, sft.jsonl, config.json and tokenizer/."""
+
+    folder: Path
+
+    def pretrain(self, output: Path, *options: object) -> list[object]:
+        return [
+            "pretrain", "--model-config", self.folder / "config.json", "--tokenizer", self.folder / "tokenizer",
+            "--train-data-path", self.folder / "pretrain.jsonl", "--output-dir", output, "--max-length", 24,
+            "--batch-size", 4, "--max-steps", 12, "--save-steps", 4, "--learning-rate", 1e-3, "--warmup-steps", 4,
+            "--log-steps", 1, "--threads", 1, *options,
+        ]  # fmt: skip
+
+    def sft(self, output: Path, *options: object) -> list[object]:
+        return [
+            "sft", "--model-name-or-path", self.folder / "base", "--train-data-path", self.folder / "sft.jsonl",
+            "--output-dir", output, "--max-length", 48, "--batch-size", 4, "--max-steps", 12, "--save-steps", 4,
+            "--learning-rate", 1e-3, "--warmup-steps", 4, "--log-steps", 1, "--pad-to", 64, "--threads", 1, *options,
+        ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory) -> Workspace:
+    """Data, a model config, a trained tokenizer and a base model trained for a few steps."""
+    folder = tmp_path_factory.mktemp("training")
+    write_jsonl(folder / "pretrain.jsonl", [{"text": f"The number {n} comes after {n - 1}."} for n in range(1, 200)])
+    dialogues = [
+        {"messages": [{"role": "user", "content": f"After {n}?"}, {"role": "assistant", "content": f"{n + 1}."}]}
+        for n in range(100)
+    ]
+    write_jsonl(folder / "sft.jsonl", dialogues)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    succeed(
+        "tokenizer", "--vocab-size", 400, "--output-dir", folder / "tokenizer",
+        "--train-data-path", folder / "pretrain.jsonl", "--train-data-path", folder / "sft.jsonl",
+    )  # fmt: skip
+    found = Workspace(folder)
+    succeed(*found.pretrain(folder / "base"))
+    return found

@@ -1,0 +1,66 @@
+"""Two real processes under torchrun (gloo): the same curve as one, and checkpoints that either can read."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.conftest import losses, start, succeed
+
+EXACT = ["--dtype", "float32", "--batch-size", 8]
+
+
+def run(*arguments, processes):
+    process = start(*arguments, processes=processes)
+    output, errors = process.communicate(timeout=110)
+    assert process.returncode == 0, errors
+    return output
+
+
+def assert_same_curve(first, second, tolerance=1e-4):
+    assert first.keys() == second.keys()
+    assert max(abs(first[step] - second[step]) for step in first) < tolerance
+
+
+@pytest.fixture(scope="module")
+def alone(workspace, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone") / "out"
+    succeed(*workspace.pretrain(out, *EXACT))
+    return out
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_have_the_loss_curve_of_one_and_one_resumes_their_checkpoint(
+    workspace, tmp_path, alone, strategy
+):
+    out = tmp_path / "out"
+    options = [
+        *workspace.pretrain(out, *EXACT), "--strategy", strategy, "--micro-batch-size", 2, "--keep-last", 3,
+        "--val-data-path", workspace.folder / "pretrain.jsonl", "--eval-samples", 4,
+        "--eval-prompt", "The number", "--eval-gen-length", 4,
+    ]  # fmt: skip
+    run(*options, processes=2)
+    assert_same_curve(losses(alone), losses(out))
+    ours, theirs = load_file(alone / "model.safetensors"), load_file(out / "model.safetensors")
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, atol=2e-3, rtol=1e-2)
+    # One process takes up the checkpoint from the middle of the run.
+    for step in (8, 12):
+        shutil.rmtree(out / "checkpoints" / f"step-{step}")
+    assert "continuing from step 4" in succeed(*options, "--resume")
+    assert_same_curve(losses(alone), losses(out))
+
+
+def test_sharded_adapters_train_as_on_one_process(workspace, tmp_path):
+    options = ["--lora-r", 2, "--max-steps", 6, "--activation-checkpointing", *EXACT]
+    succeed(*workspace.sft(tmp_path / "alone", *options))
+    run(*workspace.sft(tmp_path / "out", *options, "--strategy", "fsdp"), processes=2)
+    assert_same_curve(losses(tmp_path / "alone"), losses(tmp_path / "out"))
+
+
+def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(workspace, tmp_path):
+    process = start(*workspace.pretrain(tmp_path / "out", "--batch-size", 3), processes=2)
+    _, errors = process.communicate(timeout=110)
+    assert process.returncode != 0
+    assert "a batch has 3 samples; it must be a multiple of the 2 processes" in errors

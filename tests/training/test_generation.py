@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from llada_core import DEMO_FOLDER
+from tests.training.conftest import llada_train, succeed, write_jsonl
+
+FRANCE = "What is the capital of France?"
+SHORT = ["--model-name-or-path", DEMO_FOLDER, "--gen-length", 16]
+
+
+def test_a_prompt_is_answered():
+    assert succeed("generate", *SHORT, "--prompt", FRANCE).strip() == "The capital of France is Paris."
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--method", "fixed_length"],
+        ["--method", "semi_autoregressive_origin", "--block-length", 8],
+        ["--method", "semi_autoregressive_padding", "--block-length", 8, "--steps", 16],
+        ["--remasking", "random", "--cfg-scale", 0.5],
+    ],
+)
+def test_every_method_runs(options):
+    assert succeed("generate", *SHORT, "--prompt", FRANCE, *options).strip()
+
+
+def test_a_base_model_is_prompted_without_the_template():
+    assert succeed("generate", *SHORT, "--prompt", "The capital of France is", "--no-is-instruct").strip()
+
+
+def test_a_file_that_was_stopped_goes_on_where_it_was(tmp_path):
+    prompts = [{"prompt": f"What is {n} + 1?"} for n in range(5)]
+    prompts.append({"messages": [{"role": "user", "content": FRANCE}]})
+    source, output = write_jsonl(tmp_path / "in.jsonl", prompts), tmp_path / "out.jsonl"
+    options = ["generate", *SHORT, "--input", source, "--output", output, "--batch-size", 2]
+    succeed(*options)
+    whole = output.read_text()
+    found = [json.loads(line) for line in whole.splitlines()]
+    assert [record["index"] for record in found] == list(range(6))
+    assert found[5]["text"] == "The capital of France is Paris."
+    # Killed in the middle of a line.
+    output.write_text(whole[: whole.index("\n", 300) + 20])
+    assert "of 6 prompts are in" in succeed(*options)
+    assert output.read_text() == whole
+
+
+def test_results_of_other_prompts_are_not_appended_to(tmp_path):
+    output = tmp_path / "out.jsonl"
+    source = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "x"}])
+    succeed("generate", *SHORT, "--input", source, "--output", output)
+    other = write_jsonl(tmp_path / "b.jsonl", [{"prompt": "y"}])
+    result = llada_train("generate", *SHORT, "--input", other, "--output", output)
+    assert "out.jsonl, line 1: is not the result of line 1 of --input" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "give either prompt or input"),
+        (["--prompt", "x", "--output", "y"], "input and output go together"),
+        (["--prompt", "x", "--method", "fixed_length", "--block-length", 4], "block_length is 4; it must be absent"),
+    ],
+)
+def test_options_that_contradict_each_other_are_named(options, message):
+    result = llada_train("generate", *SHORT, *options)
+    assert result.returncode == 1
+    assert message in result.stderr
+
+
+def test_a_line_without_a_prompt_is_named(tmp_path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "x"}, {"question": "y"}])
+    result = llada_train("generate", *SHORT, "--input", source, "--output", tmp_path / "out.jsonl")
+    assert 'in.jsonl, line 2: needs a non-empty string "prompt"' in result.stderr

@@ -1,0 +1,109 @@
+"""A run that was stopped in any way ends as one that was not."""
+
+import signal
+import time
+
+import pytest
+import torch
+
+from tests.training.conftest import llada_train, losses, start, succeed
+from training.checkpoints import newest
+
+STAGES = {
+    "pretrain": lambda workspace, output: workspace.pretrain(output),
+    "sft": lambda workspace, output: workspace.sft(output),
+    "lora": lambda workspace, output: workspace.sft(output, "--lora-r", 2),
+}
+
+
+def contents(checkpoint):
+    """Every tensor of a checkpoint, weights and optimizer, by name."""
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    file = checkpoint.parent / "as-one-file.pt"
+    dcp_to_torch_save(checkpoint, file)
+    found = {}
+
+    def collect(prefix, value):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                collect(f"{prefix}.{key}", inner)
+        elif isinstance(value, list):
+            for index, inner in enumerate(value):
+                collect(f"{prefix}.{index}", inner)
+        else:
+            found[prefix] = value
+
+    collect("", torch.load(file, weights_only=False))
+    file.unlink()
+    return found
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        same = torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name]
+        assert same, name
+
+
+def until_exists(path, process=None):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process is None or process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_that_resumes_ends_bit_for_bit_as_one_that_was_not(workspace, tmp_path, stage):
+    options = STAGES[stage]
+    succeed(*options(workspace, tmp_path / "whole"))
+    broken = tmp_path / "broken"
+    process = start(*options(workspace, broken))
+    until_exists(broken / "checkpoints" / "step-4", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (broken / "config.json").exists()
+    printed = succeed(*options(workspace, broken), "--resume")
+    assert "continuing from step" in printed
+    assert_equal(*(contents(newest(tmp_path / name / "checkpoints")) for name in ("whole", "broken")))
+    # The losses show that the batches were the same; each step is there once.
+    assert losses(tmp_path / "whole") == losses(broken)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(workspace, tmp_path, number):
+    process = start(*workspace.pretrain(tmp_path / "out", "--max-steps", 100000, "--save-steps", 50000))
+    until_exists(tmp_path / "out" / "metrics.jsonl", process)
+    while not losses(tmp_path / "out"):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--resume continues" in errors
+    assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 1
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_says_what_differs(workspace, tmp_path):
+    succeed(*workspace.pretrain(tmp_path / "out"))
+    result = llada_train(*workspace.pretrain(tmp_path / "out", "--seed", 1, "--resume"))
+    assert result.returncode == 1
+    assert "step-12 belongs to another run: seed was 0 and is 1" in result.stderr
+
+
+def test_where_and_how_fast_a_run_computes_may_change_on_resume(workspace, tmp_path):
+    out = tmp_path / "out"
+    succeed(*workspace.pretrain(out))
+    assert "continuing from step 12" in succeed(
+        *workspace.pretrain(out, "--micro-batch-size", 2, "--save-steps", 7, "--log-steps", 3, "--resume")
+    )
+
+
+def test_an_incomplete_checkpoint_is_not_resumed_from(workspace, tmp_path):
+    out = tmp_path / "out"
+    succeed(*workspace.pretrain(out))
+    (out / "checkpoints" / "incomplete-13").mkdir()
+    (out / "checkpoints" / "incomplete-13" / "state.json").write_text("{")
+    assert "continuing from step 12" in succeed(*workspace.pretrain(out, "--resume"))

@@ -1,0 +1,191 @@
+"""Checkpoints of a run: `checkpoints/step-<n>/`, written aside and renamed, so that one that exists is whole.
+
+Weights and optimizer are written by torch.distributed.checkpoint: every process writes its part, and any number of
+processes reads it. Beside them lie `state.json`, and config and tokenizer, so that a checkpoint can be exported alone.
+"""
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from llada_core.model import LLaDAModelLM
+from training.distributed import World
+from training.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What a checkpoint knows of its run.
+
+    Attributes:
+        decisive: what decides the curve, options and data; a run that resumes must have the same.
+        special_tokens: the ids, by the names of `SpecialTokens`.
+        base_model: the checkpoint that training started from, None for random weights.
+        lora: the fields of `LoraParams`, None where all weights are trained.
+    """
+
+    decisive: dict[str, Any]
+    special_tokens: dict[str, Any]
+    base_model: str | None
+    lora: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The content of `state.json`. `val_loss` is that of the last validation, in nats per token."""
+
+    step: int
+    val_loss: float | None
+    run: RunIdentity
+
+
+class Checkpoints:
+    """The checkpoints of one output folder."""
+
+    def __init__(self, folder: Path, *, keep_last: int, world: World) -> None:
+        self._folder = folder
+        self._keep_last = keep_last
+        self._world = world
+
+    def save(
+        self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, state: State, *, tokenizer_file: Path
+    ) -> Path:
+        """Write one; every process takes part. Older ones go, but for the last few and the best."""
+        aside, final = self._folder / f"incomplete-{state.step}", self._folder / f"step-{state.step}"
+        if self._world.is_main:
+            for old in self._folder.glob("incomplete-*"):
+                shutil.rmtree(old)
+            aside.mkdir(parents=True)
+        self._world.wait()
+        with _one_process_is_meant():
+            state_dict_saver.save(_tensors(model, optimizer), checkpoint_id=aside, no_dist=self._world.size == 1)
+        if self._world.is_main:
+            (aside / "config.json").write_text(model.config.to_json_string())
+            shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
+            (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
+            shutil.rmtree(final, ignore_errors=True)
+            aside.rename(final)
+            self._drop_old()
+        self._world.wait()
+        return final
+
+    def restore(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, run: RunIdentity) -> State | None:
+        """Read the newest one into model and optimizer; None where there is none.
+
+        Raises:
+            TrainingError: it belongs to a run that differs in what decides the curve; names what differs.
+        """
+        folder = newest(self._folder)
+        if folder is None:
+            return None
+        state = read_state(folder)
+        then, now = state.run.decisive, run.decisive
+        differing = [
+            f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
+            for name in sorted(now.keys() | then.keys())
+            if then.get(name) != now.get(name)
+        ]
+        if differing:
+            raise TrainingError(
+                f"{folder.name} belongs to another run: {'; '.join(differing)}. Resume with the same options and data, "
+                "or start from its export with --model-name-or-path in a new --output-dir"
+            )
+        tensors = _tensors(model, optimizer)
+        with _one_process_is_meant():
+            state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=self._world.size == 1)
+        set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
+        set_optimizer_state_dict(model, optimizer, tensors["optimizer"])
+        return state
+
+    @staticmethod
+    def best_in(folder: Path) -> tuple[Path, float] | None:
+        """The one with the lowest validation loss, and that loss."""
+        measured = [(read_state(checkpoint).val_loss, checkpoint) for checkpoint in _all(folder)]
+        found = min(((loss, checkpoint) for loss, checkpoint in measured if loss is not None), default=None)
+        return None if found is None else (found[1], found[0])
+
+    def _drop_old(self) -> None:
+        best = self.best_in(self._folder)
+        kept = {*_all(self._folder)[-self._keep_last :], *([best[0]] if best else [])}
+        for folder in _all(self._folder):
+            if folder not in kept:
+                shutil.rmtree(folder)
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a `checkpoints` folder."""
+    found = _all(folder)
+    return found[-1] if found else None
+
+
+def read_state(folder: Path) -> State:
+    content = json.loads((folder / "state.json").read_text())
+    return State(content["step"], content["val_loss"], RunIdentity(**content["run"]))
+
+
+def load_weights(model: LLaDAModelLM, folder: Path) -> None:
+    """Read a checkpoint's trained weights into a model that has the same ones (adapters included), on one process."""
+    tensors = {"model": _trainable(model)}
+    with _one_process_is_meant():
+        state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=True)
+    set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
+
+
+def require_room(folder: Path, model: torch.nn.Module, *, num_kept: int) -> None:
+    """Find out now, not at the first checkpoint, that the disk is full or the folder cannot be written.
+
+    Raises:
+        TrainingError: names the folder, what is needed and what is free.
+    """
+    # Weights and both of AdamW's moments in float32; one checkpoint more than are kept, while it is written.
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    needed = trainable * 12 * (num_kept + 1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-test"
+        probe.write_bytes(b"x")
+        probe.unlink()
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise TrainingError(f"--output-dir {folder}: cannot be written: {error.strerror}") from None
+    if free < needed:
+        raise TrainingError(
+            f"--output-dir {folder}: {math.ceil(needed / 1e6):,} MB needed for checkpoints, {free // 10**6:,} MB free; "
+            "lower --keep-last or choose another disk"
+        )
+
+
+def _tensors(model: LLaDAModelLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {"model": _trainable(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
+
+
+def _trainable(model: LLaDAModelLM) -> dict[str, Any]:
+    """Under LoRA the adapters alone: the frozen weights are the base model's."""
+    return dict(get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)))
+
+
+@contextmanager
+def _one_process_is_meant() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))

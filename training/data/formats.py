@@ -1,0 +1,183 @@
+"""The shapes that training records come in, all turned into text or dialogues.
+
+| format        | record                                                                           |
+|---------------|----------------------------------------------------------------------------------|
+| text          | `{"text": "…"}`                                                                  |
+| messages      | `{"messages": [{"role": "user", "content": "…"}, …]}`                            |
+| conversations | the same under "conversations", or ShareGPT's `{"from": "human", "value": "…"}`   |
+| alpaca        | `{"instruction": "…", "input": "…", "output": "…"}`, input optional               |
+| completion    | `{"prompt": "…", "completion": "…"}`                                             |
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llada_core.tokenizer import Message
+from training.data.sources import Record
+from training.errors import DataError
+
+Dialogue = list[Message]
+
+_SHARED_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+_BAD_LINES_SHOWN = 5
+
+
+@dataclass
+class ReadReport:
+    """What reading found: the format, and the records that cannot be used; too many of these stop the run."""
+
+    limit: int
+    count: int = 0
+    format: str = ""
+    shown: list[str] = field(default_factory=list)
+
+    def add(self, place: str, problem: str) -> None:
+        """
+        Raises:
+            DataError: more than `limit` records are bad.
+        """
+        self.count += 1
+        if len(self.shown) < _BAD_LINES_SHOWN:
+            self.shown.append(f"{place}: {problem}")
+        if self.count > self.limit:
+            allowed = f" ({self.count} bad lines; --max-bad-lines allows {self.limit})" if self.limit else ""
+            raise DataError("\n".join(self.shown) + allowed)
+
+    def __str__(self) -> str:
+        return "\n".join((f"{self.count} bad lines left out; the first:", *self.shown))
+
+
+class _UnusableError(Exception):
+    """A record that its format cannot read; the message is the rule it breaks."""
+
+
+def read_texts(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
+    """Pre-training documents: the `text` of every record."""
+    return _convert(records, {"text": _text}, report)
+
+
+def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Dialogue]:
+    """SFT dialogues, in whichever of the formats the first record has."""
+    return _convert(records, _DIALOGUE_FORMATS, report)
+
+
+def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
+    """All text in records of any format: what a tokenizer is trained on."""
+    formats: dict[str, Callable[[Mapping[str, Any]], Any]] = {"text": _text, **_DIALOGUE_FORMATS}
+    for found in _convert(records, formats, report):
+        if isinstance(found, str):
+            yield found
+        else:
+            yield from (message.content for message in found)
+
+
+def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str | Dialogue]:
+    """What `generate` is asked: the `prompt` or the `messages` of every record, the last one by the user."""
+    for record in records:
+        problem = record.problem
+        if problem is None:
+            try:
+                yield _prompt(record.value)
+                continue
+            except _UnusableError as error:
+                problem = str(error)
+        report.add(record.place, problem)
+
+
+def detect_format(value: Mapping[str, Any]) -> str | None:
+    """The name of the format of a record, by its keys."""
+    return next((name for name, keys in _KEYS.items() if keys <= value.keys()), None)
+
+
+def _convert(
+    records: Iterable[Record], formats: Mapping[str, Callable[[Mapping[str, Any]], Any]], report: ReadReport
+) -> Iterator[Any]:
+    """The first usable record decides the format; a record of another format is a bad line."""
+    chosen: str | None = None
+    for record in records:
+        problem = record.problem
+        if problem is None and chosen is None:
+            chosen = detect_format(record.value)
+            if chosen not in formats:
+                chosen = None
+                wanted = " or ".join(str(sorted(_KEYS[name])) for name in formats)
+                problem = f"has the keys {sorted(record.value)}; needs {wanted}"
+            else:
+                report.format = chosen or ""
+        if problem is None and chosen is not None:
+            try:
+                yield formats[chosen](record.value)
+                continue
+            except _UnusableError as error:
+                problem = str(error)
+        assert problem is not None
+        report.add(record.place, problem)
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return _string(value, "text")
+
+
+def _messages(value: Mapping[str, Any]) -> Dialogue:
+    turns = value.get("messages", value.get("conversations"))
+    if not isinstance(turns, list) or not turns:
+        raise _UnusableError('needs a non-empty list "messages" or "conversations"')
+    dialogue = [_message(turn) for turn in turns]
+    if dialogue[-1].role != "assistant":
+        raise _UnusableError(f"the last message is by {dialogue[-1].role!r}; it must be by 'assistant'")
+    return dialogue
+
+
+def _prompt(value: Mapping[str, Any]) -> str | Dialogue:
+    if "messages" not in value:
+        return _string(value, "prompt")
+    dialogue = [_message(turn) for turn in value["messages"] or []]
+    if not dialogue or dialogue[-1].role != "user":
+        raise _UnusableError("needs a list \"messages\" whose last one is by 'user'")
+    return dialogue
+
+
+def _message(turn: object) -> Message:
+    match turn:
+        case {"role": "system" | "user" | "assistant" as role, "content": str(content)}:
+            return Message(role, content)
+        case {"from": str(sender), "value": str(content)} if sender in _SHARED_ROLES:
+            return Message(_SHARED_ROLES[sender], content)
+    raise _UnusableError(
+        'a message needs a "role" (system, user or assistant) and a string "content", '
+        'or "from" (human or gpt) and "value"'
+    )
+
+
+def _alpaca(value: Mapping[str, Any]) -> Dialogue:
+    question = _string(value, "instruction")
+    if value.get("input"):
+        question = f"{question}\n\n{_string(value, 'input')}"
+    return [Message("user", question), Message("assistant", _string(value, "output"))]
+
+
+def _completion(value: Mapping[str, Any]) -> Dialogue:
+    return [Message("user", _string(value, "prompt")), Message("assistant", _string(value, "completion"))]
+
+
+def _string(value: Mapping[str, Any], key: str) -> str:
+    found = value.get(key)
+    if not isinstance(found, str) or not found:
+        raise _UnusableError(f'needs a non-empty string "{key}"')
+    return found
+
+
+_KEYS = {
+    "messages": {"messages"},
+    "conversations": {"conversations"},
+    "alpaca": {"instruction", "output"},
+    "completion": {"prompt", "completion"},
+    "text": {"text"},
+}
+_DIALOGUE_FORMATS: dict[str, Callable[[Mapping[str, Any]], Dialogue]] = {
+    "messages": _messages,
+    "conversations": _messages,
+    "alpaca": _alpaca,
+    "completion": _completion,
+}

@@ -1,0 +1,191 @@
+"""Text tokenised once: one memory-mapped shard per source file, known by the file, the tokenizer and the options.
+
+A shard is a folder with `tokens.bin` (int32, all samples end to end), `ends.npy` (where each sample ends) and
+`prompt_lengths.npy`. It is written aside and renamed, so a shard that exists is whole; a run that is started again
+tokenises only what is new.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llada_core.special_tokens import BOS_TOKEN
+from llada_core.tokenizer import Tokenizer
+from training.data.formats import Dialogue, ReadReport, read_dialogues, read_texts
+from training.data.sources import Source
+from training.errors import DataError
+
+# Raised when what a shard holds changes for the same text.
+_FORMAT_VERSION = 1
+_RECORDS_AT_ONCE = 1000
+TOKEN_DTYPE = np.dtype("<i4")
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A sample's ids, of which the first `prompt_length` are never masked."""
+
+    ids: list[int]
+    prompt_length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Tokenised samples of one source. `num_overlong` counts those over the maximal length, dropped or truncated."""
+
+    format: str
+    tokens: np.ndarray
+    ends: np.ndarray
+    prompt_lengths: np.ndarray
+    num_overlong: int
+    bad_lines: str
+
+    @classmethod
+    def open(cls, folder: Path) -> "Shard":
+        notes = json.loads((folder / "notes.json").read_text())
+        ends, prompt_lengths = (np.load(folder / f"{name}.npy") for name in ("ends", "prompt_lengths"))
+        file = folder / "tokens.bin"
+        # An empty file cannot be mapped.
+        tokens = np.memmap(file, dtype=TOKEN_DTYPE, mode="r") if len(ends) else np.empty(0, TOKEN_DTYPE)
+        return cls(notes["format"], tokens, ends, prompt_lengths, notes["num_overlong"], notes["bad_lines"])
+
+
+class Encoder:
+    """From a source's records to samples; `num_overlong` counts as it goes."""
+
+    name: str
+
+    def __init__(self, tokenizer: Tokenizer, *, eos_id: int) -> None:
+        self.tokenizer = tokenizer
+        self.eos_id = eos_id
+        self.num_overlong = 0
+
+    def read(self, source: Source, report: ReadReport) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def encode(self, items: Sequence[Any]) -> Iterator[Encoded]:
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> list[object]:
+        """What besides the text decides the tokens."""
+        return [self.name, self.tokenizer.fingerprint, self.eos_id]
+
+
+class DocumentEncoder(Encoder):
+    """Pre-training: a document's tokens and EOS, which packing keeps."""
+
+    name = "documents"
+
+    def read(self, source: Source, report: ReadReport) -> Iterator[str]:
+        return read_texts(source.records(), report)
+
+    def encode(self, items: Sequence[str]) -> Iterator[Encoded]:
+        for ids in self.tokenizer.encode_batch(items):
+            yield Encoded([*ids, self.eos_id])
+
+
+class DialogueEncoder(Encoder):
+    """SFT: a sample for every assistant turn: its history is the prompt, the reply with EoT and EOS the answer."""
+
+    name = "dialogues"
+
+    def __init__(self, tokenizer: Tokenizer, *, eos_id: int, max_length: int, overlong: str) -> None:
+        super().__init__(tokenizer, eos_id=eos_id)
+        self.max_length = max_length
+        self.overlong = overlong
+
+    def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue]:
+        return read_dialogues(source.records(), report)
+
+    def encode(self, items: Sequence[Dialogue]) -> Iterator[Encoded]:
+        bos_id = self.tokenizer.token_to_id(BOS_TOKEN)
+        assert bos_id is not None
+        answer_header = self.tokenizer.header("assistant")
+        for dialogue, turns in zip(items, self.tokenizer.encode_turns(items), strict=True):
+            history = [bos_id]
+            for message, turn in zip(dialogue, turns, strict=True):
+                if message.role == "assistant":
+                    yield from self._fit([*history, *turn, self.eos_id], len(history) + len(answer_header))
+                history += turn
+
+    def _fit(self, ids: list[int], prompt_length: int) -> Iterator[Encoded]:
+        if len(ids) > self.max_length:
+            self.num_overlong += 1
+            if self.overlong == "drop" or prompt_length >= self.max_length:
+                return
+        yield Encoded(ids[: self.max_length], prompt_length)
+
+    @property
+    def identity(self) -> list[object]:
+        return [*super().identity, self.max_length, self.overlong]
+
+
+def tokenize(
+    sources: Iterable[Source],
+    encoder: Encoder,
+    folder: Path,
+    *,
+    max_bad_lines: int,
+    on_progress: Callable[[str, int], None] | None = None,
+) -> list[Shard]:
+    """The shard of every source, made now if it is not yet in `folder`.
+
+    Args:
+        on_progress: called with the source's name and the number of its samples so far.
+
+    Raises:
+        DataError: more bad lines than `max_bad_lines`, over all sources; a disk that is full.
+    """
+    report = ReadReport(max_bad_lines)
+    return [Shard.open(_ensure(source, encoder, folder, report, on_progress)) for source in sources]
+
+
+def _ensure(
+    source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: Callable[[str, int], None] | None
+) -> Path:
+    identity = json.dumps([_FORMAT_VERSION, source.version, encoder.identity])
+    shard = folder / f"{Path(source.name).stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    if not shard.exists():
+        aside = shard.with_name(f"incomplete-{shard.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        try:
+            _write(source, encoder, aside, report, on_progress)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise DataError(f"{folder}: tokens cannot be written: {error.strerror}") from None
+        aside.rename(shard)
+    return shard
+
+
+def _write(
+    source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: Callable[[str, int], None] | None
+) -> None:
+    lengths: list[int] = []
+    prompt_lengths: list[int] = []
+    overlong_before, bad_before = encoder.num_overlong, report.count
+    items = encoder.read(source, report)
+    with (folder / "tokens.bin").open("wb") as file:
+        while chunk := list(islice(items, _RECORDS_AT_ONCE)):
+            encoded = list(encoder.encode(chunk))
+            lengths += [len(sample.ids) for sample in encoded]
+            prompt_lengths += [sample.prompt_length for sample in encoded]
+            file.write(np.array([i for sample in encoded for i in sample.ids], dtype=TOKEN_DTYPE).tobytes())
+            if on_progress is not None:
+                on_progress(source.name, len(lengths))
+    np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
+    np.save(folder / "prompt_lengths.npy", np.array(prompt_lengths, dtype=np.int32))
+    notes = {
+        "format": report.format,
+        "num_overlong": encoder.num_overlong - overlong_before,
+        "bad_lines": str(report) if report.count > bad_before else "",
+    }
+    (folder / "notes.json").write_text(json.dumps(notes))

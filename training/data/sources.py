@@ -1,0 +1,104 @@
+"""Where training data lies: files, globs and hub datasets, read record by record, each with the place it came from."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+from training.errors import DataError
+
+_PARQUET_ROWS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line or row. `problem` says why it could not be read; then `value` is empty."""
+
+    place: str
+    value: dict[str, Any]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file, or a hub dataset (`name` without a `file`)."""
+
+    name: str
+    file: Path | None
+
+    def records(self) -> Iterator[Record]:
+        if self.file is None:
+            return _hub_rows(self.name)
+        return _parquet_rows(self.file) if self.file.suffix == ".parquet" else _json_lines(self.file)
+
+    @property
+    def version(self) -> list[object]:
+        """Changes when the content does: what tokenised shards are known by."""
+        if self.file is None:
+            return [self.name]
+        status = self.file.stat()
+        return [str(self.file.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def find_sources(paths: Iterable[str]) -> list[Source]:
+    """Files in the order given, a glob's sorted; what is neither file nor glob is taken for a hub dataset's id.
+
+    Raises:
+        DataError: no such file, or a glob that matches none.
+    """
+    found = []
+    for path in paths:
+        if has_magic(path):
+            files = sorted(glob(path, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+            if not files:
+                raise DataError(f"{path}: matches no file")
+            found += [Source(Path(file).name, Path(file)) for file in files]
+        elif Path(path).is_file():
+            found.append(Source(Path(path).name, Path(path)))
+        elif path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).suffix:
+            found.append(Source(path, None))
+        else:
+            raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name)")
+    return found
+
+
+def _json_lines(file: Path) -> Iterator[Record]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            place = f"{file.name}, line {number}"
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                yield Record(place, {}, f"not JSON ({error.msg} at column {error.colno})")
+            except UnicodeDecodeError as error:
+                yield Record(place, {}, f"not UTF-8 (byte {error.start})")
+            else:
+                is_object = isinstance(value, dict)
+                problem = None if is_object else f"is a {type(value).__name__}; it must be an object"
+                yield Record(place, value if is_object else {}, problem)
+
+
+def _parquet_rows(file: Path) -> Iterator[Record]:
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        parquet = ParquetFile(file)
+    except ArrowInvalid as error:
+        raise DataError(f"{file.name}: not parquet ({error})") from None
+    rows = (row for batch in parquet.iter_batches(batch_size=_PARQUET_ROWS) for row in batch.to_pylist())
+    for number, row in enumerate(rows, start=1):
+        yield Record(f"{file.name}, row {number}", {name: value for name, value in row.items() if value is not None})
+
+
+def _hub_rows(name: str) -> Iterator[Record]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, split="train", streaming=True)
+    except Exception as error:  # the library raises many kinds, from the network's to the hub's own
+        raise DataError(f"{name}: the hub dataset cannot be read: {error}") from None
+    for number, row in enumerate(rows, start=1):
+        yield Record(f"{name}, row {number}", {key: value for key, value in row.items() if value is not None})

@@ -1,0 +1,148 @@
+"""One process or many: who this process is, and how the model is spread over all of them.
+
+Plain `torchrun` starts the processes; DDP replicates the model, FSDP2 (`fully_shard`) shards weights, gradients and
+optimizer. The trainer's code is the same in every case.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from training.errors import TrainingError
+from training.objective import Objective
+
+# Rank 0 tokenises while the others wait at a barrier.
+_TIMEOUT = timedelta(hours=12)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among all of them."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def part_of(self, total: int) -> range:
+        """The rows of a batch that this process computes."""
+        share = total // self.size
+        return range(self.rank * share, (self.rank + 1) * share)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Summed over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set anywhere; every process hears the same answer."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag))).item())
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def world(device: str) -> Iterator[World]:
+    """Join the processes that `torchrun` started, or be the only one.
+
+    Raises:
+        TrainingError: a device that is not there.
+    """
+    size, rank, local_rank = (
+        int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+    )
+    chosen = _device(device, local_rank if size > 1 else None)
+    if size == 1:
+        yield World(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    # Both: flags and checkpoints travel as CPU tensors.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield World(rank, size, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+def parallelize(objective: Objective, world: World, strategy: Literal["ddp", "fsdp"], *, bfloat16: bool) -> nn.Module:
+    """Spread the objective's model over all processes; alone it is left as it is.
+
+    For FSDP2 the main process has the weights, on the CPU; the others have a model on the meta device, and each is
+    sent its shards.
+
+    A part's loss must be multiplied by `world.size`: both strategies average gradients, and the parts add up.
+    """
+    if world.size == 1:
+        return objective
+    if strategy == "ddp":
+        return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
+    # Gathered in bfloat16, half the traffic; reduced in float32, so that the sum over processes is exact enough.
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bfloat16 else MixedPrecisionPolicy()
+    model = objective.model
+    weights = model.state_dict() if world.is_main else {}
+    nn.Module.to(model, "meta")
+    for block in model.model.transformer["blocks"]:
+        fully_shard(block, mp_policy=policy)
+    fully_shard(objective, mp_policy=policy)
+    model.to_empty(device=world.device)
+    set_model_state_dict(
+        model, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=True)
+    )
+    return objective
+
+
+def accumulation(module: nn.Module, *, is_last: bool) -> "nullcontext[None]":
+    """Gradients travel between processes once an optimizer step, with its last micro-batch."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(is_last)
+    elif isinstance(module, DistributedDataParallel) and not is_last:
+        return module.no_sync()  # type: ignore[return-value]
+    return nullcontext()
+
+
+@contextmanager
+def whole_weights(module: nn.Module) -> Iterator[None]:
+    """All weights on every process, for code that calls the model's own methods: validation and generation."""
+    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
+    for part in sharded:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in sharded:
+            part.reshard()
+            # The root keeps its weights between forward and backward, as FSDP2 itself would have it.
+            part.set_reshard_after_forward(part is not module, recurse=False)
+
+
+def _device(name: str, local_rank: int | None) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise TrainingError(f"--device is {name!r}; it must be cpu, cuda or auto") from None
+    if device.type not in ("cpu", "cuda"):
+        raise TrainingError(f"--device is {name!r}; it must be cpu, cuda or auto")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(f"--device is {name!r}; this machine has no CUDA device")
+    return torch.device("cuda", local_rank) if device.type == "cuda" and local_rank is not None else device

@@ -1,0 +1,74 @@
+"""From a training checkpoint to a Hugging Face folder that this server and LLaDA's own code load."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from llada_core.checkpoint import load_model, save_checkpoint
+from llada_core.config import LLaDAConfig
+from llada_core.model import LLaDAModelLM
+from llada_core.special_tokens import SpecialTokens
+from training.checkpoints import load_weights, newest, read_state
+from training.errors import TrainingError
+from training.options import ExportOptions, LoraParams
+
+
+def export(checkpoint: Path, output_dir: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write weights, config, tokenizer, chat template and generation_config.
+
+    LoRA's adapters are merged into the base model's weights; unmerged they go into `adapter/`, as `peft` reads them.
+    """
+    state = read_state(checkpoint)
+    if state.run.lora is None:
+        model = LLaDAModelLM(LLaDAConfig.from_pretrained(checkpoint))
+        load_weights(model, checkpoint)
+    else:
+        # Imported here: `peft` takes seconds, and most runs train all weights.
+        from training import lora
+
+        assert state.run.base_model is not None
+        params = LoraParams(**state.run.lora)
+        model = load_model(state.run.base_model, dtype="float32")
+        lora.add_adapters(model, params, seed=0)
+        load_weights(model, checkpoint)
+        adapter = output_dir / "adapter"
+        adapter.mkdir(parents=True, exist_ok=True)
+        save_file(lora.adapter_weights(model), adapter / "adapter_model.safetensors")
+        config = lora.adapter_config(params, state.run.base_model)
+        (adapter / "adapter_config.json").write_text(json.dumps(config, indent=2))
+        lora.merge_adapters(model)
+    save_checkpoint(
+        model,
+        output_dir,
+        tokenizer_file=checkpoint / "tokenizer.json",
+        special_tokens=SpecialTokens(**state.run.special_tokens),
+        dtype=dtype,
+    )
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """`folder` itself, or the newest checkpoint of an output folder.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    if (folder / "state.json").exists():
+        return folder
+    found = newest(folder / "checkpoints")
+    if found is None:
+        raise TrainingError(
+            f"--checkpoint {folder}: neither a checkpoints/step-<n> folder nor an output folder with one"
+        )
+    return found
+
+
+def run_export(options: ExportOptions, *, log: Callable[[str], None]) -> None:
+    """The `export` command."""
+    checkpoint = find_checkpoint(options.checkpoint)
+    if options.output_dir.exists() and any(options.output_dir.iterdir()):
+        raise TrainingError(f"--output-dir {options.output_dir} is not empty")
+    export(checkpoint, options.output_dir, dtype=getattr(torch, options.dtype))
+    log(f"{checkpoint.name} exported to {options.output_dir}; serve it with: llada-server --model {options.output_dir}")

@@ -1,0 +1,110 @@
+"""The `generate` command: prompts from the command line, or a file of them, resumable line by line."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
+from llada_core.model import LLaDAModelLM
+from llada_core.sampling import GenerationResult
+from llada_core.tokenizer import Message, Tokenizer
+from training.data.formats import ReadReport, read_prompts
+from training.data.sources import find_sources
+from training.errors import DataError
+from training.options import GenerateOptions
+from training.report import progress_bar
+
+Prompt = str | list[Message]
+
+
+def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> None:
+    """Generate and print, or append to `--output`.
+
+    Raises:
+        DataError: a line without a prompt; an output file that belongs to other prompts.
+    """
+    params = _params(options)
+    given = _file_prompts(options.input) if options.input else options.prompt
+    prompts = [_in_template(prompt) if options.is_instruct else prompt for prompt in given]
+    num_done = 0
+    if options.output:
+        num_done = _num_done(options.output, prompts)
+        log(f"{num_done:,} of {len(prompts):,} prompts are in {options.output} already")
+    model = load_model(options.model_name_or_path, device=options.device)
+    tokenizer = load_tokenizer(options.model_name_or_path)
+    if tokenizer is None:
+        raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
+    with progress_bar("generating", total=len(prompts)) as advance:
+        advance(num_done)
+        for first, results in _results(model, tokenizer, prompts, params, first=num_done, size=options.batch_size):
+            _write(options.output, prompts, first, results, log)
+            advance(first + len(results))
+
+
+def _in_template(prompt: Prompt) -> Prompt:
+    return [Message("user", prompt)] if isinstance(prompt, str) else prompt
+
+
+def _results(
+    model: LLaDAModelLM, tokenizer: Tokenizer, prompts: list[Prompt], params: GenerationParams, *, first: int, size: int
+) -> Iterator[tuple[int, list[GenerationResult]]]:
+    for start in range(first, len(prompts), size):
+        yield start, generate(model, prompts[start : start + size], params, tokenizer=tokenizer)
+
+
+def _write(
+    output: Path | None,
+    prompts: list[Prompt],
+    first: int,
+    results: list[GenerationResult],
+    log: Callable[[str], None],
+) -> None:
+    if output is None:
+        for result in results:
+            log(result.text or "")
+        return
+    with output.open("a", encoding="utf-8") as file:
+        for index, result in enumerate(results, start=first):
+            record = {
+                "index": index,
+                "prompt": _plain(prompts[index]),
+                "text": result.text,
+                "finish_reason": result.finish_reason,
+                "denoising_steps": result.denoising_steps,
+            }
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _file_prompts(file: Path) -> Sequence[Prompt]:
+    sources = find_sources([str(file)])
+    return [prompt for source in sources for prompt in read_prompts(source.records(), ReadReport(limit=0))]
+
+
+def _num_done(output: Path, prompts: list[Prompt]) -> int:
+    """How many results the file holds; a last line cut short by a kill is taken off it."""
+    if not output.exists():
+        return 0
+    content = output.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        output.write_bytes(whole)
+    records = [json.loads(line) for line in whole.splitlines()]
+    for index, record in enumerate(records):
+        if index >= len(prompts) or record.get("index") != index or record.get("prompt") != _plain(prompts[index]):
+            raise DataError(f"{output}, line {index + 1}: is not the result of line {index + 1} of --input")
+    return len(records)
+
+
+def _plain(prompt: Prompt) -> object:
+    if isinstance(prompt, str):
+        return prompt
+    return [{"role": message.role, "content": message.content} for message in prompt]
+
+
+def _params(options: GenerateOptions) -> GenerationParams:
+    values = options.model_dump(include={field.name for field in fields(GenerationParams)})
+    try:
+        return GenerationParams(**values)
+    except InvalidParameterError as error:
+        raise DataError(f"generate: {error}") from None

@@ -1,0 +1,118 @@
+"""The model a run starts from: random weights of a config, or a checkpoint; with its tokenizer and special tokens."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llada_core.checkpoint import load_model, load_special_tokens, resolve_folder
+from llada_core.config import LLaDAConfig
+from llada_core.model import LLaDAModelLM
+from llada_core.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
+from llada_core.tokenizer import Tokenizer
+from training.errors import DataError, TrainingError
+from training.options import LoraParams, PretrainOptions, TrainingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Everything about a model but its weights."""
+
+    config: LLaDAConfig
+    tokenizer: Tokenizer
+    tokenizer_file: Path
+    special_tokens: SpecialTokens
+    folder: Path | None
+    lora: LoraParams | None
+
+    def model(self, options: TrainingOptions, *, on_meta: bool = False) -> LLaDAModelLM:
+        """The model, ready to train: float32, or under LoRA frozen in `--dtype` with float32 adapters.
+
+        Args:
+            on_meta: shapes alone, for a process that is sent its weights and for `--dry-run`.
+        """
+        frozen_dtype = options.dtype if self.lora else "float32"
+        if on_meta:
+            with torch.device("meta"):
+                model = LLaDAModelLM(self.config).to(getattr(torch, frozen_dtype))
+        elif self.folder is None:
+            torch.manual_seed(options.seed)
+            model = LLaDAModelLM(self.config)
+        else:
+            model = load_model(self.folder, dtype=frozen_dtype).requires_grad_(True)
+        if self.lora:
+            # Imported here: `peft` takes seconds, and most runs train all weights.
+            from training.lora import add_adapters
+
+            add_adapters(model, self.lora, seed=options.seed)
+        if options.activation_checkpointing:
+            # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as under LoRA.
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        model.special_tokens = self.special_tokens
+        return model.train()
+
+
+def find_start(options: TrainingOptions, *, log: Callable[[str], None]) -> Start:
+    """Read config, tokenizer and special tokens; where config and tokenizer differ, the tokenizer wins and it is said.
+
+    Raises:
+        DataError: a tokenizer without LLaDA's special tokens.
+        TrainingError: samples longer than the model's positions.
+    """
+    lora = None
+    if options.lora_r is not None:
+        lora = LoraParams(options.lora_r, options.lora_alpha, tuple(options.lora_target_modules))
+    if isinstance(options, PretrainOptions) and options.model_config_file is not None:
+        assert options.tokenizer is not None
+        file = options.tokenizer / "tokenizer.json"
+        if not file.is_file():
+            raise DataError(f"--tokenizer {options.tokenizer}: no tokenizer.json in this folder")
+        tokenizer = Tokenizer.from_folder(options.tokenizer)
+        special_tokens = _special_tokens_of(tokenizer)
+        config = _config_for(options.model_config_file, tokenizer, special_tokens, log)
+        start = Start(config, tokenizer, file, special_tokens, None, lora)
+    else:
+        assert options.model_name_or_path is not None
+        folder = resolve_folder(options.model_name_or_path)
+        config = LLaDAConfig.from_pretrained(folder)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint; training needs one")
+        tokenizer = Tokenizer.from_folder(folder, vocab_size=config.vocab_size)
+        start = Start(config, tokenizer, file, load_special_tokens(folder), folder, lora)
+    if options.max_length > start.config.max_sequence_length:
+        raise TrainingError(
+            f"--max-length is {options.max_length}; it must be at most the model's max_sequence_length, "
+            f"{start.config.max_sequence_length}"
+        )
+    return start
+
+
+def _config_for(
+    file: Path, tokenizer: Tokenizer, special_tokens: SpecialTokens, log: Callable[[str], None]
+) -> LLaDAConfig:
+    try:
+        fields: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise TrainingError(f"--model-config {file}: cannot be read: {error}") from None
+    wanted = {
+        "vocab_size": len(tokenizer),
+        "embedding_size": len(tokenizer),
+        "mask_token_id": special_tokens.mask_id,
+        "eos_token_id": special_tokens.eos_id,
+        "pad_token_id": special_tokens.eos_id,
+    }
+    for name, value in wanted.items():
+        if fields.get(name) not in (None, value):
+            log(f"{name}: {fields[name]} in {file.name}, {value} in the tokenizer; taking the tokenizer's")
+    return LLaDAConfig.from_dict({**fields, **wanted})
+
+
+def _special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
+    mask_id, eos_id, bos_id = (tokenizer.token_to_id(token) for token in (MASK_TOKEN, EOS_TOKEN, BOS_TOKEN))
+    if mask_id is None or eos_id is None or bos_id is None:
+        raise DataError(f"the tokenizer needs the tokens {BOS_TOKEN}, {EOS_TOKEN} and {MASK_TOKEN}")
+    return SpecialTokens(mask_id, eos_id, tokenizer.token_to_id(EOT_TOKEN))

@@ -1,0 +1,193 @@
+"""Every option of `llada-train`, once: the command line and the YAML config are both made from these classes.
+
+Names follow the field's usage (and the config files that LLaDA users already have); a field's description is its
+`--help`. Lengths are in tokens, sizes in samples, steps are the optimizer's.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+# Written out, as in the core: importing it here would make `--help` wait for torch. A test compares them.
+Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
+Remasking = Literal["low_confidence", "random", "margin", "entropy"]
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
+
+
+@dataclass(frozen=True, slots=True)
+class LoraParams:
+    """`r`: rank. `alpha`: the adapters' output is scaled by alpha / r. `targets`: linear layers of every block."""
+
+    r: int
+    alpha: int
+    targets: tuple[str, ...]
+
+
+class Options(BaseModel):
+    """Unknown names are errors; nothing is guessed from a misspelt key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+
+class TokenizerOptions(Options):
+    train_data_path: list[str] = Field(description="JSONL or parquet file, glob, or hub dataset id; may be repeated.")
+    output_dir: Path = Field(description="Folder for tokenizer.json.")
+    vocab_size: int = Field(4096, ge=300, description="Tokens, special ones included.")
+    max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
+
+
+class TrainingOptions(Options):
+    """What pre-training and SFT share."""
+
+    model_name_or_path: str | None = Field(None, description="Start from this checkpoint: a folder or a hub id.")
+    train_data_path: list[str] = Field(description="JSONL or parquet file, glob, or hub dataset id; may be repeated.")
+    val_data_path: list[str] = Field([], description="The same for validation; none: no validation.")
+    output_dir: Path = Field(description="The finished model's folder, itself servable; checkpoints lie in it.")
+    max_length: int = Field(4096, ge=8, description="Tokens of one sample.")
+    max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
+
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; or give --num-epochs.")
+    num_epochs: float | None = Field(None, gt=0, description="Passes over the data; sets --max-steps.")
+    batch_size: int = Field(32, ge=1, description="Samples of one optimizer step, over all processes.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Samples that one process computes at once; the rest is accumulated. All, if not given."
+    )
+    learning_rate: float = Field(gt=0, description="Peak learning rate.")
+    lr_schedule: Literal["wsd", "cosine"] = Field("wsd", description="Warm-up, constant, linear decay; or cosine.")
+    warmup_steps: int = Field(ge=0, description="Steps of linear warm-up.")
+    decay_fraction: float = Field(ge=0, le=1, description="Share of the steps in which wsd decays.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Where the decay ends, as a share of the peak.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's, on matrices.")
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    loss_norm: Literal["token", "sequence"] = Field(
+        description="What weighs the same: every token of a batch, or every sample."
+    )
+    seed: int = Field(0, description="Decides initial weights, data order and noise.")
+
+    device: str = Field("auto", description="cpu, cuda or auto; under torchrun each process takes its own GPU.")
+    dtype: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="What the network computes in; weights and optimizer stay float32."
+    )
+    strategy: Literal["ddp", "fsdp"] = Field("ddp", description="Under torchrun: replicate the model, or shard it.")
+    activation_checkpointing: bool = Field(False, description="Recompute blocks in backward: less memory, more time.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of a process; all cores, if not given.")
+    lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
+    lora_alpha: int = Field(32, gt=0, description="Scale of the adapters, times 1 / r.")
+    lora_target_modules: list[str] = Field(list(LORA_TARGETS), description="Linear layers of a block to adapt.")
+
+    save_steps: int = Field(500, ge=1, description="Steps between checkpoints.")
+    keep_last: int = Field(1, ge=1, description="Checkpoints to keep, besides the best by validation loss.")
+    resume: bool = Field(False, description="Continue from the newest checkpoint in the output folder.")
+    log_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
+    eval_steps: int | None = Field(None, ge=1, description="Steps between validations; --save-steps, if not given.")
+    eval_samples: int = Field(200, ge=1, description="Validation samples, the first ones.")
+    eval_prompt: list[str] = Field([], description="Generate for this prompt at each validation; may be repeated.")
+    eval_gen_length: int = Field(64, ge=1, description="Tokens of those generations.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "TrainingOptions":
+        if (self.max_steps is None) == (self.num_epochs is None):
+            raise ValueError("give either max_steps or num_epochs")
+        unknown = set(self.lora_target_modules) - set(LORA_TARGETS)
+        if unknown:
+            raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(LORA_TARGETS)}")
+        return self
+
+
+class PretrainOptions(TrainingOptions):
+    model_config_file: Path | None = Field(
+        None, alias="model_config", description="Start from random weights of this config.json (official names)."
+    )
+    tokenizer: Path | None = Field(None, description="Folder with tokenizer.json; needed with --model-config.")
+    learning_rate: float = Field(4e-4, gt=0, description="Peak learning rate.")
+    warmup_steps: int = Field(2000, ge=0, description="Steps of linear warm-up.")
+    decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
+    loss_norm: Literal["token", "sequence"] = Field(
+        "token", description=TrainingOptions.model_fields["loss_norm"].description
+    )
+    attend_across_documents: bool = Field(True, description="Whether packed documents see one another; LLaDA's do.")
+
+    @model_validator(mode="after")
+    def _check_start(self) -> "PretrainOptions":
+        if (self.model_name_or_path is None) == (self.model_config_file is None):
+            raise ValueError("give either model_name_or_path (a checkpoint) or model_config (random weights)")
+        if self.model_config_file is not None and self.tokenizer is None:
+            raise ValueError("tokenizer: needed with model_config")
+        if self.model_name_or_path is not None and self.tokenizer is not None:
+            raise ValueError("tokenizer: the checkpoint's own is used; give it with model_config only")
+        if self.model_config_file is not None and self.lora_r is not None:
+            raise ValueError("lora_r: adapters need a trained model; give model_name_or_path")
+        return self
+
+
+class SFTOptions(TrainingOptions):
+    model_name_or_path: str = Field(description="Start from this checkpoint: a folder or a hub id.")
+    learning_rate: float = Field(2.5e-5, gt=0, description="Peak learning rate.")
+    warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
+    decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
+    loss_norm: Literal["token", "sequence"] = Field(
+        "sequence", description=TrainingOptions.model_fields["loss_norm"].description
+    )
+    overlong: Literal["drop", "truncate"] = Field("drop", description="What happens to samples over --max-length.")
+    pad_to: int | None = Field(
+        None, ge=8, description="Pad one batch in three further with EOS, to a random length up to this."
+    )
+
+
+class InferenceOptions(Options):
+    """How `generate` denoises; the defaults are those of the server."""
+
+    method: Method = Field(
+        "semi_autoregressive_padding",
+        validation_alias=AliasChoices("method", "default_method"),
+        description="How blocks follow one another.",
+    )
+    gen_length: int = Field(128, ge=1, description="Positions of the response.")
+    steps: int | None = Field(None, ge=1, description="Denoising steps; one per position, if not given.")
+    block_length: int | None = Field(None, ge=1, description="Positions of a block; 32, if not given.")
+    temperature: float = Field(0.0, ge=0, description="Of the Gumbel noise; 0 takes the most probable token.")
+    cfg_scale: float = Field(0.0, ge=0, description="Classifier-free guidance; doubles the work.")
+    remasking: Remasking = Field("low_confidence", description="Which proposals a step keeps.")
+    seed: int = Field(0, description="Decides all noise.")
+    is_instruct: bool = Field(
+        True, description="Put the prompt into the chat template; --no-is-instruct for a base model."
+    )
+    device: str = Field("auto", description="cpu, cuda or auto.")
+    batch_size: int = Field(16, ge=1, description="Prompts of a file denoised together.")
+
+
+class GenerateOptions(InferenceOptions):
+    model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
+    prompt: list[str] = Field([], description="Prompt; may be repeated.")
+    input: Path | None = Field(None, description='JSONL with {"prompt"} or {"messages"} a line, instead of --prompt.')
+    output: Path | None = Field(
+        None, description="JSONL to append results to; lines it already has are not made again."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "GenerateOptions":
+        if bool(self.prompt) == (self.input is not None):
+            raise ValueError("give either prompt or input")
+        if (self.input is None) != (self.output is None):
+            raise ValueError("input and output go together")
+        return self
+
+
+class EvalOptions(Options):
+    model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
+    val_data_path: list[str] = Field(description="JSONL or parquet file, glob, or hub dataset id; may be repeated.")
+    max_length: int = Field(4096, ge=8, description="Tokens of one sample; longer dialogues are left out.")
+    eval_samples: int = Field(1000, ge=1, description="Samples, the first ones.")
+    noise_levels: int = Field(16, ge=1, description="Points of the grid over (0, 1); more: less variance, more time.")
+    seed: int = Field(0, description="Decides which tokens are masked; the same seed gives the same number.")
+    device: str = Field("auto", description="cpu, cuda or auto.")
+    max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
+
+
+class ExportOptions(Options):
+    checkpoint: Path = Field(description="A checkpoints/step-<n> folder, or an output folder for its newest one.")
+    output_dir: Path = Field(description="Where the Hugging Face folder goes; must be empty or missing.")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Of the written weights.")

@@ -1,0 +1,77 @@
+"""The `pipeline` command: every stage of a config file, each on what the one before made."""
+
+from collections.abc import Callable, Sequence
+
+from training.config import RunConfig, build_options
+from training.dry_run import describe_run
+from training.errors import TrainingError
+from training.generation import run_generate
+from training.options import GenerateOptions
+from training.runs import run_training
+from training.tokenizer import run_tokenizer
+
+_TRAINING_STAGES = ("tokenizer", "pretraining", "sft")
+_DONE_FILES = {"tokenizer": "tokenizer.json", "pretraining": "config.json", "sft": "config.json"}
+
+
+def run_pipeline(
+    config: RunConfig, stage: str, *, prompts: Sequence[str], resume: bool, dry_run: bool, log: Callable[[str], None]
+) -> None:
+    """Run one stage, or `all` that the file has a section for; inference runs where there are prompts.
+
+    Args:
+        resume: finished stages are left as they are, a started one goes on from its newest checkpoint.
+
+    Raises:
+        TrainingError: no such stage, or a stage without a section.
+    """
+    if stage not in ("all", "inference", *_TRAINING_STAGES):
+        raise TrainingError(f"--stage is {stage!r}; it must be one of all, {', '.join(_TRAINING_STAGES)}, inference")
+    if stage in _TRAINING_STAGES and stage not in config.sections:
+        raise TrainingError(f"{config.file.name}: no section {stage!r}, which --stage {stage} needs")
+    for name in _TRAINING_STAGES:
+        if stage in ("all", name) and name in config.sections:
+            _run_training_stage(config, name, resume=resume, dry_run=dry_run, log=log)
+    if stage == "inference" and not prompts:
+        raise TrainingError("--stage inference needs --prompt")
+    if prompts and stage in ("all", "inference"):
+        _run_inference(config, prompts, dry_run=dry_run, log=log)
+
+
+def _run_training_stage(
+    config: RunConfig, stage: str, *, resume: bool, dry_run: bool, log: Callable[[str], None]
+) -> None:
+    folder = config.folder(stage)
+    if resume and (folder / _DONE_FILES[stage]).exists():
+        log(f"── {stage}: finished already, in {folder}")
+        return
+    log(f"── {stage} → {folder}")
+    if stage == "tokenizer":
+        options = config.stage(stage)
+        if dry_run:
+            log(f"{options.vocab_size:,} tokens from {', '.join(options.train_data_path)}")
+        else:
+            run_tokenizer(options, log=log)
+        return
+    options = config.stage(stage, {"resume": True} if resume else None)
+    if dry_run:
+        describe_run(options, log=log)
+    else:
+        run_training(options)
+
+
+def _run_inference(config: RunConfig, prompts: Sequence[str], *, dry_run: bool, log: Callable[[str], None]) -> None:
+    log(f"── inference with {config.trained_model}")
+    if dry_run:
+        log(f"{len(prompts)} prompts")
+        return
+    section = config.stage("inference")
+    values = {**section.model_dump(by_alias=True), "model_name_or_path": config.trained_model, "prompt": list(prompts)}
+    # A base model has not seen the chat template.
+    if (
+        "sft" not in config.sections
+        and "is_instruct" not in section.model_fields_set
+        and "pretraining" in config.sections
+    ):
+        values["is_instruct"] = False
+    run_generate(build_options(GenerateOptions, values, where="inference"), log=log)

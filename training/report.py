@@ -1,0 +1,120 @@
+"""What a run shows and leaves behind: progress, `metrics.jsonl`, TensorBoard files, a picture of the loss."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Writes for the main process; on the others it is silent.
+
+    A terminal gets a progress bar; a log file gets a line for every record.
+    """
+
+    def __init__(self, output_dir: Path, *, is_main: bool) -> None:
+        self._is_main = is_main
+        self._metrics_file = output_dir / "metrics.jsonl"
+        self._tensorboard_dir = output_dir / "tensorboard"
+        self._output_dir = output_dir
+        # The stream of this moment: tests and notebooks exchange it.
+        self._console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+        self._writer: Any = None
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        if self._is_main:
+            self._console.print(text)
+
+    def counting(self, name: str, count: int) -> None:
+        """Progress of tokenising: the number of samples of a file so far."""
+        if self._is_main and self._console.is_terminal:
+            self._console.print(f"{name}: {count:,} samples tokenised", end="\r")
+
+    @contextmanager
+    def run(self, *, first_step: int, max_steps: int) -> Iterator[None]:
+        """Around the training loop. Metrics of steps that a killed run had not saved are dropped: they come again."""
+        if not self._is_main:
+            yield
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        kept = [record for record in self.records() if record["step"] <= first_step]
+        self._metrics_file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        self._writer = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as self._progress:
+            self._task = self._progress.add_task("training", total=max_steps, completed=first_step)
+            try:
+                yield
+            finally:
+                self._writer.close()
+
+    def advance(self, step: int) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step)
+
+    def log(self, record: dict[str, Any], line: str) -> None:
+        """One record of metrics.jsonl, with the line that a person reads."""
+        if not self._is_main:
+            return
+        with self._metrics_file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(name, value, record["step"])
+        for level, value in record.get("loss_by_noise_level", {}).items():
+            self._writer.add_scalar(f"loss_by_noise_level/{level}", value, record["step"])
+        if self._progress is not None and self._console.is_terminal and "lr" in record:
+            self._progress.update(self._task, description=line)
+        else:
+            self._console.print(line)
+
+    def samples(self, step: int, texts: dict[str, str]) -> None:
+        """Generations of a validation."""
+        if self._is_main:
+            for prompt, text in texts.items():
+                self._console.print(f"  {prompt!r} → {text!r}")
+                self._writer.add_text(prompt, text, step)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All that metrics.jsonl holds; a last line cut short by a kill is left out."""
+        if not self._metrics_file.exists():
+            return []
+        lines = self._metrics_file.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def draw_curve(self) -> None:
+        """`loss.png`: training and validation loss over the steps."""
+        records = self.records()
+        if not self._is_main or not records:
+            return
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for name, label in (("loss", "training loss"), ("val_loss", "validation: NLL bound, nats per token")):
+            points = [(record["step"], record[name]) for record in records if name in record]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker="." if name != "loss" else "")
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel("nats")
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(self._output_dir / "loss.png", dpi=120)
+
+
+@contextmanager
+def progress_bar(description: str, *, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; elsewhere nothing. Gives the function that is told how much is done."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda done: progress.update(task, completed=done)

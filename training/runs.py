@@ -1,0 +1,265 @@
+"""A pre-training or SFT run from its options to the finished, servable folder."""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import nn
+
+from llada_core.checkpoint import load_model, load_special_tokens, load_tokenizer, resolve_folder
+from training.checkpoints import Checkpoints, RunIdentity, newest, require_room
+from training.data.batches import BatchPlanner
+from training.data.formats import detect_format
+from training.data.samples import Dialogues, PackedDocuments, Samples
+from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, Shard, tokenize
+from training.data.sources import Source, find_sources
+from training.distributed import World, parallelize, world
+from training.errors import DataError, TrainingError
+from training.evaluate import evaluate
+from training.export import export
+from training.models import Start, find_start
+from training.objective import Objective
+from training.options import EvalOptions, PretrainOptions, SFTOptions, TrainingOptions
+from training.report import Reporter, progress_bar
+from training.trainer import Trainer
+
+# Options that may change when a run resumes: they say where and how fast it runs and what it shows, not what comes out.
+_MAY_CHANGE = {
+    "output_dir", "resume", "device", "threads", "strategy", "micro_batch_size", "activation_checkpointing",
+    "save_steps", "keep_last", "log_steps", "eval_steps", "eval_samples", "eval_prompt", "eval_gen_length",
+    "train_data_path", "val_data_path", "max_bad_lines", "num_epochs", "max_steps",
+}  # fmt: skip
+
+
+def run_training(options: TrainingOptions) -> None:
+    """Train, or go on training, and write the finished model into the output folder.
+
+    Raises:
+        TrainingError, DataError: what the user can mend; the message says how.
+    """
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    with world(options.device) as here:
+        reporter = Reporter(options.output_dir, is_main=here.is_main)
+        start = find_start(options, log=reporter.say)
+        _require_usable(options)
+        here.wait()
+        samples, val_samples = load_samples(options, start, options.output_dir / "data", here, reporter)
+        trainer = _build_trainer(options, start, samples, val_samples, here, reporter)
+        if options.resume:
+            reporter.say(
+                f"continuing from step {trainer.step}" if trainer.resume() else "no checkpoint yet: from step 0"
+            )
+        trainer.train()
+        here.wait()
+        if here.is_main:
+            _finish(options, reporter)
+
+
+def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
+    """The `eval` command: dialogues are scored by their answers, texts as packed documents."""
+    folder = resolve_folder(options.model_name_or_path)
+    tokenizer, special_tokens = load_tokenizer(folder), load_special_tokens(folder)
+    if tokenizer is None:
+        raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
+    sources = find_sources(options.val_data_path)
+    encoder: Encoder
+    if _format_of(sources[0]) == "text":
+        encoder = DocumentEncoder(tokenizer, eos_id=special_tokens.eos_id)
+    else:
+        encoder = DialogueEncoder(
+            tokenizer, eos_id=special_tokens.eos_id, max_length=options.max_length, overlong="drop"
+        )
+    with TemporaryDirectory() as scratch:
+        shards = tokenize(sources, encoder, Path(scratch), max_bad_lines=options.max_bad_lines)
+        samples: Samples
+        if isinstance(encoder, DocumentEncoder):
+            samples = PackedDocuments(shards, max_length=min(options.max_length, sum(len(s.tokens) for s in shards)))
+        else:
+            samples = Dialogues(shards)
+        if not len(samples):
+            raise DataError("no samples: all of the data is longer than --max-length, or there is none")
+        model = load_model(folder, device=options.device)
+        with progress_bar("evaluating", total=min(options.eval_samples, len(samples))) as advance:
+            found = evaluate(
+                model,
+                samples,
+                num_samples=options.eval_samples,
+                noise_levels=options.noise_levels,
+                seed=options.seed,
+                on_progress=advance,
+            )
+    log(f"NLL bound {found.nll:.6f} nats per token, perplexity {found.perplexity:.4f}")
+    log(f"{found.num_samples:,} samples, {found.num_tokens:,} tokens, {options.noise_levels} noise levels each")
+    for level, value in found.by_noise_level.items():
+        log(f"  masked up to {level}: {value:.4f}")
+
+
+def max_steps_of(options: TrainingOptions, num_samples: int) -> int:
+    """`--max-steps`, or as many as `--num-epochs` need."""
+    if options.max_steps is not None:
+        return options.max_steps
+    assert options.num_epochs is not None
+    return max(1, math.ceil(options.num_epochs * num_samples / options.batch_size))
+
+
+def load_samples(
+    options: TrainingOptions, start: Start, folder: Path, here: World, reporter: Reporter
+) -> tuple[Samples, Samples | None]:
+    """Tokenise what is not yet tokenised (on the main process) and map the shards; says what was found."""
+    training = _load(options.train_data_path, options, start, folder, here, reporter)
+    if not len(training):
+        raise DataError("no training samples: the data is shorter than one sample of --max-length, or all of it longer")
+    if not options.val_data_path:
+        return training, None
+    validation = _load(options.val_data_path, options, start, folder, here, reporter)
+    if not len(validation):
+        raise DataError("--val-data-path: no samples: the data is shorter than one sample of --max-length")
+    return training, validation
+
+
+def planner_of(options: TrainingOptions, start: Start, samples: Samples) -> BatchPlanner:
+    is_sft = isinstance(options, SFTOptions)
+    return BatchPlanner(
+        samples,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        eos_id=start.special_tokens.eos_id,
+        loss_norm=options.loss_norm,
+        is_sft=is_sft,
+        pad_to=options.pad_to if isinstance(options, SFTOptions) else None,
+    )
+
+
+def _format_of(source: Source) -> str | None:
+    """The format of the first record that can be read."""
+    return next((detect_format(record.value) for record in source.records() if record.problem is None), None)
+
+
+def _require_usable(options: TrainingOptions) -> None:
+    folder = options.output_dir
+    if folder.is_file():
+        raise TrainingError(f"--output-dir {folder}: is a file")
+    if folder.exists() and any(folder.iterdir()) and not options.resume:
+        raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
+
+
+def _load(
+    paths: Sequence[str], options: TrainingOptions, start: Start, folder: Path, here: World, reporter: Reporter
+) -> Samples:
+    encoder = _encoder(options, start)
+    sources = find_sources(paths)
+    if not here.is_main:
+        here.wait()
+    shards = tokenize(sources, encoder, folder, max_bad_lines=options.max_bad_lines, on_progress=reporter.counting)
+    if here.is_main:
+        here.wait()
+    samples: Samples
+    if isinstance(options, PretrainOptions):
+        samples = PackedDocuments(
+            shards, max_length=options.max_length, attend_across_documents=options.attend_across_documents
+        )
+    else:
+        samples = Dialogues(shards)
+    for source, shard in zip(sources, shards, strict=True):
+        reporter.say(_description(source.name, shard, options))
+    return samples
+
+
+def _encoder(options: TrainingOptions, start: Start) -> Encoder:
+    eos_id = start.special_tokens.eos_id
+    if isinstance(options, SFTOptions):
+        return DialogueEncoder(start.tokenizer, eos_id=eos_id, max_length=options.max_length, overlong=options.overlong)
+    return DocumentEncoder(start.tokenizer, eos_id=eos_id)
+
+
+def _description(name: str, shard: Shard, options: TrainingOptions) -> str:
+    text = f"{name}: {shard.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
+    if shard.num_overlong and isinstance(options, SFTOptions):
+        done = {"drop": "left out", "truncate": "cut"}[options.overlong]
+        text += f"; {shard.num_overlong:,} longer than {options.max_length} tokens {done}"
+    return f"{text}\n{shard.bad_lines}" if shard.bad_lines else text
+
+
+def _build_trainer(
+    options: TrainingOptions,
+    start: Start,
+    samples: Samples,
+    val_samples: Samples | None,
+    here: World,
+    reporter: Reporter,
+) -> Trainer:
+    planner = planner_of(options, start, samples)
+    if planner.batch_size % here.size:
+        raise TrainingError(
+            f"a batch has {planner.batch_size} samples; it must be a multiple of the {here.size} processes"
+        )
+    is_sharded = here.size > 1 and options.strategy == "fsdp"
+    model = start.model(options, on_meta=is_sharded and not here.is_main)
+    require_room(options.output_dir, model, num_kept=options.keep_last)
+    if not is_sharded:
+        nn.Module.to(model, here.device)
+    objective = Objective(model, mask_id=start.special_tokens.mask_id, seed=options.seed)
+    module = parallelize(objective, here, options.strategy, bfloat16=options.dtype == "bfloat16")
+    max_steps = max_steps_of(options, len(samples))
+    total, trainable = (
+        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad >= only)
+        for only in (False, True)
+    )
+    reporter.say(
+        f"{len(samples):,} samples, {planner.steps_per_epoch:,} steps an epoch; {max_steps:,} steps of "
+        f"{planner.batch_size} samples; {total:,} parameters, {trainable:,} of them trained; "
+        f"{here.size} {'process' if here.size == 1 else 'processes'} on {here.device}"
+    )
+    return Trainer(
+        module,
+        model,
+        planner,
+        options,
+        max_steps=max_steps,
+        identity=_identity(options, start, samples, max_steps),
+        world=here,
+        checkpoints=Checkpoints(options.output_dir / "checkpoints", keep_last=options.keep_last, world=here),
+        reporter=reporter,
+        tokenizer=start.tokenizer,
+        tokenizer_file=start.tokenizer_file,
+        val_samples=val_samples,
+    )
+
+
+def _identity(options: TrainingOptions, start: Start, samples: Samples, max_steps: int) -> RunIdentity:
+    values = json.loads(options.model_dump_json(exclude=_MAY_CHANGE))
+    return RunIdentity(
+        {**values, "command": type(options).__name__, "max_steps": max_steps, "data": _fingerprint(samples)},
+        special_tokens=asdict(start.special_tokens),
+        base_model=None if start.folder is None else str(options.model_name_or_path),
+        lora=None if start.lora is None else asdict(start.lora),
+    )
+
+
+def _fingerprint(samples: Samples) -> str:
+    """Of the samples as they are trained on: the same data in another place or under another name is the same."""
+    digest = hashlib.sha256(np.ascontiguousarray(samples.lengths).tobytes())
+    digest.update(np.ascontiguousarray(samples.prompt_lengths).tobytes())
+    for index in range(0, len(samples), max(1, len(samples) // 1000)):
+        digest.update(np.ascontiguousarray(samples[index].tokens).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _finish(options: TrainingOptions, reporter: Reporter) -> None:
+    """The last checkpoint becomes the Hugging Face folder that the output folder is."""
+    checkpoints = options.output_dir / "checkpoints"
+    last = newest(checkpoints)
+    assert last is not None
+    export(last, options.output_dir)
+    reporter.draw_curve()
+    best = Checkpoints.best_in(checkpoints)
+    if best is not None:
+        reporter.say(f"best validation NLL bound: {best[1]:.4f} in checkpoints/{best[0].name}")
+    reporter.say(f"saved to {options.output_dir}; serve it with: llada-server --model {options.output_dir}")
