@@ -33,7 +33,8 @@ format: install  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 
 demo-model: install  ## train the bundled model again, into build/demo (about 100 minutes on two cores)
-	PATH="$(CURDIR)/$(BIN):$$PATH" training/demo/train.sh build/demo
+	test -e build/demo/data/validation.jsonl || $(BIN)/python -m training.demo.build --output-dir build/demo/data
+	PATH="$(CURDIR)/$(BIN):$$PATH" training/train.sh training/configs/demo.yaml
 
 clean:  ## remove what the targets above made, .venv included
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,5 +1,6 @@
 """The `pipeline` command: every stage of a config file, each on what the one before made."""
 
+import os
 from collections.abc import Callable, Sequence
 
 from training.config import RunConfig, build_options
@@ -29,6 +30,10 @@ def run_pipeline(
         raise TrainingError(f"--stage is {stage!r}; it must be one of all, {', '.join(_TRAINING_STAGES)}, inference")
     if stage in _TRAINING_STAGES and stage not in config.sections:
         raise TrainingError(f"{config.file.name}: no section {stage!r}, which --stage {stage} needs")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and stage not in ("pretraining", "sft"):
+        raise TrainingError(
+            "under torchrun a pipeline runs one stage: --stage pretraining or sft; training/train.sh does"
+        )
     for name in _TRAINING_STAGES:
         if stage in ("all", name) and name in config.sections:
             _run_training_stage(config, name, resume=resume, dry_run=dry_run, log=log)

@@ -21,22 +21,20 @@ from training.demo.splits import Splits, make_splits
 from training.demo.stories import story_dialogues, story_documents
 
 PRETRAIN_DOCUMENTS = {"stories": 24_000, "capitals": 21_000, "sums": 9_000, "definitions": 4_500, "sequences": 1_500}
-SFT_DIALOGUES = {"capitals": 46_000, "sums": 42_000, "definitions": 14_000, "smalltalk": 12_000, "stories": 6_000}
-# The last stage: the same kinds of dialogue, weighted towards what is learnt slowest.
-POLISH_DIALOGUES = {"capitals": 10_000, "sums": 30_000, "definitions": 8_000, "smalltalk": 6_000, "stories": 18_000}
+SFT_DIALOGUES = {"capitals": 46_000, "sums": 80_000, "definitions": 24_000, "smalltalk": 14_000, "stories": 30_000}
 NUM_VALIDATION_STORIES = 500
 
 
 def main(
-    output_dir: Annotated[Path, typer.Option(help="Folder for the five files; made if missing.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the four files; made if missing.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     scale: Annotated[float, typer.Option(help="Factor on all sizes; tests use a small one.", min=0.0)] = 1.0,
 ) -> None:
-    """Write pretrain, sft, polish, heldout and validation data, and print their sizes."""
+    """Write pretrain, sft, heldout and validation data, and print their sizes."""
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, parts in build(seed, scale=scale).items():
         rows = [row for part in parts.values() for row in part]
-        if name in ("pretrain", "sft", "polish"):
+        if name in ("pretrain", "sft"):
             stream(seed, f"order/{name}").shuffle(rows)
         with (output_dir / f"{name}.jsonl").open("w", encoding="ascii", newline="\n") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -51,7 +49,6 @@ def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str
             part: _texts(texts, PRETRAIN_DOCUMENTS[part] * scale) for part, texts in _documents(splits, seed).items()
         },
         "sft": _dialogue_rows(splits, seed, "sft", SFT_DIALOGUES, scale),
-        "polish": _dialogue_rows(splits, seed, "polish", POLISH_DIALOGUES, scale),
         "heldout": _held_out_rows(splits),
         "validation": {"stories": _texts(story_documents(stream(seed, "validation")), NUM_VALIDATION_STORIES * scale)},
     }

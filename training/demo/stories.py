@@ -68,7 +68,7 @@ class Story:
 
 @cache
 def lexicon() -> dict[str, tuple[str, ...]]:
-    """Words by slot, common ones first."""
+    """Words by slot."""
     slots = (line.split(": ", 1) for line in data_lines("lexicon.txt"))
     return {slot: tuple(word.replace("_", " ") for word in words.split()) for slot, words in slots}
 
@@ -105,9 +105,8 @@ def story_dialogues(rng: Random) -> Iterator[Dialogue]:
 
 
 def draw(slot: str, rng: Random) -> str:
-    """A word of the slot; squaring the draw favours the common words at the front."""
-    words = lexicon()[slot]
-    return words[int(len(words) * rng.random() ** 2)]
+    """A word of the slot."""
+    return rng.choice(lexicon()[slot])
 
 
 def _cast(plot: Plot, rng: Random) -> dict[str, str]:
