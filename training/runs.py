@@ -51,7 +51,7 @@ def run_training(options: TrainingOptions) -> None:
         _require_usable(options)
         here.wait()
         samples, val_samples = load_samples(options, start, options.output_dir / "data", here, reporter)
-        trainer = _build_trainer(options, start, samples, val_samples, here, reporter)
+        trainer = build_trainer(options, start, samples, val_samples, here, reporter)
         if options.resume:
             reporter.say(
                 f"continuing from step {trainer.step}" if trainer.resume() else "no checkpoint yet: from step 0"
@@ -187,7 +187,7 @@ def _description(name: str, shard: Shard, options: TrainingOptions) -> str:
     return f"{text}\n{shard.bad_lines}" if shard.bad_lines else text
 
 
-def _build_trainer(
+def build_trainer(
     options: TrainingOptions,
     start: Start,
     samples: Samples,

@@ -120,11 +120,10 @@ class Trainer:
         options = self._options
         self._window = _Window()
         while self.step < self._max_steps:
-            self._train_step()
-            self.step += 1
+            self.train_step()
             is_last = self.step == self._max_steps
             if self.step % options.log_steps == 0 or is_last:
-                self._log_window()
+                self.log_window()
             is_stopping = self._world.any(self._stop_requested)
             if self.step % (options.eval_steps or options.save_steps) == 0 or is_last:
                 self._validate()
@@ -134,7 +133,8 @@ class Trainer:
             if is_stopping and not is_last:
                 raise TrainingError(f"stopped by a signal after step {self.step}; --resume continues from there")
 
-    def _train_step(self) -> None:
+    def train_step(self) -> None:
+        """One optimizer step."""
         options, world = self._options, self._world
         plan = self._planner.plan(self.step)
         rows = world.part_of(len(plan.indices))
@@ -158,13 +158,14 @@ class Trainer:
         self._window.losses.append(step_loss)
         self._window.gradient_norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         self._window.tokens += plan.length * len(plan.indices)
+        self.step += 1
 
     def _count_levels(self, losses_B: Tensor, t_B: Tensor) -> None:
         bins_B = (t_B * _NOISE_LEVEL_BINS).long().cpu()
         self._window.level_sums[0].index_add_(0, bins_B, losses_B.cpu())
         self._window.level_sums[1].index_add_(0, bins_B, torch.ones_like(bins_B, dtype=torch.float64))
 
-    def _log_window(self) -> None:
+    def log_window(self) -> None:
         """Report the steps since the last time, and stop if one of them went wrong."""
         window, self._window = self._window, _Window()
         if not window.losses:
@@ -203,7 +204,7 @@ class Trainer:
     def _validate(self) -> None:
         if self._val_samples is None and not self._options.eval_prompt:
             return
-        self._log_window()
+        self.log_window()
         with whole_weights(self._module):
             if self._val_samples is not None:
                 found = evaluate(
@@ -234,7 +235,7 @@ class Trainer:
         return {prompt: result.text or "" for prompt, result in zip(prompts, results, strict=True)}
 
     def _save(self) -> None:
-        self._log_window()
+        self.log_window()
         state = State(self.step, self._val_loss, self._identity)
         self._last_saved = self._checkpoints.save(
             self.model, self._optimizer, state, tokenizer_file=self._tokenizer_file

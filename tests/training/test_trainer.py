@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from safetensors.torch import load_file
 
@@ -75,6 +77,6 @@ def test_cosine_warms_up_and_falls_to_the_given_share():
     chosen = options(warmup_steps=10, lr_schedule="cosine", min_lr_ratio=0.2)
     rates = [learning_rate_at(step, chosen, max_steps=100) for step in range(100)]
     assert rates[9] == 1.0
-    assert all(second < first for first, second in zip(rates[9:], rates[10:], strict=False))
+    assert all(second < first for first, second in pairwise(rates[9:]))
     assert abs(rates[54] - 0.6) < 1e-9
     assert abs(rates[99] - 0.2) < 1e-9

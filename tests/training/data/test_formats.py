@@ -53,7 +53,7 @@ def test_parquet_rows_are_read_as_lines_are(tmp_path):
 def test_a_file_that_is_not_parquet_is_named(tmp_path):
     (tmp_path / "rows.parquet").write_text("no")
     (source,) = find_sources([str(tmp_path / "rows.parquet")])
-    with pytest.raises(DataError, match="rows.parquet: not parquet"):
+    with pytest.raises(DataError, match=r"rows\.parquet: not parquet"):
         list(source.records())
 
 
