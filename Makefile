@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install serve test lint format demo-model clean
+.PHONY: help install serve test lint format demo-model bench-training clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ format: install  ## let ruff rewrite what it can
 demo-model: install  ## train the bundled model again, into build/demo (about 100 minutes on two cores)
 	test -e build/demo/data/validation.jsonl || $(BIN)/python -m training.demo.build --output-dir build/demo/data
 	PATH="$(CURDIR)/$(BIN):$$PATH" training/train.sh training/configs/demo.yaml
+
+bench-training: install  ## the training loop against a bare one, and its memory over 500 steps
+	$(BIN)/python -m benchmarks.training --memory-steps 500
 
 clean:  ## remove what the targets above made, .venv included
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -103,7 +103,7 @@ def main() -> None:
         typer.echo(f"llada-train: {message}", err=True)
         raise SystemExit(1) from None
     except ModuleNotFoundError as error:
-        if error.name in ("datasets", "matplotlib", "peft", "pyarrow", "rich", "tensorboard", "yaml"):
+        if error.name in ("datasets", "matplotlib", "peft", "pyarrow", "tensorboard"):
             typer.echo(f"llada-train: {error.name} is not installed: pip install 'llada[train]'", err=True)
             raise SystemExit(1) from None
         raise

@@ -5,8 +5,8 @@ weight frozen under LoRA has the dtype of the computation. The rest is counted: 
 blocks, runs forward and backward on fake tensors (shapes without data), and every storage is followed from its
 allocation to its release. All blocks are alike, so the second one stands for every further one. The fake device is a
 CPU: its attention kernel keeps queries, keys, values, output and log-sum-exp, as those of a GPU do. What DDP and FSDP
-add is arithmetic again, from the code of torch.distributed, for gradients as bucket views and for FSDP2 with each block
-a group and the rest the root's, gradients scattered after every micro-batch.
+add is arithmetic again, after the code of torch.distributed: FSDP2 with each block a group, the rest the root's, and
+gradients scattered after every micro-batch.
 
 The figures are a step's worst: every position is masked and meets the head (t near 1), and the gradients of earlier
 micro-batches are already there. What the model does not decide is left out: CUDA's context, NCCL's and cuBLAS's
@@ -40,11 +40,11 @@ class MemoryEstimate:
     """Bytes on one device; they add up to the peak of a step.
 
     Attributes:
-        copies: weights that are there twice: autocast's in bfloat16, or those FSDP has gathered.
+        copies: what is there twice: autocast's bfloat16 weights, the groups FSDP has gathered, DDP's buckets.
         activations: what the blocks keep for backward.
-        logits: what the final norm, the head and the cross-entropy add at their peak, backward included.
-        backward: what another moment, mostly a block's backward, needs beyond `logits`: temporaries, recomputed
-            activations, gradients that FSDP has yet to scatter. 0 where the head is the peak, as in a large model.
+        logits: what the final norm, the head and the cross-entropy add at their peak, in forward or in backward.
+        backward: what another moment, mostly one block's backward, needs beyond `logits`: temporaries, recomputed
+            activations, gradients FSDP has yet to scatter. 0 where the head is the peak, as with a large vocabulary.
     """
 
     weights: int
@@ -90,32 +90,35 @@ def estimate_memory(
     computed = _BFLOAT16 if bfloat16 else _FLOAT32
     gradients = _FLOAT32 * num_trained // num_shards
 
-    activations, block_backward = step.first_block + (num_blocks - 1) * step.block, step.block_backward
+    activations = step.first_block + (num_blocks - 1) * step.block
+    copies = step.autocast.total(num_blocks)
+    head_backward, block_backward, root_again = step.head_backward, step.block_backward, 0
     if activation_checkpointing:
         activations = step.embedded + num_blocks * step.hidden
         block_backward += step.block - step.hidden
-    # An upper bound under activation checkpointing: autocast's copies are gone when backward begins.
-    copies = step.autocast.total(num_blocks)
-    # What is there a second time at moments when no activation is.
-    again = 0
+        # Autocast's copies do not outlive forward, but for the head's; a block's are made again when it is recomputed.
+        head_backward -= copies - step.autocast.root
+        block_backward -= copies - step.autocast.block
+    logits = max(step.head_forward, head_backward)
     if strategy == "ddp":
-        # Gradients are views into DDP's buckets, which are allocated anew, in another order, after the first step.
-        again = gradients
+        # DDP's buckets: the gradients move into them with a step's last micro-batch, and lie beside them until then.
+        copies += gradients
     if is_sharded:
         # Gathered are the root, throughout, and two blocks: the one that computes and the next, prefetched.
         copies = computed * (everything.root + min(2, num_blocks) * everything.block)
         # Scattered in float32, a block's gradients while the next block computes.
         block_backward += _FLOAT32 * trained.block
-        # The root, first in the buffer that gathers it, last as gradients in float32 with this device's share of them.
-        again = max(computed * everything.root, _FLOAT32 * (trained.root + trained.root // num_shards))
+        # With no activation alive the root is there again: first in the buffer that gathers it, last as gradients in
+        # float32 and this device's share of them.
+        root_again = max(computed * everything.root, _FLOAT32 * (trained.root + trained.root // num_shards))
     return MemoryEstimate(
         weights=(computed * num_frozen + _FLOAT32 * num_trained) // num_shards,
         gradients=gradients,
         optimizer=_ADAMW_MOMENTS * num_trained // num_shards,
         copies=copies,
         activations=activations,
-        logits=step.logits,
-        backward=max(0, max(block_backward, again - activations) - step.logits),
+        logits=logits,
+        backward=max(0, max(block_backward, root_again - activations) - logits),
     )
 
 
@@ -147,7 +150,7 @@ class _Step:
         hidden: a block's input.
         first_block: alive after the first block, which keeps less than the others if nothing below it is trained.
         block: what each further block adds.
-        logits: what the head adds at its peak.
+        head_forward, head_backward: what the head adds at its peak in each.
         block_backward: what one block's backward adds at its peak.
         autocast: the bfloat16 copies of float32 weights.
     """
@@ -156,7 +159,8 @@ class _Step:
     hidden: int
     first_block: int
     block: int
-    logits: int
+    head_forward: int
+    head_backward: int
     block_backward: int
     autocast: _Sizes
 
@@ -253,6 +257,7 @@ def _follow_step(sketch: LLaDAModelLM, rows: int, length: int, *, is_sharded: bo
         with memory:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
                 loss = _loss(sketch, rows, length)
+            after_forward = memory.moment()
             loss.backward()
     after_first, after_second = at_second[0], at_head[0]
     cast_block = after_second.cast - after_first.cast
@@ -261,9 +266,10 @@ def _follow_step(sketch: LLaDAModelLM, rows: int, length: int, *, is_sharded: bo
         hidden=rows * length * sketch.config.d_model * embeddings.element_size(),
         first_block=after_first.live,
         block=after_second.live - after_first.live,
-        logits=at_head[1].peak - after_second.live,
+        head_forward=after_forward.peak - after_second.live,
+        head_backward=at_head[1].peak - after_second.live,
         block_backward=at_second[1].peak - after_second.live,
-        autocast=_Sizes(cast_block, memory.moment().cast - 2 * cast_block),
+        autocast=_Sizes(cast_block, after_forward.cast - 2 * cast_block),
     )
 
 
