@@ -91,14 +91,16 @@ class BareLoop:
 
 
 def _options(folder: Path, threads: int) -> SFTOptions:
-    return SFTOptions(
-        model_name_or_path=str(DEMO_FOLDER),
-        train_data_path=[str(folder / "data.jsonl")],
-        output_dir=folder / "out",
-        max_length=96,
-        batch_size=32,
-        max_steps=10**6,
-        threads=threads,
+    return SFTOptions.model_validate(
+        {
+            "model_name_or_path": str(DEMO_FOLDER),
+            "train_data_path": [str(folder / "data.jsonl")],
+            "output_dir": folder / "out",
+            "max_length": 96,
+            "batch_size": 32,
+            "max_steps": 10**6,
+            "threads": threads,
+        }
     )
 
 
