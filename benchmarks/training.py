@@ -70,7 +70,7 @@ class BareLoop:
     def __init__(self, model: LLaDAModelLM, rows: int, length: int) -> None:
         self.model = model
         self.tokens_BL = torch.randint(10, model.config.vocab_size, (rows, length))
-        self.mask_id = model.config.mask_token_id
+        self.mask_id = int(model.config.mask_token_id or 0)
         self.optimizer = build_optimizer(model, _options(Path(), 1))
 
     def train_step(self) -> None:
@@ -78,7 +78,7 @@ class BareLoop:
         p_B1 = torch.rand(batch_size, 1) * (1 - 1e-3) + 1e-3
         masked_BL = torch.rand(batch_size, length) < p_B1
         masked_BL[:, : length // 2] = False  # the prompt
-        noisy_BL = torch.where(masked_BL, self.mask_id, self.tokens_BL)
+        noisy_BL = self.tokens_BL.masked_fill(masked_BL, self.mask_id)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             packed = PackedTokens(noisy_BL.flatten(), (length,) * batch_size)

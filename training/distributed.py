@@ -93,9 +93,12 @@ def parallelize(objective: Objective, world: World, strategy: Literal["ddp", "fs
     if world.size == 1:
         return objective
     if strategy == "ddp":
-        return DistributedDataParallel(objective, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(objective, gradient_as_bucket_view=True)
     # Gathered in bfloat16, half the traffic; reduced in float32, so that the sum over processes is exact enough.
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if bfloat16 else MixedPrecisionPolicy()
+    # Inputs stay as they are: RoPE's tables are float32.
+    policy = MixedPrecisionPolicy(
+        torch.bfloat16 if bfloat16 else None, torch.float32 if bfloat16 else None, cast_forward_inputs=False
+    )
     model = objective.model
     weights = model.state_dict() if world.is_main else {}
     nn.Module.to(model, "meta")
@@ -110,10 +113,11 @@ def parallelize(objective: Objective, world: World, strategy: Literal["ddp", "fs
 
 
 def accumulation(module: nn.Module, *, is_last: bool) -> "nullcontext[None]":
-    """Gradients travel between processes once an optimizer step, with its last micro-batch."""
-    if isinstance(module, FSDPModule):
-        module.set_requires_gradient_sync(is_last)
-    elif isinstance(module, DistributedDataParallel) and not is_last:
+    """DDP's gradients travel between processes once an optimizer step, with its last micro-batch.
+
+    FSDP2's travel with every micro-batch: kept back, they would be whole on every device, 4 bytes a parameter.
+    """
+    if isinstance(module, DistributedDataParallel) and not is_last:
         return module.no_sync()  # type: ignore[return-value]
     return nullcontext()
 

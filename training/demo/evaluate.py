@@ -1,46 +1,141 @@
-"""How well a demo model answers questions that were held out: `python -m training.demo.evaluate MODEL FILE`."""
+"""What a demo model can do, as the tables of its model card: `python -m training.demo.evaluate MODEL HELDOUT`.
+
+Everything is greedy and nothing is selected: every held-out question is asked, and stories are shown in the order in
+which they were asked for.
+"""
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Annotated
 
+import torch
 import typer
 
 from llada_core import GenerationParams, generate, load_model, load_tokenizer
-from llada_core.tokenizer import Message
+from llada_core.model import LLaDAModelLM
+from llada_core.sampling import Canvas, Gap, Sampler
+from llada_core.tokenizer import Message, Tokenizer
+from training.demo.sampling import stream
+from training.demo.stories import Story, lexicon, recognize, tell
+
+SMALL_TALK = (
+    "Hello!",
+    "Hi there",
+    "Good morning!",
+    "Who are you?",
+    "What is your name?",
+    "What can you do?",
+    "Thanks!",
+)
+UNKNOWN = (
+    "Who won the football match yesterday?",
+    "How do I install Linux?",
+    "What is the population of China?",
+    "Write a poem about the sea.",
+    "Explain quantum physics.",
+    "What is the best restaurant in Paris?",
+)
+_ANSWER_LENGTH = 32
+_STORY_LENGTH = 128
 
 
 def main(
     model: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
     heldout: Annotated[Path, typer.Argument(help="heldout.jsonl of the data build.")],
     limit: Annotated[int | None, typer.Option(help="Ask only so many questions of each task.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Generation length.")] = 32,
-    show_wrong: Annotated[int, typer.Option(help="Wrong answers to print for each task.")] = 3,
+    stories: Annotated[int, typer.Option(help="Stories to measure; the first ten are shown.")] = 100,
+    show_wrong: Annotated[int, typer.Option(help="Wrong answers to print for each task.")] = 0,
 ) -> None:
-    """Ask every held-out question greedily; an answer counts when it contains the expected words."""
+    """Print Markdown: accuracy on what was held out, small talk, stories, infilled sentences."""
     network, tokenizer = load_model(model), load_tokenizer(model)
+    assert tokenizer is not None
+    _print_accuracy(network, tokenizer, heldout, limit, show_wrong)
+    _print_answers(network, tokenizer)
+    _print_stories(network, tokenizer, stories)
+    _print_infilling(network, tokenizer)
+
+
+def _print_accuracy(
+    network: LLaDAModelLM, tokenizer: Tokenizer, heldout: Path, limit: int | None, show_wrong: int
+) -> None:
     questions: dict[str, list[tuple[str, str]]] = {}
     for line in heldout.read_text().splitlines():
         record = json.loads(line)
         questions.setdefault(record["task"], []).append((record["messages"][-1]["content"], record["answer"]))
-    correct, asked = Counter[str](), Counter[str]()
-    for task, all_pairs in questions.items():
+    typer.echo("| task | right |\n|---|---|")
+    for task, pairs in questions.items():
         # Every n-th question: the file is sorted, its head would be one phrasing.
-        pairs = all_pairs[:: max(1, len(all_pairs) // limit)] if limit else all_pairs
-        prompts = [[Message("user", question)] for question, _ in pairs]
-        results = generate(network, prompts, GenerationParams(gen_length=max_tokens), tokenizer=tokenizer)
-        wrong_shown = 0
-        for (question, answer), result in zip(pairs, results, strict=True):
-            asked[task] += 1
-            is_correct = answer in (result.text or "")
-            correct[task] += is_correct
-            if not is_correct and wrong_shown < show_wrong:
-                wrong_shown += 1
-                typer.echo(f"  {task}: {question!r} → {result.text!r}, expected {answer!r}")
-    for task in asked:
-        typer.echo(f"{task:<12} {correct[task]:>4} of {asked[task]:>4}  {correct[task] / asked[task]:>6.1%}")
+        asked = pairs[:: max(1, len(pairs) // limit)] if limit else pairs
+        answers = _ask(network, tokenizer, [question for question, _ in asked], _ANSWER_LENGTH)
+        wrong = [(pair, answer) for pair, answer in zip(asked, answers, strict=True) if pair[1] not in answer]
+        num_right = len(asked) - len(wrong)
+        typer.echo(f"| {task} | {num_right} of {len(asked)} ({num_right / len(asked):.1%}) |")
+        for (question, expected), answer in wrong[:show_wrong]:
+            typer.echo(f"  {question!r} → {answer!r}, expected {expected!r}")
+
+
+def _print_answers(network: LLaDAModelLM, tokenizer: Tokenizer) -> None:
+    typer.echo("\n| asked | answer |\n|---|---|")
+    questions = (*SMALL_TALK, *UNKNOWN)
+    for question, answer in zip(questions, _ask(network, tokenizer, questions, _ANSWER_LENGTH), strict=True):
+        typer.echo(f"| {question} | {answer} |")
+
+
+def _print_stories(network: LLaDAModelLM, tokenizer: Tokenizer, count: int) -> None:
+    """A story is whole if the grammar would tell it: one plot, one hero, one name, every sentence grammatical."""
+    rng = stream(0, "evaluation/stories")
+    heroes = [rng.choice(lexicon()["animal"] + lexicon()["person"]) for _ in range(count)]
+    told = _ask(network, tokenizer, [f"Tell me a story about a {hero}." for hero in heroes], _STORY_LENGTH)
+    found = [recognize(text) for text in told]
+    kept = sum(f" {hero} " in text.split(".")[0] + " " for hero, text in zip(heroes, told, strict=True))
+    is_whole = sum(story is not None for story in found)
+    is_asked_for = sum(story is not None and story.hero == hero for hero, story in zip(heroes, found, strict=True))
+    plots = Counter(story.plot for story in found if story is not None)
+    typer.echo(
+        f"\n{count} stories: {is_whole} whole (one plot, one hero, every sentence the grammar's), {kept} about the "
+        f"hero asked for, {is_asked_for} both; {len(plots)} plots. The first ten:\n"
+    )
+    for hero, text in list(zip(heroes, told, strict=True))[:10]:
+        typer.echo(f"- *a {hero}*: {text}")
+
+
+def _print_infilling(network: LLaDAModelLM, tokenizer: Tokenizer) -> None:
+    typer.echo("\nA missing sentence, filled in:\n")
+    rng = stream(0, "evaluation/infilling")
+    for story in (tell(rng) for _ in range(5)):
+        before, missing, after = _without_a_sentence(story, rng)
+        segments: list[Sequence[int] | Gap] = [
+            tokenizer.encode_plain(before),
+            Gap(len(tokenizer.encode_plain(missing))),
+            tokenizer.encode_plain(after),
+        ]
+        canvas = Canvas.infill(
+            segments, GenerationParams(), config=network.config, special_tokens=network.special_tokens
+        )
+        sampler = Sampler(network)
+        while canvas.finish_reason is None:
+            sampler.step([canvas])
+        start = len(tokenizer.encode_plain(before))
+        filled = tokenizer.decode(canvas.response[start : start + len(tokenizer.encode_plain(missing))])
+        typer.echo(f"- {before} **{filled.strip()}** {after.strip()}")
+
+
+def _without_a_sentence(story: Story, rng: Random) -> tuple[str, str, str]:
+    sentences = story.text.split(". ")
+    index = rng.randrange(1, len(sentences) - 1)
+    before, after = ". ".join(sentences[:index]) + ".", " " + ". ".join(sentences[index + 1 :])
+    return before, f" {sentences[index]}.", after
+
+
+def _ask(network: LLaDAModelLM, tokenizer: Tokenizer, questions: tuple[str, ...] | list[str], length: int) -> list[str]:
+    prompts = [[Message("user", question)] for question in questions]
+    results = generate(network, prompts, GenerationParams(gen_length=length), tokenizer=tokenizer)
+    return [result.text or "" for result in results]
 
 
 if __name__ == "__main__":
+    torch.set_grad_enabled(False)
     typer.run(main)

@@ -104,6 +104,18 @@ def story_dialogues(rng: Random) -> Iterator[Dialogue]:
         yield Dialogue((casual(request, rng), story.text))
 
 
+def recognize(text: str) -> Story | None:
+    """The story that the grammar would tell in these words; None if it would not.
+
+    A word that fills a slot must fill it wherever the slot comes again, so that what is recognized has one plot, one
+    hero and one name from beginning to end.
+    """
+    for name, pattern in _patterns():
+        if match := pattern.fullmatch(text.strip()):
+            return Story(text.strip(), match["hero"], match["name"], name)
+    return None
+
+
 def draw(slot: str, rng: Random) -> str:
     """A word of the slot."""
     return rng.choice(lexicon()[slot])
@@ -162,3 +174,44 @@ def _fresh(slot: str, words: dict[str, str], rng: Random) -> str:
 def with_articles(text: str) -> str:
     """Turn "a" into "an" before a vowel sound."""
     return re.sub(r"\b([Aa]) (?=(?!uni|use|uku|ewe|one\b|euro)[aeiou]|hour|honest|honor)", r"\1n ", text)
+
+
+@cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """A regular expression for every opening of every plot."""
+    return tuple(
+        (plot.name, re.compile(_pattern(" ".join((opening, *plot.sentences)), plot, set())))
+        for plot in plots()
+        for opening in OPENINGS
+    )
+
+
+def _pattern(template: str, plot: Plot, seen: set[str], *, is_choice: bool = False) -> str:
+    """The first occurrence of a slot is a group of its words, further ones refer to it; a choice refers back only."""
+    found = ""
+    for part in re.split(r"(\{\w+\}|\[[^]]*\])", template):
+        if part.startswith("{"):
+            slot = part[1:-1]
+            words = "|".join(_words(slot, plot))
+            found += f"(?P={slot})" if slot in seen else f"(?:{words})" if is_choice else f"(?P<{slot}>{words})"
+            if not is_choice:
+                seen.add(slot)
+        elif part.startswith("["):
+            found += f"(?:{'|'.join(_pattern(choice, plot, seen, is_choice=True) for choice in part[1:-1].split('|'))})"
+        else:
+            found += re.sub(r"\b([Aa])(?=\\ )", r"\1n?", re.escape(part))
+    return found
+
+
+def _words(slot: str, plot: Plot) -> tuple[str, ...]:
+    if slot in ("name", "pal"):
+        return lexicon()["girl"] + lexicon()["boy"]
+    if slot in ("hero", "palkind"):
+        return lexicon()["animal"] + lexicon()["person"]
+    if slot.lower() in PRONOUNS["boy"]:
+        return tuple(dict.fromkeys(_cased(words[slot.lower()], slot) for words in PRONOUNS.values()))
+    return lexicon()[plot.trait if slot == "trait" else slot.rstrip("0123456789")]
+
+
+def _cased(word: str, slot: str) -> str:
+    return word.capitalize() if slot[0].isupper() else word

@@ -1,11 +1,12 @@
 """The story grammar: breadth of its parts, and sense of what it tells."""
 
 import re
+from itertools import pairwise
 from random import Random
 
 import pytest
 
-from training.demo.stories import Story, lexicon, plots, story_dialogues, tell, with_articles
+from training.demo.stories import Story, lexicon, plots, recognize, story_dialogues, tell, with_articles
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,20 @@ def test_stories_are_whole_sentences(stories: list[Story]) -> None:
         assert not re.search(r"[{}\[\]|_]|  ", story.text)
         assert not re.search(r"(?<=[.!?] )[a-z]", story.text.replace('?" he', '?" He').replace('?" she', '?" She'))
         assert not re.search(r"\ba [aeio]", story.text.replace("a one", ""))
+
+
+def test_every_story_is_recognized_with_its_hero(stories: list[Story]) -> None:
+    for story in stories:
+        assert recognize(story.text) == story
+
+
+def test_a_story_that_loses_its_hero_or_its_plot_is_not_recognized(stories: list[Story]) -> None:
+    for first, second in pairwise(stories[:200]):
+        head, _, tail = first.text.rpartition(first.name)
+        assert recognize(f"{head}Zebulon{tail}") is None
+        if first.plot != second.plot:
+            half = len(first.text) // 2
+            assert recognize(first.text[:half] + second.text[half:]) is None
 
 
 def test_the_hero_asked_for_is_the_one_told_about() -> None:
