@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.training.conftest import succeed
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,6 +39,18 @@ def test_every_curl_line_gets_an_answer(live_server, file):
         body = json.loads(words[words.index("-d") + 1])
         answer = httpx.post(url.replace("http://127.0.0.1:8000", live_server), json=body, timeout=60)
         assert answer.status_code == 200, answer.text
+
+
+def test_the_way_from_own_data_to_a_model_runs_as_documented(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    block = blocks("docs/training.md", "bash")[0].replace("\\\n", " ").replace("out/", f"{tmp_path}/")
+    commands = [shlex.split(line, comments=True) for line in block.splitlines() if line.startswith("llada-train")]
+    assert [command[1] for command in commands] == ["tokenizer", "pretrain", "sft", "generate"]
+    for command in commands:
+        # Fewer steps: the last of a repeated option counts.
+        shorter = ["--max-steps", "3"] if command[1] in ("pretrain", "sft") else []
+        assert succeed(*command[1:], *shorter)
+    assert "llada-server --model" in block
 
 
 def test_every_path_in_the_readmes_tree_exists():

@@ -109,6 +109,13 @@ class RunConfig:
         """Where a stage writes."""
         return self.output_dir / {"tokenizer": "tokenizer", "pretraining": "base", "sft": "instruct"}[stage]
 
+    def can_start(self, stage: str) -> bool:
+        """Whether what a training stage takes from the stage before is there."""
+        given = self._from_other_stages(stage)
+        if stage == "sft" and "pretraining" in self.sections:
+            return (Path(given["model_name_or_path"]) / "config.json").exists()
+        return "tokenizer" not in given or (Path(given["tokenizer"]) / "tokenizer.json").exists()
+
     @property
     def trained_model(self) -> str:
         """What inference runs: the last model that the file's stages make, or the one they would start from."""

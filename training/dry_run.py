@@ -23,8 +23,8 @@ _MASK = "░"
 _COMPARED_PROCESSES = (1, 2, 4, 8)
 
 
-def describe_run(options: TrainingOptions, *, log: Callable[[str], None]) -> None:
-    """Print what `run_training` would do with these options."""
+def describe_run(options: TrainingOptions, *, log: Callable[[str], None]) -> Start:
+    """Print what `run_training` would do with these options; gives what it would start from."""
     start = find_start(options, log=log)
     with TemporaryDirectory() as scratch:
         alone = World(0, 1, torch.device("cpu"))
@@ -43,6 +43,7 @@ def describe_run(options: TrainingOptions, *, log: Callable[[str], None]) -> Non
     _show_schedule(options, max_steps, log)
     _show_memory(options, start, planner.batch_size, log)
     log("\nDry run: nothing was written.")
+    return start
 
 
 def _show_batch(planner: BatchPlanner, start: Start, options: TrainingOptions, log: Callable[[str], None]) -> None:

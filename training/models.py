@@ -1,6 +1,7 @@
 """The model a run starts from: random weights of a config, or a checkpoint; with its tokenizer and special tokens."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ class Start:
     special_tokens: SpecialTokens
     folder: Path | None
     lora: LoraParams | None
+
+    def save_without_weights(self, folder: Path) -> None:
+        """Config and tokenizer alone: enough for a dry run to start from."""
+        self.config.save_pretrained(folder)
+        shutil.copyfile(self.tokenizer_file, folder / "tokenizer.json")
 
     def model(self, options: TrainingOptions, *, on_meta: bool = False) -> LLaDAModelLM:
         """The model, ready to train: float32, or under LoRA frozen in `--dtype` with float32 adapters.

@@ -2,6 +2,9 @@
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from training.config import RunConfig, build_options
 from training.dry_run import describe_run
@@ -34,42 +37,47 @@ def run_pipeline(
         raise TrainingError(
             "under torchrun a pipeline runs one stage: --stage pretraining or sft; training/train.sh does"
         )
-    for name in _TRAINING_STAGES:
-        if stage in ("all", name) and name in config.sections:
-            _run_training_stage(config, name, resume=resume, dry_run=dry_run, log=log)
+    stages = [name for name in _TRAINING_STAGES if stage in ("all", name) and name in config.sections]
+    if dry_run:
+        _describe(config, stages, log)
+    else:
+        for name in stages:
+            _run_training_stage(config, name, resume=resume, log=log)
     if stage == "inference" and not prompts:
         raise TrainingError("--stage inference needs --prompt")
     if prompts and stage in ("all", "inference"):
-        _run_inference(config, prompts, dry_run=dry_run, log=log)
+        log(f"── inference with {config.trained_model}")
+        if not dry_run:
+            _run_inference(config, prompts, log=log)
 
 
-def _run_training_stage(
-    config: RunConfig, stage: str, *, resume: bool, dry_run: bool, log: Callable[[str], None]
-) -> None:
+def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], None]) -> None:
+    """A dry run. A stage that has not run stands in a scratch folder, as far as the next one needs it: no weights."""
+    with TemporaryDirectory() as scratch:
+        sketch = replace(config, output_dir=Path(scratch))
+        for stage in stages:
+            log(f"── {stage} → {config.folder(stage)}")
+            if stage == "tokenizer":
+                run_tokenizer(sketch.stage(stage), log=log)
+            else:
+                needs_sketch = not config.can_start(stage)
+                start = describe_run((sketch if needs_sketch else config).stage(stage), log=log)
+                start.save_without_weights(sketch.folder(stage))
+
+
+def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Callable[[str], None]) -> None:
     folder = config.folder(stage)
     if resume and (folder / _DONE_FILES[stage]).exists():
         log(f"── {stage}: finished already, in {folder}")
         return
     log(f"── {stage} → {folder}")
     if stage == "tokenizer":
-        options = config.stage(stage)
-        if dry_run:
-            log(f"{options.vocab_size:,} tokens from {', '.join(options.train_data_path)}")
-        else:
-            run_tokenizer(options, log=log)
-        return
-    options = config.stage(stage, {"resume": True} if resume else None)
-    if dry_run:
-        describe_run(options, log=log)
+        run_tokenizer(config.stage(stage), log=log)
     else:
-        run_training(options)
+        run_training(config.stage(stage, {"resume": True} if resume else None))
 
 
-def _run_inference(config: RunConfig, prompts: Sequence[str], *, dry_run: bool, log: Callable[[str], None]) -> None:
-    log(f"── inference with {config.trained_model}")
-    if dry_run:
-        log(f"{len(prompts)} prompts")
-        return
+def _run_inference(config: RunConfig, prompts: Sequence[str], *, log: Callable[[str], None]) -> None:
     section = config.stage("inference")
     values = {**section.model_dump(by_alias=True), "model_name_or_path": config.trained_model, "prompt": list(prompts)}
     # A base model has not seen the chat template.

@@ -174,6 +174,20 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_checkpoint(workspace, tmp
     assert "last good checkpoint: none yet" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_says_what_lowers_it(workspace, tmp_path, monkeypatch, error):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("training.objective.Objective.forward", fail)
+    result = llada_train(*workspace.pretrain(tmp_path / "out"))
+    assert result.returncode == 1
+    assert "out of memory in step 1: lower --micro-batch-size" in result.stderr
+    assert "--activation-checkpointing" in result.stderr and "Traceback" not in result.stderr
+
+
 def test_samples_over_the_maximal_length_are_dropped_or_truncated_and_counted(workspace, tmp_path):
     long = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "word " * 60}]}
     short = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "yes"}]}

@@ -1,9 +1,13 @@
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.training.conftest import llada_train, succeed
+from tests.training.conftest import ROOT, llada_train, succeed
 
 
 @pytest.fixture
@@ -88,13 +92,23 @@ def test_a_stage_that_does_not_exist_is_named(config):
     assert "--stage is 'sleep'; it must be one of all, tokenizer, pretraining, sft, inference" in result.stderr
 
 
-def test_a_dry_run_of_a_whole_pipeline_needs_no_earlier_stage_and_writes_nothing(config, tmp_path, workspace):
-    file = config(tokenizer={"train_data_path": [str(workspace.folder / "pretrain.jsonl")]})
-    succeed("tokenizer", "--config", file)
-    before = sorted(path for path in (tmp_path / "out").rglob("*"))
-    printed = succeed("pipeline", "--config", file, "--stage", "pretraining", "--dry-run")
-    assert "Dry run: nothing was written." in printed
-    assert sorted(path for path in (tmp_path / "out").rglob("*")) == before
+def test_a_dry_run_of_a_whole_pipeline_needs_no_earlier_stage_and_writes_nothing(config, tmp_path):
+    printed = succeed("pipeline", "--config", config(), "--dry-run", "--prompt", "After 7?")
+    assert printed.count("Dry run: nothing was written.") == 2
+    assert "┃" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_script_runs_every_stage_and_goes_on_where_it_was(config, tmp_path):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    outputs = []
+    for _ in range(2):
+        command = [ROOT / "training" / "train.sh", config()]
+        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        outputs.append(run.stdout)
+    assert (tmp_path / "out" / "instruct" / "config.json").exists()
+    assert outputs[1].count("finished already") == 3
 
 
 def test_sft_alone_starts_from_the_models_name(config, workspace, tmp_path):
