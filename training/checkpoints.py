@@ -48,7 +48,7 @@ class RunIdentity:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The content of `state.json`. `val_loss` is that of the last validation, in nats per token."""
+    """The content of `state.json`. `val_loss`: nats per token; None where there was no validation at this step."""
 
     step: int
     val_loss: float | None
@@ -65,7 +65,7 @@ class Checkpoints:
 
     def save(
         self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, state: State, *, tokenizer_file: Path
-    ) -> Path:
+    ) -> None:
         """Write one; every process takes part. Older ones go, but for the last few and the best."""
         aside, final = self._folder / f"incomplete-{state.step}", self._folder / f"step-{state.step}"
         if self._world.is_main:
@@ -83,7 +83,6 @@ class Checkpoints:
             aside.rename(final)
             self._drop_old()
         self._world.wait()
-        return final
 
     def restore(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, run: RunIdentity) -> State | None:
         """Read the newest one into model and optimizer; None where there is none.

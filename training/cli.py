@@ -64,7 +64,7 @@ def generate(options: GenerateOptions) -> None:
 @command_for("eval")
 def evaluate(options: EvalOptions) -> None:
     """Bound the negative log-likelihood and the perplexity of data; the same number on every run."""
-    from training.runs import run_eval
+    from training.evaluate import run_eval
 
     run_eval(options, log=typer.echo)
 

@@ -7,12 +7,21 @@ on nothing but seed and sample: low variance, and the same number on every run.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
+from llada_core.checkpoint import load_model, load_special_tokens, load_tokenizer, resolve_folder
 from llada_core.diffusion.likelihood import answer_masks, estimate_per_draw
 from llada_core.model import LLaDAModelLM
-from training.data.samples import Samples
+from training.data.formats import detect_format
+from training.data.samples import Dialogues, PackedDocuments, Samples
+from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, tokenize
+from training.data.sources import Source, find_sources
+from training.errors import DataError
+from training.options import EvalOptions
+from training.report import progress_bar
 
 _BINS = 10
 
@@ -30,6 +39,45 @@ class Evaluation:
     def perplexity(self) -> float:
         """The bound on it: e to the nll."""
         return math.exp(min(self.nll, 700.0))
+
+
+def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
+    """The `eval` command: dialogues are scored by their answers, texts as packed documents."""
+    folder = resolve_folder(options.model_name_or_path)
+    tokenizer, special_tokens = load_tokenizer(folder), load_special_tokens(folder)
+    if tokenizer is None:
+        raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
+    sources = find_sources(options.val_data_path)
+    encoder: Encoder
+    if _format_of(sources[0]) == "text":
+        encoder = DocumentEncoder(tokenizer, eos_id=special_tokens.eos_id)
+    else:
+        encoder = DialogueEncoder(
+            tokenizer, eos_id=special_tokens.eos_id, max_length=options.max_length, overlong="drop"
+        )
+    with TemporaryDirectory() as scratch:
+        shards = tokenize(sources, encoder, Path(scratch), max_bad_lines=options.max_bad_lines)
+        samples: Samples
+        if isinstance(encoder, DocumentEncoder):
+            samples = PackedDocuments(shards, max_length=min(options.max_length, sum(len(s.tokens) for s in shards)))
+        else:
+            samples = Dialogues(shards)
+        if not len(samples):
+            raise DataError("no samples: all of the data is longer than --max-length, or there is none")
+        model = load_model(folder, device=options.device)
+        with progress_bar("evaluating", total=min(options.eval_samples, len(samples))) as advance:
+            found = evaluate(
+                model,
+                samples,
+                num_samples=options.eval_samples,
+                noise_levels=options.noise_levels,
+                seed=options.seed,
+                on_progress=advance,
+            )
+    log(f"NLL bound {found.nll:.6f} nats per token, perplexity {found.perplexity:.4f}")
+    log(f"{found.num_samples:,} samples, {found.num_tokens:,} tokens, {options.noise_levels} noise levels each")
+    for level, value in found.by_noise_level.items():
+        log(f"  masked up to {level}: {value:.4f}")
 
 
 def evaluate(
@@ -71,3 +119,8 @@ def by_level(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, float]:
     """Means of the tenths that have any, named by their upper end: "0.1" … "1.0"."""
     means = zip((sums / counts.clamp(min=1)).tolist(), counts.tolist(), strict=True)
     return {f"{(i + 1) / len(sums):.1f}": mean for i, (mean, count) in enumerate(means) if count}
+
+
+def _format_of(source: Source) -> str | None:
+    """The format of the first record that can be read."""
+    return next((detect_format(record.value) for record in source.records() if record.problem is None), None)

@@ -6,9 +6,9 @@ Names follow the field's usage (and the config files that LLaDA users already ha
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 # Written out, as in the core: importing it here would make `--help` wait for torch. A test compares them.
 Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
@@ -30,6 +30,14 @@ class Options(BaseModel):
     """Unknown names are errors; nothing is guessed from a misspelt key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object, info: ValidationInfo) -> object:
+        """A single path or prompt in a config file needs no brackets."""
+        assert info.field_name is not None
+        is_list = get_origin(cls.model_fields[info.field_name].annotation) is list
+        return [value] if is_list and isinstance(value, str) else value
 
 
 class TokenizerOptions(Options):

@@ -4,30 +4,26 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import nn
 
-from llada_core.checkpoint import load_model, load_special_tokens, load_tokenizer, resolve_folder
 from training.checkpoints import Checkpoints, RunIdentity, newest, require_room
 from training.data.batches import BatchPlanner
-from training.data.formats import detect_format
 from training.data.samples import Dialogues, PackedDocuments, Samples
 from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, Shard, tokenize
-from training.data.sources import Source, find_sources
+from training.data.sources import find_sources
 from training.distributed import World, parallelize, world
 from training.errors import DataError, TrainingError
-from training.evaluate import evaluate
 from training.export import export
 from training.models import Start, find_start
 from training.objective import Objective
-from training.options import EvalOptions, PretrainOptions, SFTOptions, TrainingOptions
-from training.report import Reporter, progress_bar
+from training.options import PretrainOptions, SFTOptions, TrainingOptions
+from training.report import Reporter
 from training.trainer import Trainer
 
 # Options that may change when a run resumes: they say where and how fast it runs and what it shows, not what comes out.
@@ -60,45 +56,6 @@ def run_training(options: TrainingOptions) -> None:
         here.wait()
         if here.is_main:
             _finish(options, reporter)
-
-
-def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
-    """The `eval` command: dialogues are scored by their answers, texts as packed documents."""
-    folder = resolve_folder(options.model_name_or_path)
-    tokenizer, special_tokens = load_tokenizer(folder), load_special_tokens(folder)
-    if tokenizer is None:
-        raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
-    sources = find_sources(options.val_data_path)
-    encoder: Encoder
-    if _format_of(sources[0]) == "text":
-        encoder = DocumentEncoder(tokenizer, eos_id=special_tokens.eos_id)
-    else:
-        encoder = DialogueEncoder(
-            tokenizer, eos_id=special_tokens.eos_id, max_length=options.max_length, overlong="drop"
-        )
-    with TemporaryDirectory() as scratch:
-        shards = tokenize(sources, encoder, Path(scratch), max_bad_lines=options.max_bad_lines)
-        samples: Samples
-        if isinstance(encoder, DocumentEncoder):
-            samples = PackedDocuments(shards, max_length=min(options.max_length, sum(len(s.tokens) for s in shards)))
-        else:
-            samples = Dialogues(shards)
-        if not len(samples):
-            raise DataError("no samples: all of the data is longer than --max-length, or there is none")
-        model = load_model(folder, device=options.device)
-        with progress_bar("evaluating", total=min(options.eval_samples, len(samples))) as advance:
-            found = evaluate(
-                model,
-                samples,
-                num_samples=options.eval_samples,
-                noise_levels=options.noise_levels,
-                seed=options.seed,
-                on_progress=advance,
-            )
-    log(f"NLL bound {found.nll:.6f} nats per token, perplexity {found.perplexity:.4f}")
-    log(f"{found.num_samples:,} samples, {found.num_tokens:,} tokens, {options.noise_levels} noise levels each")
-    for level, value in found.by_noise_level.items():
-        log(f"  masked up to {level}: {value:.4f}")
 
 
 def max_steps_of(options: TrainingOptions, num_samples: int) -> int:
@@ -135,11 +92,6 @@ def planner_of(options: TrainingOptions, start: Start, samples: Samples) -> Batc
         is_sft=is_sft,
         pad_to=options.pad_to if isinstance(options, SFTOptions) else None,
     )
-
-
-def _format_of(source: Source) -> str | None:
-    """The format of the first record that can be read."""
-    return next((detect_format(record.value) for record in source.records() if record.problem is None), None)
 
 
 def _require_usable(options: TrainingOptions) -> None:

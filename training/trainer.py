@@ -35,11 +35,11 @@ _EVAL_NOISE_LEVELS = 8
 
 @dataclass(slots=True)
 class _Window:
-    """What happened since the last record: one loss and gradient norm per step, sums per noise level."""
+    """What happened since the last record, left on the device: loss and gradient norm of steps, sums per noise level."""
 
+    level_sums: Tensor
     losses: list[Tensor] = field(default_factory=list)
     gradient_norms: list[Tensor] = field(default_factory=list)
-    level_sums: Tensor = field(default_factory=lambda: torch.zeros(2, _NOISE_LEVEL_BINS, dtype=torch.float64))
     tokens: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -87,17 +87,16 @@ class Trainer:
         self._tokenizer_file = tokenizer_file
         self._val_samples = val_samples
         self._optimizer = build_optimizer(model, options)
-        self._val_loss: float | None = None
-        self._last_saved: Path | None = None
+        self._last_saved: int | None = None
         self._stop_requested = False
-        self._window = _Window()
+        self._window = self._new_window()
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint; False where there is none."""
         state = self._checkpoints.restore(self.model, self._optimizer, self._identity)
         if state is None:
             return False
-        self.step = state.step
+        self.step = self._last_saved = state.step
         return True
 
     def train(self) -> None:
@@ -118,17 +117,17 @@ class Trainer:
 
     def _loop(self) -> None:
         options = self._options
-        self._window = _Window()
+        self._window = self._new_window()
         while self.step < self._max_steps:
             self.train_step()
             is_last = self.step == self._max_steps
             if self.step % options.log_steps == 0 or is_last:
                 self.log_window()
             is_stopping = self._world.any(self._stop_requested)
-            if self.step % (options.eval_steps or options.save_steps) == 0 or is_last:
-                self._validate()
+            is_validated = self.step % (options.eval_steps or options.save_steps) == 0 or is_last
+            val_loss = self._validate() if is_validated else None
             if self.step % options.save_steps == 0 or is_last or is_stopping:
-                self._save()
+                self._save(val_loss)
             self._reporter.advance(self.step)
             if is_stopping and not is_last:
                 raise TrainingError(f"stopped by a signal after step {self.step}; --resume continues from there")
@@ -161,18 +160,21 @@ class Trainer:
         self.step += 1
 
     def _count_levels(self, losses_B: Tensor, t_B: Tensor) -> None:
-        bins_B = (t_B * _NOISE_LEVEL_BINS).long().cpu()
-        self._window.level_sums[0].index_add_(0, bins_B, losses_B.cpu())
-        self._window.level_sums[1].index_add_(0, bins_B, torch.ones_like(bins_B, dtype=torch.float64))
+        bins_B = (t_B * _NOISE_LEVEL_BINS).long()
+        self._window.level_sums[0].index_add_(0, bins_B, losses_B)
+        self._window.level_sums[1].index_add_(0, bins_B, torch.ones_like(losses_B))
+
+    def _new_window(self) -> _Window:
+        return _Window(torch.zeros(2, _NOISE_LEVEL_BINS, dtype=torch.float64, device=self._world.device))
 
     def log_window(self) -> None:
         """Report the steps since the last time, and stop if one of them went wrong."""
-        window, self._window = self._window, _Window()
+        window, self._window = self._window, self._new_window()
         if not window.losses:
             return
         losses = self._world.sum(torch.stack(window.losses)).cpu()
         self._require_finite(losses, torch.stack(window.gradient_norms).cpu())
-        level_sums = self._world.sum(window.level_sums)
+        level_sums = self._world.sum(window.level_sums).cpu()
         seconds = time.monotonic() - window.started
         learning_rate = self._optimizer.param_groups[0]["lr"]
         record = {
@@ -194,16 +196,18 @@ class Trainer:
         is_finite = losses.isfinite() & gradient_norms.isfinite()
         if not is_finite.all():
             step = self.step - len(losses) + int((~is_finite).nonzero()[0]) + 1
-            last = self._last_saved.name if self._last_saved else "none yet"
+            last = "none yet" if self._last_saved is None else f"step-{self._last_saved}"
             raise TrainingError(
                 f"loss or gradient is not finite in step {step}; last good checkpoint: {last}. Try a lower "
-                "--learning-rate, more --warmup-steps or --dtype float32; from that checkpoint with its export in a "
-                "new --output-dir"
+                "--learning-rate, more --warmup-steps or --dtype float32 in a new --output-dir, from the start or from "
+                "that checkpoint's export"
             )
 
-    def _validate(self) -> None:
+    def _validate(self) -> float | None:
+        """The validation loss, in nats per token; None without validation data."""
         if self._val_samples is None and not self._options.eval_prompt:
-            return
+            return None
+        val_loss = None
         self.log_window()
         with whole_weights(self._module):
             if self._val_samples is not None:
@@ -214,10 +218,11 @@ class Trainer:
                     noise_levels=_EVAL_NOISE_LEVELS,
                     seed=self._options.seed,
                 )
-                self._val_loss = found.nll
+                val_loss = found.nll
                 self._report_validation(found)
             self._reporter.samples(self.step, self._generate_samples())
         self._window.started = time.monotonic()
+        return val_loss
 
     def _report_validation(self, found: Evaluation) -> None:
         record = {"step": self.step, "val_loss": found.nll, "val_loss_by_noise_level": found.by_noise_level}
@@ -234,12 +239,11 @@ class Trainer:
         self.model.train()
         return {prompt: result.text or "" for prompt, result in zip(prompts, results, strict=True)}
 
-    def _save(self) -> None:
+    def _save(self, val_loss: float | None) -> None:
         self.log_window()
-        state = State(self.step, self._val_loss, self._identity)
-        self._last_saved = self._checkpoints.save(
-            self.model, self._optimizer, state, tokenizer_file=self._tokenizer_file
-        )
+        state = State(self.step, val_loss, self._identity)
+        self._checkpoints.save(self.model, self._optimizer, state, tokenizer_file=self._tokenizer_file)
+        self._last_saved = self.step
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

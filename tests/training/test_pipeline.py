@@ -25,7 +25,7 @@ def config(workspace, tmp_path):
                 "train_data_path": [str(workspace.folder / "pretrain.jsonl")],
                 "max_steps": 3, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1, "max_length": 24,
             },
-            "sft": {"train_data_path": [str(workspace.folder / "sft.jsonl")], "max_steps": 3, "batch_size": 4},
+            "sft": {"train_data_path": str(workspace.folder / "sft.jsonl"), "max_steps": 3, "batch_size": 4},
             "inference": {"default_method": "fixed_length", "gen_length": 8, "remasking": "low_confidence"},
             **changes,
         }  # fmt: skip

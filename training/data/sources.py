@@ -67,6 +67,8 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
 def _json_lines(file: Path) -> Iterator[Record]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             place = f"{file.name}, line {number}"
             try:
                 value = json.loads(line)

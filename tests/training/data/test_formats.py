@@ -109,6 +109,12 @@ def test_prompts_are_strings_or_messages_that_end_with_the_user(tmp_path):
         next(prompts)
 
 
+def test_blank_lines_and_windows_line_ends_and_a_byte_order_mark_are_no_problem(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "x"}\r\n\r\n{"text": "y"}\n\n')
+    (source,) = find_sources([str(tmp_path / "rows.jsonl")])
+    assert list(read_texts(source.records(), ReadReport(0))) == ["x", "y"]
+
+
 def test_bytes_that_are_not_utf8_are_a_bad_line(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"text": "\xff"}\n')
     (source,) = find_sources([str(tmp_path / "rows.jsonl")])
