@@ -35,7 +35,7 @@ _EVAL_NOISE_LEVELS = 8
 
 @dataclass(slots=True)
 class _Window:
-    """What happened since the last record, left on the device: loss and gradient norm of steps, sums per noise level."""
+    """Since the last record, left on the device: a loss and gradient norm per step, sums per noise level."""
 
     level_sums: Tensor
     losses: list[Tensor] = field(default_factory=list)
