@@ -92,7 +92,7 @@ class TrainingOptions(Options):
     log_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between validations; --save-steps, if not given.")
     eval_samples: int = Field(200, ge=1, description="Validation samples, the first ones.")
-    eval_prompt: list[str] = Field([], description="Generate for this prompt at each validation; may be repeated.")
+    eval_prompt: list[str] = Field([], description="Answer this at each validation, in SFT as a chat; may be repeated.")
     eval_gen_length: int = Field(64, ge=1, description="Tokens of those generations.")
 
     @model_validator(mode="after")

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from llada_core import GenerationParams, generate
 from llada_core.model import LLaDAModelLM
-from llada_core.tokenizer import Tokenizer
+from llada_core.tokenizer import Message, Tokenizer
 from training.checkpoints import Checkpoints, RunIdentity, State
 from training.data.batches import BatchPlanner
 from training.data.samples import Samples
@@ -26,7 +26,7 @@ from training.distributed import World, accumulation, whole_weights
 from training.errors import TrainingError
 from training.evaluate import Evaluation, by_level, evaluate
 from training.optimizer import build_optimizer, learning_rate_at
-from training.options import TrainingOptions
+from training.options import SFTOptions, TrainingOptions
 from training.report import Reporter
 
 _NOISE_LEVEL_BINS = 10
@@ -235,7 +235,9 @@ class Trainer:
             return {}
         self.model.eval()
         params = GenerationParams(gen_length=self._options.eval_gen_length)
-        results = generate(self.model, prompts, params, tokenizer=self._tokenizer)
+        is_chat = isinstance(self._options, SFTOptions)
+        asked = [[Message("user", prompt)] if is_chat else prompt for prompt in prompts]
+        results = generate(self.model, asked, params, tokenizer=self._tokenizer)
         self.model.train()
         return {prompt: result.text or "" for prompt, result in zip(prompts, results, strict=True)}
 
