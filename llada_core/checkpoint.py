@@ -98,7 +98,10 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None)
     name = str(path)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"{name}: neither a folder nor a Hugging Face id (owner/name)")
-    return Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+    except Exception as error:  # the hub's client raises many kinds, from the network's to its own
+        raise FileNotFoundError(f"{name}: no such folder here, and from the hub: {error}") from None
 
 
 def save_checkpoint(
@@ -173,7 +176,15 @@ def _read_config(folder: Path) -> dict[str, int]:
 
 def _resolve_device(device: str) -> torch.device:
     if device != "auto":
-        return torch.device(device)
+        try:
+            found = torch.device(device)
+        except RuntimeError:
+            found = None
+        if found is None or found.type not in ("cpu", "cuda", "mps"):
+            raise InvalidParameterError(f"device is {device!r}; it must be auto, cpu, cuda, cuda:N or mps", "device")
+        if found.type == "cuda" and not torch.cuda.is_available():
+            raise InvalidParameterError(f"device is {device!r}; this machine has no CUDA device", "device")
+        return found
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -6,6 +6,7 @@ processes reads it. Beside them lie `state.json`, and config and tokenizer, so t
 
 import json
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -27,6 +29,7 @@ from torch.distributed.checkpoint.state_dict import (
 from llada_core.model import LLaDAModelLM
 from training.distributed import World
 from training.errors import TrainingError
+from training.safe_reader import SafePlanner, SafeReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,21 @@ class Checkpoints:
     def save(
         self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, state: State, *, tokenizer_file: Path
     ) -> None:
-        """Write one; every process takes part. Older ones go, but for the last few and the best."""
+        """Write one; every process takes part. Older ones go, but for the last few and the best.
+
+        Raises:
+            TrainingError: it cannot be written; what was there before is still there.
+        """
+        try:
+            self._write(model, optimizer, state, tokenizer_file)
+        except (OSError, RuntimeError, CheckpointException) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise TrainingError(
+                f"{self._folder}: step-{state.step} cannot be written (is the disk full?): {reason}; "
+                "--resume continues from the checkpoint before"
+            ) from None
+
+    def _write(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, state: State, tokenizer_file: Path) -> None:
         aside, final = self._folder / f"incomplete-{state.step}", self._folder / f"step-{state.step}"
         if self._world.is_main:
             for old in self._folder.glob("incomplete-*"):
@@ -79,7 +96,8 @@ class Checkpoints:
             (aside / "config.json").write_text(model.config.to_json_string())
             shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
             (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
-            shutil.rmtree(final, ignore_errors=True)
+            if final.exists():
+                _remove(final)
             aside.rename(final)
             self._drop_old()
         self._world.wait()
@@ -107,7 +125,7 @@ class Checkpoints:
             )
         tensors = _tensors(model, optimizer)
         with _one_process_is_meant():
-            state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=self._world.size == 1)
+            _load(tensors, folder, no_dist=self._world.size == 1)
         set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
         set_optimizer_state_dict(model, optimizer, tensors["optimizer"])
         return state
@@ -124,7 +142,7 @@ class Checkpoints:
         kept = {*_all(self._folder)[-self._keep_last :], *([best[0]] if best else [])}
         for folder in _all(self._folder):
             if folder not in kept:
-                shutil.rmtree(folder)
+                _remove(folder)
 
 
 def newest(folder: Path) -> Path | None:
@@ -142,27 +160,35 @@ def load_weights(model: LLaDAModelLM, folder: Path) -> None:
     """Read a checkpoint's trained weights into a model that has the same ones (adapters included), on one process."""
     tensors = {"model": _trainable(model)}
     with _one_process_is_meant():
-        state_dict_loader.load(tensors, checkpoint_id=folder, no_dist=True)
+        _load(tensors, folder, no_dist=True)
     set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
 
 
-def require_room(folder: Path, model: torch.nn.Module, *, num_kept: int) -> None:
-    """Find out now, not at the first checkpoint, that the disk is full or the folder cannot be written.
+def require_writable(folder: Path) -> None:
+    """Make the output folder, or find out now that it cannot be written.
 
     Raises:
-        TrainingError: names the folder, what is needed and what is free.
+        TrainingError: names the folder and the reason.
     """
-    # Weights and both of AdamW's moments in float32; one checkpoint more than are kept, while it is written.
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    needed = trainable * 12 * (num_kept + 1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-test"
         probe.write_bytes(b"x")
         probe.unlink()
-        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise TrainingError(f"--output-dir {folder}: cannot be written: {error.strerror}") from None
+
+
+def require_room(folder: Path, model: torch.nn.Module, *, num_kept: int) -> None:
+    """Find out now, not at the first checkpoint, that the disk is too full.
+
+    Raises:
+        TrainingError: names the folder, what is needed and what is free.
+    """
+    # Weights and both of AdamW's moments in float32; beside those kept there is the best one, and one being written.
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    needed = trainable * 12 * max(1, num_kept + 2 - len(_all(folder / "checkpoints")))
+    free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(
             f"--output-dir {folder}: {math.ceil(needed / 1e6):,} MB needed for checkpoints, {free // 10**6:,} MB free; "
@@ -179,6 +205,18 @@ def _trainable(model: LLaDAModelLM) -> dict[str, Any]:
     return dict(get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)))
 
 
+def _load(tensors: dict[str, Any], folder: Path, *, no_dist: bool) -> None:
+    """Into the tensors that are given.
+
+    Raises:
+        TrainingError: a damaged checkpoint, or one that holds more than data.
+    """
+    try:
+        state_dict_loader.load(tensors, storage_reader=SafeReader(folder), planner=SafePlanner(), no_dist=no_dist)
+    except CheckpointException as error:
+        raise TrainingError(f"{folder} cannot be read: {str(error).strip().splitlines()[-1]}") from None
+
+
 @contextmanager
 def _one_process_is_meant() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -186,5 +224,13 @@ def _one_process_is_meant() -> Iterator[None]:
         yield
 
 
+def _remove(checkpoint: Path) -> None:
+    """Under another name first: half of a checkpoint must not look like one."""
+    aside = checkpoint.with_name(f"incomplete-{checkpoint.name}")
+    checkpoint.rename(aside)
+    shutil.rmtree(aside)
+
+
 def _all(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))

@@ -98,7 +98,7 @@ def main() -> None:
     """Run the command line; the user's errors end in one line, not a traceback."""
     try:
         app()
-    except (DataError, TrainingError, ValueError, FileNotFoundError, FileExistsError, KeyboardInterrupt) as error:
+    except (DataError, TrainingError, ValueError, OSError, KeyboardInterrupt) as error:
         message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         typer.echo(f"llada-train: {message}", err=True)
         raise SystemExit(1) from None

@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from training.config import COMMANDS, command_options
+from training.config import SECTION_OF_COMMAND, SECTIONS, command_options
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; its section for this command.")]
 DryRun = Annotated[
@@ -28,7 +28,9 @@ def command_for(name: str, *, can_dry_run: bool = False) -> Callable[[Callable[.
             run(command_options(name, config, given), **extra)
 
         parameters = [Parameter("config", Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile)]
-        parameters += [_parameter(field, info) for field, info in COMMANDS[name].model_fields.items()]
+        parameters += [
+            _parameter(field, info) for field, info in SECTIONS[SECTION_OF_COMMAND[name]].model_fields.items()
+        ]
         if can_dry_run:
             parameters.append(Parameter("dry_run", Parameter.KEYWORD_ONLY, default=False, annotation=DryRun))
         command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]

@@ -7,37 +7,51 @@
     pretraining: {train_data_path: [text.jsonl], max_steps: 1000, batch_size: 32}
     sft: {train_data_path: [chats.jsonl], max_steps: 500}
     inference: {default_method: semi_autoregressive_padding, gen_length: 128}
+    evaluation: {val_data_path: [val.jsonl]}
 
-A stage's section takes every option of its command; what the command line gives wins.
+A section takes every option of its command; what the command line gives wins.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import AliasChoices, ValidationError
+from pydantic import ValidationError
 
 from training.errors import TrainingError
 from training.options import (
     EvalOptions,
     ExportOptions,
     GenerateOptions,
-    InferenceOptions,
     Options,
     PretrainOptions,
     SFTOptions,
     TokenizerOptions,
 )
 
-STAGES: dict[str, type[Options]] = {
+# Section of the file → the options it may hold; each is also a command.
+SECTIONS: dict[str, type[Options]] = {
     "tokenizer": TokenizerOptions,
     "pretraining": PretrainOptions,
     "sft": SFTOptions,
-    "inference": InferenceOptions,
+    "inference": GenerateOptions,
+    "evaluation": EvalOptions,
+    "export": ExportOptions,
+}
+SECTION_OF_COMMAND = {
+    "tokenizer": "tokenizer",
+    "pretrain": "pretraining",
+    "sft": "sft",
+    "generate": "inference",
+    "eval": "evaluation",
+    "export": "export",
 }
 
+# Sections that `pipeline` runs from the file alone.
+_TRAINED_FROM_FILE = ("tokenizer", "pretraining", "sft")
+_EXCLUSIVE = (("model_config", "model_name_or_path"), ("max_steps", "num_epochs"), ("prompt", "input"))
 _MODEL_KEYS = {"name_or_path", "config", "max_length"}
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -49,10 +63,8 @@ def build_options(kind: type[OptionsT], values: Mapping[str, Any], *, where: str
     Raises:
         TrainingError: an unknown key, or a value that breaks its rule.
     """
-    try:
-        return kind.model_validate(dict(values))
-    except ValidationError as error:
-        raise TrainingError("; ".join(_problem(problem, where, kind) for problem in error.errors())) from None
+    _raise_if_any(_problems(kind, values), where, kind)
+    return kind.model_validate(dict(values))
 
 
 @dataclass(frozen=True)
@@ -80,30 +92,45 @@ class RunConfig:
             raise TrainingError(f"{file.name}: not YAML: {error}") from None
         if not isinstance(content, dict):
             raise TrainingError(f"{file.name}: must be a mapping of sections and keys")
-        sections = {stage: _mapping(file, stage, content.pop(stage)) for stage in STAGES if stage in content}
+        sections = {stage: _mapping(file, stage, content.pop(stage)) for stage in SECTIONS if stage in content}
         model = _mapping(file, "model", content.pop("model", {}))
         output_dir = content.pop("output_dir", None)
         if not isinstance(output_dir, str):
             raise TrainingError(f"{file.name}: output_dir: needs a folder")
         _require_known(file, "model.", model, _MODEL_KEYS)
-        _require_known(file, "", content, {name for kind in STAGES.values() for name in _names(kind)})
+        if "config" in model and "name_or_path" in model:
+            raise TrainingError(
+                f"{file.name}: model: give either config (random weights) or name_or_path (a checkpoint)"
+            )
+        if "inference" in sections and "default_method" in sections["inference"]:
+            sections["inference"]["method"] = sections["inference"].pop("default_method")
+        _require_known(file, "", content, {name for kind in SECTIONS.values() for name in _names(kind)})
         config = cls(file, Path(output_dir), model, sections, content)
-        for stage in sections:
-            config.stage(stage)
+        for name in sections:
+            config.check(name)
         return config
+
+    def check(self, section: str) -> None:
+        """Validate what a section says; what it leaves to the command line is not missed."""
+        problems = _problems(SECTIONS[section], self._values(section, {}))
+        problems = [problem for problem in problems if problem["type"] != "missing" or section in _TRAINED_FROM_FILE]
+        _raise_if_any(problems, f"{self.file.name}: {section}", SECTIONS[section])
 
     def stage(self, stage: str, overrides: Mapping[str, Any] | None = None) -> Any:
         """The options of one stage: what other stages give it, shared keys, its section, then `overrides`."""
-        kind = STAGES[stage]
-        known = _names(kind)
+        values = self._values(stage, overrides or {})
+        return build_options(SECTIONS[stage], values, where=f"{self.file.name}: {stage}")
+
+    def _values(self, stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        known = _names(SECTIONS[stage])
         shared = {name: value for name, value in self.shared.items() if name in known}
-        values = {**self._from_other_stages(stage), **shared, **self.sections.get(stage, {}), **(overrides or {})}
-        # A file that starts from a checkpoint has no use for the other way to start, and the reverse.
-        for one, other in (("model_config", "model_name_or_path"), ("max_steps", "num_epochs")):
+        values = {**self._from_other_stages(stage), **shared, **self.sections.get(stage, {}), **overrides}
+        # Of two options that exclude each other the command line's is meant.
+        for one, other in _EXCLUSIVE:
             for given, dropped in ((one, other), (other, one)):
-                if given in (overrides or {}) and dropped not in (overrides or {}):
+                if given in overrides and dropped not in overrides:
                     values.pop(dropped, None)
-        return build_options(kind, values, where=f"{self.file.name}: {stage}")
+        return values
 
     def folder(self, stage: str) -> Path:
         """Where a stage writes."""
@@ -127,8 +154,10 @@ class RunConfig:
         return str(self.model["name_or_path"])
 
     def _from_other_stages(self, stage: str) -> dict[str, Any]:
-        if stage == "inference":
-            return {}
+        if stage in ("inference", "evaluation"):
+            return {"model_name_or_path": self.trained_model}
+        if stage == "export":
+            return {"checkpoint": self.trained_model}
         values: dict[str, Any] = {"output_dir": str(self.folder(stage))}
         if stage == "tokenizer":
             return values
@@ -156,11 +185,20 @@ def _require_known(file: Path, prefix: str, given: Mapping[str, Any], known: set
 
 
 def _names(kind: type[Options]) -> set[str]:
-    found = set()
-    for name, info in kind.model_fields.items():
-        choices = info.validation_alias
-        found |= set(map(str, choices.choices)) if isinstance(choices, AliasChoices) else {info.alias or name}
-    return found
+    return {info.alias or name for name, info in kind.model_fields.items()}
+
+
+def _problems(kind: type[Options], values: Mapping[str, Any]) -> list[Any]:
+    try:
+        kind.model_validate(dict(values))
+    except ValidationError as error:
+        return list(error.errors())
+    return []
+
+
+def _raise_if_any(problems: Sequence[Any], where: str, kind: type[Options]) -> None:
+    if problems:
+        raise TrainingError("; ".join(_problem(problem, where, kind) for problem in problems))
 
 
 def _problem(problem: Any, where: str, kind: type[Options]) -> str:
@@ -175,26 +213,9 @@ def _problem(problem: Any, where: str, kind: type[Options]) -> str:
     return f"{where}: {name} is {problem['input']!r}: {problem['msg']}"
 
 
-STAGE_OF_COMMAND: dict[str, str] = {"tokenizer": "tokenizer", "pretrain": "pretraining", "sft": "sft"}
-COMMANDS: dict[str, type[Options]] = {
-    "tokenizer": TokenizerOptions,
-    "pretrain": PretrainOptions,
-    "sft": SFTOptions,
-    "generate": GenerateOptions,
-    "eval": EvalOptions,
-    "export": ExportOptions,
-}
-
-
 def command_options(command: str, config: Path | None, given: Mapping[str, Any]) -> Any:
     """The options of a command: from its section of the config file, if one is given, and the command line."""
+    section = SECTION_OF_COMMAND[command]
     if config is None:
-        return build_options(COMMANDS[command], given, where=command)
-    run = RunConfig.load(config)
-    if command in STAGE_OF_COMMAND:
-        return run.stage(STAGE_OF_COMMAND[command], given)
-    kind = COMMANDS[command]
-    inference = {**run.sections.get("inference", {}), "model_name_or_path": run.trained_model}
-    shared = {**run.shared, **(inference if command == "generate" else {})}
-    values = {name: value for name, value in shared.items() if name in _names(kind)}
-    return build_options(kind, {**values, **given}, where=f"{config.name}: {command}")
+        return build_options(SECTIONS[section], given, where=command)
+    return RunConfig.load(config).stage(section, given)

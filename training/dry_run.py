@@ -31,7 +31,7 @@ def describe_run(options: TrainingOptions, *, log: Callable[[str], None]) -> Sta
         folder = Path(scratch)
         samples, _ = load_samples(options, start, folder, alone, Reporter(folder, is_main=True))
         planner = planner_of(options, start, samples)
-        max_steps = max_steps_of(options, len(samples))
+        max_steps = max_steps_of(options, planner)
         log("\nThe first batch:")
         _show_batch(planner, start, options, log)
         tokens = sum(planner.plan(step).length * planner.batch_size for step in range(min(100, max_steps)))

@@ -5,7 +5,7 @@ on nothing but seed and sample: low variance, and the same number on every run.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,10 +13,11 @@ from tempfile import TemporaryDirectory
 import torch
 
 from llada_core.checkpoint import load_model, load_special_tokens, load_tokenizer, resolve_folder
+from llada_core.config import LLaDAConfig
 from llada_core.diffusion.likelihood import answer_masks, estimate_per_draw
 from llada_core.model import LLaDAModelLM
 from training.data.formats import detect_format
-from training.data.samples import Dialogues, PackedDocuments, Samples
+from training.data.samples import Dialogues, PackedDocuments, Sample, Samples
 from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, tokenize
 from training.data.sources import Source, find_sources
 from training.errors import DataError
@@ -47,19 +48,22 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
     tokenizer, special_tokens = load_tokenizer(folder), load_special_tokens(folder)
     if tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
+    longest = LLaDAConfig.from_pretrained(folder).max_sequence_length
+    max_length = options.max_length or longest
+    if max_length > longest:
+        raise DataError(f"--max-length is {max_length}; it must be at most the model's max_sequence_length, {longest}")
     sources = find_sources(options.val_data_path)
     encoder: Encoder
     if _format_of(sources[0]) == "text":
         encoder = DocumentEncoder(tokenizer, eos_id=special_tokens.eos_id)
     else:
-        encoder = DialogueEncoder(
-            tokenizer, eos_id=special_tokens.eos_id, max_length=options.max_length, overlong="drop"
-        )
+        encoder = DialogueEncoder(tokenizer, eos_id=special_tokens.eos_id, max_length=max_length, overlong="drop")
     with TemporaryDirectory() as scratch:
         shards = tokenize(sources, encoder, Path(scratch), max_bad_lines=options.max_bad_lines)
+        num_tokens = sum(len(shard.tokens) for shard in shards)
         samples: Samples
-        if isinstance(encoder, DocumentEncoder):
-            samples = PackedDocuments(shards, max_length=min(options.max_length, sum(len(s.tokens) for s in shards)))
+        if isinstance(encoder, DocumentEncoder) and num_tokens:
+            samples = PackedDocuments(shards, max_length=min(max_length, num_tokens))
         else:
             samples = Dialogues(shards)
         if not len(samples):
@@ -100,19 +104,28 @@ def evaluate(
     sums, counts = torch.zeros(_BINS, dtype=torch.float64), torch.zeros(_BINS, dtype=torch.float64)
     num_samples = min(num_samples, len(samples))
     for index in range(num_samples):
-        sample = samples[index]
-        prompt, answer = sample.tokens[: sample.prompt_length].tolist(), sample.tokens[sample.prompt_length :].tolist()
-        masks_NL = answer_masks(len(answer), noise_levels, seed=seed + index)
-        estimates_N = -estimate_per_draw(model, prompt, answer, masks_NL, mask_id=model.special_tokens.mask_id)
-        total += float(estimates_N.mean())
-        num_tokens += len(answer)
-        bins_N = (masks_NL.sum(dim=1) / len(answer) * _BINS).ceil().long() - 1
-        sums.index_add_(0, bins_N, estimates_N / len(answer))
-        counts.index_add_(0, bins_N, torch.ones_like(estimates_N))
+        for prompt, answer in _texts_of(samples[index]):
+            masks_NL = answer_masks(len(answer), noise_levels, seed=seed + index)
+            estimates_N = -estimate_per_draw(model, prompt, answer, masks_NL, mask_id=model.special_tokens.mask_id)
+            total += float(estimates_N.mean())
+            num_tokens += len(answer)
+            bins_N = (masks_NL.sum(dim=1) / len(answer) * _BINS).ceil().long() - 1
+            sums.index_add_(0, bins_N, estimates_N / len(answer))
+            counts.index_add_(0, bins_N, torch.ones_like(estimates_N))
         if on_progress is not None:
             on_progress(index + 1)
     model.train(was_training)
     return Evaluation(total / num_tokens, num_samples, num_tokens, by_level(sums, counts))
+
+
+def _texts_of(sample: Sample) -> Iterator[tuple[list[int], list[int]]]:
+    """Prompt and answer; of documents that do not see one another each alone."""
+    start = 0
+    for span in sample.spans:
+        tokens = sample.tokens[start : start + span].tolist()
+        prompt_length = sample.prompt_length if start == 0 else 0
+        yield tokens[:prompt_length], tokens[prompt_length:]
+        start += span
 
 
 def by_level(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, float]:

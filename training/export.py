@@ -11,15 +11,24 @@ from llada_core.checkpoint import load_model, save_checkpoint
 from llada_core.config import LLaDAConfig
 from llada_core.model import LLaDAModelLM
 from llada_core.special_tokens import SpecialTokens
-from training.checkpoints import load_weights, newest, read_state
+from training.checkpoints import load_weights, newest, read_state, require_writable
 from training.errors import TrainingError
+from training.models import weights_digest
 from training.options import ExportOptions, LoraParams
 
 
-def export(checkpoint: Path, output_dir: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+def export(
+    checkpoint: Path, output_dir: Path, *, dtype: torch.dtype = torch.bfloat16, base_model: str | None = None
+) -> None:
     """Write weights, config, tokenizer, chat template and generation_config.
 
     LoRA's adapters are merged into the base model's weights; unmerged they go into `adapter/`, as `peft` reads them.
+
+    Args:
+        base_model: where the model that the adapters belong to lies; None: where it lay in training.
+
+    Raises:
+        TrainingError: the base model is gone, or is another one.
     """
     state = read_state(checkpoint)
     if state.run.lora is None:
@@ -29,15 +38,19 @@ def export(checkpoint: Path, output_dir: Path, *, dtype: torch.dtype = torch.bfl
         # Imported here: `peft` takes seconds, and most runs train all weights.
         from training import lora
 
-        assert state.run.base_model is not None
+        base = Path(base_model or str(state.run.base_model))
+        if not (base / "config.json").exists():
+            raise TrainingError(f"{base}: the base model of these adapters is not there; give --base-model")
+        if weights_digest(base) != state.run.decisive["base model's weights"]:
+            raise TrainingError(f"{base}: other weights than those that the adapters were trained on")
         params = LoraParams(**state.run.lora)
-        model = load_model(state.run.base_model, dtype="float32")
+        model = load_model(base, dtype="float32")
         lora.add_adapters(model, params, seed=0)
         load_weights(model, checkpoint)
         adapter = output_dir / "adapter"
         adapter.mkdir(parents=True, exist_ok=True)
         save_file(lora.adapter_weights(model), adapter / "adapter_model.safetensors")
-        config = lora.adapter_config(params, state.run.base_model)
+        config = lora.adapter_config(params, str(base))
         (adapter / "adapter_config.json").write_text(json.dumps(config, indent=2))
         lora.merge_adapters(model)
     save_checkpoint(
@@ -68,7 +81,9 @@ def find_checkpoint(folder: Path) -> Path:
 def run_export(options: ExportOptions, *, log: Callable[[str], None]) -> None:
     """The `export` command."""
     checkpoint = find_checkpoint(options.checkpoint)
-    if options.output_dir.exists() and any(options.output_dir.iterdir()):
+    require_writable(options.output_dir)
+    # What an export that was stopped left behind is written again.
+    if any(entry.name != "incomplete" for entry in options.output_dir.iterdir()):
         raise TrainingError(f"--output-dir {options.output_dir} is not empty")
-    export(checkpoint, options.output_dir, dtype=getattr(torch, options.dtype))
+    export(checkpoint, options.output_dir, dtype=getattr(torch, options.dtype), base_model=options.base_model)
     log(f"{checkpoint.name} exported to {options.output_dir}; serve it with: llada-server --model {options.output_dir}")

@@ -10,7 +10,7 @@ from llada_core.model import LLaDAModelLM
 from llada_core.sampling import GenerationResult
 from llada_core.tokenizer import Message, Tokenizer
 from training.data.formats import ReadReport, read_prompts
-from training.data.sources import find_sources
+from training.data.sources import Source, find_sources
 from training.errors import DataError
 from training.options import GenerateOptions
 from training.report import progress_bar
@@ -24,17 +24,22 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
     Raises:
         DataError: a line without a prompt; an output file that belongs to other prompts.
     """
+    if bool(options.prompt) == (options.input is not None):
+        raise DataError("generate: give either prompt or input")
+    if (options.input is None) != (options.output is None):
+        raise DataError("generate: input and output go together")
     params = _params(options)
+    tokenizer = load_tokenizer(options.model_name_or_path)
     given = _file_prompts(options.input) if options.input else options.prompt
     prompts = [_in_template(prompt) if options.is_instruct else prompt for prompt in given]
     num_done = 0
     if options.output:
         num_done = _num_done(options.output, prompts)
         log(f"{num_done:,} of {len(prompts):,} prompts are in {options.output} already")
-    model = load_model(options.model_name_or_path, device=options.device)
-    tokenizer = load_tokenizer(options.model_name_or_path)
     if tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
+    model = load_model(options.model_name_or_path, device=options.device)
+    _require_room(prompts, tokenizer, params, model.config.max_sequence_length)
     with progress_bar("generating", total=len(prompts)) as advance:
         advance(num_done)
         for first, results in _results(model, tokenizer, prompts, params, first=num_done, size=options.batch_size):
@@ -89,11 +94,22 @@ def _num_done(output: Path, prompts: list[Prompt]) -> int:
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
         output.write_bytes(whole)
-    records = [json.loads(line) for line in whole.splitlines()]
+    records = [record.value for record in Source(output.name, output).records()]
     for index, record in enumerate(records):
-        if index >= len(prompts) or record.get("index") != index or record.get("prompt") != _plain(prompts[index]):
+        expected = (index, _plain(prompts[index])) if index < len(prompts) else None
+        if (record.get("index"), record.get("prompt")) != expected:
             raise DataError(f"{output}, line {index + 1}: is not the result of line {index + 1} of --input")
     return len(records)
+
+
+def _require_room(prompts: Sequence[Prompt], tokenizer: Tokenizer, params: GenerationParams, longest: int) -> None:
+    for number, prompt in enumerate(prompts, start=1):
+        length = len(tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.encode_chat(prompt))
+        if length + params.gen_length > longest:
+            raise DataError(
+                f"prompt {number} has {length} tokens; with gen_length ({params.gen_length}) it must be at most the "
+                f"model's max_sequence_length, {longest}"
+            )
 
 
 def _plain(prompt: Prompt) -> object:

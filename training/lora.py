@@ -49,6 +49,4 @@ def adapter_config(params: LoraParams, base_model: str) -> dict[str, Any]:
 
 
 def _config(params: LoraParams) -> LoraConfig:
-    # A pattern, since the head is called `ff_out` as each block's last layer is.
-    pattern = rf".*\.blocks\.\d+\.({'|'.join(params.targets)})"
-    return LoraConfig(r=params.r, lora_alpha=params.alpha, target_modules=pattern, bias="none")
+    return LoraConfig(r=params.r, lora_alpha=params.alpha, target_modules=params.pattern, bias="none")

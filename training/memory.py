@@ -29,7 +29,7 @@ from transformers.initialization import no_init_weights
 
 from llada_core.config import LLaDAConfig
 from llada_core.model import LLaDAModelLM, PackedTokens
-from training.options import LORA_TARGETS
+from training.options import LORA_TARGETS, LoraParams
 
 _FLOAT32, _BFLOAT16 = 4, 2
 _ADAMW_MOMENTS = 2 * _FLOAT32
@@ -234,8 +234,8 @@ def _two_blocks(config: LLaDAConfig, lora_r: int | None, lora_target_modules: Se
             from peft import LoraConfig, inject_adapter_in_model
 
             # Only within the blocks: the head is called ff_out, too.
-            targets = rf".*\.blocks\.\d+\.({'|'.join(lora_target_modules)})"
-            inject_adapter_in_model(LoraConfig(r=lora_r, target_modules=targets), sketch)
+            params = LoraParams(lora_r, lora_r, tuple(lora_target_modules))
+            inject_adapter_in_model(LoraConfig(r=lora_r, target_modules=params.pattern), sketch)
     return sketch
 
 

@@ -1,5 +1,6 @@
 """The model a run starts from: random weights of a config, or a checkpoint; with its tokenizer and special tokens."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -12,10 +13,20 @@ import torch
 from llada_core.checkpoint import load_model, load_special_tokens, resolve_folder
 from llada_core.config import LLaDAConfig
 from llada_core.model import LLaDAModelLM
-from llada_core.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
+from llada_core.special_tokens import (
+    BOS_TOKEN,
+    END_HEADER_TOKEN,
+    EOS_TOKEN,
+    EOT_TOKEN,
+    MASK_TOKEN,
+    START_HEADER_TOKEN,
+    SpecialTokens,
+)
 from llada_core.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
-from training.options import LoraParams, PretrainOptions, TrainingOptions
+from training.options import LoraParams, PretrainOptions, SFTOptions, TrainingOptions
+
+_DIGEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +100,40 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None]) -> Start
             raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint; training needs one")
         tokenizer = Tokenizer.from_folder(folder, vocab_size=config.vocab_size)
         start = Start(config, tokenizer, file, load_special_tokens(folder), folder, lora)
-    if options.max_length > start.config.max_sequence_length:
-        raise TrainingError(
-            f"--max-length is {options.max_length}; it must be at most the model's max_sequence_length, "
-            f"{start.config.max_sequence_length}"
-        )
+    _require_fitting_lengths(options, start.config.max_sequence_length)
+    if isinstance(options, SFTOptions):
+        missing = [t for t in (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN) if tokenizer.token_to_id(t) is None]
+        if missing:
+            raise DataError(f"the tokenizer has no {', '.join(missing)}, which SFT's chat template needs")
     return start
+
+
+def weights_digest(folder: Path) -> str:
+    """Of a checkpoint's weights, from size, beginning and end of each file: enough to tell another model's."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}".encode())
+        with file.open("rb") as content:
+            digest.update(content.read(_DIGEST_BYTES))
+            content.seek(max(0, size - _DIGEST_BYTES))
+            digest.update(content.read())
+    return digest.hexdigest()[:16]
+
+
+def _require_fitting_lengths(options: TrainingOptions, longest: int) -> None:
+    lengths = {
+        "max_length": options.max_length,
+        "eval_gen_length": options.eval_gen_length if options.eval_prompt else 0,
+    }
+    if isinstance(options, SFTOptions):
+        lengths["pad_to"] = options.pad_to or 0
+    for name, length in lengths.items():
+        if length > longest:
+            option = name.replace("_", "-")
+            raise TrainingError(
+                f"--{option} is {length}; it must be at most the model's max_sequence_length, {longest}"
+            )
 
 
 def _config_for(
@@ -104,6 +143,8 @@ def _config_for(
         fields: dict[str, Any] = json.loads(file.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise TrainingError(f"--model-config {file}: cannot be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise TrainingError(f"--model-config {file}: is a {type(fields).__name__}; it must be an object")
     wanted = {
         "vocab_size": len(tokenizer),
         "embedding_size": len(tokenizer),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_origin
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 # Written out, as in the core: importing it here would make `--help` wait for torch. A test compares them.
 Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
@@ -25,11 +25,18 @@ class LoraParams:
     alpha: int
     targets: tuple[str, ...]
 
+    @property
+    def pattern(self) -> str:
+        """Of the adapted modules' names: in blocks alone, since the head is called `ff_out` as their last layer is."""
+        return rf".*\.blocks\.\d+\.({'|'.join(self.targets)})"
+
 
 class Options(BaseModel):
     """Unknown names are errors; nothing is guessed from a misspelt key."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -73,7 +80,7 @@ class TrainingOptions(Options):
     loss_norm: Literal["token", "sequence"] = Field(
         description="What weighs the same: every token of a batch, or every sample."
     )
-    seed: int = Field(0, description="Decides initial weights, data order and noise.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides initial weights, data order and noise.")
 
     device: str = Field("auto", description="cpu, cuda or auto; under torchrun each process takes its own GPU.")
     dtype: Literal["bfloat16", "float32"] = Field(
@@ -84,7 +91,9 @@ class TrainingOptions(Options):
     threads: int | None = Field(None, ge=1, description="CPU threads of a process; all cores, if not given.")
     lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
     lora_alpha: int = Field(32, gt=0, description="Scale of the adapters, times 1 / r.")
-    lora_target_modules: list[str] = Field(list(LORA_TARGETS), description="Linear layers of a block to adapt.")
+    lora_target_modules: list[str] = Field(
+        list(LORA_TARGETS), min_length=1, description="Linear layers of a block to adapt."
+    )
 
     save_steps: int = Field(500, ge=1, description="Steps between checkpoints.")
     keep_last: int = Field(1, ge=1, description="Checkpoints to keep, besides the best by validation loss.")
@@ -99,6 +108,11 @@ class TrainingOptions(Options):
     def _check(self) -> "TrainingOptions":
         if (self.max_steps is None) == (self.num_epochs is None):
             raise ValueError("give either max_steps or num_epochs")
+        if self.eval_steps is not None and self.eval_steps % self.save_steps:
+            raise ValueError(
+                f"eval_steps is {self.eval_steps}; it must be a multiple of save_steps ({self.save_steps}), so that "
+                "what was validated is there to be the best"
+            )
         unknown = set(self.lora_target_modules) - set(LORA_TARGETS)
         if unknown:
             raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(LORA_TARGETS)}")
@@ -145,21 +159,23 @@ class SFTOptions(TrainingOptions):
     )
 
 
-class InferenceOptions(Options):
+class GenerateOptions(Options):
     """How `generate` denoises; the defaults are those of the server."""
 
-    method: Method = Field(
-        "semi_autoregressive_padding",
-        validation_alias=AliasChoices("method", "default_method"),
-        description="How blocks follow one another.",
+    model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
+    prompt: list[str] = Field([], description="Prompt; may be repeated.")
+    input: Path | None = Field(None, description='JSONL with {"prompt"} or {"messages"} a line, instead of --prompt.')
+    output: Path | None = Field(
+        None, description="JSONL to append results to; lines it already has are not made again."
     )
+    method: Method = Field("semi_autoregressive_padding", description="How blocks follow one another.")
     gen_length: int = Field(128, ge=1, description="Positions of the response.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; one per position, if not given.")
     block_length: int | None = Field(None, ge=1, description="Positions of a block; 32, if not given.")
     temperature: float = Field(0.0, ge=0, description="Of the Gumbel noise; 0 takes the most probable token.")
     cfg_scale: float = Field(0.0, ge=0, description="Classifier-free guidance; doubles the work.")
     remasking: Remasking = Field("low_confidence", description="Which proposals a step keeps.")
-    seed: int = Field(0, description="Decides all noise.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Decides all noise.")
     is_instruct: bool = Field(
         True, description="Put the prompt into the chat template; --no-is-instruct for a base model."
     )
@@ -167,30 +183,17 @@ class InferenceOptions(Options):
     batch_size: int = Field(16, ge=1, description="Prompts of a file denoised together.")
 
 
-class GenerateOptions(InferenceOptions):
-    model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
-    prompt: list[str] = Field([], description="Prompt; may be repeated.")
-    input: Path | None = Field(None, description='JSONL with {"prompt"} or {"messages"} a line, instead of --prompt.')
-    output: Path | None = Field(
-        None, description="JSONL to append results to; lines it already has are not made again."
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> "GenerateOptions":
-        if bool(self.prompt) == (self.input is not None):
-            raise ValueError("give either prompt or input")
-        if (self.input is None) != (self.output is None):
-            raise ValueError("input and output go together")
-        return self
-
-
 class EvalOptions(Options):
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
     val_data_path: list[str] = Field(description="JSONL or parquet file, glob, or hub dataset id; may be repeated.")
-    max_length: int = Field(4096, ge=8, description="Tokens of one sample; longer dialogues are left out.")
+    max_length: int | None = Field(
+        None, ge=8, description="Tokens of one sample; longer dialogues are left out. The model's, if not given."
+    )
     eval_samples: int = Field(1000, ge=1, description="Samples, the first ones.")
     noise_levels: int = Field(16, ge=1, description="Points of the grid over (0, 1); more: less variance, more time.")
-    seed: int = Field(0, description="Decides which tokens are masked; the same seed gives the same number.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Decides which tokens are masked; the same seed gives the same number."
+    )
     device: str = Field("auto", description="cpu, cuda or auto.")
     max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
@@ -198,4 +201,5 @@ class EvalOptions(Options):
 class ExportOptions(Options):
     checkpoint: Path = Field(description="A checkpoints/step-<n> folder, or an output folder for its newest one.")
     output_dir: Path = Field(description="Where the Hugging Face folder goes; must be empty or missing.")
+    base_model: str | None = Field(None, description="Under LoRA: where the base model is now, if it was moved.")
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Of the written weights.")

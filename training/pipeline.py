@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from training.config import RunConfig, build_options
+from training.config import RunConfig
 from training.dry_run import describe_run
 from training.errors import TrainingError
 from training.generation import run_generate
-from training.options import GenerateOptions
 from training.runs import run_training
 from training.tokenizer import run_tokenizer
 
@@ -58,7 +57,7 @@ def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], Non
         for stage in stages:
             log(f"── {stage} → {config.folder(stage)}")
             if stage == "tokenizer":
-                run_tokenizer(sketch.stage(stage), log=log)
+                run_tokenizer(sketch.stage(stage), log=lambda text: log(text.split(" in ")[0]))
             else:
                 needs_sketch = not config.can_start(stage)
                 start = describe_run((sketch if needs_sketch else config).stage(stage), log=log)
@@ -78,13 +77,9 @@ def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Cal
 
 
 def _run_inference(config: RunConfig, prompts: Sequence[str], *, log: Callable[[str], None]) -> None:
-    section = config.stage("inference")
-    values = {**section.model_dump(by_alias=True), "model_name_or_path": config.trained_model, "prompt": list(prompts)}
+    overrides: dict[str, object] = {"prompt": list(prompts)}
     # A base model has not seen the chat template.
-    if (
-        "sft" not in config.sections
-        and "is_instruct" not in section.model_fields_set
-        and "pretraining" in config.sections
-    ):
-        values["is_instruct"] = False
-    run_generate(build_options(GenerateOptions, values, where="inference"), log=log)
+    is_base = "sft" not in config.sections and "pretraining" in config.sections
+    if is_base and "is_instruct" not in config.sections.get("inference", {}):
+        overrides["is_instruct"] = False
+    run_generate(config.stage("inference", overrides), log=log)

@@ -47,7 +47,9 @@ class Reporter:
         from torch.utils.tensorboard import SummaryWriter
 
         kept = [record for record in self.records() if record["step"] <= first_step]
-        self._metrics_file.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        aside = self._metrics_file.with_suffix(".incomplete")
+        aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        aside.replace(self._metrics_file)
         self._writer = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as self._progress:

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
-from training.checkpoints import Checkpoints, RunIdentity, newest, require_room
+from training.checkpoints import Checkpoints, RunIdentity, newest, require_room, require_writable
 from training.data.batches import BatchPlanner
 from training.data.samples import Dialogues, PackedDocuments, Samples
 from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, Shard, tokenize
@@ -20,17 +19,21 @@ from training.data.sources import find_sources
 from training.distributed import World, parallelize, world
 from training.errors import DataError, TrainingError
 from training.export import export
-from training.models import Start, find_start
+from training.models import Start, find_start, weights_digest
 from training.objective import Objective
 from training.options import PretrainOptions, SFTOptions, TrainingOptions
 from training.report import Reporter
-from training.trainer import Trainer
+from training.trainer import Trainer, memory_advice
 
 # Options that may change when a run resumes: they say where and how fast it runs and what it shows, not what comes out.
 _MAY_CHANGE = {
     "output_dir", "resume", "device", "threads", "strategy", "micro_batch_size", "activation_checkpointing",
     "save_steps", "keep_last", "log_steps", "eval_steps", "eval_samples", "eval_prompt", "eval_gen_length",
-    "train_data_path", "val_data_path", "max_bad_lines", "num_epochs", "max_steps",
+}  # fmt: skip
+# These are compared by what they come to: tokens, a number of steps, a config, weights. A folder may have moved.
+_COMPARED_BY_CONTENT = {
+    "model_name_or_path", "model_config_file", "tokenizer", "train_data_path", "val_data_path", "max_bad_lines",
+    "num_epochs", "max_steps",
 }  # fmt: skip
 
 
@@ -40,30 +43,31 @@ def run_training(options: TrainingOptions) -> None:
     Raises:
         TrainingError, DataError: what the user can mend; the message says how.
     """
-    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // processes))
     with world(options.device) as here:
         reporter = Reporter(options.output_dir, is_main=here.is_main)
         start = find_start(options, log=reporter.say)
         _require_usable(options)
         here.wait()
         samples, val_samples = load_samples(options, start, options.output_dir / "data", here, reporter)
-        trainer = build_trainer(options, start, samples, val_samples, here, reporter)
-        if options.resume:
-            reporter.say(
-                f"continuing from step {trainer.step}" if trainer.resume() else "no checkpoint yet: from step 0"
-            )
-        trainer.train()
+        with memory_advice():
+            trainer = build_trainer(options, start, samples, val_samples, here, reporter)
+            if options.resume:
+                is_found = trainer.resume()
+                reporter.say(f"continuing from step {trainer.step}" if is_found else "no checkpoint yet: from step 0")
+            trainer.train()
         here.wait()
         if here.is_main:
             _finish(options, reporter)
 
 
-def max_steps_of(options: TrainingOptions, num_samples: int) -> int:
+def max_steps_of(options: TrainingOptions, planner: BatchPlanner) -> int:
     """`--max-steps`, or as many as `--num-epochs` need."""
     if options.max_steps is not None:
         return options.max_steps
     assert options.num_epochs is not None
-    return max(1, math.ceil(options.num_epochs * num_samples / options.batch_size))
+    return max(1, math.ceil(options.num_epochs * planner.steps_per_epoch))
 
 
 def load_samples(
@@ -96,9 +100,9 @@ def planner_of(options: TrainingOptions, start: Start, samples: Samples) -> Batc
 
 def _require_usable(options: TrainingOptions) -> None:
     folder = options.output_dir
-    if folder.is_file():
-        raise TrainingError(f"--output-dir {folder}: is a file")
-    if folder.exists() and any(folder.iterdir()) and not options.resume:
+    require_writable(folder)
+    # Tokens of a run that failed before its first step are no reason to refuse.
+    if any(entry.name != "data" for entry in folder.iterdir()) and not options.resume:
         raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
 
 
@@ -133,9 +137,9 @@ def _encoder(options: TrainingOptions, start: Start) -> Encoder:
 
 def _description(name: str, shard: Shard, options: TrainingOptions) -> str:
     text = f"{name}: {shard.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
-    if shard.num_overlong and isinstance(options, SFTOptions):
-        done = {"drop": "left out", "truncate": "cut"}[options.overlong]
-        text += f"; {shard.num_overlong:,} longer than {options.max_length} tokens {done}"
+    for count, done in ((shard.num_dropped, "left out"), (shard.num_truncated, "cut")):
+        if count:
+            text += f"; {count:,} longer than {options.max_length} tokens {done}"
     return f"{text}\n{shard.bad_lines}" if shard.bad_lines else text
 
 
@@ -159,11 +163,13 @@ def build_trainer(
         nn.Module.to(model, here.device)
     objective = Objective(model, mask_id=start.special_tokens.mask_id, seed=options.seed)
     module = parallelize(objective, here, options.strategy, bfloat16=options.dtype == "bfloat16")
-    max_steps = max_steps_of(options, len(samples))
+    max_steps = max_steps_of(options, planner)
     total, trainable = (
         sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad >= only)
         for only in (False, True)
     )
+    if options.warmup_steps > max_steps:
+        reporter.say(f"warning: --warmup-steps ({options.warmup_steps}) is more than the run has steps ({max_steps})")
     reporter.say(
         f"{len(samples):,} samples, {planner.steps_per_epoch:,} steps an epoch; {max_steps:,} steps of "
         f"{planner.batch_size} samples; {total:,} parameters, {trainable:,} of them trained; "
@@ -186,22 +192,21 @@ def build_trainer(
 
 
 def _identity(options: TrainingOptions, start: Start, samples: Samples, max_steps: int) -> RunIdentity:
-    values = json.loads(options.model_dump_json(exclude=_MAY_CHANGE))
+    values = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT))
+    content = {
+        "command": type(options).__name__,
+        "max_steps": max_steps,
+        "training data": samples.digest,
+        "model config": hashlib.sha256(start.config.to_json_string().encode()).hexdigest()[:16],
+        "tokenizer": start.tokenizer.fingerprint,
+        "base model's weights": None if start.folder is None else weights_digest(start.folder),
+    }
     return RunIdentity(
-        {**values, "command": type(options).__name__, "max_steps": max_steps, "data": _fingerprint(samples)},
+        {**values, **content},
         special_tokens=asdict(start.special_tokens),
-        base_model=None if start.folder is None else str(options.model_name_or_path),
+        base_model=None if start.folder is None else str(start.folder.resolve()),
         lora=None if start.lora is None else asdict(start.lora),
     )
-
-
-def _fingerprint(samples: Samples) -> str:
-    """Of the samples as they are trained on: the same data in another place or under another name is the same."""
-    digest = hashlib.sha256(np.ascontiguousarray(samples.lengths).tobytes())
-    digest.update(np.ascontiguousarray(samples.prompt_lengths).tobytes())
-    for index in range(0, len(samples), max(1, len(samples) // 1000)):
-        digest.update(np.ascontiguousarray(samples[index].tokens).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _finish(options: TrainingOptions, reporter: Reporter) -> None:

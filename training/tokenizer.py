@@ -31,7 +31,7 @@ def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> N
     """The `tokenizer` command."""
     file = options.output_dir / "tokenizer.json"
     if file.exists():
-        raise TrainingError(f"{file} exists; choose another --output-dir")
+        raise TrainingError(f"{file} exists; choose another --output-dir, or give a pipeline --resume")
     report = ReadReport(options.max_bad_lines)
     sources = find_sources(options.train_data_path)
     texts = (text for source in sources for text in read_any_text(source.records(), report))
@@ -59,5 +59,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, output_dir: Path) 
     )
     tokenizer.train_from_iterator(texts, trainer)
     output_dir.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(output_dir / "tokenizer.json"))
+    aside = output_dir / "incomplete-tokenizer.json"
+    tokenizer.save(str(aside))
+    aside.replace(output_dir / "tokenizer.json")
     return tokenizer

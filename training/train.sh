@@ -9,7 +9,8 @@ stages=(tokenizer pretraining sft)
 for stage in "${stages[@]}"; do
     grep -q "^$stage:" "$config" || continue
     if [ "$stage" != tokenizer ] && [ "${NPROC:-1}" -gt 1 ]; then
-        torchrun --standalone --nproc-per-node "$NPROC" -m training.cli pipeline --config "$config" --stage "$stage" --resume
+        # A checkpoint saved on SIGTERM may take longer than torchrun's 30 seconds.
+        torchrun --standalone --nproc-per-node "$NPROC" --shutdown-timeout 600 -m training.cli pipeline --config "$config" --stage "$stage" --resume
     else
         llada-train pipeline --config "$config" --stage "$stage" --resume
     fi

@@ -103,17 +103,10 @@ class Trainer:
         """Train to the last step. SIGINT and SIGTERM save a checkpoint and leave.
 
         Raises:
-            TrainingError: stopped by a signal; a loss that is not finite; out of memory.
+            TrainingError: stopped by a signal; a loss that is not finite; a checkpoint that cannot be written.
         """
         with self._signals(), self._reporter.run(first_step=self.step, max_steps=self._max_steps):
-            try:
-                self._loop()
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(f"out of memory in step {self.step + 1}: {_what_lowers_memory(error)}") from None
-            except RuntimeError as error:
-                if "can't allocate memory" not in str(error):  # what the CPU's allocator says
-                    raise
-                raise TrainingError(f"out of memory in step {self.step + 1}: {_what_lowers_memory(error)}") from None
+            self._loop()
 
     def _loop(self) -> None:
         options = self._options
@@ -125,6 +118,8 @@ class Trainer:
                 self.log_window()
             is_stopping = self._world.any(self._stop_requested)
             is_validated = self.step % (options.eval_steps or options.save_steps) == 0 or is_last
+            # Who asks a run to stop does not wait for a validation.
+            is_validated = is_validated and not is_stopping
             val_loss = self._validate() if is_validated else None
             if self.step % options.save_steps == 0 or is_last or is_stopping:
                 self._save(val_loss)
@@ -260,11 +255,20 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def _what_lowers_memory(error: Exception) -> str:
-    return (
-        "lower --micro-batch-size (the result stays the same) or --max-length, or add --activation-checkpointing, "
-        f"--lora-r, or more processes with --strategy fsdp; --dry-run estimates each ({str(error).splitlines()[0]})"
-    )
+@contextmanager
+def memory_advice() -> Iterator[None]:
+    """Turns "out of memory" into a `TrainingError` that says which options lower it."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The CPU's allocator has no error of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            "out of memory: lower --micro-batch-size (the result stays the same) or --max-length, or add "
+            "--activation-checkpointing, --lora-r, or more processes with --strategy fsdp; --dry-run estimates each "
+            f"({str(error).splitlines()[0]})"
+        ) from None
 
 
 def _duration(seconds: float) -> str:

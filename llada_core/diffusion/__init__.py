@@ -1,5 +1,5 @@
 from llada_core.diffusion.likelihood import LogLikelihood, log_likelihood
-from llada_core.diffusion.loss import denoising_loss, row_losses, sequence_normalizer, token_normalizer
+from llada_core.diffusion.loss import row_losses, sequence_normalizer, token_normalizer
 from llada_core.diffusion.noise import Corrupted, corrupt, corruption_draws, noise_levels
 
 __all__ = [
@@ -7,7 +7,6 @@ __all__ = [
     "LogLikelihood",
     "corrupt",
     "corruption_draws",
-    "denoising_loss",
     "log_likelihood",
     "noise_levels",
     "row_losses",

@@ -101,6 +101,10 @@ def test_bad_lines_within_the_limit_are_counted_and_shown(workspace, tmp_path):
         (["--train-data-path", "missing.jsonl"], "missing.jsonl: no such file"),
         (["--train-data-path", "no-*.jsonl"], "no-*.jsonl: matches no file"),
         (["--device", "tpu9"], "--device is 'tpu9'"),
+        (["--eval-steps", 3], "eval_steps is 3; it must be a multiple of save_steps (4)"),
+        (["--eval-gen-length", 200, "--eval-prompt", "x"], "--eval-gen-length is 200; it must be at most"),
+        (["--seed", -1], "seed is -1"),
+        (["--output-dir", "/proc/out"], "--output-dir /proc/out: cannot be written"),
         (["--tokenizer", "nowhere"], "--tokenizer nowhere: no tokenizer.json"),
         (["--model-config", "nowhere.json"], "--model-config nowhere.json: cannot be read"),
     ],
@@ -150,7 +154,7 @@ def test_resume_without_a_checkpoint_starts_at_step_0_and_says_so(workspace, tmp
 def test_an_output_folder_that_cannot_be_written_is_found_at_the_start(workspace, tmp_path):
     (tmp_path / "file").write_text("")
     result = llada_train(*workspace.pretrain(tmp_path / "file"))
-    assert "file: is a file" in result.stderr
+    assert "file: cannot be written: File exists" in result.stderr
 
 
 def test_a_full_disk_is_found_at_the_start(workspace, tmp_path, monkeypatch):
@@ -184,7 +188,7 @@ def test_out_of_memory_says_what_lowers_it(workspace, tmp_path, monkeypatch, err
     monkeypatch.setattr("training.objective.Objective.forward", fail)
     result = llada_train(*workspace.pretrain(tmp_path / "out"))
     assert result.returncode == 1
-    assert "out of memory in step 1: lower --micro-batch-size" in result.stderr
+    assert "out of memory: lower --micro-batch-size" in result.stderr
     assert "--activation-checkpointing" in result.stderr and "Traceback" not in result.stderr
 
 

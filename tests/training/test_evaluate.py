@@ -71,6 +71,18 @@ def test_texts_are_scored_as_packed_documents(tmp_path):
     assert "16 noise" not in printed and "2 noise levels each" in printed
 
 
+def test_samples_longer_than_the_model_are_refused(tmp_path):
+    data = write_jsonl(tmp_path / "val.jsonl", [{"text": "x"}])
+    options = ["eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", data]
+    assert "it must be at most the model's" in llada_train(*options, "--max-length", 4096).stderr
+
+
+def test_data_without_a_token_is_named(tmp_path):
+    data = write_jsonl(tmp_path / "val.jsonl", [{"text": ""}])
+    options = ["eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", data, "--max-bad-lines", 1]
+    assert "no samples" in llada_train(*options).stderr
+
+
 def test_data_that_is_missing_is_named():
     result = llada_train("eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", "missing.jsonl")
     assert "missing.jsonl: no such file" in result.stderr

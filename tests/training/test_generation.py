@@ -60,6 +60,8 @@ def test_results_of_other_prompts_are_not_appended_to(tmp_path):
     [
         ([], "give either prompt or input"),
         (["--prompt", "x", "--output", "y"], "input and output go together"),
+        (["--prompt", "x", "--gen-length", 600], "prompt 1 has"),
+        (["--prompt", "x", "--device", "gpu"], "device is 'gpu'; it must be auto, cpu, cuda, cuda:N or mps"),
         (["--prompt", "x", "--method", "fixed_length", "--block-length", 4], "block_length is 4; it must be absent"),
     ],
 )

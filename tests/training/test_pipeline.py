@@ -63,14 +63,16 @@ def test_a_command_takes_its_section_and_the_command_line_wins(config, tmp_path,
     succeed("pretrain", "--config", file, "--max-steps", 2)
     state = json.loads((tmp_path / "out" / "base" / "checkpoints" / "step-2" / "state.json").read_text())
     assert state["run"]["decisive"]["max_steps"] == 2
-    printed = succeed("generate", "--config", file, "--model-name-or-path", workspace.folder / "base", "--prompt", "x")
-    assert printed
+    options = ["--config", file, "--model-name-or-path", workspace.folder / "base"]
+    assert succeed("generate", *options, "--prompt", "x", "--method", "semi_autoregressive_padding")
+    assert "NLL bound" in succeed("eval", *options, "--val-data-path", workspace.folder / "pretrain.jsonl")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"pretrainig": {}}, "config.yaml: pretrainig: unknown key"),
+        ({"model": {"name_or_path": "x", "config": "y"}}, "config.yaml: model: give either config"),
         ({"model": {"name": "x"}}, "config.yaml: model.name: unknown key; known are config, max_length, name_or_path"),
         ({"sft": {"train_data_path": ["x"], "max_step": 3}}, "config.yaml: sft: max_step: unknown option"),
         ({"sft": {"train_data_path": ["x"], "max_steps": "many"}}, "config.yaml: sft: max_steps is 'many'"),

@@ -1,10 +1,14 @@
 """A run that was stopped in any way ends as one that was not."""
 
+import pickle
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import llada_train, losses, start, succeed
 from training.checkpoints import newest
@@ -99,6 +103,67 @@ def test_where_and_how_fast_a_run_computes_may_change_on_resume(workspace, tmp_p
     assert "continuing from step 12" in succeed(
         *workspace.pretrain(out, "--micro-batch-size", 2, "--save-steps", 7, "--log-steps", 3, "--resume")
     )
+
+
+def test_a_kill_while_an_old_checkpoint_is_deleted_costs_nothing(workspace, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def half_delete(folder, **options):
+        (folder / "state.json").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.checkpoints.shutil.rmtree", half_delete)
+        assert llada_train(*workspace.pretrain(out)).returncode != 0
+    assert "continuing from step 8" in succeed(*workspace.pretrain(out, "--resume"))
+    assert [folder.name for folder in (out / "checkpoints").iterdir()] == ["step-12"]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(workspace, tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.checkpoints.state_dict_saver.save", fail)
+    result = llada_train(*workspace.pretrain(tmp_path / "out"))
+    assert result.returncode == 1
+    assert "step-4 cannot be written (is the disk full?)" in result.stderr
+
+
+def test_adapters_do_not_go_on_upon_another_base_model(workspace, tmp_path):
+    base = shutil.copytree(workspace.folder / "base", tmp_path / "base")
+    options = [*workspace.sft(tmp_path / "out"), "--model-name-or-path", base, "--lora-r", 2]
+    succeed(*options)
+    weights = {name: torch.zeros_like(weight) for name, weight in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    assert "base model's weights was" in llada_train(*options, "--resume").stderr
+    exported = ["export", "--checkpoint", tmp_path / "out", "--output-dir", tmp_path / "merged"]
+    assert "other weights than those" in llada_train(*exported).stderr
+    shutil.rmtree(base)
+    assert "the base model of these adapters is not there; give --base-model" in llada_train(*exported).stderr
+    succeed(*exported, "--base-model", workspace.folder / "base")
+
+
+def test_a_checkpoint_is_read_as_data_and_runs_nothing(workspace, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path(tmp_path / "was-here").touch, ())
+
+    out = tmp_path / "out"
+    succeed(*workspace.pretrain(out))
+    (out / "checkpoints" / "step-12" / ".metadata").write_bytes(pickle.dumps(Evil()))
+    result = llada_train("export", "--checkpoint", out, "--output-dir", tmp_path / "exported")
+    assert result.returncode == 1
+    assert "it is not read" in result.stderr
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_a_model_config_that_changed_is_another_run(workspace, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text((workspace.folder / "config.json").read_text())
+    options = workspace.pretrain(tmp_path / "out", "--model-config", config)
+    succeed(*options)
+    config.write_text(config.read_text().replace('"mlp_hidden_size": 48', '"mlp_hidden_size": 64'))
+    assert "model config was" in llada_train(*options, "--resume").stderr
 
 
 def test_an_incomplete_checkpoint_is_not_resumed_from(workspace, tmp_path):

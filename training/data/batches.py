@@ -144,12 +144,14 @@ class BatchPlanner:
     def _epoch_order(self, epoch: int) -> list[np.ndarray]:
         """Batches of rows of similar length, in random order."""
         shuffled = uniform(self._seed, Purpose.DATA_ORDER, epoch, torch.arange(len(self._samples))).argsort().numpy()
-        lengths = self._samples.lengths[shuffled]
         size, found = self.batch_size, []
+        # The remainder of an epoch goes before rows are sorted: after, it would always be the longest ones.
+        shuffled = shuffled[: len(shuffled) // size * size]
+        lengths = self._samples.lengths[shuffled]
         for start in range(0, len(shuffled), size * _WINDOW_BATCHES):
             window = slice(start, start + size * _WINDOW_BATCHES)
             by_length = shuffled[window][np.argsort(lengths[window], kind="stable")]
-            found += [by_length[i : i + size] for i in range(0, len(by_length) - size + 1, size)]
+            found += [by_length[i : i + size] for i in range(0, len(by_length), size)]
         order = uniform(self._seed, Purpose.DATA_ORDER, epoch, -1 - torch.arange(len(found))).argsort().tolist()
         return [found[i] for i in order]
 

@@ -85,9 +85,10 @@ def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str 
         report.add(record.place, problem)
 
 
-def detect_format(value: Mapping[str, Any]) -> str | None:
-    """The name of the format of a record, by its keys."""
-    return next((name for name, keys in _KEYS.items() if keys <= value.keys()), None)
+def detect_format(value: Mapping[str, Any], *, among: Iterable[str] | None = None) -> str | None:
+    """The name of the format of a record, by its keys; a record may have those of several."""
+    names = [name for name in _KEYS if among is None or name in among]
+    return next((name for name in names if _KEYS[name] <= value.keys()), None)
 
 
 def _convert(
@@ -98,13 +99,12 @@ def _convert(
     for record in records:
         problem = record.problem
         if problem is None and chosen is None:
-            chosen = detect_format(record.value)
-            if chosen not in formats:
-                chosen = None
+            chosen = detect_format(record.value, among=formats)
+            if chosen is None:
                 wanted = " or ".join(str(sorted(_KEYS[name])) for name in formats)
                 problem = f"has the keys {sorted(record.value)}; needs {wanted}"
             else:
-                report.format = chosen or ""
+                report.format = chosen
         if problem is None and chosen is not None:
             try:
                 yield formats[chosen](record.value)
@@ -132,7 +132,8 @@ def _messages(value: Mapping[str, Any]) -> Dialogue:
 def _prompt(value: Mapping[str, Any]) -> str | Dialogue:
     if "messages" not in value:
         return _string(value, "prompt")
-    dialogue = [_message(turn) for turn in value["messages"] or []]
+    turns = value["messages"]
+    dialogue = [_message(turn) for turn in turns] if isinstance(turns, list) else []
     if not dialogue or dialogue[-1].role != "user":
         raise _UnusableError("needs a list \"messages\" whose last one is by 'user'")
     return dialogue
@@ -141,9 +142,9 @@ def _prompt(value: Mapping[str, Any]) -> str | Dialogue:
 def _message(turn: object) -> Message:
     match turn:
         case {"role": "system" | "user" | "assistant" as role, "content": str(content)}:
-            return Message(role, content)
+            return Message(role, _unicode(content))
         case {"from": str(sender), "value": str(content)} if sender in _SHARED_ROLES:
-            return Message(_SHARED_ROLES[sender], content)
+            return Message(_SHARED_ROLES[sender], _unicode(content))
     raise _UnusableError(
         'a message needs a "role" (system, user or assistant) and a string "content", '
         'or "from" (human or gpt) and "value"'
@@ -165,7 +166,16 @@ def _string(value: Mapping[str, Any], key: str) -> str:
     found = value.get(key)
     if not isinstance(found, str) or not found:
         raise _UnusableError(f'needs a non-empty string "{key}"')
-    return found
+    return _unicode(found)
+
+
+def _unicode(text: str) -> str:
+    """JSON can spell half of a surrogate pair, which is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _UnusableError(f"holds half of a surrogate pair (character {error.start})") from None
+    return text
 
 
 _KEYS = {

@@ -28,10 +28,12 @@ class Samples(Protocol):
     Attributes:
         lengths: int64 [N], tokens of each sample.
         prompt_lengths: int64 [N].
+        digest: of the shards they come from: the same data in another place or under another name is the same.
     """
 
     lengths: np.ndarray
     prompt_lengths: np.ndarray
+    digest: str
 
     def __len__(self) -> int: ...
 
@@ -73,6 +75,7 @@ class PackedDocuments:
         self._attend_across_documents = attend_across_documents
         self.lengths = np.full(len(self._stream) // max_length, max_length, dtype=np.int64)
         self.prompt_lengths = np.zeros_like(self.lengths)
+        self.digest = " ".join(shard.digest for shard in shards)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -97,6 +100,7 @@ class Dialogues:
         self._stream = _Stream(shards)
         self.lengths = np.diff(self._stream.ends, prepend=0)
         self.prompt_lengths = np.concatenate([shard.prompt_lengths for shard in shards]).astype(np.int64)
+        self.digest = " ".join(shard.digest for shard in shards)
 
     def __len__(self) -> int:
         return len(self.lengths)

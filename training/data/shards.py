@@ -23,7 +23,7 @@ from training.data.sources import Source
 from training.errors import DataError
 
 # Raised when what a shard holds changes for the same text.
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _RECORDS_AT_ONCE = 1000
 TOKEN_DTYPE = np.dtype("<i4")
 
@@ -38,13 +38,22 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Tokenised samples of one source. `num_overlong` counts those over the maximal length, dropped or truncated."""
+    """Tokenised samples of one source.
+
+    Attributes:
+        digest: of all that the samples hold.
+        num_dropped, num_truncated: samples over the maximal length, left out or cut.
+        num_bad, bad_lines: records that could not be used; the first ones, for the user.
+    """
 
     format: str
+    digest: str
     tokens: np.ndarray
     ends: np.ndarray
     prompt_lengths: np.ndarray
-    num_overlong: int
+    num_dropped: int
+    num_truncated: int
+    num_bad: int
     bad_lines: str
 
     @classmethod
@@ -54,18 +63,19 @@ class Shard:
         file = folder / "tokens.bin"
         # An empty file cannot be mapped.
         tokens = np.memmap(file, dtype=TOKEN_DTYPE, mode="r") if len(ends) else np.empty(0, TOKEN_DTYPE)
-        return cls(notes["format"], tokens, ends, prompt_lengths, notes["num_overlong"], notes["bad_lines"])
+        return cls(tokens=tokens, ends=ends, prompt_lengths=prompt_lengths, **notes)
 
 
 class Encoder:
-    """From a source's records to samples; `num_overlong` counts as it goes."""
+    """From a source's records to samples; counts the samples over the maximal length as it goes."""
 
     name: str
 
     def __init__(self, tokenizer: Tokenizer, *, eos_id: int) -> None:
         self.tokenizer = tokenizer
         self.eos_id = eos_id
-        self.num_overlong = 0
+        self.num_dropped = 0
+        self.num_truncated = 0
 
     def read(self, source: Source, report: ReadReport) -> Iterator[Any]:
         raise NotImplementedError
@@ -118,9 +128,11 @@ class DialogueEncoder(Encoder):
 
     def _fit(self, ids: list[int], prompt_length: int) -> Iterator[Encoded]:
         if len(ids) > self.max_length:
-            self.num_overlong += 1
+            # Of a prompt that long nothing of the answer would be left.
             if self.overlong == "drop" or prompt_length >= self.max_length:
+                self.num_dropped += 1
                 return
+            self.num_truncated += 1
         yield Encoded(ids[: self.max_length], prompt_length)
 
     @property
@@ -144,8 +156,17 @@ def tokenize(
     Raises:
         DataError: more bad lines than `max_bad_lines`, over all sources; a disk that is full.
     """
-    report = ReadReport(max_bad_lines)
-    return [Shard.open(_ensure(source, encoder, folder, report, on_progress)) for source in sources]
+    shards: list[Shard] = []
+    for source in sources:
+        num_bad = sum(shard.num_bad for shard in shards)
+        report = ReadReport(max_bad_lines - num_bad)
+        shard = Shard.open(_ensure(source, encoder, folder, report, on_progress))
+        if num_bad + shard.num_bad > max_bad_lines:
+            raise DataError(
+                f"{shard.bad_lines}\n({num_bad + shard.num_bad} in all; --max-bad-lines is {max_bad_lines})"
+            )
+        shards.append(shard)
+    return shards
 
 
 def _ensure(
@@ -161,7 +182,7 @@ def _ensure(
             _write(source, encoder, aside, report, on_progress)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise DataError(f"{folder}: tokens cannot be written: {error.strerror}") from None
+            raise DataError(f"{source.name} cannot be tokenised into {folder}: {error}") from None
         aside.rename(shard)
     return shard
 
@@ -171,21 +192,28 @@ def _write(
 ) -> None:
     lengths: list[int] = []
     prompt_lengths: list[int] = []
-    overlong_before, bad_before = encoder.num_overlong, report.count
+    dropped_before, truncated_before = encoder.num_dropped, encoder.num_truncated
+    digest = hashlib.sha256()
     items = encoder.read(source, report)
     with (folder / "tokens.bin").open("wb") as file:
         while chunk := list(islice(items, _RECORDS_AT_ONCE)):
             encoded = list(encoder.encode(chunk))
             lengths += [len(sample.ids) for sample in encoded]
             prompt_lengths += [sample.prompt_length for sample in encoded]
-            file.write(np.array([i for sample in encoded for i in sample.ids], dtype=TOKEN_DTYPE).tobytes())
+            tokens = np.array([i for sample in encoded for i in sample.ids], dtype=TOKEN_DTYPE).tobytes()
+            digest.update(tokens)
+            file.write(tokens)
             if on_progress is not None:
                 on_progress(source.name, len(lengths))
+    digest.update(json.dumps([lengths, prompt_lengths]).encode())
     np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
     np.save(folder / "prompt_lengths.npy", np.array(prompt_lengths, dtype=np.int32))
     notes = {
         "format": report.format,
-        "num_overlong": encoder.num_overlong - overlong_before,
-        "bad_lines": str(report) if report.count > bad_before else "",
+        "digest": digest.hexdigest()[:16],
+        "num_dropped": encoder.num_dropped - dropped_before,
+        "num_truncated": encoder.num_truncated - truncated_before,
+        "num_bad": report.count,
+        "bad_lines": str(report) if report.count else "",
     }
     (folder / "notes.json").write_text(json.dumps(notes))

@@ -50,13 +50,16 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
     """
     found = []
     for path in paths:
-        if has_magic(path):
-            files = sorted(glob(path, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+        if Path(path).is_file():
+            found.append(Source(Path(path).name, Path(path)))
+        elif Path(path).is_dir():
+            raise DataError(f"{path}: is a folder; name its files, or give a glob such as {path}/*.jsonl")
+        elif has_magic(path):
+            matches = sorted(glob(path, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+            files = [Path(match) for match in matches if Path(match).is_file()]
             if not files:
                 raise DataError(f"{path}: matches no file")
-            found += [Source(Path(file).name, Path(file)) for file in files]
-        elif Path(path).is_file():
-            found.append(Source(Path(path).name, Path(path)))
+            found += [Source(file.name, file) for file in files]
         elif path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).suffix:
             found.append(Source(path, None))
         else:
@@ -76,6 +79,8 @@ def _json_lines(file: Path) -> Iterator[Record]:
                 yield Record(place, {}, f"not JSON ({error.msg} at column {error.colno})")
             except UnicodeDecodeError as error:
                 yield Record(place, {}, f"not UTF-8 (byte {error.start})")
+            except (ValueError, RecursionError) as error:  # a number or a nesting that Python does not take
+                yield Record(place, {}, f"not readable ({error})")
             else:
                 is_object = isinstance(value, dict)
                 problem = None if is_object else f"is a {type(value).__name__}; it must be an object"

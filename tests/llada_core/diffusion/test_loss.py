@@ -1,8 +1,12 @@
 import pytest
 import torch
 
-from llada_core.diffusion import Corrupted, corrupt, denoising_loss, sequence_normalizer, token_normalizer
+from llada_core.diffusion import Corrupted, corrupt, row_losses, sequence_normalizer, token_normalizer
 from tests.conftest import GOLDEN_CASES
+
+
+def denoising_loss(model, tokens_BL, corrupted, normalizer_B):
+    return (row_losses(model, tokens_BL, corrupted) / normalizer_B).sum()
 
 
 def recorded_batch(case):

@@ -118,3 +118,14 @@ def test_the_loss_norm_says_what_weighs_the_same():
     assert batch.normalizer_B.tolist() == ((lengths - starts) * 4).tolist()
     (batch,) = batches(samples_of(3, 9, 5, 7), 1, loss_norm="token")
     assert batch.normalizer_B.tolist() == [32.0] * 4
+
+
+def test_the_longest_samples_are_drawn_as_often_as_others():
+    seen = [
+        index
+        for batch in batches(samples_of(*range(2, 152)), 4 * 50, batch_size=32)
+        for index in batch.samples_B.tolist()
+    ]
+    counts = [seen.count(index) for index in range(150)]
+    assert min(counts) > 20
+    assert sum(counts[-22:]) > 0.8 * sum(counts[:22])

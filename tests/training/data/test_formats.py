@@ -115,6 +115,35 @@ def test_blank_lines_and_windows_line_ends_and_a_byte_order_mark_are_no_problem(
     assert list(read_texts(source.records(), ReadReport(0))) == ["x", "y"]
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a \\ud800"}', "holds half of a surrogate pair"),
+        ('{"text": ' + "9" * 5000 + "}", "not readable"),
+        ("[" * 100_000, "not readable"),
+    ],
+)
+def test_what_json_allows_and_nobody_can_use_is_a_bad_line(tmp_path, line, message):
+    (tmp_path / "rows.jsonl").write_text(line + "\n")
+    (source,) = find_sources([str(tmp_path / "rows.jsonl")])
+    with pytest.raises(DataError, match=f"rows.jsonl, line 1: {message}"):
+        list(read_texts(source.records(), ReadReport(0)))
+
+
+def test_a_record_with_the_keys_of_two_formats_is_read_as_what_is_wanted(tmp_path):
+    record = {**RECORDS["alpaca"], "text": "all of it"}
+    assert list(read_texts(records_of(tmp_path, record), ReadReport(0))) == ["all of it"]
+    assert list(read_dialogues(records_of(tmp_path, record), ReadReport(0))) == [DIALOGUE]
+
+
+def test_a_folder_is_no_data_and_a_file_with_brackets_in_its_name_is(tmp_path):
+    with pytest.raises(DataError, match="is a folder"):
+        find_sources([str(tmp_path)])
+    (tmp_path / "we[i]rd.jsonl").write_text('{"text": "x"}\n')
+    (source,) = find_sources([str(tmp_path / "we[i]rd.jsonl")])
+    assert source.name == "we[i]rd.jsonl"
+
+
 def test_bytes_that_are_not_utf8_are_a_bad_line(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"text": "\xff"}\n')
     (source,) = find_sources([str(tmp_path / "rows.jsonl")])

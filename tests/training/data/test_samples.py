@@ -88,7 +88,7 @@ def test_dialogues_that_are_too_long_are_counted(tmp_path, tokenizer, overlong, 
     row = {"prompt": "one", "completion": "two " * 50}
     encoder = DialogueEncoder(tokenizer, eos_id=EOS, max_length=40, overlong=overlong)
     (shard,) = shards_of(tmp_path, encoder, write(tmp_path / "d.jsonl", [row]))
-    assert shard.num_overlong == 1
+    assert (shard.num_dropped, shard.num_truncated) == (1 - num_samples, num_samples)
     assert [len(Dialogues([shard])[i].tokens) for i in range(num_samples)] == [40] * num_samples
     assert len(shard.ends) == num_samples
 
@@ -132,6 +132,28 @@ def test_special_tokens_written_in_text_stay_text(tmp_path, tokenizer):
     (shard,) = shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), file)
     special = {tokenizer.token_to_id(token) for token in ("<|mdm_mask|>", "<|endoftext|>")}
     assert not special & set(shard.tokens[:-1].tolist())
+
+
+def test_bad_lines_are_counted_over_all_files_also_those_tokenised_before(tmp_path, tokenizer):
+    encoder = DocumentEncoder(tokenizer, eos_id=EOS)
+    for name in ("0", "1"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "x"}\n{\n')
+    sources = find_sources([str(tmp_path / "*.jsonl")])
+    shards = tokenize(sources, encoder, tmp_path / "shards", max_bad_lines=2)
+    assert [shard.num_bad for shard in shards] == [1, 1]
+    assert "1.jsonl" not in shards[0].bad_lines and "0.jsonl" not in shards[1].bad_lines
+    with pytest.raises(DataError, match="2 in all; --max-bad-lines is 1"):
+        tokenize(sources, encoder, tmp_path / "shards", max_bad_lines=1)
+
+
+def test_data_that_changed_anywhere_has_another_digest(tmp_path, tokenizer):
+    encoder = DocumentEncoder(tokenizer, eos_id=EOS)
+    rows = [{"text": "one"}] * 5000
+    (first,) = shards_of(tmp_path, encoder, write(tmp_path / "0.jsonl", rows))
+    (same,) = shards_of(tmp_path, encoder, write(tmp_path / "1.jsonl", rows))
+    rows[1234] = {"text": "two"}
+    (other,) = shards_of(tmp_path, encoder, write(tmp_path / "2.jsonl", rows))
+    assert first.digest == same.digest != other.digest
 
 
 def test_a_bad_line_leaves_no_shard(tmp_path, tokenizer):
