@@ -1,6 +1,6 @@
 """Short stories from a small grammar: a plot fixes the events, a lexicon fills the typed slots.
 
-A story keeps one hero through all its sentences. Slots are typed per plot so that a draw never breaks the sense,
+A story keeps one hero through all its sentences, and a hero has one name in all stories. Slots are typed per plot so that a draw never breaks the sense,
 and a slot used twice in a story holds the same word.
 """
 
@@ -57,6 +57,14 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Character:
+    """The one fox, queen or owl of the stories; `sex` is a key of `PRONOUNS`."""
+
+    name: str
+    sex: str
+
+
+@dataclass(frozen=True)
 class Story:
     """A told story with the hero it is about, e.g. hero "fox", name "Ruby"."""
 
@@ -71,6 +79,13 @@ def lexicon() -> dict[str, tuple[str, ...]]:
     """Words by slot."""
     slots = (line.split(": ", 1) for line in data_lines("lexicon.txt"))
     return {slot: tuple(word.replace("_", " ") for word in words.split()) for slot, words in slots}
+
+
+@cache
+def cast() -> dict[str, Character]:
+    """Everyone who lives in the stories, by kind."""
+    people = (line.split() for line in data_lines("cast.txt"))
+    return {kind: Character(name, sex) for kind, name, sex in people}
 
 
 @cache
@@ -111,7 +126,8 @@ def recognize(text: str) -> Story | None:
     hero and one name from beginning to end.
     """
     for name, pattern in _patterns():
-        if match := pattern.fullmatch(text.strip()):
+        match = pattern.fullmatch(text.strip())
+        if match and cast()[match["hero"]].name == match["name"]:
             return Story(text.strip(), match["hero"], match["name"], name)
     return None
 
@@ -125,23 +141,16 @@ def _cast(plot: Plot, rng: Random) -> dict[str, str]:
     """The words that the whole story shares: hero, friend, their names, and the hero's pronouns."""
     hero = draw(rng.choice(("animal", "animal", "person")), rng)
     palkind = _other("animal", hero, rng)
-    sex = _sex(hero, rng)
-    name = draw(sex, rng)
-    pronouns = PRONOUNS[sex]
+    pronouns = PRONOUNS[cast()[hero].sex]
     return {
         "hero": hero,
-        "name": name,
+        "name": cast()[hero].name,
         "trait": draw(plot.trait, rng),
         "palkind": palkind,
-        "pal": _other(_sex(palkind, rng), name, rng),
+        "pal": cast()[palkind].name,
         **pronouns,
         **{key.capitalize(): word.capitalize() for key, word in pronouns.items()},
     }
-
-
-def _sex(kind: str, rng: Random) -> str:
-    """The list of first names that fits the kind: a queen is no Tom."""
-    return next((sex for sex in PRONOUNS if kind in lexicon()[f"{sex}kind"]), rng.choice(tuple(PRONOUNS)))
 
 
 def _other(slot: str, taken: str, rng: Random) -> str:
@@ -205,7 +214,7 @@ def _pattern(template: str, plot: Plot, seen: set[str], *, is_choice: bool = Fal
 
 def _words(slot: str, plot: Plot) -> tuple[str, ...]:
     if slot in ("name", "pal"):
-        return lexicon()["girl"] + lexicon()["boy"]
+        return tuple(character.name for character in cast().values())
     if slot in ("hero", "palkind"):
         return lexicon()["animal"] + lexicon()["person"]
     if slot.lower() in PRONOUNS["boy"]:
