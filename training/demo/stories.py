@@ -1,7 +1,7 @@
 """Short stories from a small grammar: a plot fixes the events, a lexicon fills the typed slots.
 
-A story keeps one hero through all its sentences, and a hero has one name in all stories. Slots are typed per plot so that a draw never breaks the sense,
-and a slot used twice in a story holds the same word.
+A story keeps one hero through all its sentences, and a hero has one name in all stories. Slots are typed per plot so
+that a draw never breaks the sense, and a slot used twice in a story holds the same word.
 """
 
 import re
