@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from llada_core.config import LLaDAConfig
-from llada_core.diffusion import Corrupted, denoising_loss, token_normalizer
+from llada_core.diffusion import Corrupted, row_losses, token_normalizer
 from llada_core.model import LLaDAModelLM
 from training.memory import MemoryEstimate, count_parameters, estimate_memory
 
@@ -77,7 +77,8 @@ class Denoising(nn.Module):
     def forward(self, tokens_BL: Tensor) -> Tensor:
         corrupted = Corrupted(tokens_BL, torch.ones_like(tokens_BL, dtype=torch.bool), torch.ones(ROWS))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
-            return denoising_loss(self.model, tokens_BL, corrupted, token_normalizer(torch.full((ROWS,), LENGTH)))
+            losses_B = row_losses(self.model, tokens_BL, corrupted)
+            return (losses_B / token_normalizer(torch.full((ROWS,), LENGTH))).sum()
 
 
 def step(module: nn.Module) -> None:
