@@ -48,7 +48,8 @@ def run_training(options: TrainingOptions) -> None:
     with world(options.device) as here:
         reporter = Reporter(options.output_dir, is_main=here.is_main)
         start = find_start(options, log=reporter.say)
-        _require_usable(options)
+        if here.is_main:
+            _require_usable(options)
         here.wait()
         samples, val_samples = load_samples(options, start, options.output_dir / "data", here, reporter)
         with memory_advice():
