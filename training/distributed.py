@@ -6,7 +6,7 @@ optimizer. The trainer's code is the same in every case.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -112,13 +112,13 @@ def parallelize(objective: Objective, world: World, strategy: Literal["ddp", "fs
     return objective
 
 
-def accumulation(module: nn.Module, *, is_last: bool) -> "nullcontext[None]":
+def accumulation(module: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
     """DDP's gradients travel between processes once an optimizer step, with its last micro-batch.
 
     FSDP2's travel with every micro-batch: kept back, they would be whole on every device, 4 bytes a parameter.
     """
     if isinstance(module, DistributedDataParallel) and not is_last:
-        return module.no_sync()  # type: ignore[return-value]
+        return module.no_sync()
     return nullcontext()
 
 

@@ -73,7 +73,7 @@ class TrainingOptions(Options):
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     lr_schedule: Literal["wsd", "cosine"] = Field("wsd", description="Warm-up, constant, linear decay; or cosine.")
     warmup_steps: int = Field(ge=0, description="Steps of linear warm-up.")
-    decay_fraction: float = Field(ge=0, le=1, description="Share of the steps in which wsd decays.")
+    decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Where the decay ends, as a share of the peak.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's, on matrices.")
     gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
@@ -126,7 +126,6 @@ class PretrainOptions(TrainingOptions):
     tokenizer: Path | None = Field(None, description="Folder with tokenizer.json; needed with --model-config.")
     learning_rate: float = Field(4e-4, gt=0, description="Peak learning rate.")
     warmup_steps: int = Field(2000, ge=0, description="Steps of linear warm-up.")
-    decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
     loss_norm: Literal["token", "sequence"] = Field(
         "token", description=TrainingOptions.model_fields["loss_norm"].description
     )
@@ -149,7 +148,6 @@ class SFTOptions(TrainingOptions):
     model_name_or_path: str = Field(description="Start from this checkpoint: a folder or a hub id.")
     learning_rate: float = Field(2.5e-5, gt=0, description="Peak learning rate.")
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
-    decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
     loss_norm: Literal["token", "sequence"] = Field(
         "sequence", description=TrainingOptions.model_fields["loss_norm"].description
     )
