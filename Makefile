@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install serve test lint format demo-model bench-training clean
+.PHONY: help install serve test lint format demo-model bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,15 @@ format: install  ## let ruff rewrite what it can
 demo-model: install  ## train the bundled model again, into build/demo (about three hours on two cores)
 	test -e build/demo/data/validation.jsonl || $(BIN)/python -m training.demo.build --output-dir build/demo/data
 	PATH="$(CURDIR)/$(BIN):$$PATH" training/train.sh training/configs/demo.yaml
+
+bench: install  ## denoising, server and quality benchmarks; writes results, tables and plots (an hour and a half)
+	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.server
+	$(BIN)/python -m benchmarks.quality
+	$(BIN)/python -m benchmarks.report
+
+gpu-check: install  ## on a machine with a CUDA GPU: parity with the CPU, a training step, speed
+	$(BIN)/python -m benchmarks.gpu_check
 
 bench-training: install  ## the training loop against a bare one, and its memory over 500 steps
 	$(BIN)/python -m benchmarks.training --memory-steps 500

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 import typer
 
 from llada_core import DEMO_FOLDER
-from llada_core.model import LLaDAModelLM, PackedTokens
+from llada_core.model import PackedTokens
+from llada_core.model.llada import LLaDAModelLM
 from training.distributed import World
 from training.models import find_start
 from training.optimizer import build_optimizer

@@ -1,6 +1,6 @@
 """Diffusion language models: the mask predictor, the forward process and the reverse process."""
 
-from llada_core.checkpoint import DEMO_FOLDER, load_model, load_tokenizer
+from llada_core.checkpoint import DEMO_FOLDER, load_checkpoint, load_model, load_tokenizer
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 from llada_core.sampling import DenoisingStep, GenerationParams, GenerationResult, denoise, generate
 
@@ -13,6 +13,7 @@ __all__ = [
     "UnsupportedCheckpointError",
     "denoise",
     "generate",
+    "load_checkpoint",
     "load_model",
     "load_tokenizer",
 ]

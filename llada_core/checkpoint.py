@@ -10,18 +10,21 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from llada_core.config import LLaDAConfig
-from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
-from llada_core.model import LLaDAModelLM
+from llada_core.errors import InvalidParameterError
+from llada_core.model import MaskPredictor
+from llada_core.model.cpu import QUANTIZATIONS, CPUMaskPredictor, Quantization
 from llada_core.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens, resolve_special_tokens
 from llada_core.tokenizer import CHAT_TEMPLATE, Tokenizer
+from llada_core.weights import CheckpointWeights
+
+if TYPE_CHECKING:
+    from llada_core.model.llada import LLaDAModelLM
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 
@@ -39,37 +42,69 @@ _FILES = ("config.json", "generation_config.json", "tokenizer.json", "*.safetens
 
 
 def load_model(
-    path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "auto", revision: str | None = None
-) -> LLaDAModelLM:
-    """Load a mask predictor for inference.
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    quantization: Quantization = "none",
+    revision: str | None = None,
+) -> MaskPredictor:
+    """Load a mask predictor for inference: on a CPU with its weights laid out for oneDNN.
 
     Args:
         path: a folder with config.json and safetensors (one file or an index with shards), or a Hugging Face id.
         device: `cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the best at hand.
-        dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on a CPU, the checkpoint's own on an accelerator.
+        dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on a CPU, the checkpoint's own on an accelerator;
+            bfloat16 around quantised weights.
+        quantization: `int8` quantises the linear maps when they are loaded; CPU only.
 
     Raises:
         UnsupportedCheckpointError: another architecture, a field not implemented, tensors missing or left over.
         FileNotFoundError: no such folder, or no config.json in it.
+        InvalidParameterError: no such device, dtype or quantization, or not together.
     """
-    folder = resolve_folder(path, revision=revision)
+    if quantization not in QUANTIZATIONS:
+        raise InvalidParameterError(
+            f"quantization is {quantization!r}; it must be one of {', '.join(QUANTIZATIONS)}", "quantization"
+        )
     torch_device = _resolve_device(device)
+    if torch_device.type != "cpu":
+        if quantization != "none":
+            raise InvalidParameterError(
+                f"quantization is {quantization!r}; it must be none on {torch_device.type}", "quantization"
+            )
+        return load_checkpoint(path, device=device, dtype=dtype, revision=revision).eval().requires_grad_(False)
+    folder = resolve_folder(path, revision=revision)
+    config = LLaDAConfig.from_pretrained(folder)
+    if dtype == "auto" and quantization == "int8":
+        dtype = "bfloat16"
+    torch_dtype = _resolve_dtype(dtype, torch_device, config)
+    weights = CheckpointWeights(folder)
+    weights.check(config.tensor_shapes())
+    return CPUMaskPredictor(
+        config, load_special_tokens(folder), weights.read, dtype=torch_dtype, quantization=quantization
+    )
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "auto", revision: str | None = None
+) -> "LLaDAModelLM":
+    """Load a checkpoint as the network it was trained as, ready to train; arguments and errors as `load_model`."""
+    # Imported here: what is served from a CPU does not need it, and it takes two seconds.
+    from llada_core.model.llada import LLaDAModelLM
+
+    torch_device = _resolve_device(device)
+    folder = resolve_folder(path, revision=revision)
     config = LLaDAConfig.from_pretrained(folder)
     torch_dtype = _resolve_dtype(dtype, torch_device, config)
-    model: LLaDAModelLM
-    with _without_progress_bar():
-        try:
-            loaded: Any = LLaDAModelLM.from_pretrained(
-                folder, config=config, dtype=torch_dtype, use_safetensors=True, output_loading_info=True
-            )
-        except SafetensorError as error:
-            raise UnsupportedCheckpointError(f"{folder.name}: its weights cannot be read: {error}") from None
-    model, report = loaded
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report[problem]:
-            names = ", ".join(sorted(str(key) for key in report[problem])[:5])
-            raise UnsupportedCheckpointError(f"{folder.name}: {len(report[problem])} {problem} in the weights: {names}")
-    model = model.to(torch_device).eval().requires_grad_(False)  # type: ignore[arg-type]  # transformers wraps `to`
+    weights = CheckpointWeights(folder)
+    shapes = config.tensor_shapes()
+    weights.check(shapes)
+    with torch.device("meta"):
+        model = LLaDAModelLM(config)
+    # A copy in any case: trained weights must not lie in a mapped file.
+    state = {name: weights.read(name).to(torch_device, torch_dtype, copy=True) for name in shapes}
+    model.load_state_dict(state, assign=True)
     model.special_tokens = load_special_tokens(folder)
     return model
 
@@ -105,7 +140,7 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None)
 
 
 def save_checkpoint(
-    model: LLaDAModelLM, folder: Path, *, tokenizer_file: Path, special_tokens: SpecialTokens, dtype: torch.dtype
+    model: "LLaDAModelLM", folder: Path, *, tokenizer_file: Path, special_tokens: SpecialTokens, dtype: torch.dtype
 ) -> None:
     """Write a checkpoint into `folder` that this server and LLaDA's own code load.
 
@@ -147,6 +182,8 @@ def save_checkpoint(
 
 @contextmanager
 def _without_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging as transformers_logging
+
     was_enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

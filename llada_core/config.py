@@ -148,6 +148,29 @@ class LLaDAConfig(PreTrainedConfig):
         """The name other libraries look for (`peft`, `accelerate`)."""
         return self.d_model
 
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The tensors of a checkpoint, by their published names."""
+        assert self.n_kv_heads is not None
+        assert self.embedding_size is not None
+        assert self.mlp_hidden_size is not None
+        width, kv_width, mlp_width = self.d_model, self.n_kv_heads * self.head_dim, self.mlp_hidden_size
+        block = {
+            "attn_norm": (width,),
+            "q_proj": (width, width),
+            "k_proj": (kv_width, width),
+            "v_proj": (kv_width, width),
+            "attn_out": (width, width),
+            "ff_norm": (width,),
+            "ff_proj": (mlp_width, width),
+            "up_proj": (mlp_width, width),
+            "ff_out": (width, mlp_width),
+        }
+        shapes: dict[str, tuple[int, ...]] = {"wte": (self.embedding_size, width), "ln_f": (width,)}
+        shapes |= {f"blocks.{depth}.{name}": shape for depth in range(self.n_layers) for name, shape in block.items()}
+        if not self.weight_tying:
+            shapes["ff_out"] = (self.embedding_size, width)
+        return {f"model.transformer.{name}.weight": shape for name, shape in shapes.items()}
+
     def _refuse_what_is_not_implemented(self) -> None:
         for name, implemented in _IMPLEMENTED.items():
             value = getattr(self, name)

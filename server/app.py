@@ -5,13 +5,16 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
+import torch
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 import clients
-from llada_core.model import LLaDAModelLM
+from llada_core.errors import InvalidParameterError
+from llada_core.model import MaskPredictor
 from llada_core.sampling import Sampler
 from llada_core.tokenizer import Tokenizer
 from server.engine import Engine
@@ -27,7 +30,7 @@ WEB_FOLDER = Path(clients.__file__).parent / "web"
 
 
 def create_app(
-    settings: Settings, model: LLaDAModelLM, tokenizer: Tokenizer | None, *, sampler: Sampler | None = None
+    settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, *, sampler: Sampler | None = None
 ) -> FastAPI:
     """An ASGI app that serves `model`; its engine thread lives as long as the app's lifespan.
 
@@ -35,12 +38,9 @@ def create_app(
         sampler: in place of the model's own, for tests that need a slow or failing one.
     """
     metrics = Metrics()
-    scheduler = Scheduler(
-        max_batch_size=settings.max_batch_size,
-        max_batch_tokens=settings.max_batch_tokens,
-        max_queue=settings.max_queue,
+    engine = Engine(
+        sampler or Sampler(model), _scheduler(settings, model.device), metrics, model_threads=settings.model_threads
     )
-    engine = Engine(sampler or Sampler(model), scheduler, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +62,28 @@ def create_app(
     install_error_handlers(app)
     _add_middleware(app, settings, metrics)
     return app
+
+
+def _scheduler(settings: Settings, device: torch.device) -> Scheduler:
+    is_cpu = device.type == "cpu"
+    if settings.model_threads > 1 and not is_cpu:
+        raise InvalidParameterError(f"--model-threads is {settings.model_threads}; it must be 1 on {device.type}")
+    # A step of one or two canvases keeps a CPU busy; a larger one only makes each of them wait (docs/speed.md).
+    default_batch_tokens = 256 if is_cpu else 8192
+    return Scheduler(
+        max_batch_size=settings.max_batch_size,
+        max_batch_tokens=settings.max_batch_tokens or default_batch_tokens,
+        max_queue=settings.max_queue,
+        kv_cache_memory=_free_memory(device) // 2 if settings.kv_cache_memory is None else settings.kv_cache_memory,
+        model_threads=settings.model_threads,
+    )
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free now, with the model loaded."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
 
 
 def _mount_page(app: FastAPI) -> None:

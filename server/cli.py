@@ -97,7 +97,13 @@ def _load_app(settings: Settings) -> "FastAPI":
 
     folder = settings.model or DEMO_FOLDER
     try:
-        model = load_model(folder, device=settings.device, dtype=settings.dtype, revision=settings.revision)
+        model = load_model(
+            folder,
+            device=settings.device,
+            dtype=settings.dtype,
+            quantization=settings.quantization,
+            revision=settings.revision,
+        )
         tokenizer = load_tokenizer(folder, revision=settings.revision)
         return create_app(settings, model, tokenizer)
     except (OSError, ValueError) as error:  # no such folder, hub out of reach, unreadable or unsupported checkpoint

@@ -1,7 +1,8 @@
-"""The thread that owns the model: schedule → step → publish, over and over.
+"""The threads that own the model: schedule → step → publish, over and over.
 
-The event loop never calls torch, and this thread touches asyncio by `call_soon_threadsafe` alone. Between two steps the
-lock is free: that is when requests join and leave.
+The event loop never calls torch, and these threads touch asyncio by `call_soon_threadsafe` alone. Between two steps the
+lock is free: that is when requests join and leave. Threads share the weights, which nobody writes, and the scheduler;
+a canvas belongs to one thread during a step.
 """
 
 import asyncio
@@ -9,6 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Sequence
+
+import torch
 
 from llada_core.sampling import Canvas, Sampler
 from server.mailbox import Mailbox, TimedStep
@@ -25,18 +28,22 @@ class EngineStoppedError(Exception):
 class Engine:
     """Runs canvases to their end, any number at once."""
 
-    def __init__(self, sampler: Sampler, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(self, sampler: Sampler, scheduler: Scheduler, metrics: Metrics, *, model_threads: int = 1) -> None:
+        """`model_threads`: one leaves torch its own threads; of several each computes on one core."""
         self._sampler = sampler
         self._scheduler = scheduler
         self._metrics = metrics
         self._lock = threading.Condition()
         self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="llada-engine", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, name=f"llada-engine-{number}", daemon=True)
+            for number in range(model_threads)
+        ]
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def num_unfinished(self) -> int:
@@ -44,28 +51,31 @@ class Engine:
             return self._scheduler.num_running + self._scheduler.num_waiting
 
     def start(self) -> None:
-        """Start the model thread; must be called on the event loop that will read the streams."""
+        """Start the model threads; must be called on the event loop that will read the streams."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the model thread after the step in hand."""
+        """End the model threads after the steps in hand."""
         with self._lock:
             self._is_stopping = True
-            self._lock.notify()
-        self._thread.join()
+            self._lock.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, canvases: Sequence[Canvas]) -> list[Request]:
         """Queue canvases, all of them or none; each request's steps are then read with `stream`.
 
         Raises:
             QueueFullError: they do not fit.
+            CacheTooLargeError: the caches of one are more than the memory for all.
         """
-        requests = [Request(canvas, Mailbox()) for canvas in canvases]
+        requests = [Request(canvas, Mailbox(), self._sampler.cache_bytes(canvas)) for canvas in canvases]
         with self._lock:
             self._scheduler.add([request for request in requests if not request.is_complete])
             self._observe_load()
-            self._lock.notify()
+            self._lock.notify_all()
         return requests
 
     def resubmit(self, request: Request) -> None:
@@ -79,7 +89,7 @@ class Engine:
         with self._lock:
             self._scheduler.add([request])
             self._observe_load()
-            self._lock.notify()
+            self._lock.notify_all()
 
     async def stream(self, request: Request) -> AsyncGenerator[TimedStep]:
         """A request's steps as they happen. Leaving the iteration early takes it out before the next step.
@@ -110,8 +120,14 @@ class Engine:
             self._observe_load()
 
     def _run(self) -> None:
+        if len(self._threads) > 1:
+            torch.set_num_threads(1)
         while batch := self._next_batch():
             self._advance(batch)
+            with self._lock:
+                self._scheduler.release(batch)
+                self._observe_load()
+                self._lock.notify_all()
 
     def _next_batch(self) -> list[Request]:
         with self._lock:
@@ -168,4 +184,5 @@ class Engine:
 
     def _observe_load(self) -> None:
         """Called with the lock held."""
-        self._metrics.observe_load(self._scheduler.num_running, self._scheduler.num_waiting)
+        scheduler = self._scheduler
+        self._metrics.observe_load(scheduler.num_running, scheduler.num_waiting, scheduler.cache_bytes)

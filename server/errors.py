@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from llada_core.errors import InvalidParameterError
 from server.engine import EngineStoppedError
-from server.scheduler import QueueFullError
+from server.scheduler import CacheTooLargeError, QueueFullError
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +109,12 @@ def to_api_error(error: Exception, request_id: str) -> APIError:
             return _from_validation(error.errors())
         case QueueFullError():
             return APIError(429, "the queue is full; try again later", type_="rate_limit_error", code="queue_full")
+        case CacheTooLargeError():
+            return bad_request(
+                f"the cache of this request would take {error.needed} bytes; "
+                f"all caches together must fit into {error.available} (--kv-cache-memory)",
+                "cache",
+            )
         case EngineStoppedError():
             return shutting_down()
         case HTTPException():
@@ -124,7 +130,15 @@ def install_error_handlers(app: FastAPI) -> None:
         api_error = to_api_error(error, request.state.request_id)
         return JSONResponse(api_error.body, api_error.status, headers=api_error.headers)
 
-    for kind in (APIError, InvalidParameterError, RequestValidationError, QueueFullError, EngineStoppedError):
+    kinds = (
+        APIError,
+        InvalidParameterError,
+        RequestValidationError,
+        QueueFullError,
+        CacheTooLargeError,
+        EngineStoppedError,
+    )
+    for kind in kinds:
         app.add_exception_handler(kind, answer)
     app.add_exception_handler(HTTPException, answer)
 

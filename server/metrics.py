@@ -26,6 +26,7 @@ class Metrics:
 
         self._running = gauge("llada_requests_running", "Requests in the step loop now")
         self._waiting = gauge("llada_requests_waiting", "Requests in the queue")
+        self._cache_bytes = gauge("llada_kv_cache_bytes", "Memory set aside for keys and values of running requests")
         self._responses = counter("llada_responses", "Answers by route and status code", ["route", "status"])
         self._finished = counter("llada_requests_finished", "Generations by finish reason", ["finish_reason"])
         self._steps = counter("llada_denoising_steps", "Denoising steps summed over requests")
@@ -36,9 +37,10 @@ class Metrics:
         self._batch_size = histogram("llada_step_batch_size", "Requests in a denoising step", (1, 2, 4, 8, 16, 32, 64))
         self._request_seconds = histogram("llada_request_seconds", "From arrival to the last step")
 
-    def observe_load(self, running: int, waiting: int) -> None:
+    def observe_load(self, running: int, waiting: int, cache_bytes: int) -> None:
         self._running.set(running)
         self._waiting.set(waiting)
+        self._cache_bytes.set(cache_bytes)
 
     def observe_step(self, events: Sequence[DenoisingStep], seconds: float) -> None:
         self._step_seconds.observe(seconds)

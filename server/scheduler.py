@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil
 
 from llada_core.sampling import Canvas
 from server.mailbox import Mailbox
@@ -13,20 +14,37 @@ class QueueFullError(Exception):
     """More requests wait than the queue may hold."""
 
 
+class CacheTooLargeError(Exception):
+    """One request's caches would take more memory than there is for all.
+
+    Attributes:
+        needed, available: bytes.
+    """
+
+    def __init__(self, needed: int, available: int) -> None:
+        super().__init__(f"caches of {needed} bytes; there are {available} for all requests")
+        self.needed = needed
+        self.available = available
+
+
 @dataclass(eq=False, slots=True)
 class Request:
     """A canvas under way, and where its steps are sent.
 
     Attributes:
+        cache_bytes: memory that its keys and values take while it runs.
         admitted_at: `time.monotonic()` when it left the queue for the first time.
         last_scheduled: the number of the round in which it was last stepped; the least recent goes first.
+        is_stepping: a model thread has its canvas; nobody else may touch it.
         is_complete: its reader has had the last step, or there is none (a response given whole by constraints).
     """
 
     canvas: Canvas
     mailbox: Mailbox
+    cache_bytes: int = 0
     admitted_at: float | None = None
     last_scheduled: int = -1
+    is_stepping: bool = False
     is_complete: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,13 +53,27 @@ class Request:
     @property
     def num_tokens(self) -> int:
         """Tokens that its next step sends through the model."""
-        return self.canvas.visible_length * self.canvas.passes_per_step
+        return len(self.canvas.window) * self.canvas.passes_per_step
 
 
 class Scheduler:
-    """First come, first served, up to `max_batch_size` admitted; those take turns when a step cannot hold them all."""
+    """First come, first served, as far as `max_batch_size` and the memory for caches reach.
 
-    def __init__(self, *, max_batch_size: int, max_batch_tokens: int, max_queue: int) -> None:
+    Those admitted take turns when a step cannot hold them all, and several model threads share them evenly.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_batch_size: int,
+        max_batch_tokens: int,
+        max_queue: int,
+        kv_cache_memory: int = 0,
+        model_threads: int = 1,
+    ) -> None:
+        """`kv_cache_memory`: bytes that the caches of all admitted requests may take."""
+        self._kv_cache_memory = kv_cache_memory
+        self._model_threads = model_threads
         self._max_batch_size = max_batch_size
         self._max_batch_tokens = max_batch_tokens
         self._max_queue = max_queue
@@ -57,12 +89,21 @@ class Scheduler:
     def num_running(self) -> int:
         return len(self._running)
 
+    @property
+    def cache_bytes(self) -> int:
+        """Memory set aside for the caches of the admitted requests."""
+        return sum(request.cache_bytes for request in self._running)
+
     def add(self, requests: Sequence[Request]) -> None:
         """Queue all of `requests` or, when they do not fit, none.
 
         Raises:
             QueueFullError: the requests beyond the free places would overfill the queue.
+            CacheTooLargeError: a request's caches alone would take more than all the memory set aside for caches.
         """
+        largest = max((request.cache_bytes for request in requests), default=0)
+        if largest > self._kv_cache_memory:
+            raise CacheTooLargeError(largest, self._kv_cache_memory)
         assert not any(request in self._running or request in self._waiting for request in requests)
         free_places = self._max_batch_size - len(self._running)
         if len(self._waiting) + len(requests) > self._max_queue + free_places:
@@ -70,11 +111,13 @@ class Scheduler:
         self._waiting.extend(requests)
 
     def remove(self, request: Request) -> None:
-        """Forget a request, finished or cancelled, wherever it is."""
+        """Forget a request, finished or cancelled, wherever it is; its caches go as soon as no thread uses them."""
         if request in self._running:
             self._running.remove(request)
         elif request in self._waiting:
             self._waiting.remove(request)
+        if not request.is_stepping:
+            request.canvas.caches = None
 
     def clear(self) -> list[Request]:
         """Forget all requests; returns them."""
@@ -84,23 +127,41 @@ class Scheduler:
         return requests
 
     def schedule(self) -> list[Request]:
-        """The requests of the next step; empty when nothing is left to do.
+        """The requests of a thread's next step, until it gives them back by `release`; empty when none is free.
 
         Whoever waited longest is always in it. Others join in that order as far as their tokens fit; one that does not
-        fit is passed over, not waited for, and comes first in a later round.
+        fit is passed over, not waited for, and comes first in a later round. No thread takes more than its share, so
+        that none is idle while another has several.
         """
+        self._admit()
+        share = ceil(len(self._running) / self._model_threads)
+        batch: list[Request] = []
+        tokens_left = self._max_batch_tokens
+        free = [request for request in self._running if not request.is_stepping]
+        for request in sorted(free, key=lambda request: request.last_scheduled):
+            if not batch or (request.num_tokens <= tokens_left and len(batch) < share):
+                batch.append(request)
+                tokens_left -= request.num_tokens
+                request.last_scheduled = self._round
+                request.is_stepping = True
+        self._round += 1
+        return batch
+
+    def release(self, batch: Sequence[Request]) -> None:
+        """A step of these requests is over. Those that were removed meanwhile give their caches up."""
+        for request in batch:
+            request.is_stepping = False
+            if request not in self._running:
+                request.canvas.caches = None
+
+    def _admit(self) -> None:
+        cache_bytes = self.cache_bytes
         while self._waiting and len(self._running) < self._max_batch_size:
+            if cache_bytes + self._waiting[0].cache_bytes > self._kv_cache_memory:
+                break
             request = self._waiting.popleft()
             # A resubmitted one may have ended with the step that was under way when it was cancelled.
             if request.canvas.finish_reason is None:
                 request.admitted_at = request.admitted_at or time.monotonic()
                 self._running.append(request)
-        batch: list[Request] = []
-        tokens_left = self._max_batch_tokens
-        for request in sorted(self._running, key=lambda request: request.last_scheduled):
-            if not batch or request.num_tokens <= tokens_left:
-                batch.append(request)
-                tokens_left -= request.num_tokens
-                request.last_scheduled = self._round
-        self._round += 1
-        return batch
+                cache_bytes += request.cache_bytes

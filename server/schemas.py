@@ -1,11 +1,13 @@
 """Request bodies, checked by pydantic. What API.md does not list is refused by name, never accepted and ignored."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from llada_core.sampling import REMASKING, GenerationParams
+from llada_core.sampling import PRESETS, REMASKING, GenerationParams
+from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
 from server.errors import bad_request, shortened
 
@@ -22,6 +24,9 @@ def _encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_encodable)]
+
+# Given under the same name here; the length has several, the seed may be drawn.
+_PARAMS = {field.name for field in fields(GenerationParams)} - {"gen_length", "seed"}
 
 # Fields of the OpenAI and vLLM protocols that have no effect here: accepted at the values that ask for none.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
@@ -85,7 +90,7 @@ class StreamOptions(Body):
 
 
 class DiffusionFields(Body):
-    """How to denoise; every field is one of `GenerationParams`, whose defaults hold where a field is absent."""
+    """How to denoise: the fields of `GenerationParams`, whose defaults or the preset's hold where one is absent."""
 
     neutral = _NEUTRAL
 
@@ -97,6 +102,20 @@ class DiffusionFields(Body):
     block_length: int | None = Field(None, ge=1, description="positions of a block; default 32")
     method: Literal[METHODS] = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")  # type: ignore[valid-type]
     remasking: Literal[tuple(REMASKING)] = Field("low_confidence", description="which proposals stay masked")  # type: ignore[valid-type]
+    confidence_threshold: float | None = Field(
+        None, gt=0, le=1, description="parallel decoding: commit what reaches this probability"
+    )
+    confidence_factor: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="parallel decoding: the n-th needs 1 - factor / (n + 1)"
+    )
+    entropy_bound: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="parallel decoding: bound on the entropies committed together"
+    )
+    cache: Literal[tuple(WINDOWS)] = Field("none", description="approximate block-wise KV cache")  # type: ignore[valid-type]
+    cache_refresh_interval: int | None = Field(
+        None, ge=1, description="steps of a block between refreshes of its cache; default once per block"
+    )
+    preset: Literal[tuple(PRESETS)] = Field("exact", description="bundle of settings; a field given beside it wins")  # type: ignore[valid-type]
     temperature: float = Field(0.0, ge=0, allow_inf_nan=False, description="of the Gumbel noise; 0: greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus among which a temperature above 0 draws")
     top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")
@@ -128,22 +147,12 @@ class DiffusionFields(Body):
         Raises:
             InvalidParameterError: settings that contradict each other.
         """
-        return GenerationParams(
-            gen_length=gen_length,
-            steps=self.steps,
-            block_length=self.block_length,
-            method=self.method,
-            remasking=self.remasking,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=max(0, self.top_k),
-            cfg_scale=self.cfg_scale,
-            seed=seed,
-            logits_eos_inf=self.logits_eos_inf,
-            confidence_eos_eot_inf=self.confidence_eos_eot_inf,
-            ignore_eos=self.ignore_eos,
-            stop_token_ids=frozenset(self.stop_token_ids),
-        )
+        given: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS if name in self.model_fields_set}
+        if "top_k" in given:
+            given["top_k"] = max(0, self.top_k)
+        if "stop_token_ids" in given:
+            given["stop_token_ids"] = frozenset(self.stop_token_ids)
+        return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **given)
 
 
 class OpenAIFields(DiffusionFields):

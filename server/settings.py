@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import ByteSize, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEMO_NAME = "llada-demo"
@@ -36,8 +36,19 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, the checkpoint's own on an accelerator"
     )
+    quantization: Literal["none", "int8"] = Field(
+        "none", description="int8: linear maps quantised when they are loaded; CPU only"
+    )
+    model_threads: int = Field(
+        1, ge=1, description="threads that step the model; of several each computes on one core; CPU only"
+    )
     max_batch_size: int = Field(32, ge=1, description="requests admitted at once")
-    max_batch_tokens: int = Field(8192, ge=1, description="tokens of one denoising step")
+    max_batch_tokens: int | None = Field(
+        None, ge=1, description="tokens of one denoising step (default: 256 on a CPU, 8192 on an accelerator)"
+    )
+    kv_cache_memory: ByteSize | None = Field(
+        None, description="memory for the caches of all requests, as in 4GiB (default: half of what is free)"
+    )
     max_queue: int = Field(256, ge=0, description="requests that may wait; more get 429")
     max_model_len: int | None = Field(
         None, ge=2, description="longest prompt plus response; may only lower the model's"

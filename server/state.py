@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Request as HTTPRequest
 
 from llada_core.errors import InvalidParameterError
-from llada_core.model import LLaDAModelLM
+from llada_core.model import MaskPredictor
 from llada_core.sampling import Canvas, DenoisingStep
 from llada_core.tokenizer import Message, Tokenizer
 from server.engine import Engine, EngineStoppedError
@@ -34,7 +34,7 @@ class ServerState:
     """The one model of this process and everything that serves it."""
 
     def __init__(
-        self, settings: Settings, model: LLaDAModelLM, tokenizer: Tokenizer | None, engine: Engine, metrics: Metrics
+        self, settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, engine: Engine, metrics: Metrics
     ) -> None:
         self.settings = settings
         self.config = model.config

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from llada_core import DEMO_FOLDER, load_model, load_tokenizer
-from llada_core.model import LLaDAModelLM
+from llada_core import DEMO_FOLDER, load_checkpoint, load_model, load_tokenizer
+from llada_core.model import MaskPredictor
+from llada_core.model.llada import LLaDAModelLM
 from llada_core.tokenizer import Tokenizer
 from tests.live_server import LiveServer
 
@@ -28,14 +29,26 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def golden_models() -> dict[str, LLaDAModelLM]:
-    """The two tiny checkpoints of the golden vectors, float32."""
+def golden_networks() -> dict[str, LLaDAModelLM]:
+    """The two tiny checkpoints of the golden vectors, float32, as networks that can be trained."""
+    return {folder.name: load_checkpoint(folder).eval() for folder in (GOLDEN / "models").iterdir()}
+
+
+@pytest.fixture(scope="session")
+def golden_models() -> dict[str, MaskPredictor]:
+    """The same checkpoints as they are served."""
     return {folder.name: load_model(folder) for folder in (GOLDEN / "models").iterdir()}
 
 
 @pytest.fixture(scope="session")
-def tiny(golden_models: dict[str, LLaDAModelLM]) -> LLaDAModelLM:
-    """A model small enough for anything."""
+def tiny_network(golden_networks: dict[str, LLaDAModelLM]) -> LLaDAModelLM:
+    """A network small enough for anything."""
+    return golden_networks["tiny-mha"]
+
+
+@pytest.fixture(scope="session")
+def tiny(golden_models: dict[str, MaskPredictor]) -> MaskPredictor:
+    """A model small enough for anything, as it is served."""
     return golden_models["tiny-mha"]
 
 

@@ -1,4 +1,4 @@
-"""A real `llada-server` process for tests: started on a free port, ended with the test."""
+"""A real `llada-server` process for tests and benchmarks: started on a free port, ended with the block."""
 
 import os
 import re
@@ -22,15 +22,17 @@ class LiveServer:
 
     url: str
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, threads: int = 1) -> None:
+        """`threads`: what torch may use within one operation."""
         self._options = options
+        self._threads = threads
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "server.cli", "--port", "0", "--log-level", "warning", *self._options],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
             cwd=Path(__file__).parent.parent,
         )
         assert self.process.stdout is not None

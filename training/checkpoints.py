@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from training.distributed import World
 from training.errors import TrainingError
 from training.safe_reader import SafePlanner, SafeReader

@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from llada_core.checkpoint import load_model, load_special_tokens, load_tokenizer, resolve_folder
+from llada_core.checkpoint import load_checkpoint, load_special_tokens, load_tokenizer, resolve_folder
 from llada_core.config import LLaDAConfig
 from llada_core.diffusion.likelihood import answer_masks, estimate_per_draw
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from training.data.formats import detect_format
 from training.data.samples import Dialogues, PackedDocuments, Sample, Samples
 from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, tokenize
@@ -68,7 +68,7 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
             samples = Dialogues(shards)
         if not len(samples):
             raise DataError("no samples: all of the data is longer than --max-length, or there is none")
-        model = load_model(folder, device=options.device)
+        model = load_checkpoint(folder, device=options.device)
         with progress_bar("evaluating", total=min(options.eval_samples, len(samples))) as advance:
             found = evaluate(
                 model,

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from llada_core.checkpoint import load_model, save_checkpoint
+from llada_core.checkpoint import load_checkpoint, save_checkpoint
 from llada_core.config import LLaDAConfig
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from llada_core.special_tokens import SpecialTokens
 from training.checkpoints import load_weights, newest, read_state, require_writable
 from training.errors import TrainingError
@@ -44,7 +44,7 @@ def export(
         if weights_digest(base) != state.run.decisive["base model's weights"]:
             raise TrainingError(f"{base}: other weights than those that the adapters were trained on")
         params = LoraParams(**state.run.lora)
-        model = load_model(base, dtype="float32")
+        model = load_checkpoint(base, dtype="float32")
         lora.add_adapters(model, params, seed=0)
         load_weights(model, checkpoint)
         adapter = output_dir / "adapter"

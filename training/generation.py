@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
-from llada_core.model import LLaDAModelLM
+from llada_core.model import MaskPredictor
 from llada_core.sampling import GenerationResult
 from llada_core.tokenizer import Message, Tokenizer
 from training.data.formats import ReadReport, read_prompts
@@ -52,7 +52,13 @@ def _in_template(prompt: Prompt) -> Prompt:
 
 
 def _results(
-    model: LLaDAModelLM, tokenizer: Tokenizer, prompts: list[Prompt], params: GenerationParams, *, first: int, size: int
+    model: MaskPredictor,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    params: GenerationParams,
+    *,
+    first: int,
+    size: int,
 ) -> Iterator[tuple[int, list[GenerationResult]]]:
     for start in range(first, len(prompts), size):
         yield start, generate(model, prompts[start : start + size], params, tokenizer=tokenizer)
@@ -119,8 +125,8 @@ def _plain(prompt: Prompt) -> object:
 
 
 def _params(options: GenerateOptions) -> GenerationParams:
-    values = options.model_dump(include={field.name for field in fields(GenerationParams)})
+    given = options.model_dump(include={field.name for field in fields(GenerationParams)}, exclude_unset=True)
     try:
-        return GenerationParams(**values)
+        return GenerationParams.with_preset(options.preset, **given)
     except InvalidParameterError as error:
         raise DataError(f"generate: {error}") from None

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, LoraModel
 from peft.tuners.lora import LoraLayer
 
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from training.options import LoraParams
 
 _ADAPTER = "default"

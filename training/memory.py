@@ -28,7 +28,8 @@ from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
 from llada_core.config import LLaDAConfig
-from llada_core.model import LLaDAModelLM, PackedTokens
+from llada_core.model import PackedTokens
+from llada_core.model.llada import LLaDAModelLM
 from training.options import LORA_TARGETS, LoraParams
 
 _FLOAT32, _BFLOAT16 = 4, 2

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from llada_core.checkpoint import load_model, load_special_tokens, resolve_folder
+from llada_core.checkpoint import load_checkpoint, load_special_tokens, resolve_folder
 from llada_core.config import LLaDAConfig
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from llada_core.special_tokens import (
     BOS_TOKEN,
     END_HEADER_TOKEN,
@@ -59,7 +59,7 @@ class Start:
             torch.manual_seed(options.seed)
             model = LLaDAModelLM(self.config)
         else:
-            model = load_model(self.folder, dtype=frozen_dtype).requires_grad_(True)
+            model = load_checkpoint(self.folder, dtype=frozen_dtype)
         if self.lora:
             # Imported here: `peft` takes seconds, and most runs train all weights.
             from training.lora import add_adapters

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from llada_core.diffusion import Corrupted, corrupt, corruption_draws, noise_levels, row_losses
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from training.data.batches import Batch
 
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 # Written out, as in the core: importing it here would make `--help` wait for torch. A test compares them.
 Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
 Remasking = Literal["low_confidence", "random", "margin", "entropy"]
+Preset = Literal["exact", "balanced", "fast"]
+Cache = Literal["none", "prefix", "dual"]
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
 
@@ -173,6 +175,20 @@ class GenerateOptions(Options):
     temperature: float = Field(0.0, ge=0, description="Of the Gumbel noise; 0 takes the most probable token.")
     cfg_scale: float = Field(0.0, ge=0, description="Classifier-free guidance; doubles the work.")
     remasking: Remasking = Field("low_confidence", description="Which proposals a step keeps.")
+    preset: Preset = Field("exact", description="Bundle of speed settings; an option given beside it wins.")
+    confidence_threshold: float | None = Field(
+        None, gt=0, le=1, description="Parallel decoding: commit what reaches this probability."
+    )
+    confidence_factor: float | None = Field(
+        None, gt=0, description="Parallel decoding: the n-th best needs 1 - factor / (n + 1)."
+    )
+    entropy_bound: float | None = Field(
+        None, ge=0, description="Parallel decoding: bound on the entropies committed together."
+    )
+    cache: Cache = Field("none", description="Approximate block-wise KV cache.")
+    cache_refresh_interval: int | None = Field(
+        None, ge=1, description="Steps of a block between refreshes of its cache; once per block, if not given."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Decides all noise.")
     is_instruct: bool = Field(
         True, description="Put the prompt into the chat template; --no-is-instruct for a base model."

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from llada_core import GenerationParams, generate
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from llada_core.tokenizer import Message, Tokenizer
 from training.checkpoints import Checkpoints, RunIdentity, State
 from training.data.batches import BatchPlanner

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
 from llada_core.errors import InvalidParameterError
-from llada_core.model import LLaDAModelLM, PackedTokens
+from llada_core.model import MaskPredictor, PackedTokens, Rows
 from llada_core.sampling.guidance import guide
 
 # Draws that go through the model at once are bounded by this many tokens.
@@ -32,7 +32,7 @@ class LogLikelihood:
 
 
 def log_likelihood(
-    model: LLaDAModelLM,
+    model: MaskPredictor,
     prompt: Sequence[int],
     answer: Sequence[int],
     *,
@@ -69,7 +69,7 @@ def answer_masks(length: int, mc_num: int, *, seed: int) -> Tensor:
 
 @torch.inference_mode()
 def estimate_per_draw(
-    model: LLaDAModelLM,
+    model: MaskPredictor,
     prompt: Sequence[int],
     answer: Sequence[int],
     masks_NL: Tensor,
@@ -88,7 +88,7 @@ def estimate_per_draw(
 
 
 def _estimate(
-    model: LLaDAModelLM,
+    model: MaskPredictor,
     prompt: Sequence[int],
     answer: Sequence[int],
     masks_NL: Tensor,
@@ -97,8 +97,9 @@ def _estimate(
     cfg_scale: float,
 ) -> Tensor:
     device = model.device
-    masks_NL = masks_NL.to(device)
     num_draws, length = masks_NL.shape
+    counts = tuple(masks_NL.sum(dim=1).tolist()) * (2 if cfg_scale else 1)
+    masks_NL = masks_NL.to(device)
     answer_L = torch.tensor(answer, device=device)
     prompt_P = torch.tensor(prompt, dtype=torch.long, device=device)
     noisy_NL = torch.where(masks_NL, mask_id, answer_L)
@@ -108,7 +109,8 @@ def _estimate(
         sequences = torch.cat((sequences, unconditional))
     is_row = F.pad(masks_NL, (len(prompt), 0)).repeat(len(sequences) // num_draws, 1)
     packed = PackedTokens(sequences.flatten(), (sequences.shape[1],) * len(sequences))
-    logits_RV = model.predict(packed, is_row.flatten().nonzero().squeeze(1)).float()
+    rows = Rows(is_row.flatten().nonzero().squeeze(1), counts)
+    logits_RV = model.head(model.hidden_states(packed, rows)).float()
     if cfg_scale:
         conditional_RV, unconditional_RV = logits_RV.chunk(2)
         logits_RV = guide(conditional_RV, unconditional_RV, cfg_scale)

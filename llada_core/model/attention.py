@@ -1,39 +1,140 @@
-"""Bidirectional attention over a ragged batch."""
+"""Bidirectional attention over a ragged batch, with or without cached keys.
 
-from collections.abc import Iterator, Sequence
+Without a mask, query heads that share a key head are simply more queries of it, so grouped heads need no copies.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llada_core.model.kv_cache import KVCache
+from llada_core.model.packed import PackedTokens
 
-def attend(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Softmax attention in which every position sees its whole sequence and nothing else.
-
-    Args:
-        q_THD: queries of H heads.
-        k_TKD, v_TKD: keys and values of K heads; head h of the queries reads key head h // (H / K).
-        lengths: lengths of the sequences that lie end to end in T.
-
-    Returns:
-        [T, H, D]
-    """
-    groups = q_THD.shape[1] // k_TKD.shape[1]
-    if groups > 1:
-        k_TKD = k_TKD.repeat_interleave(groups, dim=1)
-        v_TKD = v_TKD.repeat_interleave(groups, dim=1)
-    outputs = []
-    for start, stop, length in _runs_of_equal_length(lengths):
-        q, k, v = (x[start:stop].unflatten(0, (-1, length)).transpose(1, 2) for x in (q_THD, k_TKD, v_TKD))
-        outputs.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+# (queries [N, H, Q, D], keys [N, K, L, D], values [N, K, L, D]) → [N, H, Q, D]
+Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _runs_of_equal_length(lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, length) of neighbours of one length: they go through one call, as a training batch does."""
-    start = 0
-    for length, run in groupby(lengths):
-        stop = start + length * sum(1 for _ in run)
-        yield start, stop, length
-        start = stop
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Sequences that attend in one call: neighbours of one shape, as all of a training batch; or one with a cache."""
+
+    queries: slice
+    keys: slice
+    num_sequences: int
+    start: int
+    cache: KVCache | None
+
+    def keys_and_values(self, layer: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of the run's sequences, [N · L, K, D]; a cache learns its window's first."""
+        k_TKD, v_TKD = k_TKD[self.keys], v_TKD[self.keys]
+        return (k_TKD, v_TKD) if self.cache is None else self.cache.replace(layer, self.start, k_TKD, v_TKD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offsets:
+    """Where each sequence's queries and keys begin: what variable-length kernels ask for."""
+
+    queries: Tensor
+    keys: Tensor
+    longest_query: int
+    longest_key: int
+
+
+class AttentionPlan:
+    """Who attends to whom in a batch; made once for a forward pass, used by its layers."""
+
+    def __init__(self, packed: PackedTokens, row_counts: Sequence[int] | None = None) -> None:
+        """`row_counts`: how many positions of each sequence ask; None: all of them."""
+        counts = tuple(packed.lengths if row_counts is None else row_counts)
+        self._runs = list(_runs(packed, counts))
+        self._offsets: _Offsets | None = None
+        if packed.tokens_T.is_cuda:
+            caches = packed.caches or (None,) * len(counts)
+            keys = tuple(
+                cache.length if cache else length for cache, length in zip(caches, packed.lengths, strict=True)
+            )
+            self._offsets = _offsets(counts, keys, packed.tokens_T.device)
+
+    def attend(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, kernel: Kernel | None = None) -> Tensor:
+        """Softmax attention in which every position sees its whole sequence and nothing else: [Q, H, D].
+
+        Args:
+            q_QHD: queries of H heads; head h reads key head h // (H / K).
+            k_TKD, v_TKD: keys and values of K heads.
+            layer: index of the layer, under which caches keep them.
+            kernel: attention over sequences of one shape; None: torch's own for the device.
+        """
+        # In training a batch is one run, which torch's dense kernel takes whole.
+        is_varied = self._offsets is not None and not torch.is_grad_enabled()
+        if kernel is None and is_varied and q_QHD.dtype in (torch.bfloat16, torch.float16):
+            return self._attend_at_once(q_QHD, k_TKD, v_TKD, layer)
+        kernel = kernel or scaled_dot_product
+        outputs = []
+        for run in self._runs:
+            q = _batched(q_QHD[run.queries], run.num_sequences)
+            k, v = (_batched(x, run.num_sequences) for x in run.keys_and_values(layer, k_TKD, v_TKD))
+            outputs.append(kernel(q, k, v).transpose(1, 2).flatten(0, 1))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _attend_at_once(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
+        # Imported here: it brings torch's compiler along, a second that only accelerators need to spend.
+        from torch.nn.attention.varlen import varlen_attn
+
+        offsets = self._offsets
+        assert offsets is not None
+        keys, values = zip(*(run.keys_and_values(layer, k_TKD, v_TKD) for run in self._runs), strict=True)
+        attended = varlen_attn(
+            q_QHD,
+            torch.cat(keys),
+            torch.cat(values),
+            offsets.queries,
+            offsets.keys,
+            offsets.longest_query,
+            offsets.longest_key,
+            enable_gqa=True,
+        )
+        assert isinstance(attended, Tensor)
+        return attended
+
+
+def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor) -> Tensor:
+    """torch's own dense attention."""
+    q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
+    return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD).reshape(q_NHQD.shape)
+
+
+def group_queries(q_NHQD: Tensor, num_key_heads: int) -> Tensor:
+    """The queries of all heads that share a key head, one after another: [N, K, H / K · Q, D]."""
+    if q_NHQD.shape[1] == num_key_heads:
+        return q_NHQD
+    return q_NHQD.unflatten(1, (num_key_heads, -1)).flatten(2, 3)
+
+
+def _batched(x_THD: Tensor, num_sequences: int) -> Tensor:
+    return x_THD.unflatten(0, (num_sequences, -1)).transpose(1, 2)
+
+
+def _runs(packed: PackedTokens, counts: tuple[int, ...]) -> Iterator[_Run]:
+    sequences = len(counts)
+    caches = packed.caches or (None,) * sequences
+    starts = packed.starts or (0,) * sequences
+    query = key = 0
+    # A cached sequence differs from every other by its cache, so it is a run of its own.
+    shapes = zip(counts, packed.lengths, starts, caches, strict=True)
+    for (count, length, start, cache), run in groupby(shapes):
+        size = sum(1 for _ in run)
+        queries, keys = slice(query, query + size * count), slice(key, key + size * length)
+        query, key = queries.stop, keys.stop
+        yield _Run(queries, keys, size, start, cache)
+
+
+def _offsets(query_lengths: Sequence[int], key_lengths: Sequence[int], device: torch.device) -> _Offsets:
+    queries, keys = (
+        torch.tensor((0, *lengths)).cumsum(0, dtype=torch.int32).to(device, non_blocking=True)
+        for lengths in (query_lengths, key_lengths)
+    )
+    return _Offsets(queries, keys, max(query_lengths), max(key_lengths))

@@ -1,14 +1,13 @@
 """The parts of a LLaDA block, with the published tensor names."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from llada_core.config import LLaDAConfig
-from llada_core.model.attention import attend
+from llada_core.model.attention import AttentionPlan
+from llada_core.model.packed import Rows
 from llada_core.model.rotary import rotate
 
 
@@ -45,6 +44,7 @@ class LLaDABlock(GradientCheckpointingLayer):
         assert config.n_kv_heads is not None
         assert config.mlp_hidden_size is not None
         width, kv_width, mlp_width = config.d_model, config.n_kv_heads * config.head_dim, config.mlp_hidden_size
+        self.depth = depth
         self.head_dim = config.head_dim
         self.attn_norm = RMSNorm(width, config.rms_norm_eps)
         self.q_proj = Projection(width, width)
@@ -56,17 +56,24 @@ class LLaDABlock(GradientCheckpointingLayer):
         self.up_proj = Projection(width, mlp_width)
         self.ff_out = Projection(mlp_width, width, residual_depth=depth)
 
-    def forward(self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, lengths: Sequence[int]) -> Tensor:
-        hidden_TE = hidden_TE + self._attention(self.attn_norm(hidden_TE), cos_T1D, sin_T1D, lengths)
-        return hidden_TE + self._feed_forward(self.ff_norm(hidden_TE))
+    def forward(
+        self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None = None
+    ) -> Tensor:
+        """The next hidden states, at every position or, in the last layer, only at the rows that are wanted."""
+        x_TE = self.attn_norm(hidden_TE)
+        k_TKD = rotate(self._heads(self.k_proj(x_TE)), cos_T1D, sin_T1D)
+        v_TKD = self._heads(self.v_proj(x_TE))
+        if rows is not None:
+            # Keys and values are those of all positions; queries and what follows are needed at the rows alone.
+            hidden_TE, x_TE = hidden_TE[rows.index_R], x_TE[rows.index_R]
+            cos_T1D, sin_T1D = cos_T1D[rows.index_R], sin_T1D[rows.index_R]
+        q_QHD = rotate(self._heads(self.q_proj(x_TE)), cos_T1D, sin_T1D)
+        attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self.depth)
+        hidden_QE = hidden_TE + self.attn_out(attended_QHD.flatten(-2))
+        return hidden_QE + self._feed_forward(self.ff_norm(hidden_QE))
 
-    def _attention(self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, lengths: Sequence[int]) -> Tensor:
-        q, k, v = (
-            projection(x_TE).unflatten(-1, (-1, self.head_dim))
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        attended = attend(rotate(q, cos_T1D, sin_T1D), rotate(k, cos_T1D, sin_T1D), v, lengths)
-        return self.attn_out(attended.flatten(-2))
+    def _heads(self, x_TE: Tensor) -> Tensor:
+        return x_TE.unflatten(-1, (-1, self.head_dim))
 
     def _feed_forward(self, x_TE: Tensor) -> Tensor:
         return self.ff_out(F.silu(self.ff_proj(x_TE)) * self.up_proj(x_TE))

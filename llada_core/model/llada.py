@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
 from llada_core.config import LLaDAConfig
+from llada_core.model.attention import AttentionPlan
 from llada_core.model.layers import LLaDABlock, Projection, RMSNorm
-from llada_core.model.packed import PackedTokens
+from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import RotaryTable
 from llada_core.special_tokens import SpecialTokens
 
@@ -71,17 +72,20 @@ class LLaDAModelLM(PreTrainedModel):
         return MaskedLMOutput(logits=logits_BLV) if return_dict else (logits_BLV,)
 
     def predict(self, packed: PackedTokens, rows_R: Tensor) -> Tensor:
-        """Logits [R, V] at the rows `rows_R` of a ragged batch, and nowhere else."""
+        """Logits [R, V] at the rows `rows_R` of a ragged batch, in any order, and nowhere else."""
         return self.head(self.hidden_states(packed)[rows_R])
 
-    def hidden_states(self, packed: PackedTokens) -> Tensor:
-        """The last hidden state, normed, at every position of a ragged batch: [T, E]."""
-        cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=max(packed.lengths, default=0))
+    def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
+        """The last hidden state, normed, at the rows asked for or at every position: [R, E] or [T, E]."""
+        cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)
         transformer = self.model.transformer
+        *blocks, last = transformer["blocks"]
+        plan = AttentionPlan(packed)
         hidden_TE = transformer["wte"](packed.tokens_T)
-        for block in transformer["blocks"]:
-            hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, packed.lengths)
-        return transformer["ln_f"](hidden_TE)
+        for block in blocks:
+            hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
+        last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
+        return transformer["ln_f"](last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows))
 
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Logits [R, V] of normed hidden states; the head is the embedding itself where `weight_tying` is set."""

@@ -1,29 +1,69 @@
 """A ragged batch without padding.
 
-Shape suffixes used in this package: B sequences, L positions of one padded sequence, T positions of the whole batch
-laid end to end, R rows at which logits are wanted, E model width, H heads, D width of one head, V columns of the head
-(`embedding_size`). `tokens_T` is one long vector, `logits_RV` a matrix.
+Shape suffixes used in this package: B sequences, L positions of one sequence, T positions of the whole batch laid end
+to end, R rows at which logits are wanted, Q positions that ask in attention (T or R), E model width, H heads, K
+key/value heads, D width of one head, V columns of the head (`embedding_size`). `tokens_T` is one long vector,
+`logits_RV` a matrix.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from llada_core.model.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTokens:
-    """Sequences laid end to end. A position attends to its own sequence only.
+    """Windows of sequences laid end to end. A position attends to its own sequence only.
+
+    A window is the whole sequence unless a cache holds the rest of it: then the positions outside are attended to as
+    the cache remembers them, and those inside replace what it held.
 
     Attributes:
         tokens_T: int64 token ids.
-        lengths: the length of each sequence; they sum to T.
+        lengths: the length of each window; they sum to T.
+        starts: the position in its sequence at which each window begins; None: 0.
+        caches: for each sequence where its keys and values are kept, or None; None: no sequence has a cache.
     """
 
     tokens_T: Tensor
     lengths: tuple[int, ...]
+    starts: tuple[int, ...] | None = None
+    caches: tuple[KVCache | None, ...] | None = None
 
     def positions(self) -> Tensor:
         """The position of every token within its own sequence, int64 [T]."""
-        device = self.tokens_T.device
-        return torch.cat([torch.arange(length, device=device) for length in self.lengths])
+        starts = self.starts or (0,) * len(self.lengths)
+        windows = [np.arange(start, start + length) for start, length in zip(starts, self.lengths, strict=True)]
+        return torch.from_numpy(np.concatenate(windows)).to(self.tokens_T.device, non_blocking=True)
+
+    @property
+    def longest(self) -> int:
+        """A bound above every position."""
+        starts = self.starts or (0,) * len(self.lengths)
+        return max((start + length for start, length in zip(starts, self.lengths, strict=True)), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a packed batch at which the model's answer is wanted.
+
+    Attributes:
+        index_R: row numbers, ascending.
+        counts: how many of them lie in each sequence.
+    """
+
+    index_R: Tensor
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, packed: PackedTokens, rows: Sequence[np.ndarray]) -> "Rows":
+        """From each window's own ascending row numbers."""
+        offsets = np.cumsum((0, *packed.lengths[:-1]))
+        index_R = np.concatenate([own + offset for own, offset in zip(rows, offsets, strict=True)])
+        device = packed.tokens_T.device
+        return cls(torch.from_numpy(index_R).to(device, non_blocking=True), tuple(len(own) for own in rows))

@@ -33,11 +33,15 @@ class RotaryTable:
         return table
 
     def _compute(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        exponents = torch.arange(0, self._head_dim, 2, device=device, dtype=torch.float32) / self._head_dim
-        frequencies = 1.0 / self._theta**exponents
-        angles = torch.outer(torch.arange(length, device=device, dtype=torch.float32), frequencies)
+        angles = rotary_angles(length, self._head_dim, self._theta, device=device)
         angles_LD = torch.cat((angles, angles), dim=-1)
         return angles_LD.cos(), angles_LD.sin()
+
+
+def rotary_angles(length: int, head_dim: int, theta: float, *, device: torch.device | str = "cpu") -> Tensor:
+    """The angle by which each position turns each pair of a head, float32 [length, head_dim / 2]."""
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+    return torch.outer(torch.arange(length, device=device, dtype=torch.float32), 1.0 / theta**exponents)
 
 
 def rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ import numpy as np
 
 from llada_core.config import LLaDAConfig
 from llada_core.errors import InvalidParameterError
+from llada_core.model import KVCache
+from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.events import Change, DenoisingStep, Prediction
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
-from llada_core.sampling.transfer import steps_per_block, transfer_schedule
+from llada_core.sampling.transfer import PARALLEL_RULES, steps_per_block, transfer_schedule
 from llada_core.special_tokens import SpecialTokens
 
 
@@ -24,26 +26,34 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduledStep:
-    """A step to come: how many tokens it commits in which part of the response."""
+class BlockPlan:
+    """A block of the response that has masks, and how many tokens each of its steps commits.
 
-    block: int
+    Attributes:
+        index: among all blocks, those without masks counted too.
+        start, stop: response positions.
+        transfers: tokens to commit, step by step; None: a parallel rule decides.
+    """
+
+    index: int
     start: int
     stop: int
-    num_transfer: int
+    transfers: tuple[int, ...] | None
 
 
 class Canvas:
     """Prompt and response, what is masked, what is fixed, and the steps still to run.
 
-    Positions count from the first response token. The tokens before it are the prompt; an infilling canvas has none,
-    its fixed segments are part of the response.
+    Positions count from the first response token, but those of `window`, which count from the first token. The tokens
+    before the response are the prompt; an infilling canvas has none, its fixed segments are part of the response.
 
     Attributes:
         params: the settings with every default resolved.
         tokens: int64 ids, prompt included; masked positions hold the mask id.
         fixed: the positions that guidance masks in its unconditional pass: prompt, constraints, given segments.
         step: the number of steps run.
+        caches: keys and values of the passes, with guidance two; None before the first step and when they were given
+            up. Without them the next step goes over the whole canvas, as at a block's first step.
         text_length: response positions that belong to the text so far final, the end token left out.
         finish_reason: None while steps remain, then `stop` (an end token) or `length`.
     """
@@ -67,13 +77,14 @@ class Canvas:
 
         Raises:
             InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave
-                the response; fewer steps than blocks.
+                the response; fewer steps than blocks; a canvas longer than the model's positions.
         """
         if not prompt:
             raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
         hint = "; fill gaps with `suffix`, or with `canvas` on /v1/denoise"
         _check_ids(prompt, config, special_tokens, "prompt", hint)
         _check_ids(params.stop_token_ids, config, special_tokens, "stop_token_ids")
+        _check_length(len(prompt) + params.gen_length, config, "gen_length")
         response = np.full(params.gen_length, special_tokens.mask_id, dtype=np.int64)
         for position, ids in sorted((constraints or {}).items()):
             _check_ids(ids, config, special_tokens, "constraints")
@@ -106,6 +117,7 @@ class Canvas:
         response = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
         if not (response == special_tokens.mask_id).any():
             raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
+        _check_length(len(response), config, "canvas")
         params = replace(params, gen_length=len(response))
         return cls([], response, params, special_tokens, include_predictions=include_predictions, is_infilling=True)
 
@@ -134,9 +146,13 @@ class Canvas:
         ]
         masked_per_block = [int(self._is_masked(block.start, block.stop).sum()) for block in blocks]
         default_steps = sum(masked_per_block) if is_infilling else params.gen_length
-        self.params = replace(params, steps=params.steps or default_steps, block_length=block_length)
-        self._schedule = _plan(blocks, masked_per_block, params.steps or max(1, sum(masked_per_block)))
+        steps = None if params.parallel_rule else params.steps or default_steps
+        self.params = replace(params, steps=steps, block_length=block_length)
+        self._plan = _plan(blocks, masked_per_block, params)
+        self._block_step = 0
+        self._predictions: dict[int, Prediction] = {}
         self.step = 0
+        self.caches: tuple[KVCache, ...] | None = None
         self.text_length = 0
         self.finish_reason: str | None = None
         self._advance_text()
@@ -152,9 +168,9 @@ class Canvas:
         return self.response[: self.text_length]
 
     @property
-    def scheduled_step(self) -> ScheduledStep:
-        """The step that comes next."""
-        return self._schedule[self.step]
+    def active_block(self) -> BlockPlan:
+        """The block in which the next step commits."""
+        return self._plan[0]
 
     @property
     def forward_passes(self) -> int:
@@ -169,59 +185,94 @@ class Canvas:
     def visible_length(self) -> int:
         """Tokens that the model sees in the next step, prompt included."""
         if self.params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
-            return self.prompt_length + self.scheduled_step.stop
+            return self.prompt_length + self.active_block.stop
         return len(self.tokens)
 
     @property
-    def visible_tokens(self) -> np.ndarray:
-        return self.tokens[: self.visible_length]
+    def window(self) -> range:
+        """Positions, counted from the first token, that the next step sends through the model."""
+        visible = range(self.visible_length)
+        interval = self.params.cache_refresh_interval
+        is_refresh = self._block_step == 0 or (interval is not None and self._block_step % interval == 0)
+        if self.caches is None or is_refresh:
+            return visible
+        block = range(self.prompt_length + self.active_block.start, self.prompt_length + self.active_block.stop)
+        return WINDOWS[self.params.cache](block, visible)
 
-    @property
     def unconditional_tokens(self) -> np.ndarray:
-        """The same sequence with every fixed token masked: the unconditional pass of guidance."""
-        visible = self.visible_length
-        return np.where(self.fixed[:visible], self.special_tokens.mask_id, self.tokens[:visible])
+        """The canvas with every fixed token masked: the unconditional pass of guidance."""
+        return np.where(self.fixed, self.special_tokens.mask_id, self.tokens)
 
     def proposal_positions(self) -> np.ndarray:
-        """Response positions at which the next step needs logits: the active block's masks, all for predictions."""
-        scheduled = self.scheduled_step
+        """Response positions at which the next step needs logits: the active block's masks; for predictions all masks
+        of the window.
+        """
         if self.include_predictions:
-            return self._is_masked(0, self.visible_length - self.prompt_length).nonzero()[0]
-        return self._is_masked(scheduled.start, scheduled.stop).nonzero()[0] + scheduled.start
+            window = self.window
+            start, stop = max(0, window.start - self.prompt_length), window.stop - self.prompt_length
+        else:
+            start, stop = self.active_block.start, self.active_block.stop
+        return self._is_masked(start, stop).nonzero()[0] + start
 
     def commit(
-        self, positions: np.ndarray, token_ids: np.ndarray, confidence: np.ndarray, scores: np.ndarray
+        self,
+        positions: np.ndarray,
+        token_ids: np.ndarray,
+        confidence: np.ndarray,
+        scores: np.ndarray,
+        entropies: np.ndarray,
     ) -> DenoisingStep:
         """Write the best-scored proposals of the active block; of equals the left one.
 
         Args:
             positions: response positions of the proposals, as `proposal_positions` gave them.
         """
-        scheduled = self.scheduled_step
-        candidates = ((positions >= scheduled.start) & (positions < scheduled.stop)).nonzero()[0]
-        best = candidates[np.argsort(-scores[candidates], kind="stable")[: scheduled.num_transfer]]
-        chosen = np.sort(best)
+        block = self.active_block
+        candidates = ((positions >= block.start) & (positions < block.stop)).nonzero()[0]
+        ranked = candidates[np.argsort(-scores[candidates], kind="stable")]
+        chosen = np.sort(ranked[self._is_sure(confidence[ranked], entropies[ranked])])
         self.tokens[self.prompt_length + positions[chosen]] = token_ids[chosen]
         changes = tuple(
             Change("commit", self.step, int(positions[i]), int(token_ids[i]), float(confidence[i])) for i in chosen
         )
-        predictions = None
         if self.include_predictions:
-            open_proposals = np.setdiff1d(np.arange(len(positions)), chosen)
-            predictions = tuple(
-                Prediction(int(positions[i]), int(token_ids[i]), float(confidence[i])) for i in open_proposals
-            )
+            self._remember_predictions(positions, token_ids, confidence)
         self.step += 1
+        self._block_step += 1
+        if not self._is_masked(block.start, block.stop).any():
+            del self._plan[0]
+            self._block_step = 0
         self._advance_text()
         return DenoisingStep(
             step=self.step - 1,
-            block=scheduled.block,
+            block=block.index,
             changes=changes,
             masked=self.num_masked,
             text_length=self.text_length,
             finish_reason=self.finish_reason,
-            predictions=predictions,
+            predictions=tuple(self._predictions.values()) if self.include_predictions else None,
         )
+
+    def _is_sure(self, confidence_N: np.ndarray, entropy_N: np.ndarray) -> np.ndarray:
+        """Which of the active block's proposals, best first, are committed: at least the first."""
+        transfers = self.active_block.transfers
+        if transfers is not None:
+            return np.arange(len(confidence_N)) < transfers[self._block_step]
+        assert self.params.parallel_rule is not None
+        rule, value = self.params.parallel_rule
+        is_sure_N = PARALLEL_RULES[rule](confidence_N, entropy_N, value)
+        is_sure_N[0] = True
+        return is_sure_N
+
+    def _remember_predictions(self, positions: np.ndarray, token_ids: np.ndarray, confidence: np.ndarray) -> None:
+        """Guesses from left to right for what is masked; outside a cached step's window the latest ones stand."""
+        latest = {
+            int(position): Prediction(int(position), int(token_id), float(probability))
+            for position, token_id, probability in zip(positions, token_ids, confidence, strict=True)
+        }
+        guesses = sorted((self._predictions | latest).items())
+        is_masked = self._is_masked(0, len(self.tokens) - self.prompt_length)
+        self._predictions = {position: guess for position, guess in guesses if is_masked[position]}
 
     @property
     def num_masked(self) -> int:
@@ -240,18 +291,30 @@ class Canvas:
                 self.finish_reason = "stop"
                 return
             self.text_length += 1
-        if self.step == len(self._schedule):
+        if not self._plan:
             self.finish_reason = "length"
 
 
-def _plan(blocks: Sequence[range], masked_per_block: Sequence[int], steps: int) -> list[ScheduledStep]:
+def _plan(blocks: Sequence[range], masked_per_block: Sequence[int], params: GenerationParams) -> list[BlockPlan]:
+    steps = params.steps or max(1, sum(masked_per_block))
     shares = steps_per_block(masked_per_block, steps)
     return [
-        ScheduledStep(index, block.start, block.stop, num_transfer)
+        BlockPlan(
+            index,
+            block.start,
+            block.stop,
+            None if params.parallel_rule else tuple(transfer_schedule(masked, share)),
+        )
         for index, (block, masked, share) in enumerate(zip(blocks, masked_per_block, shares, strict=True))
         if masked
-        for num_transfer in transfer_schedule(masked, share)
     ]
+
+
+def _check_length(length: int, config: LLaDAConfig, field: str) -> None:
+    if length > config.max_sequence_length:
+        raise InvalidParameterError(
+            f"{field}: the canvas has {length} positions; the model has at most {config.max_sequence_length}", field
+        )
 
 
 def _check_ids(

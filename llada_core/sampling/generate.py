@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
-from llada_core.model import LLaDAModelLM
+from llada_core.model import MaskPredictor
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import GenerationParams
@@ -29,7 +29,7 @@ class GenerationResult:
 
 
 def denoise(
-    model: LLaDAModelLM, prompt: Prompt, params: GenerationParams, *, tokenizer: Tokenizer | None = None
+    model: MaskPredictor, prompt: Prompt, params: GenerationParams, *, tokenizer: Tokenizer | None = None
 ) -> Iterator[DenoisingStep]:
     """The denoising steps of one prompt, as they happen: the events that the server streams."""
     canvas = _canvas(model, prompt, params, tokenizer)
@@ -39,7 +39,7 @@ def denoise(
 
 
 def generate(
-    model: LLaDAModelLM,
+    model: MaskPredictor,
     prompts: Sequence[Prompt],
     params: GenerationParams | Sequence[GenerationParams],
     *,
@@ -65,7 +65,7 @@ def generate(
     return [_result(canvas, tokenizer) for canvas in canvases]
 
 
-def _canvas(model: LLaDAModelLM, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:
+def _canvas(model: MaskPredictor, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:
     return Canvas.for_prompt(
         _encode(prompt, tokenizer), params, config=model.config, special_tokens=model.special_tokens
     )

@@ -1,10 +1,13 @@
 """Every setting of the reverse process, validated in one place. The server's schemas and the CLIs follow this class."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from llada_core.errors import InvalidParameterError
+from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.remasking import REMASKING
+from llada_core.sampling.transfer import PARALLEL_RULES
 
 FIXED_LENGTH: Final = "fixed_length"
 SEMI_AUTOREGRESSIVE_PADDING: Final = "semi_autoregressive_padding"
@@ -13,6 +16,13 @@ METHODS = (SEMI_AUTOREGRESSIVE_PADDING, FIXED_LENGTH, SEMI_AUTOREGRESSIVE_ORIGIN
 
 DEFAULT_BLOCK_LENGTH = 32
 
+# Bundles of settings, from the reference's tokens to the fewest forward passes; measured in docs/speed.md.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "exact": {},
+    "balanced": {"confidence_threshold": 0.9},
+    "fast": {"confidence_threshold": 0.9, "cache": "dual"},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
@@ -20,11 +30,15 @@ class GenerationParams:
 
     Attributes:
         gen_length: positions of the response.
-        steps: denoising steps over the whole response; None for one per masked position.
+        steps: denoising steps over the whole response; None for one per masked position, or as a parallel rule has it.
         block_length: positions of a block; None for 32, or for everything under `fixed_length`. Clamped to gen_length.
         method: `semi_autoregressive_padding` (blocks left to right on a full canvas), `fixed_length` (one block), or
             `semi_autoregressive_origin` (later blocks are not yet on the canvas).
         remasking: which proposals a step keeps: a name in `REMASKING`.
+        confidence_threshold, confidence_factor, entropy_bound: parallel decoding, at most one: how many proposals a
+            step keeps follows from the rule in `PARALLEL_RULES`, in the order that `remasking` gives them.
+        cache: which positions later steps of a block recompute: `none` (all), or a name in `WINDOWS`. Approximate.
+        cache_refresh_interval: a cache is refreshed every so many steps of a block; None for once per block.
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
         top_k, top_p: the tokens among which a temperature above 0 draws; 0 and 1 for all.
         cfg_scale: strength of unsupervised classifier-free guidance; doubles the forward passes.
@@ -43,6 +57,11 @@ class GenerationParams:
     block_length: int | None = None
     method: str = SEMI_AUTOREGRESSIVE_PADDING
     remasking: str = "low_confidence"
+    confidence_threshold: float | None = None
+    confidence_factor: float | None = None
+    entropy_bound: float | None = None
+    cache: str = "none"
+    cache_refresh_interval: int | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -70,12 +89,58 @@ class GenerationParams:
             f"must be absent or {self.gen_length} (the generation length): method fixed_length has one block",
         )
 
+        self._check_parallel_rule()
+        self._check_cache()
+
+    @classmethod
+    def with_preset(cls, preset: str, **settings: Any) -> "GenerationParams":
+        """The settings of a preset; those given beside it win. `steps`, random remasking and another parallel rule
+        exclude the preset's rule, so they drop it.
+
+        Raises:
+            InvalidParameterError: no such preset, or a setting that breaks a rule.
+        """
+        if preset not in PRESETS:
+            raise InvalidParameterError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}", "preset")
+        bundle = dict(PRESETS[preset])
+        names_rule = any(settings.get(name) is not None for name in ("steps", *PARALLEL_RULES))
+        if names_rule or settings.get("remasking") == "random":
+            bundle = {name: value for name, value in bundle.items() if name not in PARALLEL_RULES}
+        return cls(**{**bundle, **settings})
+
+    @property
+    def parallel_rule(self) -> tuple[str, float] | None:
+        """The parallel rule in force and its value."""
+        given = ((name, getattr(self, name)) for name in PARALLEL_RULES)
+        return next(((name, value) for name, value in given if value is not None), None)
+
     @property
     def effective_block_length(self) -> int:
         """The block length after defaults and clamping."""
         if self.method == FIXED_LENGTH:
             return self.gen_length
         return min(self.block_length or DEFAULT_BLOCK_LENGTH, self.gen_length)
+
+    def _check_parallel_rule(self) -> None:
+        threshold, factor, bound = self.confidence_threshold, self.confidence_factor, self.entropy_bound
+        self._require("confidence_threshold", threshold is None or 0 < threshold <= 1, "must be above 0 and at most 1")
+        self._require("confidence_factor", factor is None or 0 < factor <= 1e6, "must be above 0 and at most 1000000")
+        self._require("entropy_bound", bound is None or 0 <= bound <= 1e6, "must be from 0 to 1000000")
+        if self.parallel_rule is None:
+            return
+        rule, _ = self.parallel_rule
+        for other in PARALLEL_RULES:
+            self._require(other, other == rule or getattr(self, other) is None, f"must be absent beside {rule}")
+        self._require("steps", self.steps is None, f"must be absent: under {rule} the steps follow from the rule")
+        self._require("remasking", self.remasking != "random", f"must not be random under {rule}")
+
+    def _check_cache(self) -> None:
+        self._require("cache", self.cache in WINDOWS, f"must be one of {', '.join(WINDOWS)}")
+        interval = self.cache_refresh_interval
+        self._require("cache_refresh_interval", interval is None or interval >= 1, "must be at least 1")
+        self._require(
+            "cache_refresh_interval", interval is None or self.cache != "none", "must be absent without a cache"
+        )
 
     def _require(self, name: str, is_met: bool, rule: str) -> None:
         if not is_met:

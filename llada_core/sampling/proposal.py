@@ -12,7 +12,7 @@ from torch import Tensor
 from llada_core.counter_noise import Purpose, uniform
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.remasking import REMASKING
+from llada_core.sampling.remasking import REMASKING, shannon_entropy
 
 
 def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Tensor:
@@ -23,22 +23,31 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
         positions_R: response position of each row, the coordinate of its noise.
 
     Returns:
-        float64 [3, R]: token id, confidence, score; one tensor so that it takes one copy to the host.
+        float64 [4, R]: token id, confidence, score, and the distribution's entropy where a rule asks for it, else 0.
+        One tensor, so that it takes one copy to the host.
     """
     params, special_tokens = canvas.params, canvas.special_tokens
     if params.logits_eos_inf:
         logits_RV[:, special_tokens.eos_id] = -torch.inf
-    candidates_RV = logits_RV.clone()
+    normalizer_R = logits_RV.logsumexp(dim=1)
+    is_ending_last = params.confidence_eos_eot_inf and params.remasking != "random"
+    # Only what reads the logits after the draw needs them untouched by the ban.
+    reads_logits = is_ending_last or params.remasking in ("margin", "entropy") or params.entropy_bound is not None
+    candidates_RV = logits_RV.clone() if reads_logits else logits_RV
     candidates_RV[:, canvas.banned_ids] = -torch.inf
-    candidates_RV[:, vocab_size:] = -torch.inf
-    x0_R = draw(candidates_RV, params, step=canvas.step, positions_R=positions_R)
-    if params.confidence_eos_eot_inf and params.remasking != "random":
+    x0_R = draw(candidates_RV[:, :vocab_size], params, step=canvas.step, positions_R=positions_R)
+    if is_ending_last:
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
         logits_RV[:, sorted(special_tokens.end_ids)] = -torch.inf
-    confidence_R = (logits_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1) - logits_RV.logsumexp(dim=1)).exp()
-    draws_R = uniform(params.seed, Purpose.REMASKING, canvas.step, positions_R, device=logits_RV.device)
-    score_R = REMASKING[params.remasking](logits_RV, confidence_R, draws_R)
-    return torch.stack((x0_R.double(), confidence_R.double(), score_R.double()))
+        normalizer_R = logits_RV.logsumexp(dim=1)
+    confidence_R = (logits_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1) - normalizer_R).exp()
+
+    def draw_remasking() -> Tensor:
+        return uniform(params.seed, Purpose.REMASKING, canvas.step, positions_R, device=logits_RV.device)
+
+    score_R = REMASKING[params.remasking](logits_RV, confidence_R, draw_remasking)
+    entropy_R = torch.zeros_like(score_R) if params.entropy_bound is None else shannon_entropy(logits_RV)
+    return torch.stack((x0_R.double(), confidence_R.double(), score_R.double(), entropy_R.double()))
 
 
 def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:

@@ -9,29 +9,34 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-# (logits_RV in float32, confidence_R of the proposals, draws_R uniform in (0, 1)) → score_R
-RemaskingStrategy = Callable[[Tensor, Tensor, Tensor], Tensor]
+# (logits_RV in float32, confidence_R of the proposals, a draw uniform in (0, 1) for each) → score_R
+RemaskingStrategy = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
 
 
-def low_confidence(logits_RV: Tensor, confidence_R: Tensor, draws_R: Tensor) -> Tensor:
+def low_confidence(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
     """The proposals of lowest probability stay masked (arXiv:2502.09992, section 2.4)."""
     return confidence_R
 
 
-def random(logits_RV: Tensor, confidence_R: Tensor, draws_R: Tensor) -> Tensor:
+def random(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
     """A random choice, as the reverse process in theory asks for."""
-    return draws_R
+    return draw()
 
 
-def margin(logits_RV: Tensor, confidence_R: Tensor, draws_R: Tensor) -> Tensor:
+def margin(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
     """How far the most probable token is ahead of the second (Dream)."""
     top_two_R2 = logits_RV.softmax(dim=-1).topk(2, dim=-1).values
     return top_two_R2[:, 0] - top_two_R2[:, 1]
 
 
-def entropy(logits_RV: Tensor, confidence_R: Tensor, draws_R: Tensor) -> Tensor:
+def entropy(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
     """The negative entropy of the distribution (Dream)."""
-    return -torch.special.entr(logits_RV.softmax(dim=-1)).sum(dim=-1)
+    return -shannon_entropy(logits_RV)
+
+
+def shannon_entropy(logits_RV: Tensor) -> Tensor:
+    """The entropy of softmax(logits) in nats, [R]."""
+    return torch.special.entr(logits_RV.softmax(dim=-1)).sum(dim=-1)
 
 
 REMASKING: Mapping[str, RemaskingStrategy] = {

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llada_core.errors import NonFiniteLogitsError
-from llada_core.model import LLaDAModelLM, PackedTokens
+from llada_core.model import KVCache, MaskPredictor, PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.guidance import guide
@@ -22,6 +22,22 @@ from llada_core.sampling.proposal import propose
 
 # Rows that meet the head at once. It bounds the logits in memory: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One sequence of a step's forward: a canvas, or its unconditional twin.
+
+    Attributes:
+        tokens: ids of the window.
+        start: where in the sequence the window begins.
+        rows: which of the window's rows are wanted.
+    """
+
+    tokens: np.ndarray
+    start: int
+    rows: np.ndarray
+    cache: KVCache | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +55,9 @@ class _Rows:
 
 
 class Sampler:
-    """A mask predictor and the step that drives it. Holds no state of any request."""
+    """A mask predictor and the step that drives it. Holds no state of any request, so threads may share it."""
 
-    def __init__(self, model: LLaDAModelLM) -> None:
+    def __init__(self, model: MaskPredictor) -> None:
         self._model = model
 
     @torch.inference_mode()
@@ -52,44 +68,75 @@ class Sampler:
             NonFiniteLogitsError: the model returned NaN for a canvas.
         """
         positions = [canvas.proposal_positions() for canvas in canvases]
-        proposals = [
-            proposal for group in _groups(self._hidden_rows(canvases, positions)) for proposal in self._propose(group)
-        ]
+        caches = [self._caches(canvas) for canvas in canvases]
+        hidden_rows = self._hidden_rows(canvases, positions, caches)
+        proposals = [proposal for group in _groups(hidden_rows) for proposal in self._propose(group)]
         # The one copy from device to host of a step.
         on_host = torch.cat(proposals, dim=1).cpu().numpy()
-        per_canvas = np.split(on_host, np.cumsum([len(own) for own in positions])[:-1], axis=1)
         if not np.isfinite(on_host[1]).all():
             raise NonFiniteLogitsError("the model's logits are not finite")
-        return [
-            canvas.commit(own, token_ids.astype(np.int64), confidence, scores)
-            for canvas, own, (token_ids, confidence, scores) in zip(canvases, positions, per_canvas, strict=True)
-        ]
+        per_canvas = np.split(on_host, np.cumsum([len(own) for own in positions])[:-1], axis=1)
+        steps = []
+        for canvas, own, filled, proposal in zip(canvases, positions, caches, per_canvas, strict=True):
+            token_ids, confidence, scores, entropies = proposal
+            canvas.caches = filled
+            steps.append(canvas.commit(own, token_ids.astype(np.int64), confidence, scores, entropies))
+        return steps
 
-    def _hidden_rows(self, canvases: Sequence[Canvas], positions: Sequence[np.ndarray]) -> Iterator[_Rows]:
+    def cache_bytes(self, canvas: Canvas) -> int:
+        """Memory that the canvas's keys and values will take when it is at its longest."""
+        if canvas.params.cache == "none":
+            return 0
+        return canvas.passes_per_step * KVCache.num_bytes(self._model.config, len(canvas.tokens), self._model.dtype)
+
+    def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
+        """The canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
+        if canvas.params.cache == "none":
+            return None
+        length = canvas.visible_length
+        if canvas.caches is not None and canvas.caches[0].length == length:
+            return canvas.caches
+        return tuple(
+            KVCache(self._model.config, length, dtype=self._model.dtype, device=self._model.device)
+            for _ in range(canvas.passes_per_step)
+        )
+
+    def _hidden_rows(
+        self,
+        canvases: Sequence[Canvas],
+        positions: Sequence[np.ndarray],
+        caches: Sequence[tuple[KVCache, ...] | None],
+    ) -> Iterator[_Rows]:
         """One forward over all sequences; the guided canvases have a second one. Cut to at most MAX_HEAD_ROWS rows."""
-        pairs = list(zip(canvases, positions, strict=True))
-        guided = [(canvas, own) for canvas, own in pairs if canvas.params.cfg_scale]
-        sequences = [canvas.visible_tokens for canvas in canvases]
-        sequences += [canvas.unconditional_tokens for canvas, _ in guided]
-        lengths = tuple(len(sequence) for sequence in sequences)
-        starts = np.cumsum((0, *lengths[:-1]))
-        rows = [start + canvas.prompt_length + own for start, (canvas, own) in zip(starts, pairs + guided, strict=True)]
-        hidden_TE = self._model.hidden_states(PackedTokens(self._to_device(np.concatenate(sequences)), lengths))
-        hidden_RE = hidden_TE[self._to_device(np.concatenate(rows))].split([len(own) for own in rows])
-        unconditional = iter(hidden_RE[len(pairs) :])
-        for (canvas, own), conditional_RE in zip(pairs, hidden_RE[: len(pairs)], strict=True):
+        own = list(zip(canvases, positions, caches, strict=True))
+        guided = [parts for parts in own if parts[0].params.cfg_scale]
+        passes = [_window(canvas, canvas.tokens, wanted, kept[0] if kept else None) for canvas, wanted, kept in own]
+        passes += [
+            _window(canvas, canvas.unconditional_tokens(), wanted, kept[1] if kept else None)
+            for canvas, wanted, kept in guided
+        ]
+        packed = PackedTokens(
+            self._to_device(np.concatenate([one.tokens for one in passes])),
+            tuple(len(one.tokens) for one in passes),
+            tuple(one.start for one in passes),
+            tuple(one.cache for one in passes),
+        )
+        hidden_RE = self._model.hidden_states(packed, Rows.of(packed, [one.rows for one in passes]))
+        per_pass = hidden_RE.split([len(one.rows) for one in passes])
+        unconditional = iter(per_pass[len(own) :])
+        for canvas, wanted, conditional_RE in zip(canvases, positions, per_pass[: len(own)], strict=True):
             unconditional_RE = next(unconditional) if canvas.params.cfg_scale else None
-            for start in range(0, len(own), MAX_HEAD_ROWS // 2):
+            for start in range(0, len(wanted), MAX_HEAD_ROWS // 2):
                 part = slice(start, start + MAX_HEAD_ROWS // 2)
                 yield _Rows(
                     canvas,
-                    own[part],
+                    wanted[part],
                     conditional_RE[part],
                     None if unconditional_RE is None else unconditional_RE[part],
                 )
 
     def _propose(self, group: Sequence[_Rows]) -> Iterator[Tensor]:
-        """Proposals [3, R] of every canvas in a group, from one pass through the head."""
+        """Proposals [4, R] of every canvas in a group, from one pass through the head."""
         guided = [rows for rows in group if rows.unconditional_RE is not None]
         hidden = [rows.conditional_RE for rows in group] + [rows.unconditional_RE for rows in guided]
         logits_RV = self._model.head(torch.cat([part for part in hidden if part is not None])).float()
@@ -103,6 +150,13 @@ class Sampler:
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._model.device, non_blocking=True)
+
+
+def _window(canvas: Canvas, tokens: np.ndarray, positions: np.ndarray, cache: KVCache | None) -> _Pass:
+    window = canvas.window
+    return _Pass(
+        tokens[window.start : window.stop], window.start, canvas.prompt_length + positions - window.start, cache
+    )
 
 
 def _groups(parts: Iterable[_Rows]) -> Iterator[list[_Rows]]:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import uvicorn
 
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from llada_core.sampling import Sampler
 from llada_core.tokenizer import Tokenizer
 from server.app import create_app

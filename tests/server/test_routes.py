@@ -8,8 +8,10 @@ import httpx
 import pytest
 
 from llada_core import GenerationParams, generate
+from llada_core.sampling import PRESETS
 from server.settings import Settings
 from tests.conftest import GOLDEN_CASES
+from tests.llada_core.sampling.test_cache import CACHE_CASES
 from tests.llada_core.sampling.test_golden import rows_of
 from tests.server.conftest import serving
 
@@ -24,29 +26,37 @@ def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
     return found
 
 
-@pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
-def test_all_golden_cases_at_once_in_random_order_give_the_recorded_tokens(golden_models, model_name):
-    requests = []
+def recorded_requests(model_name):
+    """(body, recorded tokens) of every golden run, Fast-dLLM's with caches and thresholds included."""
     for case in GOLDEN_CASES["generate"]:
         if case["model"] == model_name:
             params = {name: value for name, value in case["params"].items() if name != "gen_length"}
             for row, prompt in rows_of(case):
-                body = {
-                    "prompt": prompt,
-                    "max_tokens": case["params"]["gen_length"],
-                    "return_token_ids": True,
-                    "ignore_eos": True,
-                    **params,
-                }
-                requests.append((body, case["output_ids"][row]))
+                body = {"prompt": prompt, "max_tokens": case["params"]["gen_length"], **params}
+                yield body, case["output_ids"][row]
+    for case in CACHE_CASES:
+        if case["model"] == model_name:
+            body = {"max_tokens": case["gen_length"], "prompt": case["prompt_ids"]}
+            body |= {name: case[name] for name in ("cache", "block_length", "confidence_threshold")}
+            yield body | ({} if case["confidence_threshold"] else {"steps": case["steps"]}), case["output_ids"]
+
+
+@pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
+@pytest.mark.parametrize("model_threads", [1, 2])
+def test_all_golden_cases_at_once_in_random_order_give_the_recorded_tokens(golden_models, model_name, model_threads):
+    requests = list(recorded_requests(model_name))
     random.Random(0).shuffle(requests)
+    settings = {"max_batch_size": 16, "max_batch_tokens": 512, "model_threads": model_threads}
     with (
-        serving(golden_models[model_name], max_batch_size=16, max_batch_tokens=512) as url,
+        serving(golden_models[model_name], **settings) as url,
         httpx.Client(base_url=url, timeout=120) as client,
         ThreadPoolExecutor(len(requests)) as pool,
     ):
-        answers = list(pool.map(lambda request: client.post("/v1/completions", json=request[0]).json(), requests))
-    assert len(answers) >= 50
+        asked = {"return_token_ids": True, "ignore_eos": True}
+        answers = list(
+            pool.map(lambda request: client.post("/v1/completions", json=request[0] | asked).json(), requests)
+        )
+    assert len(answers) >= 95
     assert [answer["choices"][0]["token_ids"] for answer in answers] == [expected for _, expected in requests]
 
 
@@ -57,9 +67,11 @@ def test_a_mixed_load_equals_the_offline_results(tiny, tiny_client):
         {"max_tokens": 9, "cfg_scale": 1.2, "remasking": "random", "seed": 12},
         {"max_tokens": 30, "method": "semi_autoregressive_origin", "block_length": 7, "top_p": 0.8, "temperature": 1.1},
         {"max_tokens": 12, "method": "fixed_length", "remasking": "entropy", "logits_eos_inf": True},
+        {"max_tokens": 18, "cache": "dual", "block_length": 6, "confidence_threshold": 0.03, "cfg_scale": 0.7},
+        {"max_tokens": 18, "cache": "prefix", "cache_refresh_interval": 3, "entropy_bound": 4.0},
     ]
-    bodies = [{"prompt": [i + 1, 2 * i + 1], "seed": i, "ignore_eos": True, **settings[i % 5]} for i in range(15)]
-    with ThreadPoolExecutor(15) as pool:
+    bodies = [{"prompt": [i + 1, 2 * i + 1], "seed": i, "ignore_eos": True, **settings[i % 7]} for i in range(21)]
+    with ThreadPoolExecutor(21) as pool:
         ask = lambda body: tiny_client.post("/v1/completions", json={**body, "return_token_ids": True}).json()  # noqa: E731
         answers = list(pool.map(ask, bodies))
     for body, answer in zip(bodies, answers, strict=True):
@@ -301,3 +313,52 @@ def test_api_keys_guard_everything_but_page_health_and_metrics(tiny):
             assert client.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
         preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
         assert client.options("/v1/completions", headers=preflight).status_code == 200
+
+
+def test_a_preset_comes_back_as_the_settings_it_stands_for(tiny_client):
+    body = {"prompt": [1, 2], "max_tokens": 8, "ignore_eos": True}
+    fast = tiny_client.post("/v1/completions", json={**body, "preset": "fast"}).json()
+    assert fast["generation_params"].items() >= dict(PRESETS["fast"]).items()
+    assert fast["generation_params"]["steps"] is None
+    own = tiny_client.post("/v1/completions", json={**body, "preset": "fast", "steps": 4}).json()
+    assert (own["generation_params"]["steps"], own["generation_params"]["confidence_threshold"]) == (4, None)
+    assert own["generation_params"]["cache"] == PRESETS["fast"]["cache"]
+
+
+def test_under_a_parallel_rule_the_number_of_steps_is_open(tiny_client):
+    body = {"prompt": [1, 2], "max_tokens": 8, "ignore_eos": True, "confidence_threshold": 0.9}
+    start, *steps, done = events_of(tiny_client.post("/v1/denoise", json=body))
+    assert start[1]["steps"] is None
+    assert done[1]["usage"]["denoising_steps"] == len(steps)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "rule"),
+    [
+        ({"confidence_threshold": 1.5}, "confidence_threshold", "less than or equal to 1"),
+        ({"confidence_threshold": 0.9, "steps": 4}, "steps", "must be absent"),
+        ({"confidence_threshold": 0.9, "remasking": "random"}, "remasking", "must not be random"),
+        ({"confidence_threshold": 0.9, "entropy_bound": 0.1}, "entropy_bound", "must be absent"),
+        ({"cache": "huge"}, "cache", "'none', 'prefix' or 'dual'"),
+        ({"cache_refresh_interval": 2}, "cache_refresh_interval", "must be absent without a cache"),
+        ({"preset": "faster"}, "preset", "'exact', 'balanced' or 'fast'"),
+    ],
+    ids=str,
+)
+def test_speed_settings_that_contradict_are_refused_by_name(tiny_client, fields, field, rule):
+    answer = tiny_client.post("/v1/completions", json={"prompt": [1], "max_tokens": 4, **fields})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+    assert rule in answer.json()["error"]["message"]
+
+
+def test_a_cache_beyond_the_memory_for_caches_is_refused_with_both_numbers(tiny):
+    with serving(tiny, kv_cache_memory=10_000) as url:
+        body = {"prompt": [1], "max_tokens": 31, "cache": "dual"}
+        refused = httpx.post(f"{url}/v1/completions", json=body).json()["error"]
+        assert refused["param"] == "cache"
+        # 3 layers, keys and values, 32 positions, width 64, float32.
+        assert str(3 * 2 * 32 * 64 * 4) in refused["message"]
+        assert "10000" in refused["message"]
+        small = httpx.post(f"{url}/v1/completions", json={**body, "max_tokens": 4})
+        assert small.status_code == 200

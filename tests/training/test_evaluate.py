@@ -41,10 +41,10 @@ def exact_bound(model, tokens, prompt_length):
     return sum(sum(means) / len(means) for means in by_count.values()) / answer
 
 
-def test_the_bound_is_that_of_enumerating_every_mask(tiny):
+def test_the_bound_is_that_of_enumerating_every_mask(tiny_network):
     samples = OneSample(6)
-    expected = exact_bound(tiny, samples[0].tokens.tolist(), 1)
-    found = evaluate(tiny, samples, num_samples=1, noise_levels=4000, seed=0)
+    expected = exact_bound(tiny_network, samples[0].tokens.tolist(), 1)
+    found = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0)
     assert found.nll == pytest.approx(expected, rel=5e-3)
     assert found.perplexity == pytest.approx(math.exp(found.nll))
     assert set(found.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}

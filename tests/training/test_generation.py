@@ -20,6 +20,8 @@ def test_a_prompt_is_answered():
         ["--method", "semi_autoregressive_origin", "--block-length", 8],
         ["--method", "semi_autoregressive_padding", "--block-length", 8, "--steps", 16],
         ["--remasking", "random", "--cfg-scale", 0.5],
+        ["--preset", "fast", "--cache", "prefix", "--cache-refresh-interval", 2],
+        ["--entropy-bound", 0.1],
     ],
 )
 def test_every_method_runs(options):
@@ -58,6 +60,7 @@ def test_results_of_other_prompts_are_not_appended_to(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--prompt", "x", "--confidence-threshold", 0.9, "--steps", 8], "steps is 8; it must be absent"),
         ([], "give either prompt or input"),
         (["--prompt", "x", "--output", "y"], "input and output go together"),
         (["--prompt", "x", "--gen-length", 600], "prompt 1 has"),

@@ -16,7 +16,7 @@ from lm_eval.utils import warning_once
 
 from llada_core import DEMO_FOLDER, GenerationParams, generate, load_model
 from llada_core.diffusion import log_likelihood
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from llada_core.tokenizer import Message, Tokenizer
 from tests.conftest import GOLDEN
 from training import lm_eval_adapter

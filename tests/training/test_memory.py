@@ -18,7 +18,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from llada_core.config import LLaDAConfig
 from llada_core.diffusion import Corrupted, row_losses, token_normalizer
-from llada_core.model import LLaDAModelLM
+from llada_core.model.llada import LLaDAModelLM
 from training.memory import MemoryEstimate, count_parameters, estimate_memory
 
 LLADA_8B = LLaDAConfig.from_dict(

@@ -46,8 +46,8 @@ def batch_of(case, model):
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["loss"], ids=lambda case: case["id"])
-def test_golden_losses_through_the_data_path(golden_models, monkeypatch, case):
-    model = golden_models[case["model"]]
+def test_golden_losses_through_the_data_path(golden_networks, monkeypatch, case):
+    model = golden_networks[case["model"]]
     batch = batch_of(case, model)
     t = torch.tensor(case["t"])[batch.samples_B]
     masked = torch.tensor(case["bernoulli_mask"]).bool()[batch.samples_B]
@@ -63,30 +63,34 @@ def test_golden_losses_through_the_data_path(golden_models, monkeypatch, case):
     assert torch.equal(corrupted.tokens_BL, torch.tensor(case["noisy_ids"])[batch.samples_B])
 
 
-def test_spans_that_do_not_see_one_another_are_as_alone(tiny):
+def test_spans_that_do_not_see_one_another_are_as_alone(tiny_network):
     torch.manual_seed(0)
     tokens_BL = torch.randint(5, 90, (2, 12))
     masked_BL = torch.rand(2, 12) < 0.5
     masked_BL[1, 9:] = False
-    corrupted = Corrupted(torch.where(masked_BL, tiny.special_tokens.mask_id, tokens_BL), masked_BL, torch.ones(2))
-    together = row_losses(tiny, tokens_BL, corrupted, spans=((5, 7), (9,))).sum()
+    corrupted = Corrupted(
+        torch.where(masked_BL, tiny_network.special_tokens.mask_id, tokens_BL), masked_BL, torch.ones(2)
+    )
+    together = row_losses(tiny_network, tokens_BL, corrupted, spans=((5, 7), (9,))).sum()
     alone = torch.zeros((), dtype=torch.float64)
     for row, part in ((0, slice(0, 5)), (0, slice(5, 12)), (1, slice(0, 9))):
         own = Corrupted(corrupted.tokens_BL[row, part][None], masked_BL[row, part][None], torch.ones(1))
-        alone += row_losses(tiny, tokens_BL[row, part][None], own).sum()
+        alone += row_losses(tiny_network, tokens_BL[row, part][None], own).sum()
     torch.testing.assert_close(together, alone)
 
 
-def test_activation_checkpointing_changes_no_gradient(tiny):
+def test_activation_checkpointing_changes_no_gradient(tiny_network):
     import copy
 
     case = GOLDEN_CASES["loss"][0]
     gradients = []
     for is_checkpointed in (False, True):
-        model = copy.deepcopy(tiny).requires_grad_(True).train()
-        model.special_tokens = tiny.special_tokens
+        model = copy.deepcopy(tiny_network).requires_grad_(True).train()
+        model.special_tokens = tiny_network.special_tokens
         if is_checkpointed:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        Objective(model, mask_id=tiny.special_tokens.mask_id, seed=3)(batch_of(case, tiny))[0].backward()
+        Objective(model, mask_id=tiny_network.special_tokens.mask_id, seed=3)(batch_of(case, tiny_network))[
+            0
+        ].backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))

@@ -15,7 +15,7 @@ import torch
 import typer
 
 from llada_core import GenerationParams, generate, load_model, load_tokenizer
-from llada_core.model import LLaDAModelLM
+from llada_core.model import MaskPredictor
 from llada_core.sampling import Canvas, Gap, Sampler
 from llada_core.tokenizer import Message, Tokenizer
 from training.demo.sampling import stream
@@ -59,7 +59,7 @@ def main(
 
 
 def _print_accuracy(
-    network: LLaDAModelLM, tokenizer: Tokenizer, heldout: Path, limit: int | None, show_wrong: int
+    network: MaskPredictor, tokenizer: Tokenizer, heldout: Path, limit: int | None, show_wrong: int
 ) -> None:
     questions: dict[str, list[tuple[str, str]]] = {}
     for line in heldout.read_text().splitlines():
@@ -77,14 +77,14 @@ def _print_accuracy(
             typer.echo(f"  {question!r} → {answer!r}, expected {expected!r}")
 
 
-def _print_answers(network: LLaDAModelLM, tokenizer: Tokenizer) -> None:
+def _print_answers(network: MaskPredictor, tokenizer: Tokenizer) -> None:
     typer.echo("\n| asked | answer |\n|---|---|")
     questions = (*SMALL_TALK, *UNKNOWN)
     for question, answer in zip(questions, _ask(network, tokenizer, questions, _ANSWER_LENGTH), strict=True):
         typer.echo(f"| {question} | {answer} |")
 
 
-def _print_stories(network: LLaDAModelLM, tokenizer: Tokenizer, count: int) -> None:
+def _print_stories(network: MaskPredictor, tokenizer: Tokenizer, count: int) -> None:
     """A story is whole if the grammar would tell it: one plot, one hero, one name, every sentence grammatical."""
     rng = stream(0, "evaluation/stories")
     heroes = [rng.choice(lexicon()["animal"] + lexicon()["person"]) for _ in range(count)]
@@ -102,7 +102,7 @@ def _print_stories(network: LLaDAModelLM, tokenizer: Tokenizer, count: int) -> N
         typer.echo(f"- *a {hero}*: {text}")
 
 
-def _print_infilling(network: LLaDAModelLM, tokenizer: Tokenizer) -> None:
+def _print_infilling(network: MaskPredictor, tokenizer: Tokenizer) -> None:
     typer.echo("\nA missing sentence, filled in:\n")
     rng = stream(0, "evaluation/infilling")
     for story in (tell(rng) for _ in range(5)):
@@ -130,7 +130,9 @@ def _without_a_sentence(story: Story, rng: Random) -> tuple[str, str, str]:
     return before, f" {sentences[index]}.", after
 
 
-def _ask(network: LLaDAModelLM, tokenizer: Tokenizer, questions: tuple[str, ...] | list[str], length: int) -> list[str]:
+def _ask(
+    network: MaskPredictor, tokenizer: Tokenizer, questions: tuple[str, ...] | list[str], length: int
+) -> list[str]:
     prompts = [[Message("user", question)] for question in questions]
     results = generate(network, prompts, GenerationParams(gen_length=length), tokenizer=tokenizer)
     return [result.text or "" for result in results]

@@ -119,6 +119,14 @@ def test_empty_settings_are_left_to_the_server(page: Page) -> None:
     assert not {"steps", "seed", "block_length"} & set(body)
 
 
+def test_a_preset_is_sent_and_its_open_number_of_steps_shown(page: Page) -> None:
+    page.locator("[name=preset]").select_option("fast")
+    with page.expect_request("**/v1/denoise") as sent:
+        generate_to_the_end(page)
+    assert sent.value.post_data_json["preset"] == "fast"
+    assert page.locator("#step-figure").inner_text().isdigit()
+
+
 def test_control_enter_generates(page: Page) -> None:
     requests = answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
     page.get_by_role("button", name="What is 27 + 45?").click()

@@ -20,8 +20,8 @@ def recorded_batch(case):
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["loss"], ids=lambda case: case["id"])
-def test_losses_and_gradients_equal_the_published_formulas(golden_models, case):
-    model = golden_models[case["model"]]
+def test_losses_and_gradients_equal_the_published_formulas(golden_networks, case):
+    model = golden_networks[case["model"]]
     model.requires_grad_(True)
     try:
         loss = denoising_loss(model, *recorded_batch(case))
@@ -37,8 +37,8 @@ def test_losses_and_gradients_equal_the_published_formulas(golden_models, case):
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["loss"], ids=lambda case: case["id"])
-def test_corruption_equals_the_recorded_one_where_the_draws_say_so(golden_models, case):
-    model = golden_models[case["model"]]
+def test_corruption_equals_the_recorded_one_where_the_draws_say_so(golden_networks, case):
+    model = golden_networks[case["model"]]
     tokens_BL, recorded, _ = recorded_batch(case)
     maskable_BL = None
     if case["kind"] == "sft":
@@ -54,13 +54,13 @@ def test_corruption_equals_the_recorded_one_where_the_draws_say_so(golden_models
     torch.testing.assert_close(found.p_mask_B, recorded.p_mask_B)
 
 
-def test_parts_of_a_batch_add_up_under_the_whole_batchs_normalizer(tiny):
+def test_parts_of_a_batch_add_up_under_the_whole_batchs_normalizer(tiny_network):
     case = GOLDEN_CASES["loss"][0]
     tokens_BL, corrupted, normalizer_B = recorded_batch(case)
-    whole = denoising_loss(tiny, tokens_BL, corrupted, normalizer_B)
+    whole = denoising_loss(tiny_network, tokens_BL, corrupted, normalizer_B)
     parts = [
         denoising_loss(
-            tiny,
+            tiny_network,
             tokens_BL[rows],
             Corrupted(corrupted.tokens_BL[rows], corrupted.masked_BL[rows], corrupted.p_mask_B[rows]),
             normalizer_B[rows],

@@ -3,7 +3,8 @@ import torch
 from safetensors.torch import load_file
 
 from llada_core.config import LLaDAConfig
-from llada_core.model import LLaDAModelLM, PackedTokens
+from llada_core.model import PackedTokens
+from llada_core.model.llada import LLaDAModelLM
 from tests.conftest import GOLDEN, GOLDEN_CASES
 
 
@@ -15,8 +16,8 @@ LOGITS = load_file(GOLDEN / "logits.safetensors")
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["logits"], ids=lambda case: case["id"])
-def test_logits_equal_the_published_model(golden_models, case):
-    model = golden_models[case["model"]]
+def test_logits_equal_the_published_model(golden_networks, case):
+    model = golden_networks[case["model"]]
     attention_mask = None if case["attention_mask"] is None else torch.tensor(case["attention_mask"])
     with torch.inference_mode():
         logits_BLV = model(torch.tensor(case["input_ids"]), attention_mask).logits
@@ -26,20 +27,20 @@ def test_logits_equal_the_published_model(golden_models, case):
 
 
 @torch.inference_mode()
-def test_a_ragged_batch_equals_its_sequences_one_by_one(tiny):
+def test_a_ragged_batch_equals_its_sequences_one_by_one(tiny_network):
     sequences = [torch.randint(0, 300, (length,)) for length in (5, 1, 17, 17, 3)]
     packed = pack(sequences)
-    together_TV = tiny.predict(packed, torch.arange(len(packed.tokens_T)))
-    alone_TV = torch.cat([tiny(sequence[None]).logits[0] for sequence in sequences])
+    together_TV = tiny_network.predict(packed, torch.arange(len(packed.tokens_T)))
+    alone_TV = torch.cat([tiny_network(sequence[None]).logits[0] for sequence in sequences])
     torch.testing.assert_close(together_TV, alone_TV, atol=1e-4, rtol=0)
 
 
 @torch.inference_mode()
-def test_logits_are_computed_only_at_the_rows_asked_for(tiny):
+def test_logits_are_computed_only_at_the_rows_asked_for(tiny_network):
     packed = pack([torch.arange(9), torch.arange(4)])
     rows_R = torch.tensor([12, 3])
-    all_TV = tiny.predict(packed, torch.arange(13))
-    torch.testing.assert_close(tiny.predict(packed, rows_R), all_TV[rows_R], atol=1e-5, rtol=0)
+    all_TV = tiny_network.predict(packed, torch.arange(13))
+    torch.testing.assert_close(tiny_network.predict(packed, rows_R), all_TV[rows_R], atol=1e-5, rtol=0)
 
 
 def small_config(**changes: object) -> LLaDAConfig:
@@ -52,6 +53,13 @@ def test_a_tied_head_is_the_embedding():
     assert "model.transformer.ff_out.weight" not in model.state_dict()
     assert model.get_output_embeddings() is model.get_input_embeddings()
     assert model(torch.arange(4)[None]).logits.shape == (1, 4, 60)
+
+
+@pytest.mark.parametrize("changes", [{}, {"weight_tying": True}, {"n_kv_heads": 2, "embedding_size": 64}], ids=str)
+def test_the_config_knows_every_tensor_of_the_network(changes):
+    config = small_config(**changes)
+    tensors = {name: tuple(tensor.shape) for name, tensor in LLaDAModelLM(config).state_dict().items()}
+    assert config.tensor_shapes() == tensors
 
 
 def test_padding_columns_of_the_head_are_part_of_the_logits():

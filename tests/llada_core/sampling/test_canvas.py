@@ -27,19 +27,26 @@ def write(canvas, *tokens):
     ids = np.full(len(positions), 9)
     ids[: len(tokens)] = tokens
     scores = -np.arange(len(positions), dtype=float)
-    return canvas.commit(positions, ids, np.full(len(positions), 0.5), scores)
+    return commit(canvas, positions, ids, np.full(len(positions), 0.5), scores)
+
+
+def commit(canvas, positions, ids, confidence, scores):
+    return canvas.commit(positions, ids, confidence, scores, np.zeros(len(positions)))
 
 
 def test_the_last_block_may_be_shorter(make):
     canvas = make(gen_length=10, block_length=4)
-    steps = [(step.block, step.start, step.stop) for step in canvas._schedule]
+    steps = []
+    while canvas.finish_reason is None:
+        steps.append((canvas.active_block.index, canvas.active_block.start, canvas.active_block.stop))
+        write(canvas)
     assert steps == [(0, 0, 4)] * 4 + [(1, 4, 8)] * 4 + [(2, 8, 10)] * 2
 
 
 def test_ties_go_to_the_left(make):
     canvas = make(gen_length=4, steps=2)
     positions = canvas.proposal_positions()
-    event = canvas.commit(positions, np.array([5, 6, 7, 8]), np.full(4, 0.5), np.zeros(4))
+    event = commit(canvas, positions, np.array([5, 6, 7, 8]), np.full(4, 0.5), np.zeros(4))
     assert [change.position for change in event.changes] == [0, 1]
 
 
@@ -55,7 +62,7 @@ def test_the_text_is_final_once_an_end_token_has_no_mask_left_of_it(make):
 def test_an_end_token_with_masks_left_of_it_waits(make):
     canvas = make(gen_length=3)
     positions = canvas.proposal_positions()
-    event = canvas.commit(positions, np.array([5, 6, EOS]), np.full(3, 0.5), np.array([0.1, 0.2, 0.9]))
+    event = commit(canvas, positions, np.array([5, 6, EOS]), np.full(3, 0.5), np.array([0.1, 0.2, 0.9]))
     assert event.finish_reason is None
     assert write(canvas, 5).finish_reason is None
     assert write(canvas, 6).finish_reason == "stop"
@@ -77,17 +84,17 @@ def test_a_full_canvas_without_an_end_finishes_by_length(make):
 
 def test_origin_shows_only_the_blocks_reached(make):
     canvas = make(gen_length=8, block_length=4, method="semi_autoregressive_origin")
-    assert len(canvas.visible_tokens) == 2 + 4
+    assert canvas.visible_length == 2 + 4
     for _ in range(4):
         write(canvas)
-    assert len(canvas.visible_tokens) == 2 + 8
+    assert canvas.visible_length == 2 + 8
 
 
 def test_guidance_masks_prompt_and_constraints(make):
     canvas = make(gen_length=4, constraints={1: [5, 6]}, cfg_scale=1.0)
     assert canvas.response == [MASK, 5, 6, MASK]
     write(canvas, 8)
-    assert canvas.unconditional_tokens.tolist() == [MASK, MASK, 8, MASK, MASK, MASK]
+    assert canvas.unconditional_tokens().tolist() == [MASK, MASK, 8, MASK, MASK, MASK]
     assert canvas.forward_passes == 2
 
 
@@ -114,6 +121,14 @@ def test_prompts_that_cannot_be_denoised_are_refused(make):
             make(prompt=prompt)
 
 
+def test_a_canvas_longer_than_the_models_positions_is_refused_with_both_numbers(make, tiny):
+    longest = tiny.config.max_sequence_length
+    with pytest.raises(InvalidParameterError, match=f"{longest + 1} positions; the model has at most {longest}"):
+        make(prompt=(1, 2), gen_length=longest - 1)
+    with pytest.raises(InvalidParameterError, match=f"{longest + 1} positions"):
+        infill(tiny, [[1], Gap(longest)])
+
+
 def infill(tiny, segments, **params):
     return Canvas.infill(segments, GenerationParams(**params), config=tiny.config, special_tokens=tiny.special_tokens)
 
@@ -122,8 +137,8 @@ def test_infilling_skips_blocks_without_gaps_and_steps_default_to_the_masks(tiny
     canvas = infill(tiny, [[1, 2, 3, 4], Gap(2), [5, 6], Gap(1), [7]], block_length=4)
     assert canvas.response == [1, 2, 3, 4, MASK, MASK, 5, 6, MASK, 7]
     assert canvas.params.steps == 3
-    assert [step.block for step in canvas._schedule] == [1, 1, 2]
-    assert canvas.unconditional_tokens.tolist() == [MASK] * 10
+    assert canvas.unconditional_tokens().tolist() == [MASK] * 10
+    assert [write(canvas).block for _ in range(3)] == [1, 1, 2]
 
 
 def test_infilling_never_writes_an_end_or_a_mask(tiny):

@@ -7,6 +7,12 @@ from llada_core.sampling import Canvas, Sampler
 from tests.conftest import GOLDEN_CASES
 
 
+@pytest.fixture(params=["network", "cpu"])
+def models(request, golden_networks, golden_models):
+    """Both ways in which a checkpoint is computed must give the published tokens."""
+    return {"network": golden_networks, "cpu": golden_models}[request.param]
+
+
 def rows_of(case):
     """(prompt without its padding, index of the row) for every row of a recorded batch."""
     for row, prompt in enumerate(case["prompt_ids"]):
@@ -24,8 +30,8 @@ def committing_steps(case, row):
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["generate"], ids=lambda case: case["id"])
-def test_deterministic_cases_are_reproduced_step_for_step(golden_models, case):
-    model = golden_models[case["model"]]
+def test_deterministic_cases_are_reproduced_step_for_step(models, case):
+    model = models[case["model"]]
     params = params_of(case)
     mask_id = case_mask(case)
     for row, prompt in rows_of(case):
@@ -61,8 +67,8 @@ def test_some_recorded_cases_hold_their_states():
 
 
 @pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
-def test_all_cases_in_one_batch_give_the_same_tokens(golden_models, model_name):
-    model = golden_models[model_name]
+def test_all_cases_in_one_batch_give_the_same_tokens(models, model_name):
+    model = models[model_name]
     canvases, expected = [], []
     for case in GOLDEN_CASES["generate"]:
         if case["model"] == model_name:
@@ -78,8 +84,8 @@ def test_all_cases_in_one_batch_give_the_same_tokens(golden_models, model_name):
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["stochastic"], ids=lambda case: case["id"])
-def test_stochastic_cases_keep_schedule_and_block_order(golden_models, case):
-    model = golden_models[case["model"]]
+def test_stochastic_cases_keep_schedule_and_block_order(models, case):
+    model = models[case["model"]]
     for row, prompt in rows_of(case):
         steps = list(denoise(model, prompt, params_of(case, seed=case["torch_manual_seed"])))
         assert [len(step.changes) for step in steps] == [n[row] for n in case["transferred_per_step"] if n[row]]
@@ -88,8 +94,8 @@ def test_stochastic_cases_keep_schedule_and_block_order(golden_models, case):
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["errors"], ids=lambda case: case["id"])
-def test_settings_that_fail_in_the_published_code_work_or_name_the_field(golden_models, case):
-    model = golden_models[case["model"]]
+def test_settings_that_fail_in_the_published_code_work_or_name_the_field(models, case):
+    model = models[case["model"]]
     for _, prompt in rows_of({"attention_mask": None, **case}):
         try:
             steps = list(denoise(model, prompt, params_of(case)))
@@ -100,7 +106,7 @@ def test_settings_that_fail_in_the_published_code_work_or_name_the_field(golden_
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["quirks"], ids=lambda case: case["id"])
-def test_a_mask_in_the_prompt_is_refused_where_the_published_code_leaves_masks_behind(golden_models, case):
-    model = golden_models[case["model"]]
+def test_a_mask_in_the_prompt_is_refused_where_the_published_code_leaves_masks_behind(models, case):
+    model = models[case["model"]]
     with pytest.raises(ValueError, match=r"the mask id.*canvas"):
         next(denoise(model, case["prompt_ids"][0], params_of(case)))

@@ -42,7 +42,7 @@ def proposal_for(model, logits_RV, **params):
         config=model.config,
         special_tokens=model.special_tokens,
     )
-    x0_R, confidence_R, score_R = propose(
+    x0_R, confidence_R, score_R, _ = propose(
         logits_RV.clone(), canvas, torch.arange(len(logits_RV)), vocab_size=model.config.vocab_size
     )
     return x0_R.long().tolist(), confidence_R.tolist(), score_R.tolist()

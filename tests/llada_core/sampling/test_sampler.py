@@ -16,6 +16,10 @@ SETTINGS = [
     {"gen_length": 16, "steps": 5, "method": "fixed_length", "remasking": "entropy", "cfg_scale": 0.5},
     {"gen_length": 10, "temperature": 1.0, "top_k": 20, "top_p": 0.9, "seed": 2**63},
     {"gen_length": 16, "logits_eos_inf": True, "confidence_eos_eot_inf": True, "temperature": 0.3},
+    {"gen_length": 16, "block_length": 8, "confidence_threshold": 0.03, "cache": "dual", "cfg_scale": 1.0},
+    {"gen_length": 12, "block_length": 4, "cache": "prefix", "temperature": 0.7, "cache_refresh_interval": 2},
+    {"gen_length": 20, "entropy_bound": 4.0, "remasking": "margin"},
+    {"gen_length": 14, "confidence_factor": 1.4, "cache": "dual", "method": "semi_autoregressive_origin"},
 ]
 
 

@@ -1,0 +1,142 @@
+"""Tables and plots from the results: `python -m benchmarks.report`, after the benchmarks have run.
+
+Between the markers `<!-- bench:NAME -->` and `<!-- /bench -->` of README.md and docs/speed.md the tables are replaced.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import typer
+
+from benchmarks.machine import RESULTS
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Write every table and plot for which there is a result."""
+    tables: dict[str, str] = {}
+    for name, of_result in (("inference", _inference), ("server", _server), ("quality", _quality)):
+        file = RESULTS / f"{name}.json"
+        if file.exists():
+            result = json.loads(file.read_text())
+            tables |= of_result(result)
+            tables[f"{name}-machine"] = _machine(result["machine"])
+    for document in (ROOT / "README.md", ROOT / "docs/speed.md"):
+        document.write_text(_filled(document.read_text(), tables))
+    typer.echo(f"{', '.join(tables)} written to README.md and docs/speed.md")
+
+
+def _filled(text: str, tables: dict[str, str]) -> str:
+    def fill(found: re.Match[str]) -> str:
+        table = tables.get(found[1])
+        return found[0] if table is None else f"<!-- bench:{found[1]} -->\n{table}\n<!-- /bench -->"
+
+    return re.sub(r"<!-- bench:([a-z-]+) -->.*?<!-- /bench -->", fill, text, flags=re.DOTALL)
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    reached = machine["giga_operations_per_second_and_thread"]
+    return (
+        f"{machine['processor']}; {machine['cores']} cores; torch {machine['torch']}; commit {machine['commit']}, "
+        f"{machine['date']}. One thread multiplies matrices at "
+        + ", ".join(f"{figure} GOP/s ({kind})" for kind, figure in reached.items())
+        + "."
+    )
+
+
+def _inference(result: dict[str, Any]) -> dict[str, str]:
+    sizes = result["sizes"]
+    lines = ["| " + " | ".join(("", *sizes)) + " |", "|---|" + "---|" * len(sizes)]
+    names = list(next(iter(sizes.values()))["candidates"])
+    for name in names:
+        cells = [name]
+        for found in sizes.values():
+            own = found["candidates"][name]
+            float32, bfloat16 = (
+                found["candidates"][f"reference {dtype}"]["generation_cpu_s"] / own["generation_cpu_s"]
+                for dtype in ("float32", "bfloat16")
+            )
+            time = f"{own['generation_cpu_s']:.2f} s"
+            cells.append(f"{time}, {float32:.1f}× / {bfloat16:.1f}×")
+        lines.append("| " + " | ".join(cells) + " |")
+    _plot_inference(sizes, [name for name in names if not name.startswith("reference")])
+    return {"inference": "\n".join(lines)}
+
+
+def _plot_inference(sizes: dict[str, Any], names: list[str]) -> None:
+    figure, axes = pyplot.subplots(figsize=(8, 3.5))
+    width = 0.8 / len(sizes)
+    for number, (size, found) in enumerate(sizes.items()):
+        baseline = found["candidates"]["reference float32"]["generation_cpu_s"]
+        ratios = [baseline / found["candidates"][name]["generation_cpu_s"] for name in names]
+        bars = axes.bar([place + number * width for place in range(len(names))], ratios, width, label=size)
+        axes.bar_label(bars, fmt="%.1f", fontsize=7)
+    axes.set_xticks([place + 0.4 - width / 2 for place in range(len(names))], names, fontsize=8)
+    axes.set_ylabel("times the published loop, float32")
+    axes.legend(title="parameters")
+    figure.tight_layout()
+    figure.savefig(ROOT / "docs/speed.png", dpi=120)
+
+
+def _server(result: dict[str, Any]) -> dict[str, str]:
+    lines = [
+        "| clients | steps/s | latency p50 | p95 |",
+        "|---|---|---|---|",
+    ]
+    for clients, found in result["concurrency"].items():
+        lines.append(
+            f"| {clients} | {found['steps_per_s']:.1f} | {found['latency_p50_s']:.2f} s "
+            f"| {found['latency_p95_s']:.2f} s |"
+        )
+    overhead, threads, caches, memory = (result[name] for name in ("overhead", "model_threads", "caches", "memory"))
+    facts = [
+        f"- Through HTTP, 16 streams: {overhead['http_share_of_core_throughput']:.1%} of the core's own throughput; "
+        f"`/v1/denoise` instead costs {overhead['denoise_costs_more']:+.1%}.",
+        f"- 32 clients against one, CPU time: {caches['none_32_over_1']:.2f}× without caches, "
+        f"{caches['dual_32_over_1']:.2f}× with the dual cache.",
+        f"- Two model threads: {threads['2_over_1']:.2f}× the steps a second of one.",
+        f"- Memory: {memory['imports_mb']:.0f} MB imports, {memory['weights_mb']:.0f} MB weights; peak "
+        f"{memory['peak_loaded_mb']:.0f} MB loaded, {memory['peak_under_load_mb']:.0f} MB under load.",
+        f"- From start to the demo model's first answer: {result['cold_start']['first_answer_again_s']:.1f} s.",
+    ]
+    return {"server": "\n".join([*lines, "", *facts])}
+
+
+def _quality(result: dict[str, Any]) -> dict[str, str]:
+    settings = result["settings"]
+    tasks = list(next(iter(settings.values()))["accuracy"])
+    exact = settings["preset exact"]["forward_passes"]
+    lines = [
+        "| " + " | ".join(("", *tasks, "forward passes", "tokens a step")) + " |",
+        "|---|" + "---|" * (len(tasks) + 2),
+    ]
+    for name, found in settings.items():
+        accuracies = [f"{found['accuracy'][task]:.1%}" for task in tasks]
+        share = f"{found['forward_passes']} ({found['forward_passes'] / exact:.0%})"
+        lines.append("| " + " | ".join((name, *accuracies, share, f"{found['tokens_per_step']:.2f}")) + " |")
+    _plot_quality(settings, tasks, exact)
+    return {"quality": "\n".join(lines)}
+
+
+def _plot_quality(settings: dict[str, Any], tasks: list[str], exact: int) -> None:
+    figure, axes = pyplot.subplots(figsize=(8, 4))
+    for name, found in settings.items():
+        share = found["forward_passes"] / exact
+        accuracy = sum(found["accuracy"][task] for task in tasks) / len(tasks)
+        axes.plot(share, accuracy, "o", markersize=4)
+        axes.annotate(name, (share, accuracy), fontsize=6, xytext=(3, 3), textcoords="offset points")
+    axes.set_xlabel("forward passes, of those of one token a step")
+    axes.set_ylabel("accuracy, mean of the tasks")
+    figure.tight_layout()
+    figure.savefig(ROOT / "docs/quality.png", dpi=120)
+
+
+if __name__ == "__main__":
+    typer.run(main)

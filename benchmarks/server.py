@@ -1,0 +1,260 @@
+"""The server under load, against the core alone: throughput, latency, start-up, memory.
+
+    python -m benchmarks.server                     # random weights of 134 M parameters; half an hour
+    python -m benchmarks.server --size 8M
+
+Servers are real processes. With one model thread everything of torch is given one core, so that the load generator has
+the other. CPU time of the server process is compared with that of the same steps run in this process without HTTP; wall
+time is recorded beside it. Requests have 160 prompt and 32 response tokens, and eight steps.
+"""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import quantiles
+from typing import Annotated, Any
+
+import httpx
+import psutil  # type: ignore[import-untyped]
+import torch
+import typer
+
+from benchmarks import machine
+from benchmarks.inference import SIZES
+from llada_core import load_model
+from llada_core.config import LLaDAConfig
+from llada_core.model.llada import LLaDAModelLM
+from llada_core.sampling import Canvas, GenerationParams, Sampler
+from server.mailbox import Mailbox
+from server.scheduler import Request, Scheduler
+from tests.live_server import LiveServer
+
+PROMPT_LENGTH, GEN_LENGTH, STEPS = 160, 32, 8
+PLAIN: Mapping[str, Any] = {"max_tokens": GEN_LENGTH, "steps": STEPS, "ignore_eos": True}
+CACHED: Mapping[str, Any] = {**PLAIN, "max_tokens": 64, "steps": 32, "cache": "dual"}
+MIXED: tuple[Mapping[str, Any], ...] = (
+    PLAIN,
+    {**PLAIN, "temperature": 0.8},
+    {**PLAIN, "cfg_scale": 1.0},
+    {**PLAIN, "max_tokens": 64, "cache": "dual"},
+    {**PLAIN, "remasking": "entropy", "block_length": 16},
+)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a number of concurrent clients saw."""
+
+    wall_s: float
+    server_cpu_s: float
+    steps: int
+    latencies_s: list[float]
+    first_token_s: list[float]
+
+    def figures(self) -> dict[str, float]:
+        """Throughput, and percentiles of the latencies."""
+        found = {
+            "steps_per_s": self.steps / self.wall_s,
+            "steps_per_server_cpu_s": self.steps / self.server_cpu_s,
+        }
+        for name, values in (("latency", self.latencies_s), ("first_token", self.first_token_s)):
+            if len(values) > 1:
+                cuts = quantiles(values, n=20)
+                found |= {f"{name}_p50_s": cuts[9], f"{name}_p95_s": cuts[18]}
+        return found
+
+
+class MeasuredServer(LiveServer):
+    """A `llada-server` process that is watched from outside."""
+
+    def cpu_seconds(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def peak_bytes(self) -> int:
+        """The largest resident size so far."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) * 1024
+        raise ValueError("no VmHWM in /proc: measured on Linux only")
+
+
+def main(
+    size: Annotated[str, typer.Option(help=f"Of {', '.join(SIZES)}.")] = "134M",
+    rounds: Annotated[int, typer.Option(help="Requests of each concurrent client.", min=1)] = 2,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
+    output_dir: Annotated[Path, typer.Option(help="Where server.json goes.")] = machine.RESULTS,
+) -> None:
+    """Print each figure as it is found and write all of them as JSON."""
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"machine": machine.describe(), "size": size, "dtype": dtype}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        save_random_model(SIZES[size], folder)
+        for name, part in (
+            ("cold_start", cold_start()),
+            ("memory", memory(folder, dtype)),
+            ("concurrency", concurrency(folder, dtype, rounds)),
+            ("overhead", overhead(folder, dtype, rounds)),
+            ("caches", caches(folder, dtype, rounds)),
+            ("model_threads", model_threads(folder, dtype, rounds)),
+        ):
+            result[name] = dict(part)
+            typer.echo(f"{name}: {json.dumps(result[name], indent=1)}")
+            machine.write("server", result, output_dir)
+
+
+def save_random_model(shape: Mapping[str, Any], folder: Path) -> None:
+    """A checkpoint of random weights without a tokenizer; its last three words are the special ones."""
+    torch.manual_seed(0)
+    LLaDAModelLM(LLaDAConfig(**shape, max_sequence_length=1024, architectures=["LLaDAModelLM"])).save_pretrained(folder)
+    ids = {
+        name: shape["vocab_size"] - 1 - n for n, name in enumerate(("mask_token_id", "eos_token_id", "eot_token_id"))
+    }
+    (folder / "generation_config.json").write_text(json.dumps(ids))
+
+
+def cold_start() -> Iterator[tuple[str, float]]:
+    """Seconds from the start of the process to the demo model's first answer."""
+    for attempt in ("first_answer_s", "first_answer_again_s"):
+        started = time.perf_counter()
+        with MeasuredServer(threads=2) as server:
+            body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}
+            httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).raise_for_status()
+            yield attempt, time.perf_counter() - started
+
+
+def memory(folder: Path, dtype: str) -> Iterator[tuple[str, float]]:
+    """Peak of a server under load, and what it should consist of, in megabytes."""
+    code = "import psutil, server.app, llada_core.checkpoint; print(psutil.Process().memory_info().rss)"
+    imports = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    yield "imports_mb", imports / 1e6
+    yield "weights_mb", stored * (1 if dtype == "float32" else 0.5) / 1e6
+    with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
+        yield "peak_loaded_mb", server.peak_bytes() / 1e6
+        asyncio.run(load(server, [PLAIN], clients=8, rounds=1))
+        yield "peak_under_load_mb", server.peak_bytes() / 1e6
+
+
+def concurrency(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, dict[str, float]]]:
+    """Mixed settings at rising numbers of clients."""
+    with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
+        for clients in (1, 4, 16, 32):
+            found = asyncio.run(load(server, MIXED, clients=clients, rounds=max(rounds, 8 // clients)))
+            yield str(clients), found.figures()
+
+
+def overhead(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, float]]:
+    """What 16 streams through HTTP cost beside the same steps in this process, in turns; CPU time a step."""
+    model = load_model(folder, dtype=dtype)
+    with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
+        asyncio.run(load(server, [PLAIN], clients=4, rounds=1))
+        core, plain, denoised = [], [], []
+        for _ in range(rounds):
+            core.append(core_cpu_seconds(model, 16))
+            found = asyncio.run(load(server, [PLAIN], clients=16, rounds=1, stream=True))
+            plain.append(found.server_cpu_s / found.steps)
+            found = asyncio.run(load(server, [PLAIN], clients=16, rounds=1, path="/v1/denoise"))
+            denoised.append(found.server_cpu_s / found.steps)
+    yield "core_cpu_ms_per_step", min(core) * 1000
+    yield "http_stream_cpu_ms_per_step", min(plain) * 1000
+    yield "denoise_stream_cpu_ms_per_step", min(denoised) * 1000
+    yield "http_share_of_core_throughput", min(core) / min(plain)
+    yield "denoise_costs_more", min(denoised) / min(plain) - 1
+
+
+def core_cpu_seconds(model: Any, clients: int) -> float:
+    """CPU time a step of `clients` canvases that take turns as the server's scheduler has it."""
+    scheduler = Scheduler(max_batch_size=32, max_batch_tokens=256, max_queue=256)
+    sampler = Sampler(model)
+    params = GenerationParams(gen_length=GEN_LENGTH, steps=STEPS, ignore_eos=True)
+    for client in range(clients):
+        canvas = Canvas.for_prompt(prompt_of(client), params, config=model.config, special_tokens=model.special_tokens)
+        scheduler.add([Request(canvas, Mailbox())])
+    steps = 0
+    started = time.process_time()
+    while batch := scheduler.schedule():
+        for request, event in zip(batch, sampler.step([request.canvas for request in batch]), strict=True):
+            if event.finish_reason is not None:
+                scheduler.remove(request)
+        scheduler.release(batch)
+        steps += len(batch)
+    return (time.process_time() - started) / steps
+
+
+def caches(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, float]]:
+    """Throughput of 32 clients over that of one, without caches and with the dual cache; CPU time."""
+    with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
+        for name, body in (("none", PLAIN), ("dual", CACHED)):
+            asyncio.run(load(server, [body], clients=4, rounds=1))
+            many = asyncio.run(load(server, [body], clients=32, rounds=rounds)).figures()
+            one = asyncio.run(load(server, [body], clients=1, rounds=8 * rounds)).figures()
+            yield f"{name}_at_1_steps_per_cpu_s", one["steps_per_server_cpu_s"]
+            yield f"{name}_at_32_steps_per_cpu_s", many["steps_per_server_cpu_s"]
+            yield f"{name}_32_over_1", many["steps_per_server_cpu_s"] / one["steps_per_server_cpu_s"]
+
+
+def model_threads(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, float]]:
+    """Steps a second of one and of two model threads with one core each, and of one with two; wall time."""
+    settings = {"1": (1, 1), "2": (2, 2), "1_with_2_cores": (1, 2)}
+    found = {}
+    options = ("--model", str(folder), "--dtype", dtype)
+    for name, (number, cores) in settings.items():
+        with MeasuredServer(*options, "--model-threads", str(number), threads=cores) as server:
+            asyncio.run(load(server, [PLAIN], clients=4, rounds=1))
+            found[name] = asyncio.run(load(server, [PLAIN], clients=8, rounds=2 * rounds)).figures()["steps_per_s"]
+        yield f"{name}_steps_per_s", found[name]
+    yield "2_over_1", found["2"] / found["1"]
+
+
+async def load(
+    server: MeasuredServer,
+    bodies: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]],
+    *,
+    clients: int,
+    rounds: int,
+    stream: bool = False,
+    path: str = "/v1/completions",
+) -> Load:
+    """`clients` requests at any time, each client sending its next when it has its answer."""
+    latencies, first_tokens = [], []
+    num_steps = 0
+
+    async def client(number: int, http: httpx.AsyncClient) -> None:
+        nonlocal num_steps
+        for turn in range(rounds):
+            setting = bodies[(number + turn) % len(bodies)]
+            body = {**setting, "prompt": prompt_of(number * rounds + turn), **({"stream": True} if stream else {})}
+            started = time.perf_counter()
+            first = None
+            async with http.stream("POST", server.url + path, json=body) as answer:
+                answer.raise_for_status()
+                async for _ in answer.aiter_raw():
+                    first = first or time.perf_counter()
+            latencies.append(time.perf_counter() - started)
+            if first is not None and (stream or path != "/v1/completions"):
+                first_tokens.append(first - started)
+            num_steps += int(setting["steps"])
+
+    async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None)) as http:
+        wall, cpu = time.perf_counter(), server.cpu_seconds()
+        await asyncio.gather(*(client(number, http) for number in range(clients)))
+        return Load(time.perf_counter() - wall, server.cpu_seconds() - cpu, num_steps, latencies, first_tokens)
+
+
+def prompt_of(number: int) -> list[int]:
+    """A prompt of its own for every request."""
+    rng = Random(number)
+    return [rng.randrange(200) for _ in range(PROMPT_LENGTH)]
+
+
+if __name__ == "__main__":
+    typer.run(main)

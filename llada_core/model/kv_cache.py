@@ -1,0 +1,37 @@
+"""Keys and values of one sequence, kept from step to step.
+
+In a bidirectional model every position's keys change whenever any token does, so a cache of them is an approximation:
+good for some steps, then refreshed by a forward over the whole sequence (Fast-dLLM, arXiv:2505.22618).
+"""
+
+import torch
+from torch import Tensor
+
+from llada_core.config import LLaDAConfig
+
+
+class KVCache:
+    """Room for the keys and values of one sequence at every layer. What is not written yet must not be read."""
+
+    def __init__(self, config: LLaDAConfig, length: int, *, dtype: torch.dtype, device: torch.device) -> None:
+        assert config.n_kv_heads is not None
+        shape = (config.n_layers, 2, length, config.n_kv_heads, config.head_dim)
+        self._layers = torch.empty(shape, dtype=dtype, device=device)
+
+    @staticmethod
+    def num_bytes(config: LLaDAConfig, length: int, dtype: torch.dtype) -> int:
+        """Memory of a cache for `length` positions."""
+        assert config.n_kv_heads is not None
+        return config.n_layers * 2 * length * config.n_kv_heads * config.head_dim * dtype.itemsize
+
+    @property
+    def length(self) -> int:
+        return self._layers.shape[2]
+
+    def replace(self, layer: int, start: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of the positions from `start` on; returns those of all positions, [L, K, D]."""
+        keys_LKD, values_LKD = self._layers[layer]
+        stop = start + len(k_TKD)
+        keys_LKD[start:stop] = k_TKD
+        values_LKD[start:stop] = v_TKD
+        return keys_LKD, values_LKD

@@ -1,0 +1,74 @@
+"""The tensors of a checkpoint folder, read from safetensors one at a time.
+
+One at a time, so that a model can be laid out while it is read: the file is mapped for one tensor only, and what was
+laid out is not kept a second time.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from llada_core.errors import UnsupportedCheckpointError
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+class CheckpointWeights:
+    """Reads the tensors of one file, or of the shards that an index names.
+
+    Raises:
+        UnsupportedCheckpointError: a file that cannot be read.
+        FileNotFoundError: no safetensors in the folder, or not those of the index.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._files: dict[str, Path] = {}
+        for file in self._find_files():
+            with self._opened(file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118, a handle is no mapping
+                    self._shapes[name] = tuple(tensors.get_slice(name).get_shape())
+                    self._files[name] = file
+
+    def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """Every tensor of the model, in its shape, and no other: half-loaded weights generate fluent nonsense.
+
+        Raises:
+            UnsupportedCheckpointError: naming some that are missing, left over or of another shape.
+        """
+        problems = {
+            "missing": expected.keys() - self._shapes.keys(),
+            "unexpected": self._shapes.keys() - expected.keys(),
+            "mismatched": {name for name, shape in self._shapes.items() if expected.get(name, shape) != shape},
+        }
+        for problem, names in problems.items():
+            if names:
+                some = ", ".join(sorted(names)[:5])
+                raise UnsupportedCheckpointError(
+                    f"{self._folder.name}: {len(names)} {problem} tensors in the weights: {some}"
+                )
+
+    def read(self, name: str) -> Tensor:
+        """One tensor in its stored dtype; its memory is the file's, mapped until the tensor is dropped."""
+        with self._opened(self._files[name]) as tensors:
+            tensor: Tensor = tensors.get_tensor(name)
+        return tensor
+
+    def _find_files(self) -> list[Path]:
+        if (self._folder / _SINGLE).exists():
+            return [self._folder / _SINGLE]
+        index = self._folder / _INDEX
+        if not index.exists():
+            raise FileNotFoundError(f"{self._folder}: no {_SINGLE} and no {_INDEX} in this folder; no other is read")
+        return [self._folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+
+    def _opened(self, file: Path) -> safe_open:
+        try:
+            return safe_open(file, framework="pt")
+        except SafetensorError as error:
+            raise UnsupportedCheckpointError(f"{self._folder.name}: its weights cannot be read: {error}") from None

@@ -1,0 +1,61 @@
+"""Benchmarks run and measure what they say. No figure is asserted: a test must not depend on the machine's speed."""
+
+import asyncio
+import json
+
+import torch
+import typer
+from typer.testing import CliRunner
+
+from benchmarks import gpu_check, inference, machine, quality, server
+from llada_core import DEMO_FOLDER, load_model, load_tokenizer
+
+
+def test_the_inference_benchmark_compares_equal_canvases(capsys):
+    found = inference.measure(inference.SIZES["tiny"], 8, print)
+    assert found["float32_steps_equal_to_reference"] == 8
+    assert {name: figures["steps_run"] for name, figures in found["candidates"].items()} == {
+        "reference float32": 8,
+        "reference bfloat16": 8,
+        **dict.fromkeys(inference.OURS, 128),
+    }
+    assert all(figures["generation_cpu_s"] > 0 for figures in found["candidates"].values())
+
+
+def test_the_server_benchmark_counts_every_step_of_every_client(tmp_path):
+    server.save_random_model(inference.SIZES["tiny"], tmp_path)
+    with server.MeasuredServer("--model", str(tmp_path)) as running:
+        found = asyncio.run(server.load(running, server.MIXED, clients=3, rounds=2))
+        assert running.peak_bytes() > 0
+    assert found.steps == 3 * 2 * server.STEPS
+    assert len(found.latencies_s) == 6
+    assert server.core_cpu_seconds(load_model(tmp_path), 2) > 0
+
+
+def test_the_quality_benchmark_asks_every_task_under_every_setting():
+    model, tokenizer = load_model(DEMO_FOLDER), load_tokenizer(DEMO_FOLDER)
+    tasks = {task: pairs[:1] for task, pairs in quality.questions(1).items()}
+    assert set(tasks) == {"capitals", "sums", "definitions", "stories"}
+    exact = quality.measure(model, tokenizer, tasks, {})
+    fast = quality.measure(model, tokenizer, tasks, {"preset": "fast"})
+    assert exact["forward_passes"] > fast["forward_passes"] > 0
+
+
+def test_results_name_the_machine_and_the_commit(tmp_path):
+    file = machine.write("example", {"machine": machine.describe()}, tmp_path)
+    described = json.loads(file.read_text())["machine"]
+    assert {"processor", "cores", "torch", "commit", "giga_operations_per_second_and_thread"} <= described.keys()
+
+
+def test_the_gpu_check_runs_on_a_cpu_and_says_when_there_is_no_gpu(tmp_path):
+    runner = CliRunner()
+    app = typer.Typer()
+    app.command()(gpu_check.main)
+    tried = runner.invoke(app, ["--device", "cpu", "--sizes", "tiny", "--output-dir", str(tmp_path)])
+    assert tried.exit_code == 0, tried.output
+    checks = json.loads((tmp_path / "gpu.json").read_text())["checks"]
+    assert len(checks) == 8
+    if not torch.cuda.is_available():
+        refused = runner.invoke(app, [])
+        assert refused.exit_code == 2
+        assert "no CUDA device" in refused.output

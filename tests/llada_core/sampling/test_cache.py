@@ -1,0 +1,165 @@
+"""Caches: Fast-dLLM's recorded runs, and what must hold for any approximation."""
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+
+from llada_core import GenerationParams, denoise, generate
+from llada_core.model import KVCache
+from llada_core.sampling import Canvas, Sampler
+from tests.conftest import GOLDEN
+
+CACHE_CASES = json.loads((GOLDEN / "cache_cases.json").read_text())
+
+
+def params_of(case):
+    steps = case["steps"] if case["confidence_threshold"] is None else None
+    return GenerationParams(
+        gen_length=case["gen_length"],
+        steps=steps,
+        block_length=case["block_length"],
+        cache=case["cache"],
+        confidence_threshold=case["confidence_threshold"],
+        ignore_eos=True,
+    )
+
+
+def canvas_of(model, prompt, params, **options):
+    return Canvas.for_prompt(prompt, params, config=model.config, special_tokens=model.special_tokens, **options)
+
+
+def run(model, canvases):
+    sampler = Sampler(model)
+    while open_canvases := [canvas for canvas in canvases if canvas.finish_reason is None]:
+        sampler.step(open_canvases)
+
+
+@pytest.fixture(params=["network", "cpu"])
+def models(request, golden_networks, golden_models):
+    return {"network": golden_networks, "cpu": golden_models}[request.param]
+
+
+def num_idle_forwards(case, blocks):
+    """Where a block is full after its first forward, Fast-dLLM's loop runs one more over it, which changes nothing."""
+    return 0 if case["cache"] == "none" else sum(count == 1 for count in Counter(blocks).values())
+
+
+@pytest.mark.parametrize("case", CACHE_CASES, ids=lambda case: case["id"])
+def test_fast_dllm_is_reproduced_token_for_token_and_forward_for_forward(models, case):
+    canvas = canvas_of(models[case["model"]], case["prompt_ids"], params_of(case))
+    sampler = Sampler(models[case["model"]])
+    blocks = []
+    while canvas.finish_reason is None:
+        blocks.append(sampler.step([canvas])[0].block)
+    assert canvas.response == case["output_ids"]
+    assert canvas.forward_passes == case["forward_calls"] - num_idle_forwards(case, blocks)
+
+
+def test_idle_forwards_are_rare(golden_models):
+    """They are all that keeps the number of forwards from the recorded one."""
+    differing = [
+        case["id"]
+        for case in CACHE_CASES
+        if generate(golden_models[case["model"]], [case["prompt_ids"]], params_of(case))[0].forward_passes
+        != case["forward_calls"]
+    ]
+    assert differing == ["cache/tiny-mha/23", "cache/tiny-mha/28", "cache/tiny-gqa/58"]
+
+
+@pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
+def test_all_cases_in_one_batch_give_the_same_tokens(models, model_name):
+    cases = [case for case in CACHE_CASES if case["model"] == model_name]
+    canvases = [canvas_of(models[model_name], case["prompt_ids"], params_of(case)) for case in cases]
+    run(models[model_name], canvases)
+    assert [canvas.response for canvas in canvases] == [case["output_ids"] for case in cases]
+
+
+SETTINGS = [
+    {"steps": 12},
+    {"temperature": 0.9, "seed": 5},
+    {"cfg_scale": 1.5},
+    {"confidence_threshold": 0.05},
+    {"entropy_bound": 3.0, "cfg_scale": 0.5, "remasking": "entropy"},
+    {"confidence_factor": 1.5, "method": "semi_autoregressive_origin"},
+    {"method": "fixed_length", "block_length": None},
+]
+
+
+@pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
+def test_a_cache_refreshed_at_every_step_is_no_cache(golden_models, model_name):
+    model = golden_models[model_name]
+    prompts, uncached, refreshed = [], [], []
+    for number, setting in enumerate(SETTINGS):
+        for cache in ("prefix", "dual"):
+            base = {"gen_length": 24, "block_length": 8, "ignore_eos": True, **setting}
+            prompts.append(list(range(5 + number, 12 + 3 * number)))
+            uncached.append(GenerationParams(**base))
+            refreshed.append(GenerationParams(**base, cache=cache, cache_refresh_interval=1))
+    # Every second request stays without a cache: mixed batches, each request as alone.
+    mixed = [own if number % 3 else plain for number, (plain, own) in enumerate(zip(uncached, refreshed, strict=True))]
+    expected = generate(model, prompts, uncached)
+    assert generate(model, prompts, mixed) == expected
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("interval", [None, 3])
+def test_steps_between_refreshes_see_only_the_window(tiny, monkeypatch, cache, interval):
+    lengths = []
+    hidden_states = type(tiny).hidden_states
+    monkeypatch.setattr(
+        type(tiny),
+        "hidden_states",
+        lambda self, packed, rows: lengths.append(packed.lengths) or hidden_states(self, packed, rows),
+    )
+    params = GenerationParams(
+        gen_length=8, block_length=4, cache=cache, cache_refresh_interval=interval, ignore_eos=True
+    )
+    list(denoise(tiny, [1, 2, 3], params))
+    narrow = {"prefix": (8, 4), "dual": (4, 4)}[cache]
+    per_block = [[11, own, own, own if interval is None else 11] for own in narrow]
+    assert lengths == [(length,) for block in per_block for length in block]
+
+
+def test_a_canvas_that_gave_up_its_caches_goes_on_with_a_whole_forward(tiny):
+    params = GenerationParams(gen_length=8, block_length=8, cache="dual", ignore_eos=True)
+    canvas = canvas_of(tiny, [1, 2, 3], params)
+    sampler = Sampler(tiny)
+    sampler.step([canvas])
+    assert len(canvas.window) == 8
+    canvas.caches = None
+    assert len(canvas.window) == 11
+    run(tiny, [canvas])
+    assert canvas.num_masked == 0
+
+
+def test_a_failed_step_leaves_no_half_filled_cache_behind(tiny, monkeypatch):
+    params = GenerationParams(gen_length=8, block_length=8, cache="dual", ignore_eos=True)
+    expected = generate(tiny, [[1, 2, 3]], params)[0].token_ids
+    canvas = canvas_of(tiny, [1, 2, 3], params)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny), "head", lambda self, hidden_RE: torch.full((len(hidden_RE), 320), torch.nan))
+        with pytest.raises(ArithmeticError):
+            Sampler(tiny).step([canvas])
+    assert canvas.caches is None
+    run(tiny, [canvas])
+    assert canvas.response == expected
+
+
+def test_predictions_cover_every_mask_in_cached_steps_too(tiny):
+    params = GenerationParams(gen_length=12, block_length=4, cache="dual", ignore_eos=True)
+    canvas = canvas_of(tiny, [1, 2], params, include_predictions=True)
+    sampler = Sampler(tiny)
+    while canvas.finish_reason is None:
+        event = sampler.step([canvas])[0]
+        positions = [prediction.position for prediction in event.predictions]
+        assert positions == sorted(positions)
+        assert len(positions) == event.masked
+
+
+def test_the_memory_of_a_cache_is_what_is_said(tiny):
+    cache = KVCache(tiny.config, 10, dtype=torch.float32, device=torch.device("cpu"))
+    keys, values = cache.replace(2, 4, torch.ones(3, 4, 16), torch.ones(3, 4, 16))
+    assert (keys.shape, values.shape) == ((10, 4, 16), (10, 4, 16))
+    assert KVCache.num_bytes(tiny.config, 10, torch.float32) == 3 * 2 * 10 * 64 * 4

@@ -1,0 +1,48 @@
+import pytest
+
+from llada_core import GenerationParams, InvalidParameterError
+from llada_core.sampling import PRESETS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_its_documented_settings(name):
+    assert GenerationParams.with_preset(name, gen_length=16) == GenerationParams(gen_length=16, **PRESETS[name])
+
+
+def test_a_setting_given_beside_a_preset_wins():
+    params = GenerationParams.with_preset("fast", confidence_threshold=0.5, cache="prefix")
+    assert (params.confidence_threshold, params.cache) == (0.5, "prefix")
+
+
+@pytest.mark.parametrize("setting", [{"steps": 8}, {"entropy_bound": 0.2}, {"remasking": "random"}], ids=str)
+def test_what_excludes_a_presets_parallel_rule_drops_it_and_leaves_the_rest(setting):
+    params = GenerationParams.with_preset("fast", **setting)
+    assert params.confidence_threshold is None
+    assert params.cache == PRESETS["fast"]["cache"]
+
+
+def test_an_unknown_preset_is_refused_by_name():
+    with pytest.raises(InvalidParameterError, match=r"preset is 'quick'; it must be one of exact, balanced, fast"):
+        GenerationParams.with_preset("quick")
+
+
+@pytest.mark.parametrize(
+    ("settings", "field", "message"),
+    [
+        ({"confidence_threshold": 0.0}, "confidence_threshold", "above 0 and at most 1"),
+        ({"confidence_threshold": 1.1}, "confidence_threshold", "above 0 and at most 1"),
+        ({"confidence_factor": -1.0}, "confidence_factor", "above 0"),
+        ({"entropy_bound": float("nan")}, "entropy_bound", "from 0"),
+        ({"confidence_threshold": 0.9, "entropy_bound": 0.1}, "entropy_bound", "absent beside confidence_threshold"),
+        ({"confidence_threshold": 0.9, "steps": 4}, "steps", "follow from the rule"),
+        ({"confidence_factor": 1.0, "remasking": "random"}, "remasking", "not be random"),
+        ({"cache": "triple"}, "cache", "one of none, prefix, dual"),
+        ({"cache": "dual", "cache_refresh_interval": 0}, "cache_refresh_interval", "at least 1"),
+        ({"cache_refresh_interval": 4}, "cache_refresh_interval", "absent without a cache"),
+    ],
+    ids=str,
+)
+def test_settings_that_contradict_are_refused_by_field(settings, field, message):
+    with pytest.raises(InvalidParameterError, match=message) as refused:
+        GenerationParams(**settings)
+    assert refused.value.field == field

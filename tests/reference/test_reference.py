@@ -1,0 +1,50 @@
+"""The yardstick itself against the vectors recorded from the authors' code."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llada_core.config import LLaDAConfig
+from tests.conftest import GOLDEN, GOLDEN_CASES
+from tests.reference.llada import ReferenceModel, generate
+
+LOGITS = load_file(GOLDEN / "logits.safetensors")
+PLAIN = {"temperature", "remasking", "logits_eos_inf", "confidence_eos_eot_inf"}
+
+
+@pytest.fixture(scope="module")
+def references():
+    folders = {folder.name: folder for folder in (GOLDEN / "models").iterdir()}
+    return {
+        name: ReferenceModel(LLaDAConfig.from_pretrained(folder), load_file(folder / "model.safetensors"))
+        for name, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES["logits"], ids=lambda case: case["id"])
+def test_logits_are_the_published_ones(references, case):
+    mask_BL = None if case["attention_mask"] is None else torch.tensor(case["attention_mask"])
+    logits_BLV = references[case["model"]](torch.tensor(case["input_ids"]), mask_BL)
+    is_token_BL = torch.ones(logits_BLV.shape[:2]).bool() if mask_BL is None else mask_BL.bool()
+    torch.testing.assert_close(logits_BLV[is_token_BL], LOGITS[case["tensor"]][is_token_BL], atol=1e-4, rtol=0)
+
+
+def is_plain(case):
+    params = case["params"]
+    return params.get("remasking", "low_confidence") == "low_confidence" and not (
+        params.get("logits_eos_inf") or params.get("confidence_eos_eot_inf")
+    )
+
+
+@pytest.mark.parametrize("case", [c for c in GOLDEN_CASES["generate"] if is_plain(c)], ids=lambda case: case["id"])
+def test_generations_are_the_published_ones(references, case):
+    params = {name: value for name, value in case["params"].items() if name not in PLAIN}
+    mask = None if case["attention_mask"] is None else torch.tensor(case["attention_mask"])
+    found = generate(
+        references[case["model"]],
+        torch.tensor(case["prompt_ids"]),
+        mask,
+        mask_id=GOLDEN_CASES["special_ids"][case["model"]]["mask_id"],
+        **params,
+    )
+    assert found[:, -params["gen_length"] :].tolist() == case["output_ids"]
