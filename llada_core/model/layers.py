@@ -60,20 +60,21 @@ class LLaDABlock(GradientCheckpointingLayer):
         self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None = None
     ) -> Tensor:
         """The next hidden states, at every position or, in the last layer, only at the rows that are wanted."""
-        x_TE = self.attn_norm(hidden_TE)
-        k_TKD = rotate(self._heads(self.k_proj(x_TE)), cos_T1D, sin_T1D)
-        v_TKD = self._heads(self.v_proj(x_TE))
-        if rows is not None:
-            # Keys and values are those of all positions; queries and what follows are needed at the rows alone.
-            hidden_TE, x_TE = hidden_TE[rows.index_R], x_TE[rows.index_R]
-            cos_T1D, sin_T1D = cos_T1D[rows.index_R], sin_T1D[rows.index_R]
-        q_QHD = rotate(self._heads(self.q_proj(x_TE)), cos_T1D, sin_T1D)
-        attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self.depth)
-        hidden_QE = hidden_TE + self.attn_out(attended_QHD.flatten(-2))
+        attended_QE = self._attention(self.attn_norm(hidden_TE), cos_T1D, sin_T1D, plan, rows)
+        hidden_QE = (hidden_TE if rows is None else hidden_TE[rows.index_R]) + attended_QE
         return hidden_QE + self._feed_forward(self.ff_norm(hidden_QE))
 
-    def _heads(self, x_TE: Tensor) -> Tensor:
-        return x_TE.unflatten(-1, (-1, self.head_dim))
+    def _attention(
+        self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None
+    ) -> Tensor:
+        # Keys and values are those of all positions; queries and what follows are needed at the rows alone.
+        x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
+        q_QHD, k_TKD, v_TKD = (
+            projection(x).unflatten(-1, (-1, self.head_dim))
+            for projection, x in ((self.q_proj, x_QE), (self.k_proj, x_TE), (self.v_proj, x_TE))
+        )
+        attended_QHD = plan.attend(rotate(q_QHD, cos_Q1D, sin_Q1D), rotate(k_TKD, cos_T1D, sin_T1D), v_TKD, self.depth)
+        return self.attn_out(attended_QHD.flatten(-2))
 
     def _feed_forward(self, x_TE: Tensor) -> Tensor:
         return self.ff_out(F.silu(self.ff_proj(x_TE)) * self.up_proj(x_TE))

@@ -85,7 +85,9 @@ class LLaDAModelLM(PreTrainedModel):
         for block in blocks:
             hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
         last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
-        return transformer["ln_f"](last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows))
+        # Rebinding the name lets go of the last layer's input.
+        hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
+        return transformer["ln_f"](hidden_TE)
 
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Logits [R, V] of normed hidden states; the head is the embedding itself where `weight_tying` is set."""

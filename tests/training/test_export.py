@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llada_core import load_model
+from llada_core import load_checkpoint
 from llada_core.tokenizer import Message, Tokenizer
 from tests.conftest import GOLDEN
 from tests.training.conftest import llada_train, succeed
@@ -19,8 +19,8 @@ def test_a_checkpoint_in_the_middle_can_be_exported(workspace, tmp_path):
     succeed(*workspace.pretrain(out, "--keep-last", 3))
     succeed("export", "--checkpoint", out / "checkpoints" / "step-4", "--output-dir", tmp_path / "four")
     succeed("export", "--checkpoint", out, "--output-dir", tmp_path / "last", "--dtype", "float32")
-    four, last = (load_model(tmp_path / name) for name in ("four", "last"))
-    finished = load_model(out)
+    four, last = (load_checkpoint(tmp_path / name) for name in ("four", "last"))
+    finished = load_checkpoint(out)
     for name, weight in finished.state_dict().items():
         torch.testing.assert_close(weight, last.state_dict()[name].bfloat16().float(), atol=0, rtol=0)
     assert any(not torch.equal(weight, four.state_dict()[name]) for name, weight in finished.state_dict().items())

@@ -47,12 +47,12 @@ def test_adapters_load_with_peft_itself_and_say_the_same(workspace, tmp_path):
     import torch
     from peft import PeftModel
 
-    from llada_core import load_model
+    from llada_core import load_checkpoint
 
     out = tmp_path / "out"
     succeed(*workspace.sft(out, "--lora-r", 2, "--learning-rate", 1e-2))
-    merged = load_model(out)
-    wrapped = PeftModel.from_pretrained(load_model(workspace.folder / "base"), str(out / "adapter"))
+    merged = load_checkpoint(out)
+    wrapped = PeftModel.from_pretrained(load_checkpoint(workspace.folder / "base"), str(out / "adapter"))
     ids = torch.arange(5, 25)[None]
     with torch.no_grad():
         # The merged weights are stored in bfloat16.
