@@ -125,7 +125,7 @@ class _Block:
     ) -> None:
         assert config.n_kv_heads is not None
         self._depth = depth
-        self._attention_dtype = attention_dtype
+        self._kernel = partial(_attention, dtype=attention_dtype)
         self._head_dim = config.head_dim
         self._heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
         self._eps = torch.tensor(config.rms_norm_eps)
@@ -149,22 +149,17 @@ class _Block:
         if rows is None:
             qkv_TND = self._query_key_value(x_TE).unflatten(-1, (-1, self._head_dim))
             qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
-            q_QHD, k_TKD = self._rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1)
+            q_QHD, k_TKD = _rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1)
         else:
             # Keys and values are those of all positions; queries and what follows are needed at the rows alone.
             k_TKD, v_TKD = self._key_value(x_TE).unflatten(-1, (-1, self._head_dim)).split([num_k, num_v], dim=1)
-            k_TKD = self._rotate(k_TKD, rotations_T1C)
+            k_TKD = _rotate(k_TKD, rotations_T1C)
             hidden_TE, x_TE, rotations_T1C = (x[rows.index_R] for x in (hidden_TE, x_TE, rotations_T1C))
-            q_QHD = self._rotate(self._query(x_TE).unflatten(-1, (-1, self._head_dim)), rotations_T1C)
-        attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD.to(self._attention_dtype), self._depth, kernel=_attention)
+            q_QHD = _rotate(self._query(x_TE).unflatten(-1, (-1, self._head_dim)), rotations_T1C)
+        attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self._depth, kernel=self._kernel)
         hidden_QE = self._attn_out(attended_QHD.flatten(-2).to(hidden_TE.dtype)).add_(hidden_TE)
         gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
         return self._ff_out(F.silu(gate_QM).mul_(up_QM)).add_(hidden_QE)
-
-    def _rotate(self, x_TND: Tensor, rotations_T1C: Tensor) -> Tensor:
-        """Rotate the pairs of queries and keys in float32, in place where that is what they are."""
-        pairs_TNC = torch.view_as_complex(x_TND.float().unflatten(-1, (-1, 2)))
-        return torch.view_as_real(pairs_TNC.mul_(rotations_T1C)).flatten(-2).to(self._attention_dtype)
 
 
 class Int8Linear:
@@ -172,8 +167,6 @@ class Int8Linear:
 
     Each row has a scale of its own, so that a row's result never depends on its neighbours. Inputs are float32.
     """
-
-    _middle = torch.tensor(_ZERO_POINT + 0.5)
 
     def __init__(self, weight_NE: Tensor) -> None:
         weight_NE = weight_NE.float()
@@ -186,8 +179,10 @@ class Int8Linear:
 
     def __call__(self, x_TE: Tensor) -> Tensor:
         largest_T1 = x_TE.abs().amax(dim=1, keepdim=True).add_(_TINY)
-        # Unsigned around 128: oneDNN has fast kernels for unsigned inputs alone. The half makes truncation rounding.
-        quantized_TE = torch.add(self._middle, x_TE * largest_T1.reciprocal(), alpha=127).to(torch.uint8)
+        signed_TE = (x_TE * (127 / largest_T1)).round_().to(torch.int8)
+        # Unsigned around 128, by turning the sign bit: oneDNN has fast kernels for unsigned inputs alone, torch a fast
+        # conversion for signed ones.
+        quantized_TE = signed_TE.view(torch.uint8).bitwise_xor_(_ZERO_POINT)
         y_TN = torch.ops.onednn.qlinear_pointwise(
             quantized_TE,
             1.0,
@@ -251,8 +246,16 @@ def _normalize(x_TE: Tensor, eps: Tensor) -> Tensor:
     return x_TE * torch.addcmul(eps, norm_T1, norm_T1, value=1 / x_TE.shape[-1]).rsqrt_().to(x_TE.dtype)
 
 
-def _attention(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor) -> Tensor:
+def _rotate(x_TND: Tensor, rotations_T1C: Tensor) -> Tensor:
+    """Rotate the pairs of queries or keys: float32, and in place where that is what they are."""
+    pairs_TNC = torch.view_as_complex(x_TND.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs_TNC.mul_(rotations_T1C)).flatten(-2)
+
+
+def _attention(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, *, dtype: torch.dtype) -> Tensor:
     """Attention without scale, which the queries have already. Plain products beat torch's kernel at these sizes."""
+    # Rotated queries and keys are float32: one pass rounds them and lays out each head for itself.
+    q_NHQD, k_NKLD, v_NKLD = (x.to(dtype, memory_format=torch.contiguous_format) for x in (q_NHQD, k_NKLD, v_NKLD))
     q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
     if q_NKQD[..., 0].numel() * k_NKLD.shape[2] > _MAX_SCORES:
         return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, scale=1.0).reshape(q_NHQD.shape)

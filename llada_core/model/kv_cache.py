@@ -15,7 +15,8 @@ class KVCache:
 
     def __init__(self, config: LLaDAConfig, length: int, *, dtype: torch.dtype, device: torch.device) -> None:
         assert config.n_kv_heads is not None
-        shape = (config.n_layers, 2, length, config.n_kv_heads, config.head_dim)
+        # Each head for itself, as attention reads them.
+        shape = (config.n_layers, 2, config.n_kv_heads, length, config.head_dim)
         self._layers = torch.empty(shape, dtype=dtype, device=device)
 
     @staticmethod
@@ -26,11 +27,11 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        return self._layers.shape[2]
+        return self._layers.shape[3]
 
     def replace(self, layer: int, start: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values of the positions from `start` on; returns those of all positions, [L, K, D]."""
-        keys_LKD, values_LKD = self._layers[layer]
+        keys_LKD, values_LKD = self._layers[layer].transpose(1, 2)
         stop = start + len(k_TKD)
         keys_LKD[start:stop] = k_TKD
         values_LKD[start:stop] = v_TKD

@@ -34,7 +34,8 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
     # Only what reads the logits after the draw needs them untouched by the ban.
     reads_logits = is_ending_last or params.remasking in ("margin", "entropy") or params.entropy_bound is not None
     candidates_RV = logits_RV.clone() if reads_logits else logits_RV
-    candidates_RV[:, canvas.banned_ids] = -torch.inf
+    for banned_id in canvas.banned_ids:
+        candidates_RV[:, banned_id] = -torch.inf
     x0_R = draw(candidates_RV[:, :vocab_size], params, step=canvas.step, positions_R=positions_R)
     if is_ending_last:
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
