@@ -29,7 +29,8 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
     params, special_tokens = canvas.params, canvas.special_tokens
     if params.logits_eos_inf:
         logits_RV[:, special_tokens.eos_id] = -torch.inf
-    normalizer_R = logits_RV.logsumexp(dim=1)
+    # torch's softmax takes half the time of its logsumexp.
+    probabilities_RV = logits_RV.softmax(dim=1)
     is_ending_last = params.confidence_eos_eot_inf and params.remasking != "random"
     # Only what reads the logits after the draw needs them untouched by the ban.
     reads_logits = is_ending_last or params.remasking in ("margin", "entropy") or params.entropy_bound is not None
@@ -40,8 +41,8 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
     if is_ending_last:
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
         logits_RV[:, sorted(special_tokens.end_ids)] = -torch.inf
-        normalizer_R = logits_RV.logsumexp(dim=1)
-    confidence_R = (logits_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1) - normalizer_R).exp()
+        probabilities_RV = logits_RV.softmax(dim=1)
+    confidence_R = probabilities_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1)
 
     def draw_remasking() -> Tensor:
         return uniform(params.seed, Purpose.REMASKING, canvas.step, positions_R, device=logits_RV.device)
@@ -54,13 +55,21 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
 def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
     """A token for each row: the most probable at temperature 0, else a sample from softmax(logits / temperature)."""
     if params.temperature == 0:
-        return candidates_RV.argmax(dim=1)
+        return _argmax(candidates_RV)
     kept_RV = top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature)
     columns_V = torch.arange(candidates_RV.shape[1], device=candidates_RV.device)
     draws_RV = uniform(
         params.seed, Purpose.GUMBEL, step, positions_R.unsqueeze(1), columns_V, device=candidates_RV.device
     )
     return gumbel_max(kept_RV, draws_RV, params.temperature)
+
+
+def _argmax(logits_RV: Tensor) -> Tensor:
+    """The column of each row's largest logit, the first of equals."""
+    if logits_RV.is_cpu:
+        # numpy's is vectorised and takes a tenth of the time of torch's.
+        return torch.from_numpy(logits_RV.numpy().argmax(axis=1))
+    return logits_RV.argmax(dim=1)
 
 
 def gumbel_max(logits_RV: Tensor, draws_RV: Tensor, temperature: float) -> Tensor:
