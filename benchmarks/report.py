@@ -87,13 +87,14 @@ def _plot_inference(sizes: dict[str, Any], names: list[str]) -> None:
 
 def _server(result: dict[str, Any]) -> dict[str, str]:
     lines = [
-        "| clients | steps/s | latency p50 | p95 |",
-        "|---|---|---|---|",
+        "| clients | steps/s | first token p50 | p95 | whole answer p50 | p95 |",
+        "|---|---|---|---|---|---|",
     ]
     for clients, found in result["concurrency"].items():
         lines.append(
-            f"| {clients} | {found['steps_per_s']:.1f} | {found['latency_p50_s']:.2f} s "
-            f"| {found['latency_p95_s']:.2f} s |"
+            f"| {clients} | {found['steps_per_s']:.1f} "
+            f"| {found['first_token_p50_s']:.2f} s | {found['first_token_p95_s']:.2f} s "
+            f"| {found['latency_p50_s']:.2f} s | {found['latency_p95_s']:.2f} s |"
         )
     overhead, threads, caches, memory = (result[name] for name in ("overhead", "model_threads", "caches", "memory"))
     facts = [

@@ -50,7 +50,11 @@ MIXED: tuple[Mapping[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Load:
-    """What a number of concurrent clients saw."""
+    """What a number of concurrent clients saw.
+
+    Attributes:
+        first_token_s: until the first committed token, where steps are streamed.
+    """
 
     wall_s: float
     server_cpu_s: float
@@ -145,10 +149,11 @@ def memory(folder: Path, dtype: str) -> Iterator[tuple[str, float]]:
 
 
 def concurrency(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Mixed settings at rising numbers of clients."""
+    """Mixed settings at rising numbers of clients, each of which watches the denoising."""
     with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
         for clients in (1, 4, 16, 32):
-            found = asyncio.run(load(server, MIXED, clients=clients, rounds=max(rounds, 8 // clients)))
+            turns = max(rounds, 8 // clients)
+            found = asyncio.run(load(server, MIXED, clients=clients, rounds=turns, path="/v1/denoise"))
             yield str(clients), found.figures()
 
 
@@ -237,10 +242,11 @@ async def load(
             first = None
             async with http.stream("POST", server.url + path, json=body) as answer:
                 answer.raise_for_status()
-                async for _ in answer.aiter_raw():
-                    first = first or time.perf_counter()
+                async for chunk in answer.aiter_raw():
+                    if first is None and b"event: step" in chunk:
+                        first = time.perf_counter()
             latencies.append(time.perf_counter() - started)
-            if first is not None and (stream or path != "/v1/completions"):
+            if first is not None:
                 first_tokens.append(first - started)
             num_steps += int(setting["steps"])
 

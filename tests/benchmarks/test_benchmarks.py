@@ -25,10 +25,11 @@ def test_the_inference_benchmark_compares_equal_canvases(capsys):
 def test_the_server_benchmark_counts_every_step_of_every_client(tmp_path):
     server.save_random_model(inference.SIZES["tiny"], tmp_path)
     with server.MeasuredServer("--model", str(tmp_path)) as running:
-        found = asyncio.run(server.load(running, server.MIXED, clients=3, rounds=2))
+        found = asyncio.run(server.load(running, server.MIXED, clients=3, rounds=2, path="/v1/denoise"))
         assert running.peak_bytes() > 0
     assert found.steps == 3 * 2 * server.STEPS
-    assert len(found.latencies_s) == 6
+    assert len(found.latencies_s) == len(found.first_token_s) == 6
+    assert all(first <= whole for first, whole in zip(found.first_token_s, found.latencies_s, strict=True))
     assert server.core_cpu_seconds(load_model(tmp_path), 2) > 0
 
 
