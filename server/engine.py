@@ -163,7 +163,10 @@ class Engine:
         """A failed step leaves every canvas as it was; run each alone, so that only the guilty one fails."""
         if len(batch) > 1:
             for request in batch:
-                self._advance([request])
+                with self._lock:
+                    is_wanted = self._scheduler.is_running(request)
+                if is_wanted:
+                    self._advance([request])
             return
         logger.error("denoising step failed", exc_info=error)
         with self._lock:

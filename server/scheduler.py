@@ -34,7 +34,8 @@ class Request:
     Attributes:
         cache_bytes: memory that its keys and values take while it runs.
         admitted_at: `time.monotonic()` when it left the queue for the first time.
-        last_scheduled: the number of the round in which it was last stepped; the least recent goes first.
+        last_scheduled: the number of the round in which it was last stepped, or else the one before it was admitted;
+            the least recent goes first.
         is_stepping: a model thread has its canvas; nobody else may touch it.
         is_complete: its reader has had the last step, or there is none (a response given whole by constraints).
     """
@@ -119,6 +120,10 @@ class Scheduler:
         if not request.is_stepping:
             request.canvas.caches = None
 
+    def is_running(self, request: Request) -> bool:
+        """Admitted, and neither finished nor cancelled."""
+        return request in self._running
+
     def clear(self) -> list[Request]:
         """Forget all requests; returns them."""
         requests = [*self._running, *self._waiting]
@@ -163,5 +168,7 @@ class Scheduler:
             # A resubmitted one may have ended with the step that was under way when it was cancelled.
             if request.canvas.finish_reason is None:
                 request.admitted_at = request.admitted_at or time.monotonic()
+                # As if stepped in the last round: newcomers must not starve those that wait for their turn.
+                request.last_scheduled = self._round - 1
                 self._running.append(request)
                 cache_bytes += request.cache_bytes

@@ -68,6 +68,22 @@ def test_nobody_waits_for_anothers_whole_generation(request_of):
     assert min(last_seen.values()) > 50
 
 
+def test_newcomers_do_not_starve_those_that_wait_for_their_turn(request_of):
+    scheduler = scheduler_with(max_batch_tokens=50)
+    long = request_of(45)
+    scheduler.add([long])
+    stepped = 0
+    for _ in range(20):
+        newcomer = request_of(45)
+        scheduler.add([newcomer])
+        for request in step_of(scheduler):
+            if request is long:
+                stepped += 1
+            else:
+                scheduler.remove(request)
+    assert stepped >= 5
+
+
 def test_one_that_does_not_fit_is_passed_over_and_comes_first_later(request_of):
     scheduler = scheduler_with(max_batch_tokens=100)
     big, bigger, small = request_of(60), request_of(70), request_of(30)
