@@ -52,8 +52,8 @@ class Canvas:
         tokens: int64 ids, prompt included; masked positions hold the mask id.
         fixed: the positions that guidance masks in its unconditional pass: prompt, constraints, given segments.
         step: the number of steps run.
-        caches: keys and values of the passes, with guidance two; None before the first step and when they were given
-            up. Without them the next step goes over the whole canvas, as at a block's first step.
+        caches: keys and values of the passes, with guidance two; None before the first step, after the last, and when
+            they were given up. Without them the next step goes over the whole canvas, as at a block's first step.
         text_length: response positions that belong to the text so far final, the end token left out.
         finish_reason: None while steps remain, then `stop` (an end token) or `length`.
     """
@@ -243,6 +243,8 @@ class Canvas:
             del self._plan[0]
             self._block_step = 0
         self._advance_text()
+        if self.finish_reason is not None:
+            self.caches = None
         return DenoisingStep(
             step=self.step - 1,
             block=block.index,

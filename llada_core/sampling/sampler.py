@@ -96,6 +96,8 @@ class Sampler:
         length = canvas.visible_length
         if canvas.caches is not None and canvas.caches[0].length == length:
             return canvas.caches
+        # Before the longer ones are made: two generations of them are more than was accounted for.
+        canvas.caches = None
         return tuple(
             KVCache(self._model.config, length, dtype=self._model.dtype, device=self._model.device)
             for _ in range(canvas.passes_per_step)

@@ -147,6 +147,14 @@ def test_a_failed_step_leaves_no_half_filled_cache_behind(tiny, monkeypatch):
     assert canvas.response == expected
 
 
+def test_a_finished_canvas_holds_no_cache(tiny):
+    params = GenerationParams(gen_length=8, cache="dual", cfg_scale=1.0)
+    canvas = Canvas.for_prompt([1, 2], params, config=tiny.config, special_tokens=tiny.special_tokens)
+    while canvas.finish_reason is None:
+        Sampler(tiny).step([canvas])
+    assert canvas.caches is None
+
+
 def test_predictions_cover_every_mask_in_cached_steps_too(tiny):
     params = GenerationParams(gen_length=12, block_length=4, cache="dual", ignore_eos=True)
     canvas = canvas_of(tiny, [1, 2], params, include_predictions=True)
