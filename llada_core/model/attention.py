@@ -43,6 +43,16 @@ class _Offsets:
     longest_query: int
     longest_key: int
 
+    @classmethod
+    def of(cls, packed: PackedTokens, counts: Sequence[int]) -> "_Offsets":
+        caches = packed.caches or (None,) * len(counts)
+        keys = [cache.length if cache else length for cache, length in zip(caches, packed.lengths, strict=True)]
+        query_offsets, key_offsets = (
+            torch.tensor((0, *lengths)).cumsum(0, dtype=torch.int32).to(packed.tokens_T.device, non_blocking=True)
+            for lengths in (counts, keys)
+        )
+        return cls(query_offsets, key_offsets, max(counts), max(keys))
+
 
 class AttentionPlan:
     """Who attends to whom in a batch; made once for a forward pass, used by its layers."""
@@ -51,13 +61,7 @@ class AttentionPlan:
         """`row_counts`: how many positions of each sequence ask; None: all of them."""
         counts = tuple(packed.lengths if row_counts is None else row_counts)
         self._runs = list(_runs(packed, counts))
-        self._offsets: _Offsets | None = None
-        if packed.tokens_T.is_cuda:
-            caches = packed.caches or (None,) * len(counts)
-            keys = tuple(
-                cache.length if cache else length for cache, length in zip(caches, packed.lengths, strict=True)
-            )
-            self._offsets = _offsets(counts, keys, packed.tokens_T.device)
+        self._offsets = _Offsets.of(packed, counts) if packed.tokens_T.is_cuda else None
 
     def attend(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, kernel: Kernel | None = None) -> Tensor:
         """Softmax attention in which every position sees its whole sequence and nothing else: [Q, H, D].
@@ -119,22 +123,17 @@ def _batched(x_THD: Tensor, num_sequences: int) -> Tensor:
 
 
 def _runs(packed: PackedTokens, counts: tuple[int, ...]) -> Iterator[_Run]:
-    sequences = len(counts)
+    sequences = len(packed.lengths)
     caches = packed.caches or (None,) * sequences
     starts = packed.starts or (0,) * sequences
     query = key = 0
+    # Padding is a sequence that does not ask at the last layer, and is not in its counts.
+    counts += (0,) * (len(packed.lengths) - len(counts))
     # A cached sequence differs from every other by its cache, so it is a run of its own.
     shapes = zip(counts, packed.lengths, starts, caches, strict=True)
     for (count, length, start, cache), run in groupby(shapes):
         size = sum(1 for _ in run)
         queries, keys = slice(query, query + size * count), slice(key, key + size * length)
         query, key = queries.stop, keys.stop
-        yield _Run(queries, keys, size, start, cache)
-
-
-def _offsets(query_lengths: Sequence[int], key_lengths: Sequence[int], device: torch.device) -> _Offsets:
-    queries, keys = (
-        torch.tensor((0, *lengths)).cumsum(0, dtype=torch.int32).to(device, non_blocking=True)
-        for lengths in (query_lengths, key_lengths)
-    )
-    return _Offsets(queries, keys, max(query_lengths), max(key_lengths))
+        if count:
+            yield _Run(queries, keys, size, start, cache)

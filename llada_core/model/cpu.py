@@ -8,10 +8,8 @@ Shape suffixes besides those of `packed`: C complex rotary pairs of a head (D / 
 output features of a linear map.
 """
 
-import ctypes
-import platform
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.config import LLaDAConfig
+from llada_core.host_memory import keep_freed_memory
 from llada_core.model.attention import AttentionPlan, group_queries
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import rotary_angles
@@ -32,14 +31,13 @@ Linear = Callable[[Tensor], Tensor]
 # oneDNN chooses a layout for a number of rows; this one serves a canvas and a block alike.
 _TYPICAL_ROWS = 64
 
-# Attention scores that may exist at once, 64 MB in float32; longer sequences go through torch's blocked kernel.
+# The numbers of rows that meet a matrix product are rounded up to this. oneDNN compiles a kernel for each number that
+# it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand of them: a mixed load would compile at every step.
+_ROWS_MULTIPLE = 8
+
+# A sequence's attention scores that may exist at once, 64 MB in float32; longer ones go through torch's blocked kernel.
 _MAX_SCORES = 1 << 24
 
-# Of mallopt, from malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-
-_ZERO_POINT = 128
 # Keeps a row of zeros from dividing by zero, and is lost beside any other.
 _TINY = 1e-30
 
@@ -69,7 +67,7 @@ class CPUMaskPredictor:
             read: a tensor of the checkpoint by its published name; it is not kept.
             quantization: `int8`: weights as int8 per output feature, the inputs of every linear map per row.
         """
-        _keep_freed_memory()
+        keep_freed_memory()
         self.config = config
         self.special_tokens = special_tokens
         self.dtype = dtype
@@ -96,20 +94,23 @@ class CPUMaskPredictor:
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
         """The last hidden state, normed, at the rows asked for or at every position: [R, E] or [T, E]."""
+        if rows is None:
+            rows = Rows.of(packed, [np.arange(length) for length in packed.lengths])
+        packed = packed.padded(_ROWS_MULTIPLE)
+        rows, own_R = rows.padded(_ROWS_MULTIPLE)
         rotations_T1C = self._rotations_LC[packed.positions()].unsqueeze(1)
         plan = AttentionPlan(packed)
         hidden_TE = F.embedding(packed.tokens_T, self._embedding_VE).to(self._hidden_dtype)
         for block in self._blocks[:-1]:
             hidden_TE = block(hidden_TE, rotations_T1C, plan)
-        if rows is None:
-            rows = Rows.of(packed, [np.arange(length) for length in packed.lengths])
         last_plan = AttentionPlan(packed, rows.counts)
         hidden_RE = self._blocks[-1](hidden_TE, rotations_T1C, last_plan, rows)
-        return _normalize(hidden_RE, self._eps)
+        return _normalize(hidden_RE[own_R], self._eps)
 
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Logits [R, V] of normed hidden states."""
-        return self._head(hidden_RE)
+        num_rows = len(hidden_RE)
+        return self._head(F.pad(hidden_RE, (0, 0, 0, -num_rows % _ROWS_MULTIPLE)))[:num_rows]
 
 
 class _Block:
@@ -172,33 +173,53 @@ class Int8Linear:
         weight_NE = weight_NE.float()
         largest_N = weight_NE.abs().amax(dim=1).add_(_TINY)
         quantized_NE = (weight_NE * (127 / largest_N.unsqueeze(1))).round_().to(torch.int8)
-        # Both scales' 127; the rows' largest are multiplied on when they are known.
-        self._scale_N = largest_N / 127**2
+        self._levels = _input_levels()
+        # What the rows' largest are multiplied with when they are known.
+        self._scale_N = largest_N / (127 * self._levels)
         self._weight = torch.ops.onednn.qlinear_prepack(quantized_NE, [_TYPICAL_ROWS, weight_NE.shape[1]])
         self._zero_point_N = torch.zeros(len(weight_NE), dtype=torch.int32)
 
     def __call__(self, x_TE: Tensor) -> Tensor:
         largest_T1 = x_TE.abs().amax(dim=1, keepdim=True).add_(_TINY)
-        signed_TE = (x_TE * (127 / largest_T1)).round_().to(torch.int8)
-        # Unsigned around 128, by turning the sign bit: oneDNN has fast kernels for unsigned inputs alone, torch a fast
+        signed_TE = (x_TE * (self._levels / largest_T1)).round_().to(torch.int8)
+        # Unsigned around a zero point (the sum wraps): oneDNN has fast kernels for unsigned inputs alone, torch a fast
         # conversion for signed ones.
-        quantized_TE = signed_TE.view(torch.uint8).bitwise_xor_(_ZERO_POINT)
-        y_TN = torch.ops.onednn.qlinear_pointwise(
-            quantized_TE,
-            1.0,
-            _ZERO_POINT,
-            self._weight,
-            self._scale_N,
-            self._zero_point_N,
-            None,  # bias
-            1.0,  # output scale and zero point: of no effect on a floating output
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
+        zero_point = self._levels + 1
+        quantized_TE = signed_TE.view(torch.uint8).add_(zero_point)
+        y_TN = _int8_product(quantized_TE, zero_point, self._weight, self._scale_N, self._zero_point_N)
         return y_TN.mul_(largest_T1)
+
+
+def _int8_product(x_TE: Tensor, zero_point: int, weight: Tensor, scale_N: Tensor, zero_point_N: Tensor) -> Tensor:
+    """(x - zero point) · weight · scale, float32 [T, N]; x unsigned, weight packed."""
+    return torch.ops.onednn.qlinear_pointwise(
+        x_TE,
+        1.0,
+        zero_point,
+        weight,
+        scale_N,
+        zero_point_N,
+        None,  # bias
+        1.0,  # output scale and zero point: of no effect on a floating output
+        0,
+        torch.float32,
+        "none",
+        [],
+        "",
+    )
+
+
+@cache
+def _input_levels() -> int:
+    """Into how many steps on either side of zero an input is quantised: 127, or 63 where products could overflow.
+
+    Without VNNI instructions oneDNN adds pairs of products in 16 bits, which saturate for 8-bit inputs, not for 7-bit
+    ones. Tried rather than asked: oneDNN may be told to leave instructions of the processor alone.
+    """
+    largest = torch.full((1, 64), 255, dtype=torch.uint8)
+    weight = torch.ops.onednn.qlinear_prepack(torch.full((1, 64), 127, dtype=torch.int8), [1, 64])
+    product = _int8_product(largest, 0, weight, torch.ones(1), torch.zeros(1, dtype=torch.int32))
+    return 127 if product.item() == 64 * 255 * 127 else 63
 
 
 def packed_linear(weight_NE: Tensor) -> Linear:
@@ -207,18 +228,6 @@ def packed_linear(weight_NE: Tensor) -> Linear:
         return lambda x_TE: F.linear(x_TE, weight_NE)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_NE.contiguous(), _TYPICAL_ROWS)
     return lambda x_TE: torch.ops.mkldnn._linear_pointwise(x_TE, packed, None, "none", [], "")
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc's malloc reuse the memory of a step's tensors in the next step.
-
-    By default it gives large blocks back to the system at once, and every step faults its pages in anew: a tenth of
-    the time of a step over 32 rows of logits.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
-        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
 
 
 def _onednn_computes(dtype: torch.dtype) -> bool:
@@ -257,7 +266,7 @@ def _attention(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, *, dtype: torch.d
     # Rotated queries and keys are float32: one pass rounds them and lays out each head for itself.
     q_NHQD, k_NKLD, v_NKLD = (x.to(dtype, memory_format=torch.contiguous_format) for x in (q_NHQD, k_NKLD, v_NKLD))
     q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
-    if q_NKQD[..., 0].numel() * k_NKLD.shape[2] > _MAX_SCORES:
+    if q_NKQD[0, ..., 0].numel() * k_NKLD.shape[2] > _MAX_SCORES:
         return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, scale=1.0).reshape(q_NHQD.shape)
     q, k, v = (x.flatten(0, 1) for x in (q_NKQD, k_NKLD, v_NKLD))
     attended = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(dim=-1), v)

@@ -42,7 +42,7 @@ class LLaDAModelLM(PreTrainedModel):
     supports_gradient_checkpointing = True
 
     special_tokens: SpecialTokens
-    """The checkpoint's mask, EOS and EoT ids; set by `load_model`."""
+    """The checkpoint's mask, EOS and EoT ids; set by `load_checkpoint`."""
 
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__(config)

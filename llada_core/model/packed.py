@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.model.kv_cache import KVCache
@@ -41,6 +42,19 @@ class PackedTokens:
         windows = [np.arange(start, start + length) for start, length in zip(starts, self.lengths, strict=True)]
         return torch.from_numpy(np.concatenate(windows)).to(self.tokens_T.device, non_blocking=True)
 
+    def padded(self, multiple: int) -> "PackedTokens":
+        """With a last sequence of padding that makes T a multiple of `multiple`; nobody need ask for its rows."""
+        missing = -len(self.tokens_T) % multiple
+        if missing == 0:
+            return self
+        sequences = len(self.lengths)
+        return PackedTokens(
+            F.pad(self.tokens_T, (0, missing)),
+            (*self.lengths, missing),
+            (*(self.starts or (0,) * sequences), 0),
+            (*(self.caches or (None,) * sequences), None),
+        )
+
     @property
     def longest(self) -> int:
         """A bound above every position."""
@@ -67,3 +81,21 @@ class Rows:
         index_R = np.concatenate([own + offset for own, offset in zip(rows, offsets, strict=True)])
         device = packed.tokens_T.device
         return cls(torch.from_numpy(index_R).to(device, non_blocking=True), tuple(len(own) for own in rows))
+
+    def padded(self, multiple: int) -> tuple["Rows", Tensor]:
+        """With the last row of each sequence repeated until their number is a multiple of `multiple`.
+
+        Returns:
+            The rows, and which of them are these: int64 [R].
+        """
+        counts = np.array(self.counts, dtype=np.int64)
+        padded = counts + -counts % multiple
+        firsts, padded_firsts = np.cumsum(counts) - counts, np.cumsum(padded) - padded
+        repeated = [
+            first + np.minimum(np.arange(size), count - 1)
+            for first, size, count in zip(firsts, padded, counts, strict=True)
+        ]
+        own = [first + np.arange(count) for first, count in zip(padded_firsts, counts, strict=True)]
+        device = self.index_R.device
+        index_R = self.index_R[torch.from_numpy(np.concatenate(repeated)).to(device)]
+        return Rows(index_R, tuple(padded.tolist())), torch.from_numpy(np.concatenate(own)).to(device)

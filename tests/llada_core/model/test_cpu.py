@@ -1,5 +1,10 @@
 """The packed CPU model against the network whose weights it holds."""
 
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
 import numpy as np
 import pytest
 import torch
@@ -99,6 +104,40 @@ def test_rows_in_int8_do_not_depend_on_their_neighbours(tiny_network):
     packed = pack(9, 14)
     alone = model.hidden_states(PackedTokens(packed.tokens_T[:9], (9,)))
     torch.testing.assert_close(model.hidden_states(packed)[:9], alone, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+def test_int8_is_right_on_processors_whose_products_saturate(instructions):
+    # All products are positive, so without VNNI their 16-bit sums would overflow.
+    code = """
+        import torch
+        from llada_core.model.cpu import Int8Linear
+        weight, x = torch.rand(32, 256) + 0.5, torch.rand(8, 256) + 0.5
+        print(float((Int8Linear(weight)(x) / (x @ weight.T) - 1).abs().max()))
+    """
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    command = [sys.executable, "-c", dedent(code)]
+    ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert float(ran.stdout) < 0.01
+
+
+def test_few_numbers_of_rows_meet_a_matrix_product(tiny_network, monkeypatch):
+    seen = set()
+
+    def watched(weight_NE):
+        def linear(x_TE):
+            seen.add(len(x_TE))
+            return x_TE @ weight_NE.T
+
+        return linear
+
+    monkeypatch.setattr(cpu_module, "packed_linear", watched)
+    model = predictor_of(tiny_network)
+    for lengths in ((5,), (9, 14), (30, 1)):
+        packed = pack(*lengths)
+        rows = Rows.of(packed, [np.arange(0, length, 2) for length in lengths])
+        assert len(model.head(model.hidden_states(packed, rows))) == len(rows.index_R)
+    assert all(number % 8 == 0 for number in seen)
 
 
 def test_a_row_of_zeros_and_a_feature_of_zeros_stay_zero_in_int8():
