@@ -65,7 +65,13 @@ class CheckpointWeights:
         index = self._folder / _INDEX
         if not index.exists():
             raise FileNotFoundError(f"{self._folder}: no {_SINGLE} and no {_INDEX} in this folder; no other is read")
-        return [self._folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        try:
+            names = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnsupportedCheckpointError(
+                f"{self._folder.name}: {_INDEX} has no readable weight_map: {error!r}"
+            ) from None
+        return [self._folder / name for name in sorted(names)]
 
     def _opened(self, file: Path) -> safe_open:
         try:

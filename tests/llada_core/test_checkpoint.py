@@ -114,6 +114,15 @@ def test_missing_and_left_over_tensors_are_errors(tmp_path):
         load_model(folder)
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": [1]}', "{"])
+def test_an_index_that_names_no_files_is_refused(tmp_path, content):
+    folder = copy_of_tiny(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UnsupportedCheckpointError, match="no readable weight_map"):
+        load_model(folder)
+
+
 def test_weights_that_are_cut_short_are_refused(tmp_path):
     folder = copy_of_tiny(tmp_path)
     weights = folder / "model.safetensors"
