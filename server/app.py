@@ -83,7 +83,13 @@ def _free_memory(device: torch.device) -> int:
     """Bytes that are free now, with the model loaded."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    try:
+        # In a container the host's memory is not all ours (cgroup v2; "max" is no number: no limit).
+        return min(free, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        return free
 
 
 def _mount_page(app: FastAPI) -> None:

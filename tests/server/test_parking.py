@@ -14,10 +14,10 @@ from tests.server.test_routes import events_of
 BODY = {"prompt": [1, 2, 3], "max_tokens": 40, "steps": 40, "ignore_eos": True}
 
 
-def read_until(url: str, last_id: int) -> tuple[str, list[str]]:
+def read_until(url: str, last_id: int, body: dict = BODY) -> tuple[str, list[str]]:
     """The stream's id and the raw lines of its events up to `last_id`; then the connection is dropped."""
     lines = []
-    with httpx.stream("POST", f"{url}/v1/denoise", json=BODY, timeout=30) as response:
+    with httpx.stream("POST", f"{url}/v1/denoise", json=body, timeout=30) as response:
         for line in response.iter_lines():
             lines.append(line)
             if line == "" and f"id: {last_id}" in lines:
@@ -43,6 +43,21 @@ def test_a_stream_that_broke_goes_on_where_it_stood(tiny, last_id):
             canvas[change["position"]] = change["token_id"]
     expected = generate(tiny, [[1, 2, 3]], GenerationParams(gen_length=40, ignore_eos=True))[0]
     assert canvas == events[-1][1]["token_ids"] == expected.token_ids
+
+
+def test_a_stream_with_a_cache_goes_on_with_a_refresh(tiny):
+    body = {**BODY, "cache": "dual", "block_length": 10}
+    with serving(tiny) as url:
+        stream_id, _ = read_until(url, 5, body)
+        until(lambda: gauge(url, "llada_requests_running") == 0)
+        assert gauge(url, "llada_kv_cache_bytes") == 0
+        start, *steps, done = events_of(httpx.get(f"{url}/v1/denoise/{stream_id}", timeout=30))
+    canvas = start[1]["token_ids"]
+    for _, data in steps:
+        for change in data["changes"]:
+            canvas[change["position"]] = change["token_id"]
+    assert canvas == done[1]["token_ids"]
+    assert done[1]["usage"]["denoising_steps"] == 40
 
 
 class SlowSampler(GatedSampler):
