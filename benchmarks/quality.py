@@ -42,7 +42,6 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
         "cache_refresh_interval": 4,
     },
     "confidence ≥ 0.8, dual cache": {"confidence_threshold": 0.8, "cache": "dual"},
-    **{f"preset {name}": {"preset": name} for name in PRESETS},
 }
 
 
@@ -62,7 +61,8 @@ def main(
     )
     for name, setting in SETTINGS.items():
         found = measure(predictor, tokenizer, tasks, setting)
-        result["settings"][name] = {"params": setting, **found}
+        preset = next((preset for preset, bundle in PRESETS.items() if bundle == setting), None)
+        result["settings"][name] = {"params": setting, "preset": preset, **found}
         machine.write("quality", result, output_dir)
         accuracies = "".join(f"{found['accuracy'][task]:>14.1%}" for task in tasks)
         typer.echo(
@@ -108,10 +108,9 @@ def measure(
 
 def _params(setting: Mapping[str, Any], length: int) -> GenerationParams:
     own = dict(setting)
-    preset = own.pop("preset", "exact")
     if "steps" in own:  # a share of the length
         own["steps"] = int(own["steps"] * length)
-    return GenerationParams.with_preset(preset, gen_length=length, **own)
+    return GenerationParams(gen_length=length, **own)
 
 
 def _is_right(task: str, answer: str, text: str) -> bool:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from benchmarks import gpu_check, inference, machine, quality, server
 from llada_core import DEMO_FOLDER, load_model, load_tokenizer
+from llada_core.sampling import PRESETS
 
 
 def test_the_inference_benchmark_compares_equal_canvases(capsys):
@@ -38,7 +39,7 @@ def test_the_quality_benchmark_asks_every_task_under_every_setting():
     tasks = {task: pairs[:1] for task, pairs in quality.questions(1).items()}
     assert set(tasks) == {"capitals", "sums", "definitions", "stories"}
     exact = quality.measure(model, tokenizer, tasks, {})
-    fast = quality.measure(model, tokenizer, tasks, {"preset": "fast"})
+    fast = quality.measure(model, tokenizer, tasks, dict(PRESETS["fast"]))
     assert exact["forward_passes"] > fast["forward_passes"] > 0
 
 
