@@ -144,7 +144,9 @@ def memory(folder: Path, dtype: str) -> Iterator[tuple[str, float]]:
     yield "weights_mb", stored * (1 if dtype == "float32" else 0.5) / 1e6
     with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
         yield "peak_loaded_mb", server.peak_bytes() / 1e6
-        asyncio.run(load(server, [PLAIN], clients=8, rounds=1))
+        # Lengths of every kind: what grows with their variety must show.
+        bodies = [{**MIXED[n % len(MIXED)], "prompt": prompt_of(n)[: 20 + 11 * n % 139]} for n in range(64)]
+        asyncio.run(load(server, bodies, clients=8, rounds=8))
         yield "peak_under_load_mb", server.peak_bytes() / 1e6
 
 
@@ -236,8 +238,8 @@ async def load(
     async def client(number: int, http: httpx.AsyncClient) -> None:
         nonlocal num_steps
         for turn in range(rounds):
-            setting = bodies[(number + turn) % len(bodies)]
-            body = {**setting, "prompt": prompt_of(number * rounds + turn), **({"stream": True} if stream else {})}
+            setting = bodies[(number * rounds + turn) % len(bodies)]
+            body = {"prompt": prompt_of(number * rounds + turn), **setting, **({"stream": True} if stream else {})}
             started = time.perf_counter()
             first = None
             async with http.stream("POST", server.url + path, json=body) as answer:
