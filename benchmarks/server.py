@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -224,7 +224,7 @@ def model_threads(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, 
 
 async def load(
     server: MeasuredServer,
-    bodies: tuple[Mapping[str, Any], ...] | list[Mapping[str, Any]],
+    bodies: Sequence[Mapping[str, Any]],
     *,
     clients: int,
     rounds: int,

@@ -4,11 +4,12 @@ Most of the published fields choose between variants of the OLMo code base that 
 asks for such a variant is refused by name: loading it with the wrong arithmetic would give text that is merely bad.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from llada_core.errors import UnsupportedCheckpointError
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 
 # field → the only value implemented; every one changes what the network computes.
 _IMPLEMENTED: dict[str, object] = {
@@ -170,6 +171,17 @@ class LLaDAConfig(PreTrainedConfig):
         if not self.weight_tying:
             shapes["ff_out"] = (self.embedding_size, width)
         return {f"model.transformer.{name}.weight": shape for name, shape in shapes.items()}
+
+    def require_token_ids(self, ids: Iterable[int], field: str) -> None:
+        """
+        Raises:
+            InvalidParameterError: an id outside the vocabulary; `field` is where a user gave it.
+        """
+        for token_id in ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise InvalidParameterError(
+                    f"{field} holds the token id {token_id}; ids must be from 0 to {self.vocab_size - 1}", field
+                )
 
     def _refuse_what_is_not_implemented(self) -> None:
         for name, implemented in _IMPLEMENTED.items():

@@ -79,9 +79,9 @@ class Tokenizer:
         found: int | None = self._decoder.token_to_id(token)
         return published if found is None else found
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """A prompt's ids, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
-        return self._prompt_encoder.encode(text).ids
+        return self._prompt_encoder.encode(text, add_special_tokens=add_special_tokens).ids
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of text in which nothing is special and to which nothing is added."""
@@ -91,16 +91,25 @@ class Tokenizer:
         """`encode_plain` of many texts, on all cores."""
         return [found.ids for found in self._message_encoder.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def encode_chat(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> list[int]:
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> list[int]:
         """LLaDA's chat template (the Llama-3 layout): BOS, then header, content and EoT of each message.
 
         Args:
             add_generation_prompt: end with the assistant's header, for a reply to follow.
+            continue_final_message: leave the last message open, for its rest to follow.
 
         Raises:
             InvalidParameterError: the vocabulary has no header or end-of-turn tokens.
         """
         ids = [self._template_id(BOS_TOKEN), *chain.from_iterable(self.encode_turns([messages])[0])]
+        if continue_final_message:
+            return ids[:-1]
         if add_generation_prompt:
             ids += self.header("assistant")
         return ids
@@ -120,13 +129,13 @@ class Tokenizer:
             self._headers[role] = [start, *self.encode_plain(role), end, *self.encode_plain("\n\n")]
         return self._headers[role]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids; special tokens are left out, bytes that are not UTF-8 become U+FFFD."""
-        return self._decoder.decode(list(ids), skip_special_tokens=True)
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of the ids; special tokens left out or by name, bytes that are not UTF-8 become U+FFFD."""
+        return self._decoder.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def token_text(self, token_id: int) -> str:
         """One token alone, special ones by their name; bytes that are half a character become U+FFFD."""
-        return self._decoder.decode([token_id], skip_special_tokens=False)
+        return self.decode([token_id], skip_special_tokens=False)
 
     def incremental_decoder(self) -> "IncrementalDecoder":
         return IncrementalDecoder(self)

@@ -198,7 +198,41 @@ class ChatMessage(Body):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatCompletionRequest(OpenAIFields):
+class ChatFields(Body):
+    """Where in a conversation the reply begins (vLLM's fields)."""
+
+    add_generation_prompt: bool = Field(True, description="open the assistant's turn after the messages")
+    continue_final_message: bool = Field(
+        False, description="leave the last message open and go on in it; wants add_generation_prompt false"
+    )
+
+    @model_validator(mode="after")
+    def _the_reply_begins_at_one_place(self) -> "ChatFields":
+        if self.continue_final_message and self.add_generation_prompt:
+            raise bad_request(
+                "continue_final_message is True; it must be false unless add_generation_prompt is false",
+                "continue_final_message",
+            )
+        return self
+
+
+class PromptOrMessages(ChatFields):
+    """A prompt or a conversation: exactly one of the fields in `exclusive`."""
+
+    exclusive: ClassVar[tuple[str, ...]] = ("prompt", "messages")
+
+    messages: list[ChatMessage] | None = Field(None, min_length=1, description="a conversation")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "PromptOrMessages":
+        given = [name for name in self.exclusive if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) if given else "none"
+            raise bad_request(f"{found} given of {', '.join(self.exclusive)}; it must be exactly one", "prompt")
+        return self
+
+
+class ChatCompletionRequest(ChatFields, OpenAIFields):
     """`POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, description="the conversation so far")
@@ -212,26 +246,36 @@ class ChatCompletionRequest(OpenAIFields):
     )
 
 
-class DenoiseRequest(DiffusionFields):
-    """`POST /v1/denoise`: exactly one of prompt and messages."""
+class DenoiseRequest(PromptOrMessages, DiffusionFields):
+    """`POST /v1/denoise`."""
 
     prompt: Text | list[TokenId] | None = Field(None, description="text or token ids")
-    messages: list[ChatMessage] | None = Field(None, min_length=1, description="a conversation")
     stream: Literal[True] = Field(True, description="always streamed")
     include_predictions: bool = Field(False, description="also the best guess at every masked position")
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 8}]}
     )
-    exclusive: ClassVar[tuple[str, ...]] = ("prompt", "messages")
 
-    @model_validator(mode="after")
-    def _one_prompt(self) -> "DenoiseRequest":
-        given = [name for name in self.exclusive if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) if given else "neither"
-            raise bad_request(f"{found} given of {' and '.join(self.exclusive)}; it must be exactly one", "prompt")
-        return self
+
+class TokenizeRequest(PromptOrMessages):
+    """`POST /tokenize`."""
+
+    model: str | None = Field(None, description="the served model's name; may be omitted")
+    prompt: Text | None = Field(None, description="text")
+    add_special_tokens: bool = Field(True, description="with a prompt: add what the tokenizer itself adds")
+    return_token_strs: bool = Field(False, description="also every token as a string")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Once upon a time"}]})
+
+
+class DetokenizeRequest(Body):
+    """`POST /detokenize`."""
+
+    model: str | None = Field(None, description="the served model's name; may be omitted")
+    tokens: list[TokenId] = Field(description="token ids")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"tokens": [20, 30, 40]}]})
 
 
 def _is_same(value: object, neutral: object) -> bool:

@@ -21,7 +21,7 @@ from server.generation import Generation
 from server.mailbox import TimedStep
 from server.metrics import Metrics
 from server.parking import Parking
-from server.schemas import ChatMessage, DiffusionFields
+from server.schemas import ChatFields, ChatMessage, DiffusionFields
 from server.settings import Settings
 from server.text_stream import TextStream
 
@@ -63,17 +63,26 @@ class ServerState:
             raise model_not_found(name, self.settings.model_name)
 
     async def encode_prompt(self, prompt: str | list[int]) -> list[int]:
-        """Ids of a prompt given as text or as ids. Long texts take seconds: not on the event loop."""
+        """Ids of a prompt given as text or as ids."""
         if isinstance(prompt, list):
             return prompt
         if prompt == "":
             raise bad_request("prompt is ''; it must not be empty", "prompt")
-        return await asyncio.to_thread(self._required_tokenizer("prompt").encode, prompt)
+        return await self.encode_text(prompt)
 
-    async def encode_messages(self, messages: list[ChatMessage]) -> list[int]:
+    async def encode_text(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Ids of a text. Long ones take seconds: not on the event loop."""
+        encode = self.required_tokenizer("prompt").encode
+        return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
+
+    async def encode_messages(self, messages: list[ChatMessage], fields: ChatFields) -> list[int]:
         """Ids of a conversation in LLaDA's chat template."""
-        tokenizer = self._required_tokenizer("messages")
-        return await asyncio.to_thread(tokenizer.encode_chat, [Message(m.role, m.text) for m in messages])
+        return await asyncio.to_thread(
+            self.required_tokenizer("messages").encode_chat,
+            [Message(message.role, message.text) for message in messages],
+            add_generation_prompt=fields.add_generation_prompt,
+            continue_final_message=fields.continue_final_message,
+        )
 
     def admit(
         self, body: DiffusionFields, prompt: list[int], *, id_prefix: str, include_predictions: bool = False
@@ -178,7 +187,8 @@ class ServerState:
             )
         return length
 
-    def _required_tokenizer(self, field_name: str) -> Tokenizer:
+    def required_tokenizer(self, field_name: str) -> Tokenizer:
+        """The tokenizer, without which `field_name` cannot be read."""
         if self.tokenizer is None:
             raise InvalidParameterError(
                 f"{field_name} is text, and this model's folder has no tokenizer; send `prompt` as token ids",

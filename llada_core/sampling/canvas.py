@@ -322,13 +322,12 @@ def _check_length(length: int, config: LLaDAConfig, field: str) -> None:
 def _check_ids(
     ids: Iterable[int], config: LLaDAConfig, special_tokens: SpecialTokens, field: str, hint: str = ""
 ) -> None:
-    for token_id in ids:
-        if token_id == special_tokens.mask_id:
-            raise InvalidParameterError(f"{field} holds {token_id}, the mask id; it must hold tokens only{hint}", field)
-        if not 0 <= token_id < config.vocab_size:
-            raise InvalidParameterError(
-                f"{field} holds the token id {token_id}; ids must be from 0 to {config.vocab_size - 1}", field
-            )
+    ids = list(ids)
+    if special_tokens.mask_id in ids:
+        raise InvalidParameterError(
+            f"{field} holds {special_tokens.mask_id}, the mask id; it must hold tokens only{hint}", field
+        )
+    config.require_token_ids(ids, field)
 
 
 def _place_constraint(response: np.ndarray, position: int, ids: Sequence[int], mask_id: int) -> None:

@@ -29,5 +29,5 @@ class ChatDialect:
 @router.post("/v1/chat/completions", response_model=None)
 async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Reply to a conversation."""
-    prompt = await state_of(request).encode_messages(body.messages)
+    prompt = await state_of(request).encode_messages(body.messages, body)
     return await respond(ChatDialect(), body, prompt, request)

@@ -22,7 +22,7 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     """Stream `start`, every `step` and `done`."""
     state = state_of(request)
     if body.messages is not None:
-        prompt = await state.encode_messages(body.messages)
+        prompt = await state.encode_messages(body.messages, body)
     else:
         assert body.prompt is not None
         prompt = await state.encode_prompt(body.prompt)

@@ -1,0 +1,78 @@
+"""`/tokenize` and `/detokenize`, and where a reply begins in a chat."""
+
+import httpx
+import pytest
+
+from llada_core.tokenizer import Message
+
+CHAT = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def http(live_server):
+    with httpx.Client(base_url=live_server, timeout=60) as client:
+        yield client
+
+
+def test_text_goes_to_ids_and_back(http, demo_tokenizer):
+    text = "Once upon a time <|mdm_mask|> ▒"
+    answer = http.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
+    assert answer["tokens"] == demo_tokenizer.encode(text)
+    assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
+    assert answer["max_model_len"] == 512
+    assert http.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": text}
+
+
+def test_token_strings_come_only_when_asked_for(http):
+    assert http.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
+    assert http.post("/tokenize", json={"prompt": "a"}).json()["token_strs"] is None
+
+
+def test_a_conversation_is_tokenized_as_it_is_generated_from(http, demo_tokenizer):
+    answer = http.post("/tokenize", json={"messages": CHAT}).json()
+    body = {"messages": CHAT, "max_tokens": 4, "return_token_ids": True}
+    generated = http.post("/v1/chat/completions", json=body).json()
+    assert answer["tokens"] == generated["choices"][0]["prompt_token_ids"]
+    text = http.post("/detokenize", json={"tokens": answer["tokens"]}).json()["prompt"]
+    assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
+    bare = http.post("/tokenize", json={"messages": CHAT, "add_generation_prompt": False}).json()["tokens"]
+    assert bare == demo_tokenizer.encode_chat([Message(**CHAT[0])], add_generation_prompt=False)
+    assert answer["tokens"][: len(bare)] == bare
+
+
+def test_a_reply_goes_on_where_the_last_message_ends(http):
+    begun = [*CHAT, {"role": "assistant", "content": "The capital of"}]
+    body = {"messages": begun, "add_generation_prompt": False, "continue_final_message": True, "max_tokens": 16}
+    text = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+    assert text.strip().startswith("France is Paris")
+    ids = http.post("/tokenize", json={name: body[name] for name in body if name != "max_tokens"}).json()["tokens"]
+    rendered = http.post("/detokenize", json={"tokens": ids}).json()["prompt"]
+    assert rendered.endswith("assistant<|end_header_id|>\n\nThe capital of")
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "param", "message"),
+    [
+        ("/tokenize", {}, "prompt", "exactly one"),
+        ("/tokenize", {"prompt": "a", "messages": CHAT}, "prompt", "exactly one"),
+        ("/tokenize", {"prompt": [1]}, "prompt", "string"),
+        ("/tokenize", {"messages": CHAT, "continue_final_message": True}, "continue_final_message", "false unless"),
+        ("/v1/chat/completions", {"messages": CHAT, "continue_final_message": True}, "continue_final_message", "false"),
+        ("/detokenize", {"tokens": [99999]}, "tokens", "from 0 to"),
+        ("/detokenize", {"tokens": "abc"}, "tokens", "tokens is 'abc'"),
+        ("/detokenize", {"tokens": [1], "text": "x"}, "text", "not a field"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_by_name(http, route, body, param, message):
+    answer = http.post(route, json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+    assert message in answer.json()["error"]["message"]
+
+
+def test_without_a_tokenizer_both_say_so(tiny_client):
+    for route, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})):
+        answer = tiny_client.post(route, json=body)
+        assert answer.status_code == 400
+        assert "no tokenizer" in answer.json()["error"]["message"]
+    assert tiny_client.post("/tokenize", json={"prompt": "a", "model": "other"}).status_code == 404
