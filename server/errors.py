@@ -162,7 +162,7 @@ def _from_validation(problems: Sequence[Any]) -> APIError:
         )
     places = [str(place) for place in problem["loc"] if place != "body"]
     field = places[0] if places else None
-    where = ".".join(places) or "the body"
+    where = ".".join(place for place in places if not _is_branch(place)) or "the body"
     match problem["type"]:
         case "missing":
             return bad_request(f"{where} is missing; it is required", field, "missing_required_parameter")
@@ -185,7 +185,7 @@ def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
 
 
 def _is_branch(place: str) -> bool:
-    return place == "str" or place.startswith(("list[", "function-after["))
+    return place == "str" or place.startswith(("<", "list[", "function-after["))
 
 
 def shortened(value: object) -> str:

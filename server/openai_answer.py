@@ -37,7 +37,7 @@ async def respond(
 ) -> dict[str, Any] | StreamResponse:
     """Generate after `prompt` and answer as `body` asks: at once when finished, or streamed."""
     state = state_of(request)
-    generation = state.admit(body, prompt, id_prefix=dialect.id_prefix)
+    generation = state.admit(body, state.canvas(body, prompt), id_prefix=dialect.id_prefix)
     answer = OpenAIAnswer(dialect, state, body, generation, prompt)
     if body.stream:
         release = partial(state.engine.cancel, generation.request)

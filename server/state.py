@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
@@ -13,7 +13,7 @@ from fastapi import Request as HTTPRequest
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model import MaskPredictor
-from llada_core.sampling import Canvas, DenoisingStep
+from llada_core.sampling import Canvas, DenoisingStep, Gap, GenerationParams
 from llada_core.tokenizer import Message, Tokenizer
 from server.engine import Engine, EngineStoppedError
 from server.errors import bad_request, model_not_found, shutting_down, timed_out
@@ -84,27 +84,68 @@ class ServerState:
             continue_final_message=fields.continue_final_message,
         )
 
-    def admit(
-        self, body: DiffusionFields, prompt: list[int], *, id_prefix: str, include_predictions: bool = False
-    ) -> Generation:
-        """Check a request and hand it to the engine.
+    async def encode_segment(self, segment: str | list[int], field_name: str) -> list[int]:
+        """Ids of a piece of a canvas: nothing is added to it, and nothing in it is special."""
+        if isinstance(segment, list):
+            return segment
+        return await asyncio.to_thread(self.required_tokenizer(field_name).encode_plain, segment)
+
+    def canvas(
+        self,
+        body: DiffusionFields,
+        prompt: list[int],
+        *,
+        constraints: Mapping[int, Sequence[int]] | None = None,
+        include_predictions: bool = False,
+    ) -> Canvas:
+        """A response of masks after `prompt`, as `body` asks for it.
 
         Raises:
-            APIError, InvalidParameterError: the request breaks a rule, or the server is shutting down.
-            QueueFullError: too many wait already.
+            APIError, InvalidParameterError: the request breaks a rule, or asks for another model.
         """
-        if self.is_draining:
-            raise shutting_down()
         self.check_model(body.model)
-        seed = secrets.randbits(53) if body.seed is None else body.seed
-        params = body.to_params(gen_length=self._generation_length(body.length, len(prompt)), seed=seed)
-        canvas = Canvas.for_prompt(
+        return Canvas.for_prompt(
             prompt,
-            params,
+            _params(body, self._generation_length(body.length, len(prompt))),
+            config=self.config,
+            special_tokens=self.special_tokens,
+            constraints=constraints,
+            include_predictions=include_predictions,
+        )
+
+    def infilling_canvas(
+        self, body: DiffusionFields, segments: Sequence[Sequence[int] | Gap], *, include_predictions: bool
+    ) -> Canvas:
+        """Given segments and the gaps between them, as `body` asks for it.
+
+        Raises:
+            APIError, InvalidParameterError: the request breaks a rule, or asks for another model.
+        """
+        self.check_model(body.model)
+        length = sum(segment.length if isinstance(segment, Gap) else len(segment) for segment in segments)
+        if length > self.max_model_len:
+            raise bad_request(
+                f"canvas has {length} positions; it must have at most max_model_len ({self.max_model_len})",
+                "canvas",
+                "context_length_exceeded",
+            )
+        return Canvas.infill(
+            segments,
+            _params(body, max(1, length)),
             config=self.config,
             special_tokens=self.special_tokens,
             include_predictions=include_predictions,
         )
+
+    def admit(self, body: DiffusionFields, canvas: Canvas, *, id_prefix: str) -> Generation:
+        """Hand a canvas to the engine.
+
+        Raises:
+            APIError: the server is shutting down.
+            QueueFullError: too many wait already.
+        """
+        if self.is_draining:
+            raise shutting_down()
         generation_id = f"{id_prefix}-{secrets.token_hex(12)}"
         if body.user or body.metadata:
             logger.info("%s: user %r, metadata %r", generation_id, body.user, body.metadata)
@@ -170,8 +211,8 @@ class ServerState:
         text = generation.text
         self.metrics.observe_finished(
             text.finish_reason or "unfinished",
-            prompt_tokens=generation.canvas.prompt_length,
-            completion_tokens=len(text.text_ids),
+            prompt_tokens=generation.usage()["prompt_tokens"],
+            completion_tokens=generation.usage()["completion_tokens"],
             seconds=time.monotonic() - generation.started,
         )
 
@@ -195,6 +236,10 @@ class ServerState:
                 field_name,
             )
         return self.tokenizer
+
+
+def _params(body: DiffusionFields, gen_length: int) -> GenerationParams:
+    return body.to_params(gen_length=gen_length, seed=secrets.randbits(53) if body.seed is None else body.seed)
 
 
 def state_of(request: HTTPRequest) -> ServerState:

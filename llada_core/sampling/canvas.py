@@ -50,6 +50,7 @@ class Canvas:
     Attributes:
         params: the settings with every default resolved.
         tokens: int64 ids, prompt included; masked positions hold the mask id.
+        num_prompt_tokens: tokens given, of the prompt or of an infilling canvas's segments.
         fixed: the positions that guidance masks in its unconditional pass: prompt, constraints, given segments.
         step: the number of steps run.
         caches: keys and values of the passes, with guidance two; None before the first step, after the last, and when
@@ -137,6 +138,8 @@ class Canvas:
         self.tokens = np.concatenate((np.array(prompt, dtype=np.int64), response))
         self.fixed = self.tokens != special_tokens.mask_id
         self.include_predictions = include_predictions
+        # What was given and what is asked for, as usage counts them: constraints are a part of the answer.
+        self.num_prompt_tokens = int(self.fixed.sum()) if is_infilling else self.prompt_length
         self.banned_ids = sorted({special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set()))
         ignored = params.ignore_eos or is_infilling
         self._end_ids = params.stop_token_ids | (frozenset() if ignored else special_tokens.end_ids)
@@ -332,6 +335,10 @@ def _check_ids(
 
 def _place_constraint(response: np.ndarray, position: int, ids: Sequence[int], mask_id: int) -> None:
     stop = position + len(ids)
+    if not ids:
+        raise InvalidParameterError(
+            f"constraints: the one at position {position} has 0 tokens; it must have at least 1", "constraints"
+        )
     if position < 0 or stop > len(response):
         raise InvalidParameterError(
             f"constraints: {len(ids)} tokens at position {position} end at {stop}; "

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from sse_starlette import ServerSentEvent
 
+from llada_core.sampling import Canvas, Gap
 from server.errors import bad_request, stream_is_read, stream_not_found
 from server.generation import Generation
 from server.parking import DenoisingStream, EventName
-from server.schemas import DenoiseRequest
+from server.schemas import DenoiseRequest, MaskGap
 from server.sse import StreamResponse, event
 from server.state import ServerState, state_of, step_object
 
@@ -21,13 +22,8 @@ router = APIRouter()
 async def denoise(body: DenoiseRequest, request: Request) -> Response:
     """Stream `start`, every `step` and `done`."""
     state = state_of(request)
-    if body.messages is not None:
-        prompt = await state.encode_messages(body.messages, body)
-    else:
-        assert body.prompt is not None
-        prompt = await state.encode_prompt(body.prompt)
-    generation = state.admit(body, prompt, id_prefix="denoise", include_predictions=body.include_predictions)
-    stream = DenoisingStream(generation)
+    canvas = await _canvas(state, body)
+    stream = DenoisingStream(state.admit(body, canvas, id_prefix="denoise"))
     return _response(state, stream, request, first=0)
 
 
@@ -64,6 +60,24 @@ def _response(state: ServerState, stream: DenoisingStream, request: Request, *, 
     return StreamResponse(_server_sent(state, stream, first=first), request, release=release, error_event=error_event)
 
 
+async def _canvas(state: ServerState, body: DenoiseRequest) -> Canvas:
+    if body.canvas is not None:
+        segments = [
+            Gap(segment.mask) if isinstance(segment, MaskGap) else await state.encode_segment(segment, "canvas")
+            for segment in body.canvas
+        ]
+        return state.infilling_canvas(body, segments, include_predictions=body.include_predictions)
+    if body.messages is not None:
+        prompt = await state.encode_messages(body.messages, body)
+    else:
+        assert body.prompt is not None
+        prompt = await state.encode_prompt(body.prompt)
+    constraints = {
+        int(position): await state.encode_segment(text, "constraints") for position, text in body.constraints.items()
+    }
+    return state.canvas(body, prompt, constraints=constraints, include_predictions=body.include_predictions)
+
+
 async def _server_sent(state: ServerState, stream: DenoisingStream, *, first: int) -> AsyncGenerator[ServerSentEvent]:
     """The events from the id `first` on: those that an earlier connection was sent, then the new ones."""
     for index in range(first, len(stream.events)):
@@ -94,7 +108,7 @@ def _start(state: ServerState, generation: Generation) -> dict[str, Any]:
         "id": generation.id,
         "model": state.settings.model_name,
         "created": generation.created,
-        "prompt_tokens": generation.canvas.prompt_length,
+        "prompt_tokens": generation.canvas.num_prompt_tokens,
         "gen_length": params.gen_length,
         "block_length": params.block_length,
         "steps": params.steps,

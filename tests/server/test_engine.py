@@ -258,7 +258,7 @@ def test_a_disconnect_in_the_very_moment_of_a_step_is_not_lost(tiny):
 def test_health_answers_while_a_prompt_is_tokenized(tiny, demo_tokenizer, monkeypatch):
     begun, gate = threading.Event(), threading.Event()
 
-    def slow_encode(self, text):
+    def slow_encode(self, text, *, add_special_tokens):
         begun.set()
         gate.wait(30)
         return [1, 2]
