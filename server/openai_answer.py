@@ -1,18 +1,19 @@
 """A generation in OpenAI's protocol, plain or streamed: what completions and chat completions share."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from fastapi import Request
 from sse_starlette import ServerSentEvent
 
 from server.generation import Generation
+from server.interleave import interleaved
+from server.mailbox import TimedStep
 from server.schemas import OpenAIFields
 from server.sse import StreamResponse, event, while_connected
-from server.state import ServerState, state_of, step_object
+from server.state import ServerState, seed_of, state_of, step_object
 
 
 class Dialect(Protocol):
@@ -33,72 +34,117 @@ class Dialect(Protocol):
 
 
 async def respond(
-    dialect: Dialect, body: OpenAIFields, prompt: list[int], request: Request
+    dialect: Dialect, body: OpenAIFields, prompts: Sequence[list[int]], request: Request
 ) -> dict[str, Any] | StreamResponse:
-    """Generate after `prompt` and answer as `body` asks: at once when finished, or streamed."""
+    """Generate `n` choices after each prompt and answer as `body` asks: at once when finished, or streamed."""
     state = state_of(request)
-    generation = state.admit(body, state.canvas(body, prompt), id_prefix=dialect.id_prefix)
-    answer = OpenAIAnswer(dialect, state, body, generation, prompt)
+    seed = seed_of(body)
+    canvases = [state.canvas(body, prompt, seed=seed + i) for prompt in prompts for i in range(body.n)]
+    generations = state.admit(body, canvases, id_prefix=dialect.id_prefix)
+    choices = [Choice(index, own, prompts[index // body.n]) for index, own in enumerate(generations)]
+    answer = OpenAIAnswer(dialect, state, body, choices)
     if body.stream:
-        release = partial(state.engine.cancel, generation.request)
-        return StreamResponse(answer.chunks(), request, release=release)
-    await while_connected(request, state.finish(generation))
+        return StreamResponse(answer.chunks(), request, release=answer.cancel)
+    await while_connected(request, answer.finish())
     return answer.completed()
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """One of an answer's generations, and the prompt it began with."""
+
+    index: int
+    generation: Generation
+    prompt: list[int]
+
+
+@dataclass(frozen=True, slots=True)
 class OpenAIAnswer:
-    """One generation on its way to an OpenAI client."""
+    """One or more generations on their way to an OpenAI client."""
 
     dialect: Dialect
     state: ServerState
     body: OpenAIFields
-    generation: Generation
-    prompt: list[int]
+    choices: Sequence[Choice]
+
+    async def finish(self) -> None:
+        """Run all generations to their ends; cancelled, or when one fails, all leave the batch."""
+        try:
+            # The engine runs them all at once, in whatever order their steps are read.
+            for choice in self.choices:
+                await self.state.finish(choice.generation)
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Take out what is still running."""
+        for choice in self.choices:
+            self.state.engine.cancel(choice.generation.request)
 
     def completed(self) -> dict[str, Any]:
-        """The body of a plain answer; the generation is finished."""
+        """The body of a plain answer; the generations are finished."""
         return {
             **self._envelope(self.dialect.object),
-            "choices": [self._choice(self.dialect.content(self.generation.text.text))],
-            "usage": self.generation.usage(),
-            "generation_params": self.generation.generation_params(),
+            "choices": [
+                self._choice(choice, self.dialect.content(choice.generation.text.text)) for choice in self.choices
+            ],
+            "usage": self._usage(),
+            "generation_params": self._first.generation_params(),
         }
 
     async def chunks(self) -> AsyncGenerator[ServerSentEvent]:
         """The events of a streamed answer: final text in order or, with `diffusing`, the draft after every step."""
         envelope = self._envelope(self.dialect.chunk_object)
         if opening := self.dialect.opening():
-            choice = {"index": 0, **opening, "logprobs": None, "finish_reason": None}
-            yield event({**envelope, "choices": [choice]})
-        text = self.generation.text
-        async with aclosing(self.state.steps(self.generation)) as steps:
-            async for timed, delta in steps:
-                if not (delta or self.body.diffusing or text.finish_reason):
-                    continue
-                shown = text.draft() if self.body.diffusing else delta
-                chunk = {**envelope, "choices": [self._choice(self.dialect.chunk_content(shown))]}
-                if self.body.diffusing:
-                    chunk["denoising"] = step_object(self.state, timed)
-                if text.finish_reason:
-                    chunk["generation_params"] = self.generation.generation_params()
-                yield event(chunk)
+            for choice in self.choices:
+                begun = {"index": choice.index, **opening, "logprobs": None, "finish_reason": None}
+                yield event({**envelope, "choices": [begun]})
+        streams = [self.state.steps(choice.generation) for choice in self.choices]
+        async with aclosing(interleaved(streams)) as steps:
+            async for index, (timed, delta) in steps:
+                if chunk := self._chunk(self.choices[index], timed, delta):
+                    yield event({**envelope, **chunk})
         if self.body.stream_options and self.body.stream_options.include_usage:
-            yield event({**envelope, "choices": [], "usage": self.generation.usage()})
+            yield event({**envelope, "choices": [], "usage": self._usage()})
         yield event("[DONE]")
 
+    def _chunk(self, choice: Choice, timed: TimedStep, delta: str) -> dict[str, Any] | None:
+        """What one step says to the client; None where that is nothing."""
+        text = choice.generation.text
+        if not (delta or self.body.diffusing or text.finish_reason):
+            return None
+        shown = text.draft() if self.body.diffusing else delta
+        chunk: dict[str, Any] = {"choices": [self._choice(choice, self.dialect.chunk_content(shown))]}
+        if self.body.diffusing:
+            chunk["denoising"] = step_object(self.state, timed)
+        if text.finish_reason:
+            chunk["generation_params"] = self._first.generation_params()
+        return chunk
+
+    @property
+    def _first(self) -> Generation:
+        """The choice that speaks for the settings of all; the others differ in the seed."""
+        return self.choices[0].generation
+
     def _envelope(self, kind: str) -> dict[str, Any]:
-        generation = self.generation
         return {
-            "id": generation.id,
+            "id": self._first.id,
             "object": kind,
-            "created": generation.created,
+            "created": self._first.created,
             "model": self.state.settings.model_name,
         }
 
-    def _choice(self, content: dict[str, Any]) -> dict[str, Any]:
-        text = self.generation.text
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": text.finish_reason}
+    def _choice(self, choice: Choice, content: dict[str, Any]) -> dict[str, Any]:
+        text = choice.generation.text
+        shown = {"index": choice.index, **content, "logprobs": None, "finish_reason": text.finish_reason}
         if self.body.return_token_ids and text.finish_reason:
-            choice |= {"token_ids": text.text_ids, "prompt_token_ids": self.prompt}
-        return choice
+            shown |= {"token_ids": text.text_ids, "prompt_token_ids": choice.prompt}
+        return shown
+
+    def _usage(self) -> dict[str, int]:
+        """The sums over all choices, but for the prompts: each counts once, however many choices it has."""
+        usages = [choice.generation.usage() for choice in self.choices]
+        total = {name: sum(usage[name] for usage in usages) for name in usages[0]}
+        total["prompt_tokens"] //= self.body.n
+        total["total_tokens"] = total["prompt_tokens"] + total["completion_tokens"]
+        return total

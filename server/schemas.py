@@ -21,6 +21,8 @@ from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
 from server.errors import bad_request, shortened
 
 TokenId = Annotated[int, Field(ge=0)]
+# JSON's names of non-negative numbers: of tokens, and of positions.
+NumberKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 
 
 def _encodable(text: str) -> str:
@@ -45,7 +47,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "function_call": ("none",),
     "functions": ([],),
     "length_penalty": (1,),
-    "logit_bias": ({},),
     "logprobs": (False,),
     "min_p": (0,),
     "min_tokens": (0,),
@@ -130,6 +131,9 @@ class DiffusionFields(Body):
     top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")
     cfg_scale: float = Field(0.0, ge=0, allow_inf_nan=False, description="classifier-free guidance")
     seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="same request, same seed, same tokens")
+    logit_bias: dict[NumberKey, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        {}, description="token id → what is added to its logit"
+    )
     logits_eos_inf: bool = Field(False, description="never generate EOS")
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
@@ -161,12 +165,15 @@ class DiffusionFields(Body):
             given["top_k"] = max(0, self.top_k)
         if "stop_token_ids" in given:
             given["stop_token_ids"] = frozenset(self.stop_token_ids)
+        if "logit_bias" in given:
+            given["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
         return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **given)
 
 
 class OpenAIFields(DiffusionFields):
     """What completions and chat completions share beyond the diffusion fields."""
 
+    n: int = Field(1, ge=1, le=128, description="choices for each prompt; the i-th has the seed plus i")
     stream_options: StreamOptions | None = Field(None, description="with stream: usage in a last chunk")
     diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
     return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
@@ -182,11 +189,19 @@ class OpenAIFields(DiffusionFields):
 class CompletionRequest(OpenAIFields):
     """`POST /v1/completions`."""
 
-    prompt: Text | list[TokenId] = Field(description="text or token ids")
+    prompt: Text | list[TokenId] | list[Text] | list[list[TokenId]] = Field(
+        description="text or token ids, or a list of them"
+    )
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 16}]}
     )
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """What each choice, or group of `n` choices, begins with."""
+        is_list = isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int)
+        return list(self.prompt) if is_list else [self.prompt]  # type: ignore[arg-type, list-item]
 
 
 class TextPart(Body):
@@ -275,7 +290,6 @@ Segment = Annotated[
         custom_error_message='be a string, a list of token ids or {"mask": n}',
     ),
 ]
-Position = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 
 
 class DenoiseRequest(PromptOrMessages, DiffusionFields):
@@ -287,7 +301,7 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     canvas: list[Segment] | None = Field(
         None, description="segments of text or token ids, and gaps between them, for infilling"
     )
-    constraints: dict[Position, Text | list[TokenId]] = Field(
+    constraints: dict[NumberKey, Text | list[TokenId]] = Field(
         {}, description="text or token ids that stand at a position of the response"
     )
     stream: Literal[True] = Field(True, description="always streamed")

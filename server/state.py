@@ -95,10 +95,14 @@ class ServerState:
         body: DiffusionFields,
         prompt: list[int],
         *,
+        seed: int | None = None,
         constraints: Mapping[int, Sequence[int]] | None = None,
         include_predictions: bool = False,
     ) -> Canvas:
         """A response of masks after `prompt`, as `body` asks for it.
+
+        Args:
+            seed: in place of the body's, which is drawn where it has none.
 
         Raises:
             APIError, InvalidParameterError: the request breaks a rule, or asks for another model.
@@ -106,7 +110,7 @@ class ServerState:
         self.check_model(body.model)
         return Canvas.for_prompt(
             prompt,
-            _params(body, self._generation_length(body.length, len(prompt))),
+            _params(body, self._generation_length(body.length, len(prompt)), seed),
             config=self.config,
             special_tokens=self.special_tokens,
             constraints=constraints,
@@ -137,8 +141,8 @@ class ServerState:
             include_predictions=include_predictions,
         )
 
-    def admit(self, body: DiffusionFields, canvas: Canvas, *, id_prefix: str) -> Generation:
-        """Hand a canvas to the engine.
+    def admit(self, body: DiffusionFields, canvases: Sequence[Canvas], *, id_prefix: str) -> list[Generation]:
+        """Hand the canvases of one answer to the engine, all of them or none; they share an id.
 
         Raises:
             APIError: the server is shutting down.
@@ -149,8 +153,9 @@ class ServerState:
         generation_id = f"{id_prefix}-{secrets.token_hex(12)}"
         if body.user or body.metadata:
             logger.info("%s: user %r, metadata %r", generation_id, body.user, body.metadata)
-        text = TextStream(canvas, self.tokenizer)  # before the model thread may touch the canvas
-        return Generation(generation_id, self.engine.submit([canvas])[0], text)
+        texts = [TextStream(canvas, self.tokenizer) for canvas in canvases]  # before the model threads may touch them
+        requests = self.engine.submit(canvases)
+        return [Generation(generation_id, *parts) for parts in zip(requests, texts, strict=True)]
 
     def readmit(self, generation: Generation) -> None:
         """Hand a generation whose client came back to the engine again.
@@ -238,8 +243,13 @@ class ServerState:
         return self.tokenizer
 
 
-def _params(body: DiffusionFields, gen_length: int) -> GenerationParams:
-    return body.to_params(gen_length=gen_length, seed=secrets.randbits(53) if body.seed is None else body.seed)
+def _params(body: DiffusionFields, gen_length: int, seed: int | None = None) -> GenerationParams:
+    return body.to_params(gen_length=gen_length, seed=seed_of(body) if seed is None else seed)
+
+
+def seed_of(body: DiffusionFields) -> int:
+    """The seed asked for, or a new one."""
+    return secrets.randbits(53) if body.seed is None else body.seed
 
 
 def state_of(request: HTTPRequest) -> ServerState:

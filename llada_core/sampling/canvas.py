@@ -85,6 +85,7 @@ class Canvas:
         hint = "; fill gaps with `suffix`, or with `canvas` on /v1/denoise"
         _check_ids(prompt, config, special_tokens, "prompt", hint)
         _check_ids(params.stop_token_ids, config, special_tokens, "stop_token_ids")
+        config.require_token_ids(params.logit_bias, "logit_bias")
         _check_length(len(prompt) + params.gen_length, config, "gen_length")
         response = np.full(params.gen_length, special_tokens.mask_id, dtype=np.int64)
         for position, ids in sorted((constraints or {}).items()):
@@ -119,6 +120,7 @@ class Canvas:
         if not (response == special_tokens.mask_id).any():
             raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
         _check_length(len(response), config, "canvas")
+        config.require_token_ids(params.logit_bias, "logit_bias")
         params = replace(params, gen_length=len(response))
         return cls([], response, params, special_tokens, include_predictions=include_predictions, is_infilling=True)
 

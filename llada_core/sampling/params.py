@@ -43,6 +43,7 @@ class GenerationParams:
         top_k, top_p: the tokens among which a temperature above 0 draws; 0 and 1 for all.
         cfg_scale: strength of unsupervised classifier-free guidance; doubles the forward passes.
         seed: decides all noise; the same request with the same seed gives the same tokens in any batch.
+        logit_bias: token id → what is added to its logit, after guidance and before anything is read from it.
         logits_eos_inf: never generate EOS (appendix B.4).
         confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
         ignore_eos: EOS and EoT do not end the text.
@@ -67,6 +68,7 @@ class GenerationParams:
     top_p: float = 1.0
     cfg_scale: float = 0.0
     seed: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     logits_eos_inf: bool = False
     confidence_eos_eot_inf: bool = False
     ignore_eos: bool = False
@@ -89,6 +91,11 @@ class GenerationParams:
             f"must be absent or {self.gen_length} (the generation length): method fixed_length has one block",
         )
 
+        for token_id, bias in self.logit_bias.items():
+            if not -100 <= bias <= 100:
+                raise InvalidParameterError(
+                    f"logit_bias of {token_id} is {bias!r}; it must be from -100 to 100", "logit_bias"
+                )
         self._check_parallel_rule()
         self._check_cache()
 

@@ -2,8 +2,9 @@
 
 Shape suffixes: R rows (masked positions) of one canvas, V columns of the head (`embedding_size`).
 
-The order is the contract of API.md section 3: logits → `logits_eos_inf` → confidence is taken here, untempered, over
-all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past `vocab_size` banned from x0 alone.
+The order is the contract of API.md section 3: logits → `logits_eos_inf` → `logit_bias` → confidence is taken here,
+untempered, over all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past `vocab_size`
+banned from x0 alone.
 """
 
 import torch
@@ -29,6 +30,8 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
     params, special_tokens = canvas.params, canvas.special_tokens
     if params.logits_eos_inf:
         logits_RV[:, special_tokens.eos_id] = -torch.inf
+    for token_id, bias in params.logit_bias.items():
+        logits_RV[:, token_id] += bias
     # torch's softmax takes half the time of its logsumexp.
     probabilities_RV = logits_RV.softmax(dim=1)
     is_ending_last = params.confidence_eos_eot_inf and params.remasking != "random"

@@ -30,4 +30,4 @@ class ChatDialect:
 async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Reply to a conversation."""
     prompt = await state_of(request).encode_messages(body.messages, body)
-    return await respond(ChatDialect(), body, prompt, request)
+    return await respond(ChatDialect(), body, [prompt], request)

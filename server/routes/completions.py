@@ -27,6 +27,7 @@ class CompletionDialect:
 
 @router.post("/v1/completions", response_model=None)
 async def create_completion(body: CompletionRequest, request: Request) -> dict[str, Any] | Response:
-    """Complete a prompt."""
-    prompt = await state_of(request).encode_prompt(body.prompt)
-    return await respond(CompletionDialect(), body, prompt, request)
+    """Complete a prompt, or each of a list."""
+    state = state_of(request)
+    prompts = [await state.encode_prompt(prompt) for prompt in body.prompts]
+    return await respond(CompletionDialect(), body, prompts, request)

@@ -23,7 +23,8 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     """Stream `start`, every `step` and `done`."""
     state = state_of(request)
     canvas = await _canvas(state, body)
-    stream = DenoisingStream(state.admit(body, canvas, id_prefix="denoise"))
+    (generation,) = state.admit(body, [canvas], id_prefix="denoise")
+    stream = DenoisingStream(generation)
     return _response(state, stream, request, first=0)
 
 

@@ -78,8 +78,8 @@ def test_diffusing_chunks_show_the_drafts(client):
 
 def test_errors_arrive_as_the_clients_own_classes(client):
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="llada-demo", messages=QUESTION, n=3)
-    assert (caught.value.param, caught.value.code) == ("n", "unsupported_value")
+        client.chat.completions.create(model="llada-demo", messages=QUESTION, presence_penalty=0.5)
+    assert (caught.value.param, caught.value.code) == ("presence_penalty", "unsupported_value")
     with pytest.raises(openai.NotFoundError) as not_found:
         client.chat.completions.create(model="gpt-4o", messages=QUESTION)
     assert not_found.value.code == "model_not_found"
