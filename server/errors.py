@@ -152,8 +152,8 @@ def _from_http(error: HTTPException) -> APIError:
 
 
 def _from_validation(problems: Sequence[Any]) -> APIError:
-    """The first problem: field, value and rule."""
-    problem = problems[0]
+    """One problem: field, value and rule."""
+    problem = _most_telling(problems)
     if problem["type"] == "json_invalid":
         return bad_request(f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
     if isinstance(problem["input"], bytes):
@@ -172,14 +172,25 @@ def _from_validation(problems: Sequence[Any]) -> APIError:
     return bad_request(f"{where} is {shortened(problem['input'])}; it must {rule}", field)
 
 
+# What a value that is of one branch of a union gets from the other branches.
+_OF_ANOTHER_TYPE = ("string_type", "list_type", "int_type")
+
+
+def _most_telling(problems: Sequence[Any]) -> Any:
+    """The first problem, or what is wrong with the same field in the branch of a union that was meant."""
+    first = problems[0]
+    own = (problem for problem in problems if problem["loc"][:2] == first["loc"][:2])
+    return next((problem for problem in own if problem["type"] not in _OF_ANOTHER_TYPE), first)
+
+
 def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
     """The place and the rule in the reader's words; pydantic adds a union's branch and writes for programmers."""
     own_places = [place for place in places if not _is_branch(place)]
     where = ".".join(own_places) or "the body"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return where, "be a JSON object"
-    if own_places != places and problem["type"] in ("string_type", "list_type", "int_type"):
-        items = "token ids" if places[0] == "prompt" else "text parts"
+    if own_places != places and problem["type"] in _OF_ANOTHER_TYPE:
+        items = {"prompt": "token ids", "messages": "text parts"}.get(places[0], "strings")
         return where, f"be a string or a list of {items}"
     return where, re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
 

@@ -27,8 +27,7 @@ class Generation:
     def usage(self) -> dict[str, int]:
         """Tokens of prompt and text (not of the canvas), and the work they took."""
         prompt_tokens = self.canvas.num_prompt_tokens
-        # The text of an infilling canvas is all of it, what was given included.
-        completion_tokens = len(self.text.text_ids) - (prompt_tokens - self.canvas.prompt_length)
+        completion_tokens = len(self.text.text_ids) - self.canvas.num_given
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,

@@ -34,12 +34,17 @@ class Dialect(Protocol):
 
 
 async def respond(
-    dialect: Dialect, body: OpenAIFields, prompts: Sequence[list[int]], request: Request
+    dialect: Dialect,
+    body: OpenAIFields,
+    prompts: Sequence[list[int]],
+    request: Request,
+    *,
+    suffix: Sequence[int] = (),
 ) -> dict[str, Any] | StreamResponse:
     """Generate `n` choices after each prompt and answer as `body` asks: at once when finished, or streamed."""
     state = state_of(request)
     seed = seed_of(body)
-    canvases = [state.canvas(body, prompt, seed=seed + i) for prompt in prompts for i in range(body.n)]
+    canvases = [state.canvas(body, prompt, seed=seed + i, suffix=suffix) for prompt in prompts for i in range(body.n)]
     generations = state.admit(body, canvases, id_prefix=dialect.id_prefix)
     choices = [Choice(index, own, prompts[index // body.n]) for index, own in enumerate(generations)]
     answer = OpenAIAnswer(dialect, state, body, choices)

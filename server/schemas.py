@@ -59,7 +59,6 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "service_tier": ("auto", "default"),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
-    "stop": ([],),
     "store": (False,),
     "suffix": (),
     "tool_choice": ("none",),
@@ -138,6 +137,9 @@ class DiffusionFields(Body):
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
     stop_token_ids: list[TokenId] = Field([], description="further tokens that end the text")
+    stop: Text | Annotated[list[Text], Field(max_length=4)] = Field(
+        [], description="a string or up to 4, before the first of which the text ends"
+    )
     stream: bool = Field(False, description="answer in server-sent events")
     user: str | None = Field(None, description="logged")
     metadata: dict[str, str] | None = Field(None, description="logged")
@@ -165,6 +167,8 @@ class DiffusionFields(Body):
             given["top_k"] = max(0, self.top_k)
         if "stop_token_ids" in given:
             given["stop_token_ids"] = frozenset(self.stop_token_ids)
+        if "stop" in given:
+            given["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if "logit_bias" in given:
             given["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
         return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **given)
@@ -192,6 +196,7 @@ class CompletionRequest(OpenAIFields):
     prompt: Text | list[TokenId] | list[Text] | list[list[TokenId]] = Field(
         description="text or token ids, or a list of them"
     )
+    suffix: Text | None = Field(None, description="text after the gap that is to be filled")
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 16}]}
@@ -202,6 +207,18 @@ class CompletionRequest(OpenAIFields):
         """What each choice, or group of `n` choices, begins with."""
         is_list = isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int)
         return list(self.prompt) if is_list else [self.prompt]  # type: ignore[arg-type, list-item]
+
+
+class FillInTheMiddleRequest(CompletionRequest):
+    """`POST /v1/fim/completions`: a completion whose suffix is required (Mercury's route)."""
+
+    suffix: Text = Field(description="text after the gap that is to be filled")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "Once upon a time there was a ", "suffix": " named Tom.", "max_tokens": 2}]
+        }
+    )
 
 
 class TextPart(Body):

@@ -96,6 +96,7 @@ class ServerState:
         prompt: list[int],
         *,
         seed: int | None = None,
+        suffix: Sequence[int] = (),
         constraints: Mapping[int, Sequence[int]] | None = None,
         include_predictions: bool = False,
     ) -> Canvas:
@@ -103,6 +104,7 @@ class ServerState:
 
         Args:
             seed: in place of the body's, which is drawn where it has none.
+            suffix: what comes after the response.
 
         Raises:
             APIError, InvalidParameterError: the request breaks a rule, or asks for another model.
@@ -110,9 +112,11 @@ class ServerState:
         self.check_model(body.model)
         return Canvas.for_prompt(
             prompt,
-            _params(body, self._generation_length(body.length, len(prompt)), seed),
+            _params(body, self._generation_length(body.length, len(prompt), len(suffix)), seed),
             config=self.config,
             special_tokens=self.special_tokens,
+            tokenizer=self.tokenizer,
+            suffix=suffix,
             constraints=constraints,
             include_predictions=include_predictions,
         )
@@ -221,12 +225,13 @@ class ServerState:
             seconds=time.monotonic() - generation.started,
         )
 
-    def _generation_length(self, asked: int | None, prompt_length: int) -> int:
-        room = self.max_model_len - prompt_length
+    def _generation_length(self, asked: int | None, prompt_length: int, suffix_length: int) -> int:
+        room = self.max_model_len - prompt_length - suffix_length
         length = min(DEFAULT_MAX_TOKENS, max(room, 1)) if asked is None else asked
         if length > room:
             raise bad_request(
-                f"the prompt has {prompt_length} tokens and max_tokens is {length}; "
+                f"the prompt has {prompt_length} tokens{f', the suffix {suffix_length}' if suffix_length else ''} "
+                f"and max_tokens is {length}; "
                 f"together they must be at most max_model_len ({self.max_model_len})",
                 "max_tokens" if room > 0 else "prompt",
                 "context_length_exceeded",

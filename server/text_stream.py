@@ -3,6 +3,7 @@
 Final text grows from the left: the part before the first mask. A draft is the whole response as it stands.
 """
 
+from llada_core.final_text import FinalText
 from llada_core.sampling import Canvas, DenoisingStep
 from llada_core.tokenizer import Tokenizer
 
@@ -14,21 +15,25 @@ class TextStream:
 
     Attributes:
         token_ids: the whole response as it stands.
-        text: the final text so far.
         finish_reason: None until the last step.
     """
 
     def __init__(self, canvas: Canvas, tokenizer: Tokenizer | None) -> None:
         self.token_ids = canvas.response
         self.finish_reason = canvas.finish_reason
-        self.text = ""
         self.denoising_steps = 0
         self._passes_per_step = canvas.passes_per_step
         self._mask_id = canvas.special_tokens.mask_id
-        self._text_length = 0
+        self._text_length = canvas.text_length
+        self._final_length = 0
         self._tokenizer = tokenizer
-        self._decoder = tokenizer.incremental_decoder() if tokenizer else None
-        self._extend_text(canvas.text_length)
+        self._final = FinalText(tokenizer, canvas.params.stop) if tokenizer else None
+        self._extend_text(canvas.final_length)
+
+    @property
+    def text(self) -> str:
+        """The final text so far; empty without a tokenizer."""
+        return self._final.text if self._final else ""
 
     @property
     def text_ids(self) -> list[int]:
@@ -45,7 +50,8 @@ class TextStream:
             self.token_ids[change.position] = change.token_id
         self.denoising_steps = event.step + 1
         self.finish_reason = event.finish_reason
-        return self._extend_text(event.text_length)
+        self._text_length = event.text_length
+        return self._extend_text(event.final_length)
 
     def draft(self) -> str:
         """The response with ▒ for every mask; once finished, the text."""
@@ -61,13 +67,9 @@ class TextStream:
             run = []
         return "".join(parts[:-1])
 
-    def _extend_text(self, text_length: int) -> str:
-        if self._decoder is None:
-            self._text_length = text_length
+    def _extend_text(self, final_length: int) -> str:
+        new_ids, self._final_length = self.token_ids[self._final_length : final_length], final_length
+        if self._final is None:
             return ""
-        delta = self._decoder.push(self.token_ids[self._text_length : text_length])
-        if self.finish_reason is not None:
-            delta += self._decoder.flush()
-        self._text_length = text_length
-        self.text += delta
-        return delta
+        delta = self._final.push(new_ids)
+        return delta + self._final.flush() if self.finish_reason is not None else delta

@@ -10,12 +10,14 @@ import numpy as np
 
 from llada_core.config import LLaDAConfig
 from llada_core.errors import InvalidParameterError
+from llada_core.final_text import FinalText
 from llada_core.model import KVCache
 from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.events import Change, DenoisingStep, Prediction
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
 from llada_core.sampling.transfer import PARALLEL_RULES, steps_per_block, transfer_schedule
 from llada_core.special_tokens import SpecialTokens
+from llada_core.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ class Canvas:
     Attributes:
         params: the settings with every default resolved.
         tokens: int64 ids, prompt included; masked positions hold the mask id.
-        num_prompt_tokens: tokens given, of the prompt or of an infilling canvas's segments.
+        num_given: tokens of the response that are not the answer's but given: an infilling canvas's segments.
+        num_prompt_tokens: these, the prompt's and the suffix's.
         fixed: the positions that guidance masks in its unconditional pass: prompt, constraints, given segments.
         step: the number of steps run.
         caches: keys and values of the passes, with guidance two; None before the first step, after the last, and when
             they were given up. Without them the next step goes over the whole canvas, as at a block's first step.
-        text_length: response positions that belong to the text so far final, the end token left out.
+        final_length: response positions from the left that no later step changes, the end token left out.
+        text_length: those of them that belong to the text: all, or the ones before a stop string.
         finish_reason: None while steps remain, then `stop` (an end token) or `length`.
     """
 
@@ -67,18 +71,23 @@ class Canvas:
         *,
         config: LLaDAConfig,
         special_tokens: SpecialTokens,
+        tokenizer: Tokenizer | None = None,
+        suffix: Sequence[int] = (),
         constraints: Mapping[int, Sequence[int]] | None = None,
         include_predictions: bool = False,
     ) -> "Canvas":
         """A response of `params.gen_length` masks after `prompt`.
 
         Args:
+            tokenizer: what stop strings are looked for with.
+            suffix: what comes after the response, which then is a gap: EOS, EoT and mask are never written into it.
             constraints: response position → ids that stand from there on.
             include_predictions: report the best guess at every masked position in each step.
 
         Raises:
             InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave
-                the response; fewer steps than blocks; a canvas longer than the model's positions.
+                the response; fewer steps than blocks; a canvas longer than the model's positions; stop strings without
+                a tokenizer; a suffix beside a method that does not see it.
         """
         if not prompt:
             raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
@@ -86,12 +95,23 @@ class Canvas:
         _check_ids(prompt, config, special_tokens, "prompt", hint)
         _check_ids(params.stop_token_ids, config, special_tokens, "stop_token_ids")
         config.require_token_ids(params.logit_bias, "logit_bias")
-        _check_length(len(prompt) + params.gen_length, config, "gen_length")
+        _check_ids(suffix, config, special_tokens, "suffix")
+        if suffix and params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
+            raise InvalidParameterError(f"method is {params.method!r}; with a suffix it must be another", "method")
+        _check_length(len(prompt) + params.gen_length + len(suffix), config, "gen_length")
         response = np.full(params.gen_length, special_tokens.mask_id, dtype=np.int64)
         for position, ids in sorted((constraints or {}).items()):
             _check_ids(ids, config, special_tokens, "constraints")
             _place_constraint(response, position, ids, special_tokens.mask_id)
-        return cls(prompt, response, params, special_tokens, include_predictions=include_predictions)
+        return cls(
+            prompt,
+            response,
+            params,
+            special_tokens,
+            suffix=suffix,
+            tokenizer=tokenizer,
+            include_predictions=include_predictions,
+        )
 
     @classmethod
     def infill(
@@ -121,8 +141,10 @@ class Canvas:
             raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
         _check_length(len(response), config, "canvas")
         config.require_token_ids(params.logit_bias, "logit_bias")
+        if params.stop:
+            raise InvalidParameterError(f"stop is {params.stop!r}; it must be absent on an infilling canvas", "stop")
         params = replace(params, gen_length=len(response))
-        return cls([], response, params, special_tokens, include_predictions=include_predictions, is_infilling=True)
+        return cls([], response, params, special_tokens, include_predictions=include_predictions)
 
     def __init__(
         self,
@@ -131,17 +153,22 @@ class Canvas:
         params: GenerationParams,
         special_tokens: SpecialTokens,
         *,
+        suffix: Sequence[int] = (),
+        tokenizer: Tokenizer | None = None,
         include_predictions: bool = False,
-        is_infilling: bool = False,
     ) -> None:
         """Use `for_prompt` or `infill`, which check what they are given."""
+        is_infilling = not prompt or len(suffix) > 0
         self.special_tokens = special_tokens
         self.prompt_length = len(prompt)
-        self.tokens = np.concatenate((np.array(prompt, dtype=np.int64), response))
+        self.tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
+        self._response_stop = self.prompt_length + len(response)
         self.fixed = self.tokens != special_tokens.mask_id
         self.include_predictions = include_predictions
-        # What was given and what is asked for, as usage counts them: constraints are a part of the answer.
-        self.num_prompt_tokens = int(self.fixed.sum()) if is_infilling else self.prompt_length
+        # Constraints are a part of the answer, an infilling canvas's segments are not.
+        self.num_given = 0 if prompt else int(self.fixed.sum())
+        self.num_prompt_tokens = len(prompt) + self.num_given + len(suffix)
+        self._final_text = _stopping_text(params, tokenizer)
         self.banned_ids = sorted({special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set()))
         ignored = params.ignore_eos or is_infilling
         self._end_ids = params.stop_token_ids | (frozenset() if ignored else special_tokens.end_ids)
@@ -150,7 +177,7 @@ class Canvas:
             range(start, min(start + block_length, len(response))) for start in range(0, len(response), block_length)
         ]
         masked_per_block = [int(self._is_masked(block.start, block.stop).sum()) for block in blocks]
-        default_steps = sum(masked_per_block) if is_infilling else params.gen_length
+        default_steps = params.gen_length if prompt else sum(masked_per_block)
         steps = None if params.parallel_rule else params.steps or default_steps
         self.params = replace(params, steps=steps, block_length=block_length)
         self._plan = _plan(blocks, masked_per_block, params)
@@ -158,14 +185,14 @@ class Canvas:
         self._predictions: dict[int, Prediction] = {}
         self.step = 0
         self.caches: tuple[KVCache, ...] | None = None
-        self.text_length = 0
+        self.final_length = self.text_length = 0
         self.finish_reason: str | None = None
         self._advance_text()
 
     @property
     def response(self) -> list[int]:
         """The response as it stands, `gen_length` ids; mask ids may remain right of the end."""
-        return self.tokens[self.prompt_length :].tolist()
+        return self.tokens[self.prompt_length : self._response_stop].tolist()
 
     @property
     def text_ids(self) -> list[int]:
@@ -255,6 +282,7 @@ class Canvas:
             block=block.index,
             changes=changes,
             masked=self.num_masked,
+            final_length=self.final_length,
             text_length=self.text_length,
             finish_reason=self.finish_reason,
             predictions=tuple(self._predictions.values()) if self.include_predictions else None,
@@ -278,28 +306,44 @@ class Canvas:
             for position, token_id, probability in zip(positions, token_ids, confidence, strict=True)
         }
         guesses = sorted((self._predictions | latest).items())
-        is_masked = self._is_masked(0, len(self.tokens) - self.prompt_length)
+        is_masked = self._is_masked(0, self._response_stop - self.prompt_length)
         self._predictions = {position: guess for position, guess in guesses if is_masked[position]}
 
     @property
     def num_masked(self) -> int:
-        return int(self._is_masked(0, len(self.tokens) - self.prompt_length).sum())
+        return int(self._is_masked(0, self._response_stop - self.prompt_length).sum())
 
     def _is_masked(self, start: int, stop: int) -> np.ndarray:
         return self.tokens[self.prompt_length + start : self.prompt_length + stop] == self.special_tokens.mask_id
 
     def _advance_text(self) -> None:
-        """Move the border of the final text to the right. Once it meets an end token nothing can change the text."""
+        """Move the border of the final text to the right. At an end token or stop string nothing can change it more."""
         mask_id = self.special_tokens.mask_id
-        for token in self.tokens[self.prompt_length + self.text_length :].tolist():
+        for token in self.response[self.final_length :]:
             if token == mask_id:
                 break
             if token in self._end_ids:
                 self.finish_reason = "stop"
                 return
-            self.text_length += 1
+            self.final_length += 1
+            self.text_length = self.final_length
+            if self._final_text is not None:
+                self._final_text.push([token])
+                if self._final_text.is_stopped:
+                    self.text_length = self._final_text.num_tokens
+                    self.finish_reason = "stop"
+                    return
         if not self._plan:
             self.finish_reason = "length"
+
+
+def _stopping_text(params: GenerationParams, tokenizer: Tokenizer | None) -> FinalText | None:
+    """Where stop strings are looked for."""
+    if not params.stop:
+        return None
+    if tokenizer is None:
+        raise InvalidParameterError(f"stop is {params.stop!r}; without a tokenizer it must be absent", "stop")
+    return FinalText(tokenizer, params.stop)
 
 
 def _plan(blocks: Sequence[range], masked_per_block: Sequence[int], params: GenerationParams) -> list[BlockPlan]:

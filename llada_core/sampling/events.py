@@ -35,7 +35,8 @@ class DenoisingStep:
     Attributes:
         step, block: count from 0.
         masked: masks left in the whole response.
-        text_length: positions from the left that no later step changes and that belong to the text.
+        final_length: positions from the left that no later step changes, the end token left out.
+        text_length: how many of them belong to the text; with a stop string those before it.
         finish_reason: `stop` or `length` with the last step, else None.
         predictions: guesses for what is still masked, where the canvas was asked for them.
     """
@@ -44,6 +45,7 @@ class DenoisingStep:
     block: int
     changes: tuple[Change, ...]
     masked: int
+    final_length: int
     text_length: int
     finish_reason: str | None
     predictions: tuple[Prediction, ...] | None = None

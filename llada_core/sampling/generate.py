@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
+from llada_core.final_text import FinalText
 from llada_core.model import MaskPredictor
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
@@ -67,7 +68,11 @@ def generate(
 
 def _canvas(model: MaskPredictor, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:
     return Canvas.for_prompt(
-        _encode(prompt, tokenizer), params, config=model.config, special_tokens=model.special_tokens
+        _encode(prompt, tokenizer),
+        params,
+        config=model.config,
+        special_tokens=model.special_tokens,
+        tokenizer=tokenizer,
     )
 
 
@@ -81,6 +86,10 @@ def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:
 
 def _result(canvas: Canvas, tokenizer: Tokenizer | None) -> GenerationResult:
     assert canvas.finish_reason is not None
-    token_ids = canvas.text_ids
-    text = tokenizer.decode(token_ids) if tokenizer else None
-    return GenerationResult(token_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text)
+    text = None
+    if tokenizer is not None:
+        final = FinalText(tokenizer, canvas.params.stop)
+        final.push(canvas.response[: canvas.final_length])
+        final.flush()
+        text = final.text
+    return GenerationResult(canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text)

@@ -48,6 +48,7 @@ class GenerationParams:
         confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
         ignore_eos: EOS and EoT do not end the text.
         stop_token_ids: further tokens that end the text.
+        stop: strings that end the text, which is cut before the first of them; they need a tokenizer.
 
     Raises:
         InvalidParameterError: naming field, value and rule.
@@ -73,6 +74,7 @@ class GenerationParams:
     confidence_eos_eot_inf: bool = False
     ignore_eos: bool = False
     stop_token_ids: frozenset[int] = field(default_factory=frozenset)
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._require("gen_length", self.gen_length >= 1, "must be at least 1")
@@ -91,6 +93,7 @@ class GenerationParams:
             f"must be absent or {self.gen_length} (the generation length): method fixed_length has one block",
         )
 
+        self._require("stop", all(self.stop), "must not hold an empty string")
         for token_id, bias in self.logit_bias.items():
             if not -100 <= bias <= 100:
                 raise InvalidParameterError(

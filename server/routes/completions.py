@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from server.openai_answer import respond
-from server.schemas import CompletionRequest
+from server.schemas import CompletionRequest, FillInTheMiddleRequest
 from server.state import state_of
 
 router = APIRouter()
@@ -30,4 +30,11 @@ async def create_completion(body: CompletionRequest, request: Request) -> dict[s
     """Complete a prompt, or each of a list."""
     state = state_of(request)
     prompts = [await state.encode_prompt(prompt) for prompt in body.prompts]
-    return await respond(CompletionDialect(), body, prompts, request)
+    suffix = [] if body.suffix is None else await state.encode_segment(body.suffix, "suffix")
+    return await respond(CompletionDialect(), body, prompts, request, suffix=suffix)
+
+
+@router.post("/v1/fim/completions", response_model=None)
+async def fill_in_the_middle(body: FillInTheMiddleRequest, request: Request) -> dict[str, Any] | Response:
+    """Fill the gap between a prompt and a suffix."""
+    return await create_completion(body, request)

@@ -8,7 +8,9 @@ from server.mailbox import MAX_WAITING, Mailbox, TimedStep
 
 def step(number: int) -> DenoisingStep:
     change = Change("commit", number, number, 5, 0.5)
-    return DenoisingStep(number, 0, (change,), masked=999 - number, text_length=number, finish_reason=None)
+    return DenoisingStep(
+        number, 0, (change,), masked=999 - number, final_length=number, text_length=number, finish_reason=None
+    )
 
 
 def test_a_slow_reader_loses_nothing_and_memory_stays_bounded():
