@@ -1,7 +1,7 @@
-"""Text as it becomes final, token by token from the left, up to the first stop string."""
+"""Text as it becomes final, token by token from the left, up to the stop string that is complete first."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from llada_core.tokenizer import Tokenizer
 
@@ -26,8 +26,12 @@ class FinalText:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the text; of one that a stop string cuts short those that lie wholly before it."""
-        return bisect_right(self._ends, len(self.text)) if self.is_stopped else len(self._ends) + self._num_waiting
+        """Tokens that lie wholly within the text."""
+        return bisect_right(self._ends, len(self.text))
+
+    def start_of(self, index: int) -> int:
+        """Where in the text the token `index` begins; it or the one before must be within the text."""
+        return self._ends[index - 1] if index else 0
 
     def push(self, ids: Iterable[int]) -> str:
         """Take in the next tokens; returns the text that they make certain."""
@@ -46,21 +50,30 @@ class FinalText:
             self._extend(self._decoder.flush())
         if not self.is_stopped:
             self.text = self._decoded
+            self._place_waiting()
         return self.text[before:]
 
     def _extend(self, piece: str) -> None:
         if not piece:
             return
         self._decoded += piece
+        self._place_waiting()
+        if first := min(self._found_in_last(len(piece)), default=None):
+            self.is_stopped = True
+            self.text = self._decoded[: first[1]]
+        else:
+            self.text = self._decoded[: len(self._decoded) - self._num_held()]
+
+    def _found_in_last(self, length: int) -> Iterator[tuple[int, int]]:
+        """Where the stop strings that end in the last `length` characters end and begin."""
+        for stop in self._stop:
+            place = self._decoded.find(stop, max(0, len(self._decoded) - length - len(stop) + 1))
+            if place >= 0:
+                yield place + len(stop), place
+
+    def _place_waiting(self) -> None:
         self._ends += [len(self._decoded)] * self._num_waiting
         self._num_waiting = 0
-        # A stop string that ends before the piece would have been found before.
-        places = (
-            self._decoded.find(stop, max(0, len(self._decoded) - len(piece) - len(stop) + 1)) for stop in self._stop
-        )
-        first = min((place for place in places if place >= 0), default=None)
-        self.is_stopped = first is not None
-        self.text = self._decoded[: len(self._decoded) - self._num_held() if first is None else first]
 
     def _num_held(self) -> int:
         """The length of the longest end of the text with which a stop string begins."""

@@ -10,6 +10,7 @@ from sse_starlette import ServerSentEvent
 
 from server.generation import Generation
 from server.interleave import interleaved
+from server.logprobs import ScoredToken, TokenNames, commit_steps, given_tokens
 from server.mailbox import TimedStep
 from server.schemas import OpenAIFields
 from server.sse import StreamResponse, event, while_connected
@@ -29,6 +30,9 @@ class Dialect(Protocol):
     def chunk_content(self, text: str) -> dict[str, Any]:
         """The part of a chunk's choice that holds a piece of text."""
 
+    def logprobs(self, tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str, Any]:
+        """The log-probabilities of a choice or chunk."""
+
     def opening(self) -> dict[str, Any] | None:
         """The part of the choice of a first chunk that comes before any text; None for no such chunk."""
 
@@ -40,13 +44,25 @@ async def respond(
     request: Request,
     *,
     suffix: Sequence[int] = (),
+    echoes: Sequence[str] | None = None,
 ) -> dict[str, Any] | StreamResponse:
-    """Generate `n` choices after each prompt and answer as `body` asks: at once when finished, or streamed."""
+    """Generate `n` choices after each prompt and answer as `body` asks: at once when finished, or streamed.
+
+    Args:
+        echoes: what each prompt's choices begin their text with.
+    """
     state = state_of(request)
     seed = seed_of(body)
-    canvases = [state.canvas(body, prompt, seed=seed + i, suffix=suffix) for prompt in prompts for i in range(body.n)]
+    canvases = [
+        state.canvas(body, prompt, seed=seed + i, suffix=suffix, num_alternatives=body.num_alternatives or 0)
+        for prompt in prompts
+        for i in range(body.n)
+    ]
     generations = state.admit(body, canvases, id_prefix=dialect.id_prefix)
-    choices = [Choice(index, own, prompts[index // body.n]) for index, own in enumerate(generations)]
+    choices = [
+        Choice(index, own, prompts[index // body.n], echoes[index // body.n] if echoes else None)
+        for index, own in enumerate(generations)
+    ]
     answer = OpenAIAnswer(dialect, state, body, choices)
     if body.stream:
         return StreamResponse(answer.chunks(), request, release=answer.cancel)
@@ -56,11 +72,12 @@ async def respond(
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of an answer's generations, and the prompt it began with."""
+    """One of an answer's generations, the prompt it began with, and that prompt as text where it is to be shown."""
 
     index: int
     generation: Generation
     prompt: list[int]
+    echo: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +108,12 @@ class OpenAIAnswer:
         return {
             **self._envelope(self.dialect.object),
             "choices": [
-                self._choice(choice, self.dialect.content(choice.generation.text.text)) for choice in self.choices
+                self._choice(
+                    choice,
+                    self.dialect.content((choice.echo or "") + choice.generation.text.text),
+                    [*self._echoed(choice), *self._new_tokens(choice)],
+                )
+                for choice in self.choices
             ],
             "usage": self._usage(),
             "generation_params": self._first.generation_params(),
@@ -100,9 +122,15 @@ class OpenAIAnswer:
     async def chunks(self) -> AsyncGenerator[ServerSentEvent]:
         """The events of a streamed answer: final text in order or, with `diffusing`, the draft after every step."""
         envelope = self._envelope(self.dialect.chunk_object)
-        if opening := self.dialect.opening():
-            for choice in self.choices:
-                begun = {"index": choice.index, **opening, "logprobs": None, "finish_reason": None}
+        for choice in self.choices:
+            opening = self.dialect.opening() if choice.echo is None else self.dialect.chunk_content(choice.echo)
+            if opening is not None:
+                begun = {
+                    "index": choice.index,
+                    **opening,
+                    **self._logprobs(self._echoed(choice)),
+                    "finish_reason": None,
+                }
                 yield event({**envelope, "choices": [begun]})
         streams = [self.state.steps(choice.generation) for choice in self.choices]
         async with aclosing(interleaved(streams)) as steps:
@@ -119,7 +147,8 @@ class OpenAIAnswer:
         if not (delta or self.body.diffusing or text.finish_reason):
             return None
         shown = text.draft() if self.body.diffusing else delta
-        chunk: dict[str, Any] = {"choices": [self._choice(choice, self.dialect.chunk_content(shown))]}
+        content = self.dialect.chunk_content(shown)
+        chunk: dict[str, Any] = {"choices": [self._choice(choice, content, self._new_tokens(choice))]}
         if self.body.diffusing:
             chunk["denoising"] = step_object(self.state, timed)
         if text.finish_reason:
@@ -139,9 +168,32 @@ class OpenAIAnswer:
             "model": self.state.settings.model_name,
         }
 
-    def _choice(self, choice: Choice, content: dict[str, Any]) -> dict[str, Any]:
+    def _echoed(self, choice: Choice) -> list[ScoredToken]:
+        """The prompt's tokens, where it is to be shown with log-probabilities."""
+        is_asked = choice.echo is not None and self.body.num_alternatives is not None
+        return given_tokens(choice.prompt, self.state.tokenizer) if is_asked else []
+
+    def _new_tokens(self, choice: Choice) -> list[ScoredToken]:
+        if self.body.num_alternatives is None:
+            return []
+        return choice.generation.text.take_tokens(text_offset=len(choice.echo or ""))
+
+    def _logprobs(self, tokens: Sequence[ScoredToken]) -> dict[str, Any]:
+        if self.body.num_alternatives is None:
+            return {"logprobs": None}
+        return {
+            "logprobs": self.dialect.logprobs(tokens, TokenNames(self.state.tokenizer)),
+            "commit_steps": commit_steps(tokens),
+        }
+
+    def _choice(self, choice: Choice, content: dict[str, Any], tokens: Sequence[ScoredToken]) -> dict[str, Any]:
         text = choice.generation.text
-        shown = {"index": choice.index, **content, "logprobs": None, "finish_reason": text.finish_reason}
+        shown = {
+            "index": choice.index,
+            **content,
+            **self._logprobs(tokens),
+            "finish_reason": text.finish_reason,
+        }
         if self.body.return_token_ids and text.finish_reason:
             shown |= {"token_ids": text.text_ids, "prompt_token_ids": choice.prompt}
         return shown

@@ -1,5 +1,6 @@
 """Request bodies, checked by pydantic. What API.md does not list is refused by name, never accepted and ignored."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
@@ -182,6 +183,17 @@ class OpenAIFields(DiffusionFields):
     diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
     return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
 
+    @property
+    @abstractmethod
+    def num_alternatives(self) -> int | None:
+        """How many alternatives to report with log-probabilities; None: no log-probabilities."""
+
+    @model_validator(mode="after")
+    def _drafts_have_no_logprobs(self) -> "OpenAIFields":
+        if self.diffusing and self.num_alternatives is not None:
+            raise bad_request("logprobs is given beside diffusing; it must be absent: a draft is not final", "logprobs")
+        return self
+
     @model_validator(mode="after")
     def _streaming_fields_need_stream(self) -> "OpenAIFields":
         for name in ("diffusing", "stream_options"):
@@ -197,10 +209,18 @@ class CompletionRequest(OpenAIFields):
         description="text or token ids, or a list of them"
     )
     suffix: Text | None = Field(None, description="text after the gap that is to be filled")
+    echo: bool = Field(False, description="the text begins with the prompt")
+    logprobs: int | None = Field(
+        None, ge=0, le=5, description="each token's log-probability when it was committed, and so many alternatives"
+    )
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 16}]}
     )
+
+    @property
+    def num_alternatives(self) -> int | None:
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -277,6 +297,20 @@ class ChatCompletionRequest(ChatFields, OpenAIFields):
     """`POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, description="the conversation so far")
+    logprobs: bool = Field(False, description="each token's log-probability when it was committed")
+    top_logprobs: int = Field(0, ge=0, le=20, description="with logprobs: so many alternatives")
+
+    @model_validator(mode="after")
+    def _alternatives_need_logprobs(self) -> "ChatCompletionRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise bad_request(
+                f"top_logprobs is {self.top_logprobs}; it must be absent unless logprobs is true", "top_logprobs"
+            )
+        return self
+
+    @property
+    def num_alternatives(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -75,6 +75,12 @@ class ServerState:
         encode = self.required_tokenizer("prompt").encode
         return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
 
+    def text_of(self, prompt: str | list[int]) -> str:
+        """A prompt as it is shown; of ids without a tokenizer nothing can be."""
+        if isinstance(prompt, str):
+            return prompt
+        return self.tokenizer.decode(prompt) if self.tokenizer else ""
+
     async def encode_messages(self, messages: list[ChatMessage], fields: ChatFields) -> list[int]:
         """Ids of a conversation in LLaDA's chat template."""
         return await asyncio.to_thread(
@@ -99,6 +105,7 @@ class ServerState:
         suffix: Sequence[int] = (),
         constraints: Mapping[int, Sequence[int]] | None = None,
         include_predictions: bool = False,
+        num_alternatives: int = 0,
     ) -> Canvas:
         """A response of masks after `prompt`, as `body` asks for it.
 
@@ -119,6 +126,7 @@ class ServerState:
             suffix=suffix,
             constraints=constraints,
             include_predictions=include_predictions,
+            num_alternatives=num_alternatives,
         )
 
     def infilling_canvas(

@@ -4,8 +4,9 @@ Final text grows from the left: the part before the first mask. A draft is the w
 """
 
 from llada_core.final_text import FinalText
-from llada_core.sampling import Canvas, DenoisingStep
+from llada_core.sampling import Canvas, Change, DenoisingStep
 from llada_core.tokenizer import Tokenizer
+from server.logprobs import ScoredToken
 
 MASK_CHARACTER = "▒"
 
@@ -24,6 +25,8 @@ class TextStream:
         self.denoising_steps = 0
         self._passes_per_step = canvas.passes_per_step
         self._mask_id = canvas.special_tokens.mask_id
+        self._commits: dict[int, Change] = {}
+        self._num_taken = 0
         self._text_length = canvas.text_length
         self._final_length = 0
         self._tokenizer = tokenizer
@@ -48,10 +51,24 @@ class TextStream:
         """Take in a step; returns the text that it made final."""
         for change in event.changes:
             self.token_ids[change.position] = change.token_id
+            self._commits[change.position] = change
         self.denoising_steps = event.step + 1
         self.finish_reason = event.finish_reason
         self._text_length = event.text_length
         return self._extend_text(event.final_length)
+
+    def take_tokens(self, *, text_offset: int = 0) -> list[ScoredToken]:
+        """The tokens whose text became certain since the last call; `text_offset`: of what is shown before the text."""
+        certain = self._final.num_tokens if self._final and self.finish_reason is None else self._text_length
+        taken, self._num_taken = range(self._num_taken, certain), max(self._num_taken, certain)
+        return [
+            ScoredToken(
+                self.token_ids[position],
+                text_offset + (self._final.start_of(position) if self._final else 0),
+                self._commits.get(position),
+            )
+            for position in taken
+        ]
 
     def draft(self) -> str:
         """The response with ▒ for every mask; once finished, the text."""

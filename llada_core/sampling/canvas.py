@@ -75,6 +75,7 @@ class Canvas:
         suffix: Sequence[int] = (),
         constraints: Mapping[int, Sequence[int]] | None = None,
         include_predictions: bool = False,
+        num_alternatives: int = 0,
     ) -> "Canvas":
         """A response of `params.gen_length` masks after `prompt`.
 
@@ -83,6 +84,7 @@ class Canvas:
             suffix: what comes after the response, which then is a gap: EOS, EoT and mask are never written into it.
             constraints: response position → ids that stand from there on.
             include_predictions: report the best guess at every masked position in each step.
+            num_alternatives: report so many of the most probable tokens wherever one is committed.
 
         Raises:
             InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave
@@ -111,6 +113,7 @@ class Canvas:
             suffix=suffix,
             tokenizer=tokenizer,
             include_predictions=include_predictions,
+            num_alternatives=num_alternatives,
         )
 
     @classmethod
@@ -156,6 +159,7 @@ class Canvas:
         suffix: Sequence[int] = (),
         tokenizer: Tokenizer | None = None,
         include_predictions: bool = False,
+        num_alternatives: int = 0,
     ) -> None:
         """Use `for_prompt` or `infill`, which check what they are given."""
         is_infilling = not prompt or len(suffix) > 0
@@ -165,6 +169,7 @@ class Canvas:
         self._response_stop = self.prompt_length + len(response)
         self.fixed = self.tokens != special_tokens.mask_id
         self.include_predictions = include_predictions
+        self.num_alternatives = num_alternatives
         # Constraints are a part of the answer, an infilling canvas's segments are not.
         self.num_given = 0 if prompt else int(self.fixed.sum())
         self.num_prompt_tokens = len(prompt) + self.num_given + len(suffix)
@@ -253,11 +258,13 @@ class Canvas:
         confidence: np.ndarray,
         scores: np.ndarray,
         entropies: np.ndarray,
+        alternatives: np.ndarray,
     ) -> DenoisingStep:
         """Write the best-scored proposals of the active block; of equals the left one.
 
         Args:
             positions: response positions of the proposals, as `proposal_positions` gave them.
+            alternatives: [2, num_alternatives, R], token ids and their probabilities.
         """
         block = self.active_block
         candidates = ((positions >= block.start) & (positions < block.stop)).nonzero()[0]
@@ -265,7 +272,15 @@ class Canvas:
         chosen = np.sort(ranked[self._is_sure(confidence[ranked], entropies[ranked])])
         self.tokens[self.prompt_length + positions[chosen]] = token_ids[chosen]
         changes = tuple(
-            Change("commit", self.step, int(positions[i]), int(token_ids[i]), float(confidence[i])) for i in chosen
+            Change(
+                "commit",
+                self.step,
+                int(positions[i]),
+                int(token_ids[i]),
+                float(confidence[i]),
+                tuple((int(token_id), float(probability)) for token_id, probability in alternatives[:, :, i].T),
+            )
+            for i in chosen
         )
         if self.include_predictions:
             self._remember_predictions(positions, token_ids, confidence)

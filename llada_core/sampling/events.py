@@ -10,6 +10,7 @@ class Change:
     Attributes:
         op: `commit`: a mask became this token.
         confidence: the token's softmax probability when it was committed.
+        alternatives: the most probable tokens there with their probabilities, as many as the canvas was asked for.
     """
 
     op: str
@@ -17,6 +18,7 @@ class Change:
     position: int
     token_id: int
     confidence: float
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

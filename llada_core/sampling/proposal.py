@@ -24,8 +24,9 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
         positions_R: response position of each row, the coordinate of its noise.
 
     Returns:
-        float64 [4, R]: token id, confidence, score, and the distribution's entropy where a rule asks for it, else 0.
-        One tensor, so that it takes one copy to the host.
+        float64 [4 + 2A, R]: token id, confidence, score, and the distribution's entropy where a rule asks for it, else
+        0; then the A alternatives that the canvas asks for, ids and probabilities. One tensor, so that it takes one
+        copy to the host.
     """
     params, special_tokens = canvas.params, canvas.special_tokens
     if params.logits_eos_inf:
@@ -41,6 +42,7 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
     for banned_id in canvas.banned_ids:
         candidates_RV[:, banned_id] = -torch.inf
     x0_R = draw(candidates_RV[:, :vocab_size], params, step=canvas.step, positions_R=positions_R)
+    alternatives = _alternatives(candidates_RV[:, :vocab_size], probabilities_RV, canvas.num_alternatives)
     if is_ending_last:
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
         logits_RV[:, sorted(special_tokens.end_ids)] = -torch.inf
@@ -52,7 +54,15 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
 
     score_R = REMASKING[params.remasking](logits_RV, confidence_R, draw_remasking)
     entropy_R = torch.zeros_like(score_R) if params.entropy_bound is None else shannon_entropy(logits_RV)
-    return torch.stack((x0_R.double(), confidence_R.double(), score_R.double(), entropy_R.double()))
+    return torch.stack((x0_R.double(), confidence_R.double(), score_R.double(), entropy_R.double(), *alternatives))
+
+
+def _alternatives(candidates_RV: Tensor, probabilities_RV: Tensor, number: int) -> list[Tensor]:
+    """The ids of the most probable candidates, then their probabilities; a row each."""
+    if number == 0:
+        return []
+    ids_RA = candidates_RV.topk(number, dim=1).indices
+    return [*ids_RA.double().unbind(1), *probabilities_RV.gather(1, ids_RA).double().unbind(1)]
 
 
 def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.errors import NonFiniteLogitsError
@@ -72,15 +73,16 @@ class Sampler:
         hidden_rows = self._hidden_rows(canvases, positions, caches)
         proposals = [proposal for group in _groups(hidden_rows) for proposal in self._propose(group)]
         # The one copy from device to host of a step.
-        on_host = torch.cat(proposals, dim=1).cpu().numpy()
+        on_host = torch.cat(_of_one_height(proposals), dim=1).cpu().numpy()
         if not np.isfinite(on_host[1]).all():
             raise NonFiniteLogitsError("the model's logits are not finite")
         per_canvas = np.split(on_host, np.cumsum([len(own) for own in positions])[:-1], axis=1)
         steps = []
         for canvas, own, filled, proposal in zip(canvases, positions, caches, per_canvas, strict=True):
-            token_ids, confidence, scores, entropies = proposal
+            token_ids, confidence, scores, entropies = proposal[:4]
+            alternatives = proposal[4 : 4 + 2 * canvas.num_alternatives].reshape(2, -1, len(own))
             canvas.caches = filled
-            steps.append(canvas.commit(own, token_ids.astype(np.int64), confidence, scores, entropies))
+            steps.append(canvas.commit(own, token_ids.astype(np.int64), confidence, scores, entropies, alternatives))
         return steps
 
     def cache_bytes(self, canvas: Canvas) -> int:
@@ -138,7 +140,7 @@ class Sampler:
                 )
 
     def _propose(self, group: Sequence[_Rows]) -> Iterator[Tensor]:
-        """Proposals [4, R] of every canvas in a group, from one pass through the head."""
+        """The proposals of every canvas in a group, from one pass through the head."""
         guided = [rows for rows in group if rows.unconditional_RE is not None]
         hidden = [rows.conditional_RE for rows in group] + [rows.unconditional_RE for rows in guided]
         logits_RV = self._model.head(torch.cat([part for part in hidden if part is not None])).float()
@@ -159,6 +161,12 @@ def _window(canvas: Canvas, tokens: np.ndarray, positions: np.ndarray, cache: KV
     return _Pass(
         tokens[window.start : window.stop], window.start, canvas.prompt_length + positions - window.start, cache
     )
+
+
+def _of_one_height(proposals: Sequence[Tensor]) -> list[Tensor]:
+    """Those with fewer rows, whose canvases ask for fewer alternatives, filled up with zeros."""
+    height = max(len(own) for own in proposals)
+    return [own if len(own) == height else F.pad(own, (0, 0, 0, height - len(own))) for own in proposals]
 
 
 def _groups(parts: Iterable[_Rows]) -> Iterator[list[_Rows]]:

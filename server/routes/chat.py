@@ -1,9 +1,11 @@
 """`POST /v1/chat/completions`: OpenAI's chat over denoising."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from server.logprobs import ScoredToken, TokenNames, chat_logprobs
 from server.openai_answer import respond
 from server.schemas import ChatCompletionRequest
 from server.state import state_of
@@ -21,6 +23,9 @@ class ChatDialect:
 
     def chunk_content(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text}}
+
+    def logprobs(self, tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str, Any]:
+        return chat_logprobs(tokens, names)
 
     def opening(self) -> dict[str, Any]:
         return {"delta": {"role": "assistant", "content": ""}}

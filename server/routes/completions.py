@@ -1,9 +1,11 @@
 """`POST /v1/completions`: OpenAI's completions over denoising."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from server.logprobs import ScoredToken, TokenNames, completion_logprobs
 from server.openai_answer import respond
 from server.schemas import CompletionRequest, FillInTheMiddleRequest
 from server.state import state_of
@@ -21,6 +23,9 @@ class CompletionDialect:
 
     chunk_content = content
 
+    def logprobs(self, tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str, Any]:
+        return completion_logprobs(tokens, names)
+
     def opening(self) -> None:
         return None
 
@@ -31,7 +36,8 @@ async def create_completion(body: CompletionRequest, request: Request) -> dict[s
     state = state_of(request)
     prompts = [await state.encode_prompt(prompt) for prompt in body.prompts]
     suffix = [] if body.suffix is None else await state.encode_segment(body.suffix, "suffix")
-    return await respond(CompletionDialect(), body, prompts, request, suffix=suffix)
+    echoes = [state.text_of(prompt) for prompt in body.prompts] if body.echo else None
+    return await respond(CompletionDialect(), body, prompts, request, suffix=suffix, echoes=echoes)
 
 
 @router.post("/v1/fim/completions", response_model=None)

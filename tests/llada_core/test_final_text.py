@@ -1,4 +1,4 @@
-"""Final text against the plain definition: decode everything, cut before the first stop string."""
+"""Final text against the plain definition: decode everything, cut before the stop string that ends first."""
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +8,8 @@ from llada_core.final_text import FinalText
 
 
 def cut(text, stop):
-    return text[: min((text.find(word) for word in stop if word in text), default=len(text))]
+    found = [(text.find(word) + len(word), text.find(word)) for word in stop if word in text]
+    return text[: min(found)[1]] if found else text
 
 
 @settings(max_examples=200, deadline=None)

@@ -31,7 +31,7 @@ def write(canvas, *tokens):
 
 
 def commit(canvas, positions, ids, confidence, scores):
-    return canvas.commit(positions, ids, confidence, scores, np.zeros(len(positions)))
+    return canvas.commit(positions, ids, confidence, scores, np.zeros(len(positions)), np.zeros((2, 0, len(positions))))
 
 
 def test_the_last_block_may_be_shorter(make):
