@@ -9,14 +9,16 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from llada_core.sampling import Canvas, Sampler
 from server.mailbox import Mailbox, TimedStep
 from server.metrics import Metrics
-from server.scheduler import Request, Scheduler
+from server.scheduler import QueueFullError, Request, Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,41 @@ class EngineStoppedError(Exception):
     """The server is shutting down; the request cannot be finished."""
 
 
+class Work:
+    """A computation in parts that takes turns with the canvases' steps. Made and awaited on the event loop.
+
+    Attributes:
+        is_wanted: False once nobody waits for it: its next part is not computed.
+    """
+
+    def __init__(self, parts: Iterator[Tensor]) -> None:
+        self.is_wanted = True
+        self._parts = parts
+        self._results: list[Tensor] = []
+        self._future: asyncio.Future[list[Tensor]] = asyncio.get_running_loop().create_future()
+
+    def advance(self) -> bool:
+        """Compute the next part, on a model thread; False when there was none left."""
+        for part in self._parts:
+            self._results.append(part)
+            return True
+        return False
+
+    def end(self, error: Exception | None = None) -> None:
+        """Give the results, or the error, to who waits; on the event loop."""
+        if self._future.done():
+            return
+        if error is None:
+            self._future.set_result(self._results)
+        else:
+            self._future.set_exception(error)
+
+    async def results(self) -> list[Tensor]:
+        return await self._future
+
+
 class Engine:
-    """Runs canvases to their end, any number at once."""
+    """Runs canvases to their end, any number at once, and other work of the model between their steps."""
 
     def __init__(self, sampler: Sampler, scheduler: Scheduler, metrics: Metrics, *, model_threads: int = 1) -> None:
         """`model_threads`: one leaves torch its own threads; of several each computes on one core."""
@@ -35,6 +70,8 @@ class Engine:
         self._metrics = metrics
         self._lock = threading.Condition()
         self._is_stopping = False
+        self._works: deque[Work] = deque()
+        self._num_works = 0
         self._threads = [
             threading.Thread(target=self._run, name=f"llada-engine-{number}", daemon=True)
             for number in range(model_threads)
@@ -46,9 +83,14 @@ class Engine:
         return all(thread.is_alive() for thread in self._threads)
 
     @property
+    def max_batch_tokens(self) -> int:
+        """Tokens that one pass through the model should have at most."""
+        return self._scheduler.max_batch_tokens
+
+    @property
     def num_unfinished(self) -> int:
         with self._lock:
-            return self._scheduler.num_running + self._scheduler.num_waiting
+            return self._scheduler.num_running + self._scheduler.num_waiting + self._num_works
 
     def start(self) -> None:
         """Start the model threads; must be called on the event loop that will read the streams."""
@@ -91,6 +133,26 @@ class Engine:
             self._observe_load()
             self._lock.notify_all()
 
+    async def compute(self, parts: Iterator[Tensor]) -> list[Tensor]:
+        """All parts of a computation that uses the model; cancelled, no further part of it is computed.
+
+        Raises:
+            QueueFullError: as many computations are under way as requests may wait.
+            EngineStoppedError: the server is shutting down.
+            Exception: whatever a part raised.
+        """
+        work = Work(parts)
+        with self._lock:
+            if self._num_works > self._scheduler.max_queue:
+                raise QueueFullError
+            self._num_works += 1
+            self._works.append(work)
+            self._lock.notify_all()
+        try:
+            return await work.results()
+        finally:
+            work.is_wanted = False
+
     async def stream(self, request: Request) -> AsyncGenerator[TimedStep]:
         """A request's steps as they happen. Leaving the iteration early takes it out before the next step.
 
@@ -117,26 +179,52 @@ class Engine:
         with self._lock:
             for request in self._scheduler.clear():
                 request.mailbox.fail(error)
+            for work in self._works:
+                work.end(error)
+                work.is_wanted = False
             self._observe_load()
 
     def _run(self) -> None:
         if len(self._threads) > 1:
             torch.set_num_threads(1)
-        while batch := self._next_batch():
-            self._advance(batch)
-            with self._lock:
-                self._scheduler.release(batch)
-                self._observe_load()
-                self._lock.notify_all()
+        while turn := self._next_turn():
+            batch, work = turn
+            if batch:
+                self._advance(batch)
+                with self._lock:
+                    self._scheduler.release(batch)
+                    self._observe_load()
+                    self._lock.notify_all()
+            if work is not None:
+                self._advance_work(work)
 
-    def _next_batch(self) -> list[Request]:
+    def _next_turn(self) -> tuple[list[Request], Work | None] | None:
+        """A step for canvases, a part of other work, or both; None when the engine stops."""
         with self._lock:
             while not self._is_stopping:
-                if batch := self._scheduler.schedule():
+                batch = self._scheduler.schedule()
+                work = self._works.popleft() if self._works else None
+                if batch or work:
                     self._observe_load()
-                    return batch
+                    return batch, work
                 self._lock.wait()
-        return []
+        return None
+
+    def _advance_work(self, work: Work) -> None:
+        """Compute its next part; without one, or when nobody wants it, it is over."""
+        is_over, error = True, None
+        try:
+            is_over = not (work.is_wanted and work.advance())
+        except Exception as caught:  # the thread must outlive any failure
+            error = caught
+        with self._lock:
+            if not is_over:
+                self._works.append(work)
+                self._lock.notify_all()
+                return
+            self._num_works -= 1
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(work.end, error)
 
     def _advance(self, batch: Sequence[Request]) -> None:
         started = time.perf_counter()

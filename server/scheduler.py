@@ -76,8 +76,8 @@ class Scheduler:
         self._kv_cache_memory = kv_cache_memory
         self._model_threads = model_threads
         self._max_batch_size = max_batch_size
-        self._max_batch_tokens = max_batch_tokens
-        self._max_queue = max_queue
+        self.max_batch_tokens = max_batch_tokens
+        self.max_queue = max_queue
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._round = 0
@@ -107,7 +107,7 @@ class Scheduler:
             raise CacheTooLargeError(largest, self._kv_cache_memory)
         assert not any(request in self._running or request in self._waiting for request in requests)
         free_places = self._max_batch_size - len(self._running)
-        if len(self._waiting) + len(requests) > self._max_queue + free_places:
+        if len(self._waiting) + len(requests) > self.max_queue + free_places:
             raise QueueFullError
         self._waiting.extend(requests)
 
@@ -141,7 +141,7 @@ class Scheduler:
         self._admit()
         share = ceil(len(self._running) / self._model_threads)
         batch: list[Request] = []
-        tokens_left = self._max_batch_tokens
+        tokens_left = self.max_batch_tokens
         free = [request for request in self._running if not request.is_stepping]
         for request in sorted(free, key=lambda request: request.last_scheduled):
             if not batch or (request.num_tokens <= tokens_left and len(batch) < share):

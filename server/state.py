@@ -21,7 +21,7 @@ from server.generation import Generation
 from server.mailbox import TimedStep
 from server.metrics import Metrics
 from server.parking import Parking
-from server.schemas import ChatFields, ChatMessage, DiffusionFields
+from server.schemas import ChatFields, ChatMessage, DiffusionFields, ScoreRequest
 from server.settings import Settings
 from server.text_stream import TextStream
 
@@ -37,10 +37,12 @@ class ServerState:
         self, settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, engine: Engine, metrics: Metrics
     ) -> None:
         self.settings = settings
+        self.model = model
         self.config = model.config
         self.special_tokens = model.special_tokens
         self.tokenizer = tokenizer
         self.engine = engine
+        self.max_batch_tokens = engine.max_batch_tokens
         self.metrics = metrics
         self.created = int(time.time())
         self.is_draining = False
@@ -260,7 +262,7 @@ def _params(body: DiffusionFields, gen_length: int, seed: int | None = None) -> 
     return body.to_params(gen_length=gen_length, seed=seed_of(body) if seed is None else seed)
 
 
-def seed_of(body: DiffusionFields) -> int:
+def seed_of(body: DiffusionFields | ScoreRequest) -> int:
     """The seed asked for, or a new one."""
     return secrets.randbits(53) if body.seed is None else body.seed
 

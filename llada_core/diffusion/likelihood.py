@@ -6,7 +6,7 @@ estimate of the bound on log p(answer | prompt), of lower variance than independ
 Shape suffixes: N draws, L answer tokens, R masked positions of a batch of draws, V columns of the head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,9 +51,15 @@ def log_likelihood(
     if mc_num < 1:
         raise InvalidParameterError(f"mc_num is {mc_num}; it must be at least 1", "mc_num")
     masks_NL = answer_masks(len(answer), mc_num, seed=seed)
-    estimates_N = estimate_per_draw(model, prompt, answer, masks_NL, mask_id=mask_id, cfg_scale=cfg_scale)
-    stderr = float(estimates_N.std() / mc_num**0.5) if mc_num > 1 else None
-    return LogLikelihood(float(estimates_N.mean()), stderr, len(answer))
+    return summarize(
+        estimate_per_draw(model, prompt, answer, masks_NL, mask_id=mask_id, cfg_scale=cfg_scale), num_tokens=len(answer)
+    )
+
+
+def summarize(estimates_N: Tensor, *, num_tokens: int) -> LogLikelihood:
+    """The mean of the draws' estimates, and how far it may be off."""
+    stderr = float(estimates_N.std() / len(estimates_N) ** 0.5) if len(estimates_N) > 1 else None
+    return LogLikelihood(float(estimates_N.mean()), stderr, num_tokens)
 
 
 def answer_masks(length: int, mc_num: int, *, seed: int) -> Tensor:
@@ -67,7 +73,6 @@ def answer_masks(length: int, mc_num: int, *, seed: int) -> Tensor:
     return ranks_NL < counts_N.unsqueeze(1)
 
 
-@torch.inference_mode()
 def estimate_per_draw(
     model: MaskPredictor,
     prompt: Sequence[int],
@@ -78,15 +83,27 @@ def estimate_per_draw(
     cfg_scale: float = 0.0,
 ) -> Tensor:
     """The estimate that each draw gives alone, float64 [N]: Σ over its masked tokens of log p, times L / masked."""
+    return torch.cat(list(estimate_in_parts(model, prompt, answer, masks_NL, mask_id=mask_id, cfg_scale=cfg_scale)))
+
+
+def estimate_in_parts(
+    model: MaskPredictor,
+    prompt: Sequence[int],
+    answer: Sequence[int],
+    masks_NL: Tensor,
+    *,
+    mask_id: int,
+    cfg_scale: float = 0.0,
+    max_tokens: int = _MAX_TOKENS,
+) -> Iterator[Tensor]:
+    """`estimate_per_draw`, some draws at a time: one forward pass over at most `max_tokens`, or over one draw."""
     copies = 2 if cfg_scale else 1
-    draws_at_once = max(1, _MAX_TOKENS // (copies * (len(prompt) + len(answer))))
-    parts = [
-        _estimate(model, prompt, answer, part_NL, mask_id=mask_id, cfg_scale=cfg_scale)
-        for part_NL in masks_NL.split(draws_at_once)
-    ]
-    return torch.cat(parts)
+    draws_at_once = max(1, max_tokens // (copies * (len(prompt) + len(answer))))
+    for part_NL in masks_NL.split(draws_at_once):
+        yield _estimate(model, prompt, answer, part_NL, mask_id=mask_id, cfg_scale=cfg_scale)
 
 
+@torch.inference_mode()
 def _estimate(
     model: MaskPredictor,
     prompt: Sequence[int],
