@@ -21,7 +21,7 @@ from server.engine import Engine
 from server.errors import install_error_handlers
 from server.metrics import Metrics
 from server.middleware import ApiKey, BodyLimit, RequestBoundary
-from server.routes import chat, completions, denoise, score, system, tokenize
+from server.routes import chat, completions, denoise, responses, score, system, tokenize
 from server.scheduler import Scheduler
 from server.settings import Settings
 from server.state import ServerState
@@ -56,7 +56,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.server = ServerState(settings, model, tokenizer, engine, metrics)
-    for module in (completions, chat, denoise, score, tokenize, system):
+    for module in (completions, chat, responses, denoise, score, tokenize, system):
         app.include_router(module.router)
     _mount_page(app)
     install_error_handlers(app)

@@ -1,7 +1,7 @@
 """Request bodies, checked by pydantic. What API.md does not list is refused by name, never accepted and ignored."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -86,7 +86,7 @@ class Body(BaseModel):
                 continue
             if name in cls.neutral and name not in cls.model_fields:
                 if not any(_is_same(value, neutral) for neutral in cls.neutral[name]):
-                    raise _unsupported(name, value)
+                    raise _unsupported(name, value, cls.neutral[name])
                 continue
             kept[name] = value
         return kept
@@ -103,6 +103,7 @@ class DiffusionFields(Body):
     """How to denoise: the fields of `GenerationParams`, whose defaults or the preset's hold where one is absent."""
 
     neutral = _NEUTRAL
+    length_names: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens", "gen_length")
 
     model: str | None = Field(None, description="the served model's name; may be omitted")
     max_tokens: int | None = Field(None, ge=1, description="generation length; default min(128, room left)")
@@ -147,7 +148,7 @@ class DiffusionFields(Body):
 
     @model_validator(mode="after")
     def _one_name_for_the_length(self) -> "DiffusionFields":
-        given = [name for name in ("max_tokens", "max_completion_tokens", "gen_length") if getattr(self, name)]
+        given = [name for name in self.length_names if getattr(self, name)]
         if len(given) > 1:
             raise bad_request(f"{given[1]} is given beside {given[0]}; only one of them may be", given[1])
         return self
@@ -155,7 +156,7 @@ class DiffusionFields(Body):
     @property
     def length(self) -> int | None:
         """The generation length asked for, under any of its names."""
-        return self.max_tokens or self.max_completion_tokens or self.gen_length
+        return next((getattr(self, name) for name in self.length_names if getattr(self, name)), None)
 
     def to_params(self, *, gen_length: int, seed: int) -> GenerationParams:
         """The settings for the core.
@@ -262,9 +263,9 @@ class ChatMessage(Body):
 class ChatFields(Body):
     """Where in a conversation the reply begins (vLLM's fields)."""
 
-    add_generation_prompt: bool = Field(True, description="open the assistant's turn after the messages")
+    add_generation_prompt: bool = Field(default=True, description="open the assistant's turn after the messages")
     continue_final_message: bool = Field(
-        False, description="leave the last message open and go on in it; wants add_generation_prompt false"
+        default=False, description="leave the last message open and go on in it; wants add_generation_prompt false"
     )
 
     @model_validator(mode="after")
@@ -321,6 +322,71 @@ class ChatCompletionRequest(ChatFields, OpenAIFields):
     )
 
 
+class ResponseText(Body):
+    """A content part of the responses endpoint, of OpenAI's kinds only text; of an input or an answer sent back."""
+
+    neutral = {"annotations": ([],), "logprobs": ([],)}
+
+    type: Literal["input_text", "output_text"]
+    text: Text
+
+
+class ResponseMessage(Body):
+    """A turn of the responses endpoint's input."""
+
+    neutral = {"phase": ("commentary", "final_answer")}
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Text | list[ResponseText]
+    id: str | None = Field(None, description="of an answer that is sent back; without effect")
+    status: str | None = Field(None, description="of an answer that is sent back; without effect")
+
+    def as_chat(self) -> ChatMessage:
+        """The same turn for the chat template."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        role: Any = "system" if self.role == "developer" else self.role
+        return ChatMessage(role=role, content=text)
+
+
+class ResponseRequest(DiffusionFields):
+    """`POST /v1/responses`: OpenAI's responses, text in and text out, nothing stored."""
+
+    neutral = {
+        **_NEUTRAL,
+        "background": (False,),
+        "conversation": (),
+        "include": ([],),
+        "max_tool_calls": (),
+        "previous_response_id": (),
+        "prompt": (),
+        "prompt_cache_key": (),
+        "reasoning": (),
+        "safety_identifier": (),
+        "stream_options": ({}, {"include_obfuscation": False}),
+        "text": ({"format": {"type": "text"}}, {}),
+        "tool_choice": ("none", "auto"),
+        "truncation": ("disabled",),
+    }
+    length_names = (*DiffusionFields.length_names, "max_output_tokens")
+
+    input: Text | list[ResponseMessage] = Field(min_length=1, description="text of the user, or a conversation")
+    instructions: Text | None = Field(None, description="a system message before the input")
+    max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name of max_tokens")
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"input": "What is the capital of France?", "max_output_tokens": 32}]}
+    )
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """The conversation to reply to."""
+        system = [ChatMessage(role="system", content=self.instructions)] if self.instructions else []
+        if isinstance(self.input, str):
+            return [*system, ChatMessage(role="user", content=self.input)]
+        return [*system, *(message.as_chat() for message in self.input)]
+
+
 class MaskGap(Body):
     """Positions of a canvas that are to be filled."""
 
@@ -370,7 +436,7 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     @model_validator(mode="after")
     def _a_canvas_has_its_own_length(self) -> "DenoiseRequest":
         if self.canvas is not None:
-            for name in ("max_tokens", "max_completion_tokens", "gen_length", "constraints"):
+            for name in (*self.length_names, "constraints"):
                 if getattr(self, name):
                     raise bad_request(f"{name} is given beside canvas; it must be absent", name)
         return self
@@ -418,9 +484,9 @@ def _is_same(value: object, neutral: object) -> bool:
     return isinstance(value, bool) == isinstance(neutral, bool) and value == neutral
 
 
-def _unsupported(name: str, value: object) -> Exception:
-    neutral = ", ".join(repr(allowed) for allowed in _NEUTRAL[name])
-    rule = f"{neutral} or absent" if neutral else "absent"
+def _unsupported(name: str, value: object, neutral: Sequence[object]) -> Exception:
+    allowed = ", ".join(repr(one) for one in neutral)
+    rule = f"{allowed} or absent" if allowed else "absent"
     return bad_request(
         f"{name} is {shortened(value)}; it must be {rule}: this server does not support it", name, "unsupported_value"
     )

@@ -1,0 +1,128 @@
+"""`/v1/responses` with the official `openai` package, sync and async."""
+
+import asyncio
+
+import httpx
+import openai
+import pytest
+
+QUESTION = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def client(live_server):
+    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+def test_text_in_text_out(client):
+    response = client.responses.create(model="llada-demo", input=QUESTION)
+    assert response.output_text == "The capital of France is Paris."
+    assert (response.status, response.error, response.store) == ("completed", None, False)
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    chat = client.chat.completions.create(model="llada-demo", messages=[{"role": "user", "content": QUESTION}])
+    assert (chat.usage.prompt_tokens, chat.usage.completion_tokens) == (
+        response.usage.input_tokens,
+        response.usage.output_tokens,
+    )
+
+
+def test_an_answer_can_be_sent_back_as_it_came(client):
+    first = client.responses.create(model="llada-demo", input=QUESTION)
+    turns = [
+        {"role": "user", "content": QUESTION},
+        *[item.model_dump(exclude_none=True) for item in first.output],
+        {"role": "user", "content": [{"type": "input_text", "text": "And of Italy?"}]},
+    ]
+    second = client.responses.create(model="llada-demo", input=turns, instructions="Answer.")
+    chat = client.chat.completions.create(
+        model="llada-demo",
+        messages=[
+            {"role": "system", "content": "Answer."},
+            {"role": "user", "content": QUESTION},
+            {"role": "assistant", "content": first.output_text},
+            {"role": "user", "content": "And of Italy?"},
+        ],
+    )
+    assert second.output_text == chat.choices[0].message.content
+
+
+def test_an_answer_that_ends_with_the_canvas_is_incomplete(client):
+    response = client.responses.create(model="llada-demo", input=QUESTION, max_output_tokens=2)
+    assert response.status == "incomplete"
+    assert response.incomplete_details.reason == "max_output_tokens"
+    assert response.max_output_tokens == response.usage.output_tokens == 2
+
+
+def test_typed_events_tell_the_whole_story(client):
+    plain = client.responses.create(model="llada-demo", input="Tell me a story about a fox.", max_output_tokens=64)
+    events = list(
+        client.responses.create(
+            model="llada-demo", input="Tell me a story about a fox.", max_output_tokens=64, stream=True
+        )
+    )
+    types = [event.type for event in events]
+    assert types[:4] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert types[-4:] == [
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+        f"response.{plain.status}",
+    ]
+    assert set(types[4:-4]) == {"response.output_text.delta"}
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert "".join(event.delta for event in events[4:-4]) == events[-4].text == plain.output_text
+    final = events[-1].response
+    assert (final.output_text, final.usage) == (plain.output_text, plain.usage)
+    assert events[0].response.status == "in_progress"
+
+
+def test_the_streaming_helper_and_the_async_client(live_server):
+    async def ask():
+        async with openai.AsyncOpenAI(base_url=f"{live_server}/v1", api_key="unused") as client:
+            async with client.responses.stream(model="llada-demo", input=QUESTION) as stream:
+                async for _ in stream:
+                    pass
+                final = await stream.get_final_response()
+            response = await client.responses.create(model="llada-demo", input=QUESTION)
+            return final.output_text, response.output_text
+
+    assert asyncio.run(ask()) == ("The capital of France is Paris.",) * 2
+
+
+def test_diffusion_fields_work_here_too(client):
+    response = client.responses.create(
+        model="llada-demo", input=QUESTION, max_output_tokens=16, extra_body={"steps": 4, "block_length": 16}
+    )
+    assert response.usage.denoising_steps <= 4
+    assert response.generation_params["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"previous_response_id": "resp-1"}, "previous_response_id", "must be absent"),
+        ({"store": True}, "store", "store is True; it must be False"),
+        ({"tools": [{"type": "web_search"}]}, "tools", "does not support"),
+        ({"text": {"format": {"type": "json_object"}}}, "text", "does not support"),
+        ({"reasoning": {"effort": "low"}}, "reasoning", "must be absent"),
+        ({"input": []}, "input", "at least 1"),
+        ({"input": ""}, "input", "at least 1"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input", "input_text"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input", "role is 'robot'"),
+        ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),
+        ({"max_output_tokens": 4, "max_tokens": 4}, "max_output_tokens", "beside max_tokens"),
+        ({"messages": []}, "messages", "not a field"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_refused_by_name(live_server, fields, param, message):
+    answer = httpx.post(f"{live_server}/v1/responses", json={"input": QUESTION, **fields})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param), error
+    assert message in error["message"]
