@@ -70,8 +70,9 @@ class Engine:
         self._metrics = metrics
         self._lock = threading.Condition()
         self._is_stopping = False
-        self._works: deque[Work] = deque()
-        self._num_works = 0
+        self._works: set[Work] = set()
+        # Those whose next part no thread computes at the moment.
+        self._ready_works: deque[Work] = deque()
         self._threads = [
             threading.Thread(target=self._run, name=f"llada-engine-{number}", daemon=True)
             for number in range(model_threads)
@@ -90,7 +91,7 @@ class Engine:
     @property
     def num_unfinished(self) -> int:
         with self._lock:
-            return self._scheduler.num_running + self._scheduler.num_waiting + self._num_works
+            return self._scheduler.num_running + self._scheduler.num_waiting + len(self._works)
 
     def start(self) -> None:
         """Start the model threads; must be called on the event loop that will read the streams."""
@@ -143,10 +144,10 @@ class Engine:
         """
         work = Work(parts)
         with self._lock:
-            if self._num_works > self._scheduler.max_queue:
+            if len(self._works) > self._scheduler.max_queue:
                 raise QueueFullError
-            self._num_works += 1
-            self._works.append(work)
+            self._works.add(work)
+            self._ready_works.append(work)
             self._lock.notify_all()
         try:
             return await work.results()
@@ -203,7 +204,7 @@ class Engine:
         with self._lock:
             while not self._is_stopping:
                 batch = self._scheduler.schedule()
-                work = self._works.popleft() if self._works else None
+                work = self._ready_works.popleft() if self._ready_works else None
                 if batch or work:
                     self._observe_load()
                     return batch, work
@@ -219,10 +220,10 @@ class Engine:
             error = caught
         with self._lock:
             if not is_over:
-                self._works.append(work)
+                self._ready_works.append(work)
                 self._lock.notify_all()
                 return
-            self._num_works -= 1
+            self._works.discard(work)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(work.end, error)
 
