@@ -21,6 +21,7 @@ import torch.nn.functional as F
 import typer
 
 from llada_core import DEMO_FOLDER
+from llada_core.host_memory import keep_freed_memory
 from llada_core.model import PackedTokens
 from llada_core.model.llada import LLaDAModelLM
 from training.distributed import World
@@ -40,6 +41,7 @@ def main(
 ) -> None:
     """Print steps per CPU second of both loops, and resident memory over the steps."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as `llada-train` does; the bare loop has it too
     with tempfile.TemporaryDirectory() as folder:
         trainer, rows, length = _trainer(Path(folder), threads)
         bare = BareLoop(LLaDAModelLM(trainer.model.config).train(), rows, length)

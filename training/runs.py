@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from llada_core.host_memory import keep_freed_memory
 from training.checkpoints import Checkpoints, RunIdentity, newest, require_room, require_writable
 from training.data.batches import BatchPlanner
 from training.data.samples import Dialogues, PackedDocuments, Samples
@@ -46,6 +47,8 @@ def run_training(options: TrainingOptions) -> None:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // processes))
     with world(options.device) as here:
+        if here.device.type == "cpu":
+            keep_freed_memory()
         reporter = Reporter(options.output_dir, is_main=here.is_main)
         start = find_start(options, log=reporter.say)
         if here.is_main:
