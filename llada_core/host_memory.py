@@ -6,6 +6,7 @@ import platform
 # Of mallopt, from malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 
 def keep_freed_memory() -> None:
@@ -18,3 +19,5 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
         libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+        # One heap for all threads, so that they do not each keep what they have freed.
+        libc.mallopt(_M_ARENA_MAX, 1)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import socket
 import sys
 from types import FrameType
@@ -90,7 +91,17 @@ def main() -> None:
     Server(config, app.state.server).run()
 
 
+def _bound_kernel_caches() -> None:
+    """How many kernels oneDNN and torch around it keep, each of one shape: read when torch is imported.
+
+    A server sees shapes without end, and of the thousand that they would keep each takes a few hundred kilobytes.
+    """
+    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(variable, "128")
+
+
 def _load_app(settings: Settings) -> "FastAPI":
+    _bound_kernel_caches()
     # Imported here, so that --help and a wrong option answer without waiting for torch.
     from llada_core.checkpoint import DEMO_FOLDER, load_model, load_tokenizer
     from server.app import create_app

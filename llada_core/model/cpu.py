@@ -80,15 +80,16 @@ class CPUMaskPredictor:
         def read_in_block(depth: int, name: str) -> Tensor:
             return read(f"model.transformer.blocks.{depth}.{name}.weight")
 
-        # Read, used and dropped one by one: the peak is the packed weights and one block.
+        # Read, used and dropped one by one, the largest first: the peak is about the packed weights alone.
+        head_VE = read(f"model.transformer.{'wte' if config.weight_tying else 'ff_out'}.weight")
+        self._head = linear(_fold(head_VE, read("model.transformer.ln_f.weight")))
+        del head_VE
+        self._embedding_VE = read("model.transformer.wte.weight").to(dtype)
         self._blocks = [
             _Block(config, depth, partial(read_in_block, depth), linear, dtype) for depth in range(config.n_layers)
         ]
-        self._embedding_VE = read("model.transformer.wte.weight").to(dtype)
         self._eps = torch.tensor(config.rms_norm_eps)
         self._hidden_dtype = torch.float32 if is_int8 else dtype
-        head_VE = read(f"model.transformer.{'wte' if config.weight_tying else 'ff_out'}.weight")
-        self._head = linear(_fold(head_VE, read("model.transformer.ln_f.weight")))
         angles_LC = rotary_angles(config.max_sequence_length, config.head_dim, config.rope_theta)
         self._rotations_LC = torch.polar(torch.ones_like(angles_LC), angles_LC)
 
