@@ -12,6 +12,7 @@ import matplotlib
 import typer
 
 from benchmarks.machine import RESULTS
+from llada_core.sampling import PRESETS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -114,7 +115,13 @@ def _server(result: dict[str, Any]) -> dict[str, str]:
 def _quality(result: dict[str, Any]) -> dict[str, str]:
     settings = result["settings"]
     tasks = list(next(iter(settings.values()))["accuracy"])
-    exact = next(found["forward_passes"] for found in settings.values() if found["preset"] == "exact")
+    presets = {
+        name: preset
+        for name, found in settings.items()
+        for preset, bundle in PRESETS.items()
+        if bundle == found["params"]
+    }
+    exact = next(settings[name]["forward_passes"] for name, preset in presets.items() if preset == "exact")
     lines = [
         "| " + " | ".join(("", *tasks, "forward passes", "tokens a step")) + " |",
         "|---|" + "---|" * (len(tasks) + 2),
@@ -122,7 +129,7 @@ def _quality(result: dict[str, Any]) -> dict[str, str]:
     for name, found in settings.items():
         accuracies = [f"{found['accuracy'][task]:.1%}" for task in tasks]
         share = f"{found['forward_passes']} ({found['forward_passes'] / exact:.0%})"
-        label = f"**{name}** (preset `{found['preset']}`)" if found["preset"] else name
+        label = f"**{name}** (preset `{presets[name]}`)" if name in presets else name
         lines.append("| " + " | ".join((label, *accuracies, share, f"{found['tokens_per_step']:.2f}")) + " |")
     _plot_quality(settings, tasks, exact)
     return {"quality": "\n".join(lines)}

@@ -95,10 +95,14 @@ def main(
     rounds: Annotated[int, typer.Option(help="Requests of each concurrent client.", min=1)] = 2,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
     output_dir: Annotated[Path, typer.Option(help="Where server.json goes.")] = machine.RESULTS,
+    only: Annotated[list[str], typer.Option(help="Measure this part again, keep the others; repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Print each figure as it is found and write all of them as JSON."""
     torch.set_num_threads(1)
-    result: dict[str, Any] = {"machine": machine.describe(), "size": size, "dtype": dtype}
+    here = machine.describe()
+    result: dict[str, Any] = {"machine": here, "size": size, "dtype": dtype, "commits": {}}
+    if only:
+        result |= json.loads((output_dir / "server.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         save_random_model(SIZES[size], folder)
@@ -110,7 +114,10 @@ def main(
             ("caches", caches(folder, dtype, rounds)),
             ("model_threads", model_threads(folder, dtype, rounds)),
         ):
+            if only and name not in only:
+                continue
             result[name] = dict(part)
+            result["commits"][name] = here["commit"]
             typer.echo(f"{name}: {json.dumps(result[name], indent=1)}")
             machine.write("server", result, output_dir)
 

@@ -41,7 +41,7 @@ def main(
 ) -> None:
     """Print steps per CPU second of both loops, and resident memory over the steps."""
     torch.set_num_threads(threads)
-    keep_freed_memory()  # as `llada-train` does; the bare loop has it too
+    keep_freed_memory(all_of_it=True)  # as `llada-train` does; the bare loop has it too
     with tempfile.TemporaryDirectory() as folder:
         trainer, rows, length = _trainer(Path(folder), threads)
         bare = BareLoop(LLaDAModelLM(trainer.model.config).train(), rows, length)

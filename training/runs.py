@@ -48,7 +48,7 @@ def run_training(options: TrainingOptions) -> None:
     torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // processes))
     with world(options.device) as here:
         if here.device.type == "cpu":
-            keep_freed_memory()
+            keep_freed_memory(all_of_it=True)
         reporter = Reporter(options.output_dir, is_main=here.is_main)
         start = find_start(options, log=reporter.say)
         if here.is_main:

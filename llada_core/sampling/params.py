@@ -19,8 +19,8 @@ DEFAULT_BLOCK_LENGTH = 32
 # Bundles of settings, from the reference's tokens to the fewest forward passes; measured in docs/speed.md.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "exact": {},
-    "balanced": {"confidence_threshold": 0.9},
-    "fast": {"confidence_threshold": 0.9, "cache": "dual"},
+    "balanced": {"entropy_bound": 0.05},
+    "fast": {"entropy_bound": 0.1, "cache": "dual"},
 }
 
 

@@ -48,10 +48,12 @@ def test_an_answer_can_be_sent_back_as_it_came(client):
 
 
 def test_an_answer_that_ends_with_the_canvas_is_incomplete(client):
-    response = client.responses.create(model="llada-demo", input=QUESTION, max_output_tokens=2)
+    response = client.responses.create(
+        model="llada-demo", input=QUESTION, max_output_tokens=4, extra_body={"ignore_eos": True}
+    )
     assert response.status == "incomplete"
     assert response.incomplete_details.reason == "max_output_tokens"
-    assert response.max_output_tokens == response.usage.output_tokens == 2
+    assert response.max_output_tokens == response.usage.output_tokens == 4
 
 
 def test_typed_events_tell_the_whole_story(client):

@@ -335,7 +335,7 @@ def test_a_preset_comes_back_as_the_settings_it_stands_for(tiny_client):
     assert fast["generation_params"].items() >= dict(PRESETS["fast"]).items()
     assert fast["generation_params"]["steps"] is None
     own = tiny_client.post("/v1/completions", json={**body, "preset": "fast", "steps": 4}).json()
-    assert (own["generation_params"]["steps"], own["generation_params"]["confidence_threshold"]) == (4, None)
+    assert (own["generation_params"]["steps"], own["generation_params"]["entropy_bound"]) == (4, None)
     assert own["generation_params"]["cache"] == PRESETS["fast"]["cache"]
 
 

@@ -162,8 +162,9 @@ def test_answers_are_in_the_order_of_the_requests(harness_model):
     pairs = [("The capital of France is", f" {city}") for city in cities]
     together = harness_model.loglikelihood([ask("loglikelihood", *pair) for pair in pairs])
     assert together == [score(harness_model, *pair) for pair in pairs]
-    contexts = [f"The capital of {country} is" for country in ("France", "Japan", "Peru", "Kenya", "Cuba")]
-    short = {"max_gen_toks": 4}
+    countries = ("France", "Japan", "Peru", "Kenya", "Cuba")
+    contexts = [chat(harness_model, f"What is the capital of {country}?") for country in countries]
+    short = {"max_gen_toks": 16}
     texts = harness_model.generate_until([ask("generate_until", context, short) for context in contexts])
     assert texts == [write(harness_model, context, **short) for context in contexts]
     assert len(set(texts)) == 5
@@ -178,14 +179,14 @@ def test_generation_is_cut_at_the_first_of_the_until_strings(harness_model):
 
 def test_a_task_s_settings_go_before_the_model_s(harness_model, demo, demo_tokenizer, monkeypatch):
     def wanted(temperature: float) -> str:
-        params = GenerationParams(gen_length=8, temperature=temperature, top_k=20, top_p=0.5)
-        return generate(demo, ["Tell me a story."], params, tokenizer=demo_tokenizer)[0].text
+        params = GenerationParams(gen_length=24, temperature=temperature, top_k=20, top_p=0.9)
+        return generate(demo, ["Once upon a time"], params, tokenizer=demo_tokenizer)[0].text
 
     monkeypatch.setattr(harness_model, "_params", GenerationParams(gen_length=32, temperature=1.0))
-    settings = {"max_gen_toks": 8, "top_k": 20, "top_p": 0.5}
-    assert write(harness_model, "Tell me a story.", **settings) == wanted(1.0)
-    assert write(harness_model, "Tell me a story.", **settings, do_sample=True, temperature=2.0) == wanted(2.0)
-    assert write(harness_model, "Tell me a story.", **settings, do_sample=False) == wanted(0.0)
+    settings = {"max_gen_toks": 24, "top_k": 20, "top_p": 0.9}
+    assert write(harness_model, "Once upon a time", **settings) == wanted(1.0)
+    assert write(harness_model, "Once upon a time", **settings, do_sample=True, temperature=2.0) == wanted(2.0)
+    assert write(harness_model, "Once upon a time", **settings, do_sample=False) == wanted(0.0)
     assert len({wanted(0.0), wanted(1.0), wanted(2.0)}) == 3
 
 
