@@ -20,7 +20,7 @@ DEFAULT_BLOCK_LENGTH = 32
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "exact": {},
     "balanced": {"entropy_bound": 0.05},
-    "fast": {"entropy_bound": 0.1, "cache": "dual"},
+    "fast": {"entropy_bound": 0.05, "cache": "dual"},
 }
 
 
