@@ -136,14 +136,19 @@ def _quality(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _plot_quality(settings: dict[str, Any], tasks: list[str], exact: int) -> None:
-    figure, axes = pyplot.subplots(figsize=(8, 4))
-    for name, found in settings.items():
+    figure, axes = pyplot.subplots(figsize=(9, 4.5))
+    names = []
+    for number, (name, found) in enumerate(settings.items(), start=1):
         share = found["forward_passes"] / exact
         accuracy = sum(found["accuracy"][task] for task in tasks) / len(tasks)
         axes.plot(share, accuracy, "o", markersize=4)
-        axes.annotate(name, (share, accuracy), fontsize=6, xytext=(3, 3), textcoords="offset points")
+        axes.annotate(str(number), (share, accuracy), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        names.append(f"{number:>2}  {name}")
+    axes.set_xscale("log")
+    axes.set_xticks([0.06, 0.1, 0.2, 0.5, 1], ["6 %", "10 %", "20 %", "50 %", "100 %"], minor=False)
     axes.set_xlabel("forward passes, of those of one token a step")
-    axes.set_ylabel("accuracy, mean of the tasks")
+    axes.set_ylabel(f"accuracy, mean of {', '.join(tasks)}")
+    axes.text(1.03, 1, "\n".join(names), transform=axes.transAxes, fontsize=7, va="top")
     figure.tight_layout()
     figure.savefig(ROOT / "docs/quality.png", dpi=120)
 
