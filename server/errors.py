@@ -177,10 +177,12 @@ _OF_ANOTHER_TYPE = ("string_type", "list_type", "int_type")
 
 
 def _most_telling(problems: Sequence[Any]) -> Any:
-    """The first problem, or what is wrong with the same field in the branch of a union that was meant."""
+    """The first problem, or what is wrong with the same field in the branch of a union that was meant; rather what is
+    there and wrong than what is missing.
+    """
     first = problems[0]
     own = (problem for problem in problems if problem["loc"][:2] == first["loc"][:2])
-    return next((problem for problem in own if problem["type"] not in _OF_ANOTHER_TYPE), first)
+    return next((problem for problem in own if problem["type"] not in (*_OF_ANOTHER_TYPE, "missing")), first)
 
 
 def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:

@@ -37,6 +37,11 @@ class Dialect(Protocol):
         """The part of the choice of a first chunk that comes before any text; None for no such chunk."""
 
 
+def envelope(state: ServerState, answer_id: str, kind: str, *, created: int) -> dict[str, Any]:
+    """What every object of an answer begins with."""
+    return {"id": answer_id, "object": kind, "created": created, "model": state.settings.model_name}
+
+
 async def respond(
     dialect: Dialect,
     body: OpenAIFields,
@@ -161,12 +166,7 @@ class OpenAIAnswer:
         return self.choices[0].generation
 
     def _envelope(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self._first.id,
-            "object": kind,
-            "created": self._first.created,
-            "model": self.state.settings.model_name,
-        }
+        return envelope(self.state, self._first.id, kind, created=self._first.created)
 
     def _echoed(self, choice: Choice) -> list[ScoredToken]:
         """The prompt's tokens, where it is to be shown with log-probabilities."""

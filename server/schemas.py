@@ -176,13 +176,38 @@ class DiffusionFields(Body):
         return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **given)
 
 
+class StructuredOutputs(Body):
+    """vLLM's `structured_outputs`; of its kinds only a choice."""
+
+    choice: list[Annotated[Text, Field(min_length=1)]] = Field(
+        min_length=1, max_length=64, description="the answer is one of these, the likeliest"
+    )
+
+
 class OpenAIFields(DiffusionFields):
     """What completions and chat completions share beyond the diffusion fields."""
+
+    # An answer that is chosen is not denoised: what says how to denoise has no place beside it.
+    beside_a_choice: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("model", "prompt", "messages", "add_generation_prompt", "continue_final_message", "structured_outputs"),
+            *("n", "seed", "temperature", "cfg_scale", *DiffusionFields.length_names),
+            *("stream", "stream_options", "return_token_ids", "user", "metadata"),
+        }
+    )
 
     n: int = Field(1, ge=1, le=128, description="choices for each prompt; the i-th has the seed plus i")
     stream_options: StreamOptions | None = Field(None, description="with stream: usage in a last chunk")
     diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
     return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
+    structured_outputs: StructuredOutputs | None = Field(None, description='{"choice": [...]}: one of these strings')
+
+    @model_validator(mode="after")
+    def _a_choice_is_not_denoised(self) -> "OpenAIFields":
+        if self.structured_outputs is not None:
+            for name in sorted(self.model_fields_set - self.beside_a_choice):
+                raise bad_request(f"{name} is given beside structured_outputs; it must be absent", name)
+        return self
 
     @property
     @abstractmethod

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from server.choice_answer import respond_with_a_choice
 from server.logprobs import ScoredToken, TokenNames, chat_logprobs
 from server.openai_answer import respond
 from server.schemas import ChatCompletionRequest
@@ -34,5 +35,10 @@ class ChatDialect:
 @router.post("/v1/chat/completions", response_model=None)
 async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Reply to a conversation."""
-    prompt = await state_of(request).encode_messages(body.messages, body)
+    state = state_of(request)
+    state.check_model(body.model)
+    prompt = await state.encode_messages(body.messages, body)
+    if body.structured_outputs is not None:
+        end_id = state.special_tokens.eos_id if state.special_tokens.eot_id is None else state.special_tokens.eot_id
+        return await respond_with_a_choice(ChatDialect(), body, [prompt], request, end_id=end_id)
     return await respond(ChatDialect(), body, [prompt], request)

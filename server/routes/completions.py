@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from server.choice_answer import respond_with_a_choice
 from server.logprobs import ScoredToken, TokenNames, completion_logprobs
 from server.openai_answer import respond
 from server.schemas import CompletionRequest, FillInTheMiddleRequest
@@ -35,6 +36,10 @@ async def create_completion(body: CompletionRequest, request: Request) -> dict[s
     """Complete a prompt, or each of a list."""
     state = state_of(request)
     prompts = [await state.encode_prompt(prompt) for prompt in body.prompts]
+    if body.structured_outputs is not None:
+        state.check_model(body.model)
+        end_id = state.special_tokens.eos_id
+        return await respond_with_a_choice(CompletionDialect(), body, prompts, request, end_id=end_id)
     suffix = [] if body.suffix is None else await state.encode_segment(body.suffix, "suffix")
     echoes = [state.text_of(prompt) for prompt in body.prompts] if body.echo else None
     return await respond(CompletionDialect(), body, prompts, request, suffix=suffix, echoes=echoes)

@@ -1,0 +1,87 @@
+"""Answers that are one of given strings."""
+
+import json
+
+import httpx
+import openai
+import pytest
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+CITIES = ["The capital of France is Rome.", "The capital of France is Paris.", "The capital of France is Berlin."]
+
+
+@pytest.fixture(scope="module")
+def http(live_server):
+    with httpx.Client(base_url=live_server, timeout=60) as client:
+        yield client
+
+
+def ask(http, **body):
+    answer = http.post("/v1/chat/completions", json={"messages": QUESTION, **body})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_the_likeliest_string_is_the_answer(http):
+    answer = ask(http, structured_outputs={"choice": CITIES}, seed=0, return_token_ids=True)
+    choice = answer["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (CITIES[1], "stop")
+    assert answer["usage"]["completion_tokens"] == len(choice["token_ids"])
+    assert answer["usage"]["forward_passes"] == 3 * answer["generation_params"]["mc_num"]
+
+
+def test_the_openai_client_passes_it_on(live_server):
+    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused") as client:
+        answer = client.chat.completions.create(
+            model="llada-demo", messages=QUESTION, extra_body={"structured_outputs": {"choice": CITIES}}
+        )
+    assert answer.choices[0].message.content == CITIES[1]
+
+
+def test_a_stream_gives_the_same_answer(http):
+    body = {"structured_outputs": {"choice": CITIES}, "stream": True, "stream_options": {"include_usage": True}}
+    text = http.post("/v1/chat/completions", json={"messages": QUESTION, **body, "seed": 0}).text
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    chunks = [json.loads(line) for line in lines[:-1]]
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks[:-1]) == CITIES[1]
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["usage"] == ask(http, structured_outputs={"choice": CITIES}, seed=0)["usage"]
+
+
+def test_completions_of_several_prompts_choose_for_each(http):
+    prompts = [f"What is the capital of {country}?" for country in ("Italy", "Japan")]
+    ids = [
+        http.post("/tokenize", json={"messages": [{"role": "user", "content": prompt}]}).json()["tokens"]
+        for prompt in prompts
+    ]
+    choices = ["The capital of Italy is Rome.", "The capital of Japan is Tokyo."]
+    body = {"prompt": ids, "n": 2, "seed": 0, "structured_outputs": {"choice": choices}}
+    answer = http.post("/v1/completions", json=body).json()
+    assert [choice["text"] for choice in answer["choices"]] == [choices[0]] * 2 + [choices[1]] * 2
+
+
+def test_a_high_temperature_draws_among_them(http):
+    body = {"structured_outputs": {"choice": ["Paris", "Rome", "Berlin"]}, "n": 24, "temperature": 1000.0, "seed": 0}
+    drawn = {choice["message"]["content"] for choice in ask(http, **body)["choices"]}
+    assert drawn == {"Paris", "Rome", "Berlin"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "message"),
+    [
+        ({"structured_outputs": {"json": {}}}, "structured_outputs", "structured_outputs.json is not a field"),
+        ({"structured_outputs": {"choice": []}}, "structured_outputs", "at least 1"),
+        ({"structured_outputs": {"choice": [""]}}, "structured_outputs", "at least 1"),
+        ({"structured_outputs": {"choice": ["a"]}, "steps": 4}, "steps", "beside structured_outputs"),
+        ({"structured_outputs": {"choice": ["a"]}, "logprobs": True}, "logprobs", "beside structured_outputs"),
+        ({"structured_outputs": {"choice": [CITIES[0]]}, "max_tokens": 2}, "max_tokens", "must fit"),
+        ({"structured_outputs": {"choice": ["a"]}, "model": "other"}, "model", "llada-demo"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_choice_is_refused_by_name(http, fields, param, message):
+    answer = http.post("/v1/chat/completions", json={"messages": QUESTION, **fields})
+    error = answer.json()["error"]
+    assert answer.status_code in (400, 404)
+    assert error["param"] == param, error
+    assert message in error["message"]
