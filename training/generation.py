@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
 from llada_core.model import MaskPredictor
@@ -126,7 +127,16 @@ def _plain(prompt: Prompt) -> object:
 
 def _params(options: GenerateOptions) -> GenerationParams:
     given = options.model_dump(include={field.name for field in fields(GenerationParams)}, exclude_unset=True)
+    in_core: dict[str, Callable[[Any], Any]] = {"stop": tuple, "stop_token_ids": frozenset, "logit_bias": _biases}
+    given |= {name: in_core[name](given[name]) for name in in_core.keys() & given.keys()}
     try:
         return GenerationParams.with_preset(options.preset, **given)
     except InvalidParameterError as error:
         raise DataError(f"generate: {error}") from None
+
+
+def _biases(pairs: Sequence[str]) -> dict[int, float]:
+    try:
+        return {int(token_id): float(bias) for token_id, bias in (pair.split("=") for pair in pairs)}
+    except ValueError:
+        raise DataError(f"--logit-bias is {', '.join(pairs)}; it must be ID=BIAS, as in 42=-1.5") from None

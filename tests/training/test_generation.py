@@ -28,6 +28,15 @@ def test_every_method_runs(options):
     assert succeed("generate", *SHORT, "--prompt", "Tell me a story about a fox.", *options).strip()
 
 
+def test_stop_strings_and_biases_reach_the_sampler(demo_tokenizer):
+    assert succeed("generate", *SHORT, "--prompt", FRANCE, "--stop", " is").strip() == "The capital of France"
+    (token,) = demo_tokenizer.encode_plain(" Rome")
+    bias = f"{token}=100"
+    assert set(succeed("generate", *SHORT, "--prompt", FRANCE, "--logit-bias", bias).split()) == {"Rome"}
+    refused = llada_train("generate", *SHORT, "--prompt", FRANCE, "--logit-bias", "Rome")
+    assert refused.returncode and "it must be ID=BIAS" in refused.stderr
+
+
 def test_a_base_model_is_prompted_without_the_template():
     assert succeed("generate", *SHORT, "--prompt", "Once upon a time", "--no-is-instruct").strip()
 

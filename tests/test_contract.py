@@ -1,0 +1,77 @@
+"""GenerationParams is the definition of the parameters; schema, OpenAPI page, documentation and CLI follow it."""
+
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+
+from llada_core import GenerationParams
+from llada_core.sampling import PRESETS, REMASKING
+from llada_core.sampling.cache_policy import WINDOWS
+from llada_core.sampling.params import METHODS
+from server import schemas
+from server.app import create_app
+from server.settings import Settings
+from training.options import GenerateOptions
+
+PARAMS = {field.name: field for field in fields(GenerationParams)}
+ROOT = Path(__file__).parent.parent
+BODIES = (
+    schemas.CompletionRequest,
+    schemas.ChatCompletionRequest,
+    schemas.DenoiseRequest,
+    schemas.ResponseRequest,
+)
+ROUTES = ("/v1/completions", "/v1/chat/completions", "/v1/denoise", "/v1/responses", "/v1/fim/completions")
+
+
+@pytest.fixture(scope="module")
+def openapi(tiny):
+    return create_app(Settings(), tiny, None).openapi()
+
+
+def body_schema(openapi, route):
+    content = openapi["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    return openapi["components"]["schemas"][content["$ref"].rsplit("/", 1)[1]]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
+def test_every_body_takes_every_parameter_with_its_default(body):
+    assert PARAMS.keys() <= body.model_fields.keys()
+    for name, field in PARAMS.items():
+        default = field.default if field.default is not MISSING else field.default_factory()
+        given = body.model_fields[name].get_default(call_default_factory=True)
+        # The seed is drawn, the length follows from the room; containers differ in their kind alone.
+        if name not in ("seed", "gen_length"):
+            assert given == default or (not given and not default), name
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_openapi_page_lists_and_explains_them(openapi, route):
+    properties = body_schema(openapi, route)["properties"]
+    for name in PARAMS:
+        assert properties[name].get("description"), name
+
+
+def test_choices_are_the_core_s(openapi):
+    properties = body_schema(openapi, "/v1/completions")["properties"]
+    for name, table in (("method", METHODS), ("remasking", REMASKING), ("cache", WINDOWS), ("preset", PRESETS)):
+        assert properties[name]["enum"] == list(table)
+
+
+def test_the_documentation_names_every_field_of_every_body():
+    documented = set(re.findall(r"`([a-z_0-9.]+)`", (ROOT / "docs/api.md").read_text()))
+    documented |= {name.split(".")[0] for name in documented}
+    for body in (*BODIES, schemas.FillInTheMiddleRequest):
+        assert body.model_fields.keys() - documented == set(), body.__name__
+
+
+def test_the_command_line_has_every_parameter():
+    assert PARAMS.keys() <= GenerateOptions.model_fields.keys()
+
+
+def test_every_route_of_the_page_is_documented(openapi):
+    text = (ROOT / "docs/api.md").read_text()
+    for route in openapi["paths"]:
+        assert route.split("{")[0].rstrip("/") in text, route
