@@ -1,9 +1,9 @@
 """GenerationParams is the definition of the parameters; schema, OpenAPI page, documentation and CLI follow it."""
 
-import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+import httpx
 import pytest
 
 from llada_core import GenerationParams
@@ -60,15 +60,21 @@ def test_choices_are_the_core_s(openapi):
         assert properties[name]["enum"] == list(table)
 
 
-def test_the_documentation_names_every_field_of_every_body():
-    documented = set(re.findall(r"`([a-z_0-9.]+)`", (ROOT / "docs/api.md").read_text()))
-    documented |= {name.split(".")[0] for name in documented}
-    for body in (*BODIES, schemas.FillInTheMiddleRequest):
-        assert body.model_fields.keys() - documented == set(), body.__name__
-
-
 def test_the_command_line_has_every_parameter():
     assert PARAMS.keys() <= GenerateOptions.model_fields.keys()
+
+
+def test_the_examples_of_the_openapi_page_really_run(openapi, live_server):
+    tried = []
+    for route, methods in openapi["paths"].items():
+        if "requestBody" not in methods.get("post", {}):
+            continue
+        examples = body_schema(openapi, route)["examples"]
+        tried += [route] * bool(examples)
+        for example in examples:
+            answer = httpx.post(live_server + route, json=example, timeout=60)
+            assert answer.status_code == 200, (route, answer.text)
+    assert len(tried) == len([1 for methods in openapi["paths"].values() if "post" in methods]) == 8
 
 
 def test_every_route_of_the_page_is_documented(openapi):

@@ -65,11 +65,12 @@ def test_every_path_in_the_readmes_tree_exists():
 
 
 def test_every_field_of_the_api_page_is_a_field_of_the_server_and_back():
-    from server.schemas import ChatCompletionRequest, CompletionRequest, DenoiseRequest
+    from server.schemas import ChatCompletionRequest, CompletionRequest, DenoiseRequest, ResponseRequest
 
     text = (ROOT / "docs" / "api.md").read_text()
     section = text[text.index("## Fields") : text.index("## Events")]
-    known = set().union(*(body.model_fields for body in (CompletionRequest, ChatCompletionRequest, DenoiseRequest)))
+    bodies = (CompletionRequest, ChatCompletionRequest, DenoiseRequest, ResponseRequest)
+    known = set().union(*(body.model_fields for body in bodies))
     documented = set(re.findall(r"`(\w+)[`.]", section))
     assert known <= documented | {"stream_options"}
     for row in re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE):
