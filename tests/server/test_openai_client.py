@@ -1,7 +1,13 @@
 """The official `openai` package against the demo model."""
 
+import asyncio
+import threading
+
 import openai
 import pytest
+
+from tests.server.conftest import serving
+from tests.server.test_engine import GatedSampler, gauge, until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -83,3 +89,52 @@ def test_errors_arrive_as_the_clients_own_classes(client):
     with pytest.raises(openai.NotFoundError) as not_found:
         client.chat.completions.create(model="gpt-4o", messages=QUESTION)
     assert not_found.value.code == "model_not_found"
+
+
+def test_a_wrong_key_is_an_authentication_error(tiny):
+    with serving(tiny, api_key=["secret"]) as url:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0) as client:
+            with pytest.raises(openai.AuthenticationError) as caught:
+                client.models.list()
+            assert caught.value.code == "invalid_api_key"
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="secret") as client:
+            assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_a_full_queue_is_a_rate_limit_error_that_a_retry_outlasts(tiny):
+    sampler = GatedSampler(tiny)
+    request = {"model": "tiny", "prompt": [1], "max_tokens": 2, "extra_body": {"ignore_eos": True}}
+    with (
+        serving(tiny, sampler=sampler, max_batch_size=1, max_queue=0) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as impatient,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=5) as patient,
+    ):
+        sampler.gate.clear()
+        first = threading.Thread(target=lambda: impatient.completions.create(**request))
+        first.start()
+        until(lambda: gauge(url, "llada_requests_running") == 1)
+        with pytest.raises(openai.RateLimitError) as caught:
+            impatient.completions.create(**request)
+        assert (caught.value.code, caught.value.response.headers["retry-after"]) == ("queue_full", "1")
+        threading.Timer(0.5, sampler.gate.set).start()
+        assert patient.completions.create(**request).usage.completion_tokens == 2
+        first.join(30)
+
+
+def test_the_raw_stream_and_the_async_client(live_server):
+    request = {"model": "llada-demo", "messages": QUESTION, "max_tokens": 32}
+
+    async def ask():
+        async with openai.AsyncOpenAI(base_url=f"{live_server}/v1", api_key="unused") as client:
+            answers = await asyncio.gather(*(client.chat.completions.create(**request, n=2) for _ in range(3)))
+            stream = await client.chat.completions.create(**request, stream=True)
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+            return [choice.message.content for answer in answers for choice in answer.choices], text
+
+    texts, text = asyncio.run(ask())
+    assert set(texts) == {text} == {"The capital of France is Paris."}
+    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused") as client:
+        raw = client.chat.completions.with_streaming_response.create(**request)
+        with raw as response:
+            assert response.headers["x-request-id"]
+            assert "Paris" in "".join(response.iter_text())
