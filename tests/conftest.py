@@ -64,3 +64,13 @@ def live_server() -> Iterator[str]:
     """The base URL of a real `llada-server` process with the demo model."""
     with LiveServer() as server:
         yield server.url
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    """From the root, as the paths of lm-eval's tasks are; what `datasets` writes goes into the test's own folder."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

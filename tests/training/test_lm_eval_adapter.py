@@ -22,7 +22,6 @@ from tests.conftest import GOLDEN
 from training import lm_eval_adapter
 from training.lm_eval_adapter import LLaDALM
 
-ROOT = Path(__file__).parent.parent.parent
 TASKS = Path(__file__).parent / "lm_eval_task"
 MC_NUM = 8
 QUESTION = "What is the capital of France?"
@@ -37,16 +36,6 @@ def harness_model() -> LLaDALM:
 @pytest.fixture(scope="module")
 def demo() -> LLaDAModelLM:
     return load_model(DEMO_FOLDER)
-
-
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """From the root, as the tasks' paths are; what `datasets` writes goes into the test's own folder."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.setattr("datasets.config.HF_DATASETS_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 def ask(kind: str, *arguments: object) -> Instance:
