@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -21,13 +22,36 @@ _LONGEST_VALUE = 80
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
+class ErrorDetail(BaseModel):
+    """What went wrong: in words, its kind, the field, a code for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every error, on every route."""
+
+    error: ErrorDetail
+
+
 class APIError(Exception):
     """An answer that is an error."""
 
     def __init__(
-        self, status: int, message: str, *, type_: str, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        type_: str,
+        param: str | None = None,
+        code: str | None = None,
+        allow: str | None = None,
     ) -> None:
         super().__init__(message)
+        self.allow = allow
         self.status = status
         self.message = message
         self.type = type_
@@ -43,6 +67,8 @@ class APIError(Exception):
         match self.status:
             case 401:
                 return {"WWW-Authenticate": "Bearer"}
+            case 405 if self.allow:
+                return {"Allow": self.allow}
             case 409 | 429 | 503:
                 return {"Retry-After": "1"}
         return {}
@@ -148,7 +174,8 @@ def _from_http(error: HTTPException) -> APIError:
         return body_too_large(MAX_BODY_BYTES)
     types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
     type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
-    return APIError(error.status_code, str(error.detail), type_=type_, code=code)
+    allow = (error.headers or {}).get("Allow")
+    return APIError(error.status_code, str(error.detail), type_=type_, code=code, allow=allow)
 
 
 def _from_validation(problems: Sequence[Any]) -> APIError:

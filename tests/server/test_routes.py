@@ -216,6 +216,21 @@ def test_framework_errors_have_the_same_shape(tiny_client):
         assert response.headers["x-request-id"]
 
 
+def test_a_wrong_method_is_told_the_right_ones(tiny_client):
+    answer = tiny_client.put("/v1/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_the_openapi_page_documents_the_one_error_shape_and_no_422(tiny_client):
+    page = tiny_client.get("/openapi.json").json()
+    for methods in page["paths"].values():
+        for operation in methods.values():
+            assert "422" not in operation["responses"]
+            schema = operation["responses"]["default"]["content"]["application/json"]["schema"]
+            assert schema["$ref"].endswith("/ErrorBody")
+    assert "HTTPValidationError" not in page["components"]["schemas"]
+
+
 def test_a_body_that_keeps_coming_is_cut_off_too(tiny_client):
     chunks = (b"x" * 100_000 for _ in range(60))
     response = tiny_client.post("/v1/completions", content=chunks)
