@@ -88,7 +88,7 @@ class Body(BaseModel):
                 if not any(_is_same(value, neutral) for neutral in cls.neutral[name]):
                     raise _unsupported(name, value, cls.neutral[name])
                 continue
-            kept[name] = value
+            kept[name] = _with_whole_numbers(value)
         return kept
 
 
@@ -502,6 +502,18 @@ class DetokenizeRequest(Body):
     tokens: list[TokenId] = Field(description="token ids")
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tokens": [20, 30, 40]}]})
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """JSON knows numbers alone: 2.0 is as good a count as 2."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case list():
+            return [_with_whole_numbers(item) for item in value]
+        case dict():
+            return {name: _with_whole_numbers(item) for name, item in value.items()}
+    return value
 
 
 def _is_same(value: object, neutral: object) -> bool:

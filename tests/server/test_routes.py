@@ -216,6 +216,13 @@ def test_framework_errors_have_the_same_shape(tiny_client):
         assert response.headers["x-request-id"]
 
 
+def test_whole_numbers_may_be_written_with_a_point(tiny_client):
+    body = {"prompt": [1.0, 2], "max_tokens": 4.0, "steps": 2e0, "stop_token_ids": [5.0], "temperature": 0}
+    answer = tiny_client.post("/v1/completions", json=body)
+    assert answer.json()["generation_params"]["steps"] == 2
+    assert tiny_client.post("/v1/completions", json={**body, "steps": 2.5}).json()["error"]["param"] == "steps"
+
+
 def test_a_wrong_method_is_told_the_right_ones(tiny_client):
     answer = tiny_client.put("/v1/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
