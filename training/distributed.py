@@ -24,6 +24,9 @@ from training.objective import Objective
 # Rank 0 tokenises while the others wait at a barrier.
 _TIMEOUT = timedelta(hours=12)
 
+# Until the process ends.
+_held_groups: list[object] = []
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -76,6 +79,9 @@ def world(device: str) -> Iterator[World]:
         torch.cuda.set_device(chosen)
     # Both: flags and checkpoints travel as CPU tensors.
     dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    # DDP's reducer must not be the last to hold the group: it would be freed with Python's lock held, joining gloo's
+    # thread, which may be waiting for that lock. A finished run has hung so.
+    _held_groups.append(dist.group.WORLD)
     try:
         yield World(rank, size, chosen)
     finally:
