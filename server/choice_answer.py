@@ -1,13 +1,14 @@
 """An answer that is one of given strings: the one that the model finds likeliest (vLLM's `structured_outputs.choice`).
 
 Nothing is denoised. Each string, with the token that would end it, gets LLaDA's likelihood estimate after the prompt;
-at temperature 0 the best is taken, above it one is drawn from softmax(log-likelihood / temperature).
+at temperature 0 the best is taken, above it one is drawn from softmax(log-likelihood / temperature). Shape suffix: C
+candidates.
 """
 
-import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from sse_starlette import ServerSentEvent
 
 from llada_core.counter_noise import Purpose, uniform
 from server.errors import bad_request
-from server.likelihood import estimate
+from server.likelihood import estimation, require_scorable
 from server.openai_answer import Dialect, envelope
 from server.schemas import OpenAIFields
 from server.sse import StreamResponse, event, while_connected
@@ -37,20 +38,17 @@ async def respond_with_a_choice(
     assert body.structured_outputs is not None
     texts = body.structured_outputs.choice
     candidates = [await state.encode_segment(text, "structured_outputs") for text in texts]
-    _check_lengths(body, texts, candidates)
-    answer = ChoiceAnswer(dialect, state, body, prompts, texts, candidates, end_id, seed_of(body))
+    _require_room(body, texts, candidates)
+    for prompt, ids in product(prompts, candidates):
+        require_scorable(state, prompt, [*ids, end_id], completion_field="structured_outputs")
+    answer_id = state.new_id(body, dialect.id_prefix)
+    answer = ChoiceAnswer(answer_id, dialect, state, body, prompts, texts, candidates, end_id, seed_of(body))
     if body.stream:
         return StreamResponse(answer.chunks(), request, release=lambda: None)
-    found: list[dict[str, Any]] = []
-
-    async def choose() -> None:
-        found.append(await answer.completed())
-
-    await while_connected(request, choose())
-    return found[0]
+    return await while_connected(request, answer.completed())
 
 
-def _check_lengths(body: OpenAIFields, texts: Sequence[str], candidates: Sequence[list[int]]) -> None:
+def _require_room(body: OpenAIFields, texts: Sequence[str], candidates: Sequence[list[int]]) -> None:
     for text, ids in zip(texts, candidates, strict=True):
         if body.length is not None and len(ids) > body.length:
             raise bad_request(
@@ -62,6 +60,7 @@ def _check_lengths(body: OpenAIFields, texts: Sequence[str], candidates: Sequenc
 class ChoiceAnswer:
     """Choices on their way to an OpenAI client; `candidates` are the texts' ids."""
 
+    id: str
     dialect: Dialect
     state: ServerState
     body: OpenAIFields
@@ -70,6 +69,8 @@ class ChoiceAnswer:
     candidates: Sequence[list[int]]
     end_id: int
     seed: int
+    started: float = field(default_factory=time.monotonic)
+    created: int = field(default_factory=lambda: int(time.time()))
 
     async def completed(self) -> dict[str, Any]:
         """The body of a plain answer."""
@@ -101,14 +102,21 @@ class ChoiceAnswer:
     async def _choose(self, index: int) -> int:
         """Which candidate the choice `index` of the answer is."""
         prompt, seed = self.prompts[index // self.body.n], self.seed + index % self.body.n
-        settings: dict[str, Any] = {"mc_num": MC_NUM, "cfg_scale": self.body.cfg_scale, "seed": seed}
-        scores = torch.tensor(
-            [(await estimate(self.state, prompt, [*ids, self.end_id], **settings)).value for ids in self.candidates]
-        )
+        return await self.state.compute(self._choosing(prompt, seed), started=self.started)
+
+    def _choosing(self, prompt: Sequence[int], seed: int) -> Generator[None, None, int]:
+        """The work of it, for a model thread."""
+        scores = []
+        for ids in self.candidates:
+            found = yield from estimation(
+                self.state, prompt, [*ids, self.end_id], mc_num=MC_NUM, cfg_scale=self.body.cfg_scale, seed=seed
+            )
+            scores.append(found.value)
+        scores_C = torch.tensor(scores)
         if self.body.temperature:
-            draws = uniform(seed, Purpose.GUMBEL, 0, torch.arange(len(scores)))
-            scores = scores - self.body.temperature * torch.log(-torch.log(draws))
-        return int(scores.argmax())
+            draws_C = uniform(seed, Purpose.GUMBEL, 0, torch.arange(len(scores)))
+            scores_C -= self.body.temperature * torch.log(-torch.log(draws_C))
+        return int(scores_C.argmax())
 
     def _choice(self, index: int, one: int, content: dict[str, Any]) -> dict[str, Any]:
         shown = {"index": index, **content, "logprobs": None, "finish_reason": "stop"}
@@ -137,5 +145,4 @@ class ChoiceAnswer:
         }
 
     def _envelope(self, kind: str) -> dict[str, Any]:
-        answer_id = f"{self.dialect.id_prefix}-{secrets.token_hex(12)}"
-        return envelope(self.state, answer_id, kind, created=int(time.time()))
+        return envelope(self.state, self.id, kind, created=self.created)

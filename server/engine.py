@@ -10,10 +10,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
+from typing import Any, Generic, TypeVar, cast
 
 import torch
-from torch import Tensor
 
 from llada_core.sampling import Canvas, Sampler
 from server.mailbox import Mailbox, TimedStep
@@ -22,41 +22,45 @@ from server.scheduler import QueueFullError, Request, Scheduler
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class EngineStoppedError(Exception):
     """The server is shutting down; the request cannot be finished."""
 
 
-class Work:
-    """A computation in parts that takes turns with the canvases' steps. Made and awaited on the event loop.
+class Work(Generic[T]):
+    """A computation that takes turns with the canvases' steps. Made and awaited on the event loop.
 
     Attributes:
         is_wanted: False once nobody waits for it: its next part is not computed.
     """
 
-    def __init__(self, parts: Iterator[Tensor]) -> None:
+    def __init__(self, parts: Generator[None, None, T]) -> None:
         self.is_wanted = True
         self._parts = parts
-        self._results: list[Tensor] = []
-        self._future: asyncio.Future[list[Tensor]] = asyncio.get_running_loop().create_future()
+        self._result: T | None = None
+        self._future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def advance(self) -> bool:
-        """Compute the next part, on a model thread; False when there was none left."""
-        for part in self._parts:
-            self._results.append(part)
-            return True
-        return False
+        """Compute the next part, on a model thread; False when it was the last."""
+        try:
+            next(self._parts)
+        except StopIteration as end:
+            self._result = end.value
+            return False
+        return True
 
     def end(self, error: Exception | None = None) -> None:
-        """Give the results, or the error, to who waits; on the event loop."""
+        """Give the result, or the error, to who waits; on the event loop."""
         if self._future.done():
             return
         if error is None:
-            self._future.set_result(self._results)
+            self._future.set_result(cast(T, self._result))
         else:
             self._future.set_exception(error)
 
-    async def results(self) -> list[Tensor]:
+    async def result(self) -> T:
         return await self._future
 
 
@@ -70,9 +74,9 @@ class Engine:
         self._metrics = metrics
         self._lock = threading.Condition()
         self._is_stopping = False
-        self._works: set[Work] = set()
+        self._works: set[Work[Any]] = set()
         # Those whose next part no thread computes at the moment.
-        self._ready_works: deque[Work] = deque()
+        self._ready_works: deque[Work[Any]] = deque()
         self._threads = [
             threading.Thread(target=self._run, name=f"llada-engine-{number}", daemon=True)
             for number in range(model_threads)
@@ -134,8 +138,10 @@ class Engine:
             self._observe_load()
             self._lock.notify_all()
 
-    async def compute(self, parts: Iterator[Tensor]) -> list[Tensor]:
-        """All parts of a computation that uses the model; cancelled, no further part of it is computed.
+    async def compute(self, parts: Generator[None, None, T]) -> T:
+        """What a computation that uses the model returns; others have their turn wherever it yields.
+
+        Cancelled, it goes on to its next yield and no further.
 
         Raises:
             QueueFullError: as many computations are under way as requests may wait.
@@ -150,7 +156,7 @@ class Engine:
             self._ready_works.append(work)
             self._lock.notify_all()
         try:
-            return await work.results()
+            return await work.result()
         finally:
             work.is_wanted = False
 
@@ -199,7 +205,7 @@ class Engine:
             if work is not None:
                 self._advance_work(work)
 
-    def _next_turn(self) -> tuple[list[Request], Work | None] | None:
+    def _next_turn(self) -> tuple[list[Request], Work[Any] | None] | None:
         """A step for canvases, a part of other work, or both; None when the engine stops."""
         with self._lock:
             while not self._is_stopping:
@@ -211,7 +217,7 @@ class Engine:
                 self._lock.wait()
         return None
 
-    def _advance_work(self, work: Work) -> None:
+    def _advance_work(self, work: Work[Any]) -> None:
         """Compute its next part; without one, or when nobody wants it, it is over."""
         is_over, error = True, None
         try:

@@ -221,7 +221,8 @@ def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
     if own_places != places and problem["type"] in _OF_ANOTHER_TYPE:
         items = {"prompt": "token ids", "messages": "text parts"}.get(places[0], "strings")
         return where, f"be a string or a list of {items}"
-    return where, re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
+    rule = re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
+    return where, re.sub(r" after validation, not \d+$", "", rule)
 
 
 def _is_branch(place: str) -> bool:

@@ -4,13 +4,15 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 from server.errors import client_gone, to_api_error
+
+T = TypeVar("T")
 
 
 def event(data: Any, *, name: str | None = None, id_: int | None = None) -> ServerSentEvent:
@@ -57,7 +59,7 @@ class StreamResponse(EventSourceResponse):
             yield self._error_event(to_api_error(error, self._request_id).body)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, None]) -> None:
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, and cancel it as soon as the client is gone.
 
     Raises:
@@ -69,7 +71,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, None]) -> 
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             raise client_gone()
-        working.result()
+        return working.result()
     finally:
         watching.cancel()
         working.cancel()

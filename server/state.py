@@ -4,10 +4,10 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request as HTTPRequest
 
@@ -26,6 +26,8 @@ from server.settings import Settings
 from server.text_stream import TextStream
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEFAULT_MAX_TOKENS = 128
 
@@ -68,8 +70,6 @@ class ServerState:
         """Ids of a prompt given as text or as ids."""
         if isinstance(prompt, list):
             return prompt
-        if prompt == "":
-            raise bad_request("prompt is ''; it must not be empty", "prompt")
         return await self.encode_text(prompt)
 
     async def encode_text(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -162,11 +162,8 @@ class ServerState:
             APIError: the server is shutting down.
             QueueFullError: too many wait already.
         """
-        if self.is_draining:
-            raise shutting_down()
-        generation_id = f"{id_prefix}-{secrets.token_hex(12)}"
-        if body.user or body.metadata:
-            logger.info("%s: user %r, metadata %r", generation_id, body.user, body.metadata)
+        self._require_running()
+        generation_id = self.new_id(body, id_prefix)
         texts = [TextStream(canvas, self.tokenizer) for canvas in canvases]  # before the model threads may touch them
         requests = self.engine.submit(canvases)
         return [Generation(generation_id, *parts) for parts in zip(requests, texts, strict=True)]
@@ -178,10 +175,24 @@ class ServerState:
             APIError: the server is shutting down.
             QueueFullError: too many wait already.
         """
-        if self.is_draining:
-            raise shutting_down()
+        self._require_running()
         generation.started = time.monotonic()
         self.engine.resubmit(generation.request)
+
+    async def compute(self, work: Generator[None, None, T], *, started: float) -> T:
+        """What `work` returns, computed on a model thread; `started` is when its request began.
+
+        Raises:
+            APIError: the server is shutting down, or 504 past the request timeout.
+            QueueFullError: too many wait already.
+        """
+        self._require_running()
+        limit = self.settings.request_timeout
+        try:
+            async with asyncio.timeout(started + limit - time.monotonic()):
+                return await self.engine.compute(work)
+        except TimeoutError:
+            raise timed_out(limit) from None
 
     async def steps(self, generation: Generation) -> AsyncGenerator[tuple[TimedStep, str]]:
         """Each step with the text that it made final. Leaving early takes the request out of the batch.
@@ -222,9 +233,20 @@ class ServerState:
             await asyncio.sleep(0.05)
         self.engine.fail_all(EngineStoppedError())
 
+    def new_id(self, body: DiffusionFields, prefix: str) -> str:
+        """An id for an answer; who asked for it is logged beside it."""
+        answer_id = f"{prefix}-{secrets.token_hex(12)}"
+        if body.user or body.metadata:
+            logger.info("%s: user %r, metadata %r", answer_id, body.user, body.metadata)
+        return answer_id
+
     def decode_token(self, token_id: int) -> str:
         """One token alone; empty without a tokenizer."""
         return self.tokenizer.decode([token_id]) if self.tokenizer else ""
+
+    def _require_running(self) -> None:
+        if self.is_draining:
+            raise shutting_down()
 
     def _observe_finished(self, generation: Generation) -> None:
         text = generation.text

@@ -57,7 +57,7 @@ def test_the_openapi_page_lists_and_explains_them(openapi, route):
 def test_choices_are_the_core_s(openapi):
     properties = body_schema(openapi, "/v1/completions")["properties"]
     for name, table in (("method", METHODS), ("remasking", REMASKING), ("cache", WINDOWS), ("preset", PRESETS)):
-        assert properties[name]["enum"] == list(table)
+        assert properties[name]["anyOf"] == [{"type": "string", "enum": list(table)}, {"type": "null"}]
 
 
 def test_the_command_line_has_every_parameter():

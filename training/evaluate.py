@@ -14,7 +14,7 @@ import torch
 
 from llada_core.checkpoint import load_checkpoint, load_special_tokens, load_tokenizer, resolve_folder
 from llada_core.config import LLaDAConfig
-from llada_core.diffusion.likelihood import answer_masks, estimate_per_draw
+from llada_core.diffusion.likelihood import AnswerScorer, answer_masks
 from llada_core.model.llada import LLaDAModelLM
 from training.data.formats import detect_format
 from training.data.samples import Dialogues, PackedDocuments, Sample, Samples
@@ -106,7 +106,8 @@ def evaluate(
     for index in range(num_samples):
         for prompt, answer in _texts_of(samples[index]):
             masks_NL = answer_masks(len(answer), noise_levels, seed=seed + index)
-            estimates_N = -estimate_per_draw(model, prompt, answer, masks_NL, mask_id=model.special_tokens.mask_id)
+            scorer = AnswerScorer(model, prompt, answer, mask_id=model.special_tokens.mask_id)
+            estimates_N = -scorer.estimate_per_draw(masks_NL)
             total += float(estimates_N.mean())
             num_tokens += len(answer)
             bins_N = (masks_NL.sum(dim=1) / len(answer) * _BINS).ceil().long() - 1

@@ -7,7 +7,7 @@ Shape suffixes: N draws, L answer tokens, R masked positions of a batch of draws
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 import torch.nn.functional as F
@@ -50,10 +50,8 @@ def log_likelihood(
         raise InvalidParameterError("completion has 0 tokens; it must have at least 1", "completion")
     if mc_num < 1:
         raise InvalidParameterError(f"mc_num is {mc_num}; it must be at least 1", "mc_num")
-    masks_NL = answer_masks(len(answer), mc_num, seed=seed)
-    return summarize(
-        estimate_per_draw(model, prompt, answer, masks_NL, mask_id=mask_id, cfg_scale=cfg_scale), num_tokens=len(answer)
-    )
+    scorer = AnswerScorer(model, prompt, answer, mask_id=mask_id, cfg_scale=cfg_scale)
+    return summarize(scorer.estimate_per_draw(answer_masks(len(answer), mc_num, seed=seed)), num_tokens=len(answer))
 
 
 def summarize(estimates_N: Tensor, *, num_tokens: int) -> LogLikelihood:
@@ -73,65 +71,49 @@ def answer_masks(length: int, mc_num: int, *, seed: int) -> Tensor:
     return ranks_NL < counts_N.unsqueeze(1)
 
 
-def estimate_per_draw(
-    model: MaskPredictor,
-    prompt: Sequence[int],
-    answer: Sequence[int],
-    masks_NL: Tensor,
-    *,
-    mask_id: int,
-    cfg_scale: float = 0.0,
-) -> Tensor:
-    """The estimate that each draw gives alone, float64 [N]: Σ over its masked tokens of log p, times L / masked."""
-    return torch.cat(list(estimate_in_parts(model, prompt, answer, masks_NL, mask_id=mask_id, cfg_scale=cfg_scale)))
+@dataclass(frozen=True, slots=True)
+class AnswerScorer:
+    """Scores an answer after a prompt under given masks."""
 
+    model: MaskPredictor
+    prompt: Sequence[int]
+    answer: Sequence[int]
+    _: KW_ONLY
+    mask_id: int
+    cfg_scale: float = 0.0
 
-def estimate_in_parts(
-    model: MaskPredictor,
-    prompt: Sequence[int],
-    answer: Sequence[int],
-    masks_NL: Tensor,
-    *,
-    mask_id: int,
-    cfg_scale: float = 0.0,
-    max_tokens: int = _MAX_TOKENS,
-) -> Iterator[Tensor]:
-    """`estimate_per_draw`, some draws at a time: one forward pass over at most `max_tokens`, or over one draw."""
-    copies = 2 if cfg_scale else 1
-    draws_at_once = max(1, max_tokens // (copies * (len(prompt) + len(answer))))
-    for part_NL in masks_NL.split(draws_at_once):
-        yield _estimate(model, prompt, answer, part_NL, mask_id=mask_id, cfg_scale=cfg_scale)
+    def estimate_per_draw(self, masks_NL: Tensor) -> Tensor:
+        """The estimate that each draw gives alone, float64 [N]: Σ over its masked tokens of log p, times L / masked."""
+        return torch.cat(list(self.estimate_in_parts(masks_NL)))
 
+    def estimate_in_parts(self, masks_NL: Tensor, *, max_tokens: int = _MAX_TOKENS) -> Iterator[Tensor]:
+        """The same, some draws at a time: one forward pass over at most `max_tokens`, or over one draw."""
+        copies = 2 if self.cfg_scale else 1
+        draws_at_once = max(1, max_tokens // (copies * (len(self.prompt) + len(self.answer))))
+        for part_NL in masks_NL.split(draws_at_once):
+            yield self._estimate(part_NL)
 
-@torch.inference_mode()
-def _estimate(
-    model: MaskPredictor,
-    prompt: Sequence[int],
-    answer: Sequence[int],
-    masks_NL: Tensor,
-    *,
-    mask_id: int,
-    cfg_scale: float,
-) -> Tensor:
-    device = model.device
-    num_draws, length = masks_NL.shape
-    counts = tuple(masks_NL.sum(dim=1).tolist()) * (2 if cfg_scale else 1)
-    masks_NL = masks_NL.to(device)
-    answer_L = torch.tensor(answer, device=device)
-    prompt_P = torch.tensor(prompt, dtype=torch.long, device=device)
-    noisy_NL = torch.where(masks_NL, mask_id, answer_L)
-    sequences = torch.cat((prompt_P.expand(num_draws, -1), noisy_NL), dim=1)
-    if cfg_scale:
-        unconditional = torch.cat((torch.full_like(prompt_P, mask_id).expand(num_draws, -1), noisy_NL), dim=1)
-        sequences = torch.cat((sequences, unconditional))
-    is_row = F.pad(masks_NL, (len(prompt), 0)).repeat(len(sequences) // num_draws, 1)
-    packed = PackedTokens(sequences.flatten(), (sequences.shape[1],) * len(sequences))
-    rows = Rows(is_row.flatten().nonzero().squeeze(1), counts)
-    logits_RV = model.head(model.hidden_states(packed, rows)).float()
-    if cfg_scale:
-        conditional_RV, unconditional_RV = logits_RV.chunk(2)
-        logits_RV = guide(conditional_RV, unconditional_RV, cfg_scale)
-    log_probs_R = -F.cross_entropy(logits_RV, answer_L.expand(num_draws, -1)[masks_NL], reduction="none").double()
-    sums_N = torch.zeros(num_draws, dtype=torch.float64, device=device)
-    sums_N.index_add_(0, masks_NL.nonzero()[:, 0], log_probs_R)
-    return (sums_N * length / masks_NL.sum(dim=1)).cpu()
+    @torch.inference_mode()
+    def _estimate(self, masks_NL: Tensor) -> Tensor:
+        device = self.model.device
+        num_draws, length = masks_NL.shape
+        counts = tuple(masks_NL.sum(dim=1).tolist()) * (2 if self.cfg_scale else 1)
+        masks_NL = masks_NL.to(device)
+        answer_L = torch.tensor(self.answer, device=device)
+        prompt_P = torch.tensor(self.prompt, dtype=torch.long, device=device)
+        noisy_NL = torch.where(masks_NL, self.mask_id, answer_L)
+        sequences = torch.cat((prompt_P.expand(num_draws, -1), noisy_NL), dim=1)
+        if self.cfg_scale:
+            no_prompt_P = torch.full_like(prompt_P, self.mask_id)
+            sequences = torch.cat((sequences, torch.cat((no_prompt_P.expand(num_draws, -1), noisy_NL), dim=1)))
+        is_row = F.pad(masks_NL, (len(prompt_P), 0)).repeat(len(sequences) // num_draws, 1)
+        packed = PackedTokens(sequences.flatten(), (sequences.shape[1],) * len(sequences))
+        rows = Rows(is_row.flatten().nonzero().squeeze(1), counts)
+        logits_RV = self.model.head(self.model.hidden_states(packed, rows)).float()
+        if self.cfg_scale:
+            conditional_RV, unconditional_RV = logits_RV.chunk(2)
+            logits_RV = guide(conditional_RV, unconditional_RV, self.cfg_scale)
+        log_probs_R = -F.cross_entropy(logits_RV, answer_L.expand(num_draws, -1)[masks_NL], reduction="none").double()
+        sums_N = torch.zeros(num_draws, dtype=torch.float64, device=device)
+        sums_N.index_add_(0, masks_NL.nonzero()[:, 0], log_probs_R)
+        return (sums_N * length / masks_NL.sum(dim=1)).cpu()

@@ -1,11 +1,11 @@
 """`POST /v1/score`: how likely a completion is after a prompt (API.md section 6)."""
 
+import time
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from llada_core.diffusion.likelihood import LogLikelihood
-from server.likelihood import estimate
+from server.likelihood import estimation, require_scorable
 from server.schemas import ScoreRequest
 from server.sse import while_connected
 from server.state import seed_of, state_of
@@ -20,15 +20,10 @@ async def score(body: ScoreRequest, request: Request) -> dict[str, Any]:
     state.check_model(body.model)
     prompt = await state.encode_prompt(body.prompt)
     completion = await state.encode_segment(body.completion, "completion")
+    require_scorable(state, prompt, completion, completion_field="completion")
     seed = seed_of(body)
-    results: list[LogLikelihood] = []
-
-    async def compute() -> None:
-        found = await estimate(state, prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed)
-        results.append(found)
-
-    await while_connected(request, compute())
-    found = results[0]
+    work = estimation(state, prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed)
+    found = await while_connected(request, state.compute(work, started=time.monotonic()))
     return {
         "log_likelihood": found.value,
         "stderr": found.stderr,

@@ -114,7 +114,7 @@ def test_diffusion_fields_work_here_too(client):
         ({"text": {"format": {"type": "json_object"}}}, "text", "does not support"),
         ({"reasoning": {"effort": "low"}}, "reasoning", "must be absent"),
         ({"input": []}, "input", "at least 1"),
-        ({"input": ""}, "input", "at least 1"),
+        ({"input": ""}, "input", "must not be empty"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input", "input_text"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input", "role is 'robot'"),
         ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),

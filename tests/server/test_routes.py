@@ -138,7 +138,7 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (COMPLETIONS, {"prompt": [1] * 200, "max_tokens": 100}, "max_tokens", "200 tokens and max_tokens is 100"),
         (COMPLETIONS, {"prompt": [1] * 256}, "prompt", "256 tokens"),
         (COMPLETIONS, {"prompt": []}, "prompt", "at least 1"),
-        (COMPLETIONS, {"prompt": ""}, "prompt", "must not be empty"),
+        (COMPLETIONS, {"prompt": ""}, "prompt", "prompt is ''; it must not be empty"),
         (COMPLETIONS, {"prompt": "text"}, "prompt", "no tokenizer"),
         (COMPLETIONS, {"prompt": [1, 319]}, "prompt", "mask id"),
         (COMPLETIONS, {"prompt": [320]}, "prompt", "from 0 to 319"),
@@ -321,7 +321,7 @@ def test_behind_a_proxy_that_strips_a_prefix_page_and_api_work(tiny):
 def test_errors_of_every_kind_carry_the_cors_header(tiny, monkeypatch):
     with serving(tiny, cors_origin=["https://a.example"]) as url, httpx.Client(base_url=url) as client:
         monkeypatch.setattr("server.state.ServerState.check_model", lambda self, name: 1 / 0)
-        for body, status in (({"prompt": [1]}, 500), ({"prompt": []}, 500), ({}, 400)):
+        for body, status in (({"prompt": [1]}, 500), ({"prompt": []}, 400)):
             response = client.post("/v1/completions", json=body, headers={"Origin": "https://a.example"})
             assert response.status_code == status
             assert response.headers["access-control-allow-origin"] == "https://a.example"

@@ -71,7 +71,7 @@ def test_a_high_temperature_draws_among_them(http):
     [
         ({"structured_outputs": {"json": {}}}, "structured_outputs", "structured_outputs.json is not a field"),
         ({"structured_outputs": {"choice": []}}, "structured_outputs", "at least 1"),
-        ({"structured_outputs": {"choice": [""]}}, "structured_outputs", "at least 1"),
+        ({"structured_outputs": {"choice": [""]}}, "structured_outputs", "must not be empty"),
         ({"structured_outputs": {"choice": ["a"]}, "steps": 4}, "steps", "beside structured_outputs"),
         ({"structured_outputs": {"choice": ["a"]}, "logprobs": True}, "logprobs", "beside structured_outputs"),
         ({"structured_outputs": {"choice": [CITIES[0]]}, "max_tokens": 2}, "max_tokens", "must fit"),

@@ -19,7 +19,7 @@ from llada_core.model import MaskPredictor
 from llada_core.sampling import Canvas, Gap, Sampler
 from llada_core.tokenizer import Message, Tokenizer
 from training.demo.sampling import stream
-from training.demo.stories import Story, lexicon, recognize, tell
+from training.demo.stories import Story, lexicon, recognize, tell, with_articles
 
 SMALL_TALK = (
     "Hello!",
@@ -88,7 +88,9 @@ def _print_stories(network: MaskPredictor, tokenizer: Tokenizer, count: int) -> 
     """A story is whole if the grammar would tell it: one plot, one hero, one name, every sentence grammatical."""
     rng = stream(0, "evaluation/stories")
     heroes = [rng.choice(lexicon()["animal"] + lexicon()["person"]) for _ in range(count)]
-    told = _ask(network, tokenizer, [f"Tell me a story about a {hero}." for hero in heroes], _STORY_LENGTH)
+    told = _ask(
+        network, tokenizer, [with_articles(f"Tell me a story about a {hero}.") for hero in heroes], _STORY_LENGTH
+    )
     found = [recognize(text) for text in told]
     kept = sum(f" {hero} " in text.split(".")[0] + " " for hero, text in zip(heroes, told, strict=True))
     is_whole = sum(story is not None for story in found)
@@ -99,7 +101,7 @@ def _print_stories(network: MaskPredictor, tokenizer: Tokenizer, count: int) -> 
         f"hero asked for, {is_asked_for} both; {len(plots)} plots. The first ten:\n"
     )
     for hero, text in list(zip(heroes, told, strict=True))[:10]:
-        typer.echo(f"- *a {hero}*: {text}")
+        typer.echo(with_articles(f"- *a {hero}*: ") + text)
 
 
 def _print_infilling(network: MaskPredictor, tokenizer: Tokenizer) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from llada_core.diffusion.likelihood import answer_masks, estimate_per_draw, log_likelihood
+from llada_core.diffusion.likelihood import AnswerScorer, answer_masks, log_likelihood
 from llada_core.errors import InvalidParameterError
 from tests.conftest import GOLDEN_CASES
 
@@ -13,14 +13,14 @@ from tests.conftest import GOLDEN_CASES
 def test_the_recorded_masks_give_the_recorded_likelihood(golden_models, case):
     model = golden_models[case["model"]]
     masks_NL = torch.tensor([mask for part in case["iterations"] for mask in part["answer_mask"]]).bool()
-    estimates_N = estimate_per_draw(
+    scorer = AnswerScorer(
         model,
         case["prompt_ids"],
         case["answer_ids"],
-        masks_NL,
         mask_id=model.special_tokens.mask_id,
         cfg_scale=case["cfg_scale"],
     )
+    estimates_N = scorer.estimate_per_draw(masks_NL)
     assert estimates_N.mean().item() == pytest.approx(case["log_likelihood"], rel=1e-5)
 
 
@@ -28,9 +28,8 @@ def exact_bound(model, prompt, answer, cfg_scale=0.0):
     """E over the number of masks and their places, by enumerating every subset of the answer."""
     length = len(answer)
     masks_NL = torch.tensor([mask for mask in product([0, 1], repeat=length) if any(mask)]).bool()
-    estimates_N = estimate_per_draw(
-        model, prompt, answer, masks_NL, mask_id=model.special_tokens.mask_id, cfg_scale=cfg_scale
-    )
+    scorer = AnswerScorer(model, prompt, answer, mask_id=model.special_tokens.mask_id, cfg_scale=cfg_scale)
+    estimates_N = scorer.estimate_per_draw(masks_NL)
     counts_N = masks_NL.sum(dim=1)
     subsets_of_size = torch.bincount(counts_N, minlength=length + 1).double()
     return float((estimates_N / subsets_of_size[counts_N] / length).sum())

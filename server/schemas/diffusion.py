@@ -1,0 +1,123 @@
+"""How to denoise, as every generating endpoint takes it."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from llada_core.sampling import PRESETS, REMASKING, GenerationParams
+from llada_core.sampling.cache_policy import WINDOWS
+from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
+from server.errors import bad_request
+from server.schemas.base import Body, NumberKey, Text, TokenId
+
+# Given under the same name here; the length has several, the seed may be drawn.
+_PARAMS = {field.name for field in fields(GenerationParams)} - {"gen_length", "seed"}
+
+# Fields of the OpenAI and vLLM protocols that have no effect here: accepted at the values that ask for none.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "best_of": (1,),
+    "echo": (False,),
+    "frequency_penalty": (0,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "length_penalty": (1,),
+    "logprobs": (False,),
+    "min_p": (0,),
+    "min_tokens": (0,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True, False),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "store": (False,),
+    "suffix": (),
+    "tool_choice": ("none",),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "use_beam_search": (False,),
+}
+
+
+class DiffusionFields(Body):
+    """How to denoise: the fields of `GenerationParams`, whose defaults or the preset's hold where one is absent."""
+
+    neutral = NEUTRAL
+    length_names: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens", "gen_length")
+
+    model: str | None = Field(None, description="the served model's name; may be omitted")
+    max_tokens: int | None = Field(None, ge=1, description="generation length; default min(128, room left)")
+    max_completion_tokens: int | None = Field(None, ge=1, description="another name of max_tokens")
+    gen_length: int | None = Field(None, ge=1, description="LLaDA's name of max_tokens")
+    steps: int | None = Field(None, ge=1, description="denoising steps over the whole response; default max_tokens")
+    block_length: int | None = Field(None, ge=1, description="positions of a block; default 32")
+    method: Literal[METHODS] = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")  # type: ignore[valid-type]
+    remasking: Literal[tuple(REMASKING)] = Field("low_confidence", description="which proposals stay masked")  # type: ignore[valid-type]
+    confidence_threshold: float | None = Field(
+        None, gt=0, le=1, description="parallel decoding: commit what reaches this probability"
+    )
+    confidence_factor: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="parallel decoding: the n-th needs 1 - factor / (n + 1)"
+    )
+    entropy_bound: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="parallel decoding: bound on the entropies committed together"
+    )
+    cache: Literal[tuple(WINDOWS)] = Field("none", description="approximate block-wise KV cache")  # type: ignore[valid-type]
+    cache_refresh_interval: int | None = Field(
+        None, ge=1, description="steps of a block between refreshes of its cache; default once per block"
+    )
+    preset: Literal[tuple(PRESETS)] = Field("exact", description="bundle of settings; a field given beside it wins")  # type: ignore[valid-type]
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False, description="of the Gumbel noise; 0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus among which a temperature above 0 draws")
+    top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")
+    cfg_scale: float = Field(0.0, ge=0, allow_inf_nan=False, description="classifier-free guidance")
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="same request, same seed, same tokens")
+    logit_bias: dict[NumberKey, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        {},
+        description="token id → what is added to its logit",
+        json_schema_extra={"additionalProperties": False},
+    )
+    logits_eos_inf: bool = Field(False, description="never generate EOS")
+    confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
+    ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
+    stop_token_ids: list[TokenId] = Field([], description="further tokens that end the text")
+    stop: Text | Annotated[list[Text], Field(max_length=4)] = Field(
+        [], description="a string or up to 4, before the first of which the text ends"
+    )
+    stream: bool = Field(False, description="answer in server-sent events")
+    user: str | None = Field(None, description="logged")
+    metadata: dict[str, str] | None = Field(None, description="logged")
+
+    @model_validator(mode="after")
+    def _one_name_for_the_length(self) -> "DiffusionFields":
+        given = [name for name in self.length_names if getattr(self, name)]
+        if len(given) > 1:
+            raise bad_request(f"{given[1]} is given beside {given[0]}; only one of them may be", given[1])
+        return self
+
+    @property
+    def length(self) -> int | None:
+        """The generation length asked for, under any of its names."""
+        return next((getattr(self, name) for name in self.length_names if getattr(self, name)), None)
+
+    def to_params(self, *, gen_length: int, seed: int) -> GenerationParams:
+        """The settings for the core.
+
+        Raises:
+            InvalidParameterError: settings that contradict each other.
+        """
+        given: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS if name in self.model_fields_set}
+        if "top_k" in given:
+            given["top_k"] = max(0, self.top_k)
+        if "stop_token_ids" in given:
+            given["stop_token_ids"] = frozenset(self.stop_token_ids)
+        if "stop" in given:
+            given["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if "logit_bias" in given:
+            given["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
+        return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **given)

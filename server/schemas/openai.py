@@ -1,0 +1,137 @@
+"""Bodies of completions, fill-in-the-middle and chat completions."""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from server.errors import bad_request
+from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text, TokenIds
+from server.schemas.conversation import ChatFields, ChatMessage
+from server.schemas.diffusion import DiffusionFields
+
+
+class StreamOptions(Body):
+    """OpenAI's `stream_options`."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class StructuredOutputs(Body):
+    """vLLM's `structured_outputs`; of its kinds only a choice."""
+
+    choice: list[NonEmptyText] = Field(
+        min_length=1, max_length=64, description="the answer is one of these, the likeliest"
+    )
+
+
+class OpenAIFields(DiffusionFields):
+    """What completions and chat completions share beyond the diffusion fields."""
+
+    # An answer that is chosen is not denoised: what says how to denoise has no place beside it.
+    beside_a_choice: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("model", "prompt", "messages", "add_generation_prompt", "continue_final_message", "structured_outputs"),
+            *("n", "seed", "temperature", "cfg_scale", *DiffusionFields.length_names),
+            *("stream", "stream_options", "return_token_ids", "user", "metadata"),
+        }
+    )
+
+    n: int = Field(1, ge=1, le=128, description="choices for each prompt; the i-th has the seed plus i")
+    stream_options: StreamOptions | None = Field(None, description="with stream: usage in a last chunk")
+    diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
+    return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
+    structured_outputs: StructuredOutputs | None = Field(None, description='{"choice": [...]}: one of these strings')
+
+    @model_validator(mode="after")
+    def _a_choice_is_not_denoised(self) -> "OpenAIFields":
+        if self.structured_outputs is not None:
+            for name in sorted(self.model_fields_set - self.beside_a_choice):
+                raise bad_request(f"{name} is given beside structured_outputs; it must be absent", name)
+        return self
+
+    @property
+    @abstractmethod
+    def num_alternatives(self) -> int | None:
+        """How many alternatives to report with log-probabilities; None: no log-probabilities."""
+
+    @model_validator(mode="after")
+    def _drafts_have_no_logprobs(self) -> "OpenAIFields":
+        if self.diffusing and self.num_alternatives is not None:
+            raise bad_request("logprobs is given beside diffusing; it must be absent: a draft is not final", "logprobs")
+        return self
+
+    @model_validator(mode="after")
+    def _streaming_fields_need_stream(self) -> "OpenAIFields":
+        for name in ("diffusing", "stream_options"):
+            if getattr(self, name) and not self.stream:
+                raise bad_request(f"{name} is given; it must be absent unless stream is true", name)
+        return self
+
+
+class CompletionRequest(OpenAIFields):
+    """`POST /v1/completions`."""
+
+    prompt: NonEmptyText | TokenIds | NonEmptyList[NonEmptyText] | NonEmptyList[TokenIds] = Field(
+        description="text or token ids, or a list of them"
+    )
+    suffix: Text | None = Field(None, description="text after the gap that is to be filled")
+    echo: bool = Field(False, description="the text begins with the prompt")
+    logprobs: int | None = Field(
+        None, ge=0, le=5, description="each token's log-probability when it was committed, and so many alternatives"
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 32, "steps": 16}]}
+    )
+
+    @property
+    def num_alternatives(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """What each choice, or group of `n` choices, begins with."""
+        is_list = isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int)
+        return list(self.prompt) if is_list else [self.prompt]  # type: ignore[arg-type, list-item]
+
+
+class FillInTheMiddleRequest(CompletionRequest):
+    """`POST /v1/fim/completions`: a completion whose suffix is required (Mercury's route)."""
+
+    suffix: Text = Field(description="text after the gap that is to be filled")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"prompt": "Once upon a time there was a ", "suffix": " named Tom.", "max_tokens": 2}]
+        }
+    )
+
+
+class ChatCompletionRequest(ChatFields, OpenAIFields):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1, description="the conversation so far")
+    logprobs: bool = Field(False, description="each token's log-probability when it was committed")
+    top_logprobs: int = Field(0, ge=0, le=20, description="with logprobs: so many alternatives")
+
+    @model_validator(mode="after")
+    def _alternatives_need_logprobs(self) -> "ChatCompletionRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise bad_request(
+                f"top_logprobs is {self.top_logprobs}; it must be absent unless logprobs is true", "top_logprobs"
+            )
+        return self
+
+    @property
+    def num_alternatives(self) -> int | None:
+        return self.top_logprobs if self.logprobs else None
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}
+            ]
+        }
+    )

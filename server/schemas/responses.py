@@ -1,0 +1,75 @@
+"""Body of OpenAI's responses endpoint: text in and text out, nothing stored."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text
+from server.schemas.conversation import ChatMessage
+from server.schemas.diffusion import NEUTRAL, DiffusionFields
+
+
+class ResponseText(Body):
+    """A content part of the responses endpoint, of OpenAI's kinds only text; of an input or an answer sent back."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"annotations": ([],), "logprobs": ([],)}
+
+    type: Literal["input_text", "output_text"]
+    text: Text
+
+
+class ResponseMessage(Body):
+    """A turn of the responses endpoint's input."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"phase": ("commentary", "final_answer")}
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Text | list[ResponseText]
+    id: str | None = Field(None, description="of an answer that is sent back; without effect")
+    status: str | None = Field(None, description="of an answer that is sent back; without effect")
+
+    def as_chat(self) -> ChatMessage:
+        """The same turn for the chat template."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        role: Any = "system" if self.role == "developer" else self.role
+        return ChatMessage(role=role, content=text)
+
+
+class ResponseRequest(DiffusionFields):
+    """`POST /v1/responses`: OpenAI's responses, text in and text out, nothing stored."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **NEUTRAL,
+        "background": (False,),
+        "conversation": (),
+        "include": ([],),
+        "max_tool_calls": (),
+        "previous_response_id": (),
+        "prompt": (),
+        "prompt_cache_key": (),
+        "reasoning": (),
+        "safety_identifier": (),
+        "stream_options": ({}, {"include_obfuscation": False}),
+        "text": ({"format": {"type": "text"}}, {}),
+        "tool_choice": ("none", "auto"),
+        "truncation": ("disabled",),
+    }
+    length_names = (*DiffusionFields.length_names, "max_output_tokens")
+
+    input: NonEmptyText | NonEmptyList[ResponseMessage] = Field(description="text of the user, or a conversation")
+    instructions: Text | None = Field(None, description="a system message before the input")
+    max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name of max_tokens")
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"input": "What is the capital of France?", "max_output_tokens": 32}]}
+    )
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """The conversation to reply to."""
+        system = [ChatMessage(role="system", content=self.instructions)] if self.instructions else []
+        if isinstance(self.input, str):
+            return [*system, ChatMessage(role="user", content=self.input)]
+        return [*system, *(message.as_chat() for message in self.input)]
