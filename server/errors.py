@@ -118,6 +118,10 @@ def shutting_down() -> APIError:
     return APIError(503, "the server is shutting down", type_="service_unavailable_error", code="shutting_down")
 
 
+def engine_stopped() -> APIError:
+    return APIError(503, "a model thread has ended", type_="service_unavailable_error", code="engine_stopped")
+
+
 def timed_out(seconds: float) -> APIError:
     return APIError(
         504, f"not finished within {seconds:g} s (--request-timeout)", type_="timeout_error", code="timeout"

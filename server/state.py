@@ -57,10 +57,6 @@ class ServerState:
                 f"it must be at most the model's max_sequence_length, {own_limit}"
             )
 
-    @property
-    def is_ready(self) -> bool:
-        return self.engine.is_alive and not self.is_draining
-
     def check_model(self, name: str | None) -> None:
         """404 for any model but the one that is served."""
         if name is not None and name != self.settings.model_name:

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,22 @@ GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CASES: dict[str, list[dict[str, Any]]] = json.loads((GOLDEN / "cases.json").read_text())
 
 torch.set_num_threads(1)
+
+
+_NOT_RUN: Counter[str] = Counter()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Remember what `-m` left out."""
+    _NOT_RUN.update(marker.name for item in items for marker in item.iter_markers() if marker.name == "clients")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what was not run, and why; skips and their reasons are listed by pytest itself."""
+    for name, count in _NOT_RUN.items():
+        terminalreporter.write_line(
+            f"not run: {count} tests marked {name!r}; `make test-{name}` installs what they need"
+        )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

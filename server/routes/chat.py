@@ -9,6 +9,7 @@ from server.choice_answer import respond_with_a_choice
 from server.logprobs import ScoredToken, TokenNames, chat_logprobs
 from server.openai_answer import respond
 from server.schemas import ChatCompletionRequest
+from server.schemas.answers import CHUNKS, ChatCompletion, answers
 from server.state import state_of
 
 router = APIRouter()
@@ -32,7 +33,11 @@ class ChatDialect:
         return {"delta": {"role": "assistant", "content": ""}}
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post(
+    "/v1/chat/completions",
+    response_model=None,
+    responses=answers(ChatCompletion, CHUNKS),
+)
 async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Reply to a conversation."""
     state = state_of(request)

@@ -9,6 +9,7 @@ from server.choice_answer import respond_with_a_choice
 from server.logprobs import ScoredToken, TokenNames, completion_logprobs
 from server.openai_answer import respond
 from server.schemas import CompletionRequest, FillInTheMiddleRequest
+from server.schemas.answers import CHUNKS, Completion, answers
 from server.state import state_of
 
 router = APIRouter()
@@ -31,7 +32,10 @@ class CompletionDialect:
         return None
 
 
-@router.post("/v1/completions", response_model=None)
+_ANSWERS = answers(Completion, CHUNKS)
+
+
+@router.post("/v1/completions", response_model=None, responses=_ANSWERS)
 async def create_completion(body: CompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Complete a prompt, or each of a list."""
     state = state_of(request)
@@ -45,7 +49,7 @@ async def create_completion(body: CompletionRequest, request: Request) -> dict[s
     return await respond(CompletionDialect(), body, prompts, request, suffix=suffix, echoes=echoes)
 
 
-@router.post("/v1/fim/completions", response_model=None)
+@router.post("/v1/fim/completions", response_model=None, responses=_ANSWERS)
 async def fill_in_the_middle(body: FillInTheMiddleRequest, request: Request) -> dict[str, Any] | Response:
     """Fill the gap between a prompt and a suffix."""
     return await create_completion(body, request)

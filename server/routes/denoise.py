@@ -12,13 +12,17 @@ from server.errors import bad_request, stream_is_read, stream_not_found
 from server.generation import Generation
 from server.parking import DenoisingStream, EventName
 from server.schemas import DenoiseRequest, MaskGap
+from server.schemas.answers import answers, events
 from server.sse import StreamResponse, event
 from server.state import ServerState, state_of, step_object
 
 router = APIRouter()
 
 
-@router.post("/v1/denoise", response_class=Response)
+_ANSWERS = answers(None, events("start, one step for each denoising step, then done or error", "event", "data", "id"))
+
+
+@router.post("/v1/denoise", response_class=Response, responses=_ANSWERS)
 async def denoise(body: DenoiseRequest, request: Request) -> Response:
     """Stream `start`, every `step` and `done`."""
     state = state_of(request)
@@ -28,7 +32,7 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     return _response(state, stream, request, first=0)
 
 
-@router.get("/v1/denoise/{stream_id}", response_class=Response)
+@router.get("/v1/denoise/{stream_id}", response_class=Response, responses=_ANSWERS)
 async def resume(stream_id: str, request: Request, last_event_id: Annotated[str, Header()] = "-1") -> Response:
     """Take up a stream within a minute after its connection broke: what came after `Last-Event-ID`, then the rest."""
     state = state_of(request)

@@ -12,13 +12,18 @@ from sse_starlette import ServerSentEvent
 
 from server.generation import Generation
 from server.schemas import ChatFields, ResponseRequest
+from server.schemas.answers import ResponseObject, answers, events
 from server.sse import StreamResponse, event, while_connected
 from server.state import ServerState, state_of
 
 router = APIRouter()
 
 
-@router.post("/v1/responses", response_model=None)
+@router.post(
+    "/v1/responses",
+    response_model=None,
+    responses=answers(ResponseObject, events("with stream: response.created to response.completed", "event", "data")),
+)
 async def create_response(body: ResponseRequest, request: Request) -> dict[str, Any] | Response:
     """Reply to text or to a conversation."""
     state = state_of(request)

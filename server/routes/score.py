@@ -1,12 +1,12 @@
 """`POST /v1/score`: how likely a completion is after a prompt (API.md section 6)."""
 
 import time
-from typing import Any
 
 from fastapi import APIRouter, Request
 
 from server.likelihood import estimation, require_scorable
 from server.schemas import ScoreRequest
+from server.schemas.answers import Score, ScoreUsage
 from server.sse import while_connected
 from server.state import seed_of, state_of
 
@@ -14,7 +14,7 @@ router = APIRouter()
 
 
 @router.post("/v1/score")
-async def score(body: ScoreRequest, request: Request) -> dict[str, Any]:
+async def score(body: ScoreRequest, request: Request) -> Score:
     """Estimate the log-likelihood of a completion."""
     state = state_of(request)
     state.check_model(body.model)
@@ -24,16 +24,16 @@ async def score(body: ScoreRequest, request: Request) -> dict[str, Any]:
     seed = seed_of(body)
     work = estimation(state, prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed)
     found = await while_connected(request, state.compute(work, started=time.monotonic()))
-    return {
-        "log_likelihood": found.value,
-        "stderr": found.stderr,
-        "num_tokens": found.num_tokens,
-        "mc_num": body.mc_num,
-        "seed": seed,
-        "usage": {
-            "prompt_tokens": len(prompt),
-            "completion_tokens": len(completion),
-            "total_tokens": len(prompt) + len(completion),
-            "forward_passes": body.mc_num * (2 if body.cfg_scale else 1),
-        },
-    }
+    return Score(
+        log_likelihood=found.value,
+        stderr=found.stderr,
+        num_tokens=found.num_tokens,
+        mc_num=body.mc_num,
+        seed=seed,
+        usage=ScoreUsage(
+            prompt_tokens=len(prompt),
+            completion_tokens=len(completion),
+            total_tokens=len(prompt) + len(completion),
+            forward_passes=body.mc_num * (2 if body.cfg_scale else 1),
+        ),
+    )

@@ -1,18 +1,18 @@
 """`POST /tokenize` and `/detokenize`: the model's tokenizer, in vLLM's shape."""
 
 import asyncio
-from typing import Any
 
 from fastapi import APIRouter, Request
 
 from server.schemas import DetokenizeRequest, TokenizeRequest
+from server.schemas.answers import DetokenizedText, Tokens
 from server.state import state_of
 
 router = APIRouter()
 
 
 @router.post("/tokenize")
-async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
+async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
     """Token ids of a text, or of a conversation in the chat template: what a generation would start from."""
     state = state_of(request)
     state.check_model(body.model)
@@ -22,19 +22,20 @@ async def tokenize(body: TokenizeRequest, request: Request) -> dict[str, Any]:
         assert body.prompt is not None
         ids = await state.encode_text(body.prompt, add_special_tokens=body.add_special_tokens)
     tokenizer = state.required_tokenizer("prompt")
-    return {
-        "count": len(ids),
-        "max_model_len": state.max_model_len,
-        "tokens": ids,
-        "token_strs": [tokenizer.token_text(token_id) for token_id in ids] if body.return_token_strs else None,
-    }
+    return Tokens(
+        count=len(ids),
+        max_model_len=state.max_model_len,
+        tokens=ids,
+        token_strs=[tokenizer.token_text(token_id) for token_id in ids] if body.return_token_strs else None,
+    )
 
 
 @router.post("/detokenize")
-async def detokenize(body: DetokenizeRequest, request: Request) -> dict[str, str]:
+async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizedText:
     """The text of token ids, special tokens by their names."""
     state = state_of(request)
     state.check_model(body.model)
     tokenizer = state.required_tokenizer("tokens")
     state.config.require_token_ids(body.tokens, "tokens")
-    return {"prompt": await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)}
+    text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
+    return DetokenizedText(prompt=text)
