@@ -70,6 +70,12 @@ def tiny(golden_models: dict[str, MaskPredictor]) -> MaskPredictor:
 
 
 @pytest.fixture(scope="session")
+def demo() -> MaskPredictor:
+    """The bundled model, as it is served."""
+    return load_model(DEMO_FOLDER)
+
+
+@pytest.fixture(scope="session")
 def demo_tokenizer() -> Tokenizer:
     tokenizer = load_tokenizer(DEMO_FOLDER)
     assert tokenizer is not None

@@ -2,8 +2,12 @@
 
 import httpx
 import pytest
+import tokenizers
+from tokenizers.processors import TemplateProcessing
 
-from llada_core.tokenizer import Message
+from llada_core import DEMO_FOLDER
+from llada_core.tokenizer import Message, Tokenizer
+from tests.server.conftest import serving
 
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -26,6 +30,21 @@ def test_text_goes_to_ids_and_back(http, demo_tokenizer):
 def test_token_strings_come_only_when_asked_for(http):
     assert http.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
     assert http.post("/tokenize", json={"prompt": "a"}).json()["token_strs"] is None
+
+
+def test_special_tokens_are_added_only_when_asked_for(demo):
+    definition = tokenizers.Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json"))
+    first = definition.id_to_token(0)
+    definition.post_processor = TemplateProcessing(single=f"{first} $A", special_tokens=[(first, 0)])
+    with serving(demo, Tokenizer(definition.to_str())) as url, httpx.Client(base_url=url, timeout=60) as http:
+        added = http.post("/tokenize", json={"prompt": "Once"}).json()["tokens"]
+        bare = http.post("/tokenize", json={"prompt": "Once", "add_special_tokens": False}).json()["tokens"]
+        assert added == [0, *bare]
+        # A generation's prompt gets them, a chat none beyond the template.
+        body = {"prompt": "Once", "max_tokens": 1, "return_token_ids": True}
+        assert http.post("/v1/completions", json=body).json()["choices"][0]["prompt_token_ids"] == added
+        chat = http.post("/tokenize", json={"messages": CHAT}).json()["tokens"]
+        assert chat == Tokenizer(definition.to_str()).encode_chat([Message(**CHAT[0])])
 
 
 def test_a_conversation_is_tokenized_as_it_is_generated_from(http, demo_tokenizer):

@@ -14,7 +14,7 @@ from lm_eval.api.registry import model_registry
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import warning_once
 
-from llada_core import DEMO_FOLDER, GenerationParams, generate, load_model
+from llada_core import DEMO_FOLDER, GenerationParams, generate
 from llada_core.diffusion import log_likelihood
 from llada_core.model.llada import LLaDAModelLM
 from llada_core.tokenizer import Message, Tokenizer
@@ -31,11 +31,6 @@ BOS_ID = 0
 @pytest.fixture(scope="module")
 def harness_model() -> LLaDALM:
     return LLaDALM(pretrained=str(DEMO_FOLDER), device="cpu", mc_num=MC_NUM, gen_length=16, batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def demo() -> LLaDAModelLM:
-    return load_model(DEMO_FOLDER)
 
 
 def ask(kind: str, *arguments: object) -> Instance:

@@ -1,15 +1,8 @@
 """The bundled model: small, complete, and taught what its card says."""
 
-import pytest
-
-from llada_core import DEMO_FOLDER, GenerationParams, generate, load_model
+from llada_core import DEMO_FOLDER, GenerationParams, generate
 from llada_core.tokenizer import Message
 from training.demo.splits import make_splits
-
-
-@pytest.fixture(scope="module")
-def demo():
-    return load_model(DEMO_FOLDER)
 
 
 def ask(demo, tokenizer, questions, **params):

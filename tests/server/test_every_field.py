@@ -1,0 +1,266 @@
+"""Every field of every body changes something that its sender can see: none is accepted and ignored.
+
+One request is sent with the field and one without; ids, times and the settings that come back are left out of the
+comparison, so that what differs is an effect. The table must name every field of the schema.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from llada_core import DEMO_FOLDER, load_tokenizer
+from llada_core.tokenizer import Message
+from server import schemas
+from tests.server.conftest import serving
+
+COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
+FIM, DENOISE, SCORE = "/v1/fim/completions", "/v1/denoise", "/v1/score"
+TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
+
+TOKENIZER = load_tokenizer(DEMO_FOLDER)
+LETTER_A = TOKENIZER.encode_plain("a")[0]
+ONLY_A = {"logit_bias": {str(LETTER_A): 100}}
+ONLY_EOS = {"logit_bias": {"1": 100}}
+STORY = "Tell me a story about a fox."
+CONVERSATION = [{"role": "user", "content": STORY}]
+CHAT_IDS = TOKENIZER.encode_chat([Message("user", STORY)])
+ONCE = [{"role": "assistant", "content": "Once"}]
+
+# Noise and a short canvas: whatever touches a number, a choice or an order shows in the tokens.
+GENERATED = {"max_tokens": 16, "temperature": 1.0, "seed": 0, "ignore_eos": True}
+TOKENS = {"return_token_ids": True, "logprobs": 2}
+BASES: dict[str, dict[str, Any]] = {
+    COMPLETIONS: {"prompt": CHAT_IDS, **GENERATED, **TOKENS},
+    FIM: {"prompt": CHAT_IDS, "suffix": " the end.", **GENERATED, **TOKENS},
+    CHAT: {"messages": CONVERSATION, **GENERATED, **TOKENS, "logprobs": True, "top_logprobs": 2},
+    RESPONSES: {"input": STORY, **GENERATED},
+    DENOISE: {"prompt": CHAT_IDS, **GENERATED},
+    SCORE: {"prompt": STORY, "completion": STORY, "mc_num": 8, "seed": 0},
+    TOKENIZE: {"prompt": STORY},
+    DETOKENIZE: {"tokens": [20, 30]},
+}
+BODIES = {
+    COMPLETIONS: schemas.CompletionRequest,
+    FIM: schemas.FillInTheMiddleRequest,
+    CHAT: schemas.ChatCompletionRequest,
+    RESPONSES: schemas.ResponseRequest,
+    DENOISE: schemas.DenoiseRequest,
+    SCORE: schemas.ScoreRequest,
+    TOKENIZE: schemas.TokenizeRequest,
+    DETOKENIZE: schemas.DetokenizeRequest,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A field and a value that has an effect; None takes a field out.
+
+    Attributes:
+        beside: what stands in both requests.
+        instead: what the request with the field lacks or changes for it.
+    """
+
+    name: str
+    value: Any
+    beside: dict[str, Any] = field(default_factory=dict)
+    instead: dict[str, Any] = field(default_factory=dict)
+
+
+DIFFUSION = [
+    Case("model", "another"),
+    Case("max_tokens", 5),
+    Case("max_completion_tokens", 5, {"max_tokens": None}),
+    Case("gen_length", 5, {"max_tokens": None}),
+    Case("steps", 4),
+    Case("block_length", 4),
+    Case("method", "semi_autoregressive_origin", {"block_length": 4}),
+    Case("remasking", "random"),
+    Case("confidence_threshold", 0.01),
+    Case("confidence_factor", 50.0),
+    Case("entropy_bound", 50.0),
+    Case("cache", "dual", {"max_tokens": 32, "block_length": 8}),
+    Case("cache_refresh_interval", 1, {"max_tokens": 32, "block_length": 8, "cache": "dual"}),
+    Case("preset", "fast"),
+    Case("temperature", 0.0),
+    Case("top_p", 0.01),
+    Case("top_k", 1),
+    Case("cfg_scale", 3.0),
+    Case("seed", 9),
+    Case("logit_bias", ONLY_A["logit_bias"]),
+    Case("logits_eos_inf", True, ONLY_EOS),
+    Case("confidence_eos_eot_inf", True, {"temperature": 0, "ignore_eos": False}),
+    Case("ignore_eos", False, ONLY_EOS),
+    Case("stop_token_ids", [LETTER_A], ONLY_A),
+    Case("stop", "aa", ONLY_A),
+]
+STREAMED = [Case("stream", True)]
+OPENAI = [
+    *DIFFUSION,
+    *STREAMED,
+    Case("n", 2),
+    Case("stream_options", {"include_usage": True}, {"stream": True}),
+    Case("diffusing", True, {"stream": True, "logprobs": None, "top_logprobs": None}),
+    Case("return_token_ids", None),
+    Case(
+        "structured_outputs",
+        {"choice": ["yes", "no"]},
+        {"ignore_eos": None, "logprobs": None, "top_logprobs": None},
+    ),
+]
+CASES = {
+    COMPLETIONS: [
+        *OPENAI,
+        Case("prompt", "Hello"),
+        Case("suffix", " the end."),
+        Case("echo", True),
+        Case("logprobs", 0),
+    ],
+    FIM: [
+        *(case for case in OPENAI if case.name not in ("structured_outputs", "ignore_eos", "method")),
+        Case("method", "fixed_length", {"max_tokens": 40}),
+        Case("prompt", "Hello"),
+        Case("suffix", " and so on."),
+        Case("echo", True),
+        Case("logprobs", 0),
+    ],
+    CHAT: [
+        *OPENAI,
+        Case("messages", [{"role": "user", "content": "Hello"}]),
+        Case("add_generation_prompt", False),
+        Case(
+            "continue_final_message",
+            True,
+            {"messages": [*CONVERSATION, *ONCE], "add_generation_prompt": False},
+        ),
+        Case("logprobs", None, {"top_logprobs": None}),
+        Case("top_logprobs", 1),
+    ],
+    RESPONSES: [
+        *DIFFUSION,
+        *STREAMED,
+        Case("input", "Hello"),
+        Case("instructions", "Be brief."),
+        Case("max_output_tokens", 5, {"max_tokens": None}),
+    ],
+    DENOISE: [
+        *DIFFUSION,
+        Case("prompt", "Hello"),
+        Case("messages", [{"role": "user", "content": "Hello"}], instead={"prompt": None}),
+        Case("canvas", ["Once ", {"mask": 2}], instead={"prompt": None, "max_tokens": None}),
+        Case("add_generation_prompt", False, {"prompt": None, "messages": CONVERSATION}),
+        Case(
+            "continue_final_message",
+            True,
+            {"prompt": None, "messages": [*CONVERSATION, *ONCE], "add_generation_prompt": False},
+        ),
+        Case("constraints", {"3": "x"}),
+        Case("include_predictions", True),
+    ],
+    SCORE: [
+        Case("model", "another"),
+        Case("prompt", "Hello"),
+        Case("completion", "Once"),
+        Case("mc_num", 9),
+        Case("cfg_scale", 1.0),
+        Case("seed", 9),
+    ],
+    TOKENIZE: [
+        Case("model", "another"),
+        Case("prompt", "Hello"),
+        Case("messages", CONVERSATION, instead={"prompt": None}),
+        Case("return_token_strs", True),
+        Case("add_generation_prompt", False, {"prompt": None, "messages": CONVERSATION}),
+        Case(
+            "continue_final_message",
+            True,
+            {"prompt": None, "messages": [*CONVERSATION, *ONCE], "add_generation_prompt": False},
+        ),
+    ],
+    DETOKENIZE: [Case("model", "another"), Case("tokens", [40])],
+}
+# Tested elsewhere or by another way: what is logged, what has one value, what the demo model cannot show.
+ELSEWHERE = {"user", "metadata"}
+ELSEWHERE_ON = {
+    DENOISE: {"stream"},  # true is its only value
+    # The first is refused beside a suffix, which is required; a gap has no EOS to ignore.
+    FIM: {"structured_outputs", "ignore_eos"},
+    TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_asked_for
+}
+
+# Ids, times, and settings that come back: they prove that a field was read, not that it did anything.
+_NO_EFFECT = {
+    *("id", "item_id", "created", "created_at", "elapsed_ms", "generation_params"),
+    *("seed", "temperature", "top_p", "instructions", "max_output_tokens", "mc_num"),
+    *("gen_length", "block_length", "steps"),
+}
+
+
+def without_what_only_echoes(value):
+    if isinstance(value, dict):
+        return {name: without_what_only_echoes(part) for name, part in value.items() if name not in _NO_EFFECT}
+    return [without_what_only_echoes(part) for part in value] if isinstance(value, list) else value
+
+
+def observed(client, route, body):
+    """The status, and every object of the answer."""
+    answer = client.post(route, json=body)
+    if not answer.headers["content-type"].startswith("text/event-stream"):
+        return answer.status_code, without_what_only_echoes(answer.json())
+    data = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+    return answer.status_code, [without_what_only_echoes(json.loads(line)) for line in data]
+
+
+@pytest.fixture(scope="module")
+def client(live_server):
+    with httpx.Client(base_url=live_server, timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("route", "case"),
+    [pytest.param(route, case, id=f"{route}-{case.name}") for route, cases in CASES.items() for case in cases],
+)
+def test_a_field_has_an_effect(client, route, case):
+    without = {**BASES[route], **case.beside}
+    with_it = {**without, **case.instead, case.name: case.value}
+    # One draw may come out the same by chance.
+    for draw in [{}] if "seed" not in without else [{"seed": seed} for seed in range(4)]:
+        status, seen = observed(client, route, without | draw)
+        changed_status, changed = observed(client, route, draw | with_it if case.name == "seed" else with_it | draw)
+        assert status == 200, seen
+        assert changed_status == (404 if case.name == "model" else 200), changed
+        if changed != seen:
+            return
+    pytest.fail(f"{case.name} changed nothing")
+
+
+@pytest.mark.parametrize("route", BODIES)
+def test_the_table_has_every_field(route):
+    tried = {case.name for case in CASES[route]}
+    assert tried | ELSEWHERE | ELSEWHERE_ON.get(route, set()) >= BODIES[route].model_fields.keys()
+    assert not tried & ELSEWHERE_ON.get(route, set())
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        (COMPLETIONS, {"prompt": [5], "max_tokens": 2}),
+        (COMPLETIONS, {"prompt": [5], "max_tokens": 2, "stream": True}),
+        (FIM, {"prompt": [5], "suffix": "", "max_tokens": 2}),
+        (CHAT, {"messages": CONVERSATION, "max_tokens": 2}),
+        (CHAT, {"messages": CONVERSATION, "structured_outputs": {"choice": ["a"]}}),
+        (RESPONSES, {"input": STORY, "max_tokens": 2}),
+        (DENOISE, {"prompt": [5], "max_tokens": 2}),
+    ],
+    ids=str,
+)
+def test_user_and_metadata_are_logged(demo, demo_tokenizer, caplog, route, body):
+    with serving(demo, demo_tokenizer) as url, caplog.at_level(logging.INFO, "server"):
+        answer = httpx.post(url + route, json={**body, "user": "alice", "metadata": {"case": "7"}}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    (line,) = [record.getMessage() for record in caplog.records if "alice" in record.getMessage()]
+    assert "'case': '7'" in line
