@@ -15,6 +15,7 @@ import pytest
 from llada_core import DEMO_FOLDER, load_tokenizer
 from llada_core.tokenizer import Message
 from server import schemas
+from server.errors import APIError
 from tests.server.conftest import serving
 
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
@@ -243,6 +244,19 @@ def test_the_table_has_every_field(route):
     tried = {case.name for case in CASES[route]}
     assert tried | ELSEWHERE | ELSEWHERE_ON.get(route, set()) >= BODIES[route].model_fields.keys()
     assert not tried & ELSEWHERE_ON.get(route, set())
+
+
+NEUTRAL = [(route, name) for route, body in BODIES.items() for name in body.neutral.keys() - body.model_fields.keys()]
+
+
+@pytest.mark.parametrize(("route", "name"), sorted(NEUTRAL))
+def test_a_field_without_effect_is_accepted_where_it_asks_for_none_and_else_refused_by_name(route, name):
+    body = BODIES[route]
+    for value in (None, *body.neutral[name]):
+        body.model_validate({**BASES[route], name: value})
+    with pytest.raises(APIError) as caught:
+        body.model_validate({**BASES[route], name: {"type": "json_object"}})
+    assert (caught.value.status, caught.value.param, caught.value.code) == (400, name, "unsupported_value")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from tests.llada_core.sampling.test_cache import CACHE_CASES
 from tests.llada_core.sampling.test_golden import rows_of
 from tests.server.conftest import serving
 
+IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
+
 
 def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
     """(name, data) of every event of a stream."""
@@ -179,6 +181,13 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (CHAT, {"messages": [{"role": "robot", "content": "x"}]}, "messages", "messages.0.role is 'robot'"),
         (CHAT, {"messages": [{"role": "user", "content": 3}]}, "messages", "messages.0.content is 3"),
         (CHAT, {"messages": [{"role": "user", "content": "x"}], "tools": [{}]}, "tools", "tools is"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [IMAGE]}]},
+            "messages",
+            "messages.0.content.0.type is 'image_url'",
+        ),
+        (CHAT, {"messages": [{"role": "tool", "content": "x"}]}, "messages", "messages.0.role is 'tool'"),
         (CHAT, {"messages": [{"role": "user", "content": "x"}]}, "messages", "no tokenizer"),
         (DENOISE, {"prompt": [1], "messages": [{"role": "user", "content": "x"}]}, "prompt", "exactly one"),
         (DENOISE, {}, "prompt", "exactly one"),
