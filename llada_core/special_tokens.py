@@ -1,12 +1,12 @@
 """The token ids with a meaning of their own, resolved once when a checkpoint is loaded."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llada_core.errors import UnsupportedCheckpointError
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 
 MASK_TOKEN = "<|mdm_mask|>"
 BOS_TOKEN = "<|startoftext|>"
@@ -39,6 +39,16 @@ class SpecialTokens:
     def end_ids(self) -> frozenset[int]:
         """The tokens that end a text."""
         return frozenset({self.eos_id} if self.eot_id is None else {self.eos_id, self.eot_id})
+
+    def require_no_mask(self, ids: Collection[int], field: str, hint: str = "") -> None:
+        """
+        Raises:
+            InvalidParameterError: a mask, where `field` is to hold tokens.
+        """
+        if self.mask_id in ids:
+            raise InvalidParameterError(
+                f"{field} holds {self.mask_id}, the mask id; it must hold tokens only{hint}", field
+            )
 
 
 def resolve_special_tokens(

@@ -40,10 +40,7 @@ def require_scorable(
     for field, ids in (("prompt", prompt), (completion_field, completion)):
         if not ids:
             raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
-        if state.special_tokens.mask_id in ids:
-            raise InvalidParameterError(
-                f"{field} holds {state.special_tokens.mask_id}, the mask id; it must hold tokens only", field
-            )
+        state.special_tokens.require_no_mask(ids, field)
         state.config.require_token_ids(ids, field)
     if len(prompt) + len(completion) > state.max_model_len:
         raise bad_request(

@@ -3,7 +3,7 @@
 It lives on the host. A batch is made of canvases for one step only; nothing about a canvas depends on its neighbours.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +12,11 @@ from llada_core.config import LLaDAConfig
 from llada_core.errors import InvalidParameterError
 from llada_core.final_text import FinalText
 from llada_core.model import KVCache
+from llada_core.sampling.block_plan import BlockPlan, plan_blocks
 from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.events import Change, DenoisingStep, Prediction
+from llada_core.sampling.parallel_rules import PARALLEL_RULES
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
-from llada_core.sampling.transfer import PARALLEL_RULES, steps_per_block, transfer_schedule
 from llada_core.special_tokens import SpecialTokens
 from llada_core.tokenizer import Tokenizer
 
@@ -25,22 +26,6 @@ class Gap:
     """`length` masked positions among the segments of an infilling canvas."""
 
     length: int
-
-
-@dataclass(frozen=True, slots=True)
-class BlockPlan:
-    """A block of the response that has masks, and how many tokens each of its steps commits.
-
-    Attributes:
-        index: among all blocks, those without masks counted too.
-        start, stop: response positions.
-        transfers: tokens to commit, step by step; None: a parallel rule decides.
-    """
-
-    index: int
-    start: int
-    stop: int
-    transfers: tuple[int, ...] | None
 
 
 class Canvas:
@@ -178,14 +163,10 @@ class Canvas:
         ignored = params.ignore_eos or is_infilling
         self._end_ids = params.stop_token_ids | (frozenset() if ignored else special_tokens.end_ids)
         block_length = params.effective_block_length
-        blocks = [
-            range(start, min(start + block_length, len(response))) for start in range(0, len(response), block_length)
-        ]
-        masked_per_block = [int(self._is_masked(block.start, block.stop).sum()) for block in blocks]
-        default_steps = params.gen_length if prompt else sum(masked_per_block)
+        default_steps = params.gen_length if prompt else self.num_masked
         steps = None if params.parallel_rule else params.steps or default_steps
         self.params = replace(params, steps=steps, block_length=block_length)
-        self._plan = _plan(blocks, masked_per_block, params)
+        self._plan = plan_blocks(self._is_masked(0, len(response)), block_length, params)
         self._block_step = 0
         self._predictions: dict[int, Prediction] = {}
         self.step = 0
@@ -361,21 +342,6 @@ def _stopping_text(params: GenerationParams, tokenizer: Tokenizer | None) -> Fin
     return FinalText(tokenizer, params.stop)
 
 
-def _plan(blocks: Sequence[range], masked_per_block: Sequence[int], params: GenerationParams) -> list[BlockPlan]:
-    steps = params.steps or max(1, sum(masked_per_block))
-    shares = steps_per_block(masked_per_block, steps)
-    return [
-        BlockPlan(
-            index,
-            block.start,
-            block.stop,
-            None if params.parallel_rule else tuple(transfer_schedule(masked, share)),
-        )
-        for index, (block, masked, share) in enumerate(zip(blocks, masked_per_block, shares, strict=True))
-        if masked
-    ]
-
-
 def _check_length(length: int, config: LLaDAConfig, field: str) -> None:
     if length > config.max_sequence_length:
         raise InvalidParameterError(
@@ -384,13 +350,9 @@ def _check_length(length: int, config: LLaDAConfig, field: str) -> None:
 
 
 def _check_ids(
-    ids: Iterable[int], config: LLaDAConfig, special_tokens: SpecialTokens, field: str, hint: str = ""
+    ids: Collection[int], config: LLaDAConfig, special_tokens: SpecialTokens, field: str, hint: str = ""
 ) -> None:
-    ids = list(ids)
-    if special_tokens.mask_id in ids:
-        raise InvalidParameterError(
-            f"{field} holds {special_tokens.mask_id}, the mask id; it must hold tokens only{hint}", field
-        )
+    special_tokens.require_no_mask(ids, field, hint)
     config.require_token_ids(ids, field)
 
 

@@ -1,17 +1,54 @@
-"""How many: the schedule, or the parallel rule, by which masked positions turn into tokens.
+"""How a response is cut into blocks, and how many tokens each step of a block commits.
 
-A parallel rule looks at the proposals of a step, best first, and says which are sure enough to be committed together.
-Whatever it says, the best one is: a step commits at least one token.
-
-Shape suffix: N proposals of the active block, ordered by falling score.
+Shape suffix: L positions of the response.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
 from llada_core.errors import InvalidParameterError
+from llada_core.sampling.params import GenerationParams
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """A block of the response that has masks, and how many tokens each of its steps commits.
+
+    Attributes:
+        index: among all blocks, those without masks counted too.
+        start, stop: response positions.
+        transfers: tokens to commit, step by step; None: a parallel rule decides.
+    """
+
+    index: int
+    start: int
+    stop: int
+    transfers: tuple[int, ...] | None
+
+
+def plan_blocks(is_masked_L: np.ndarray, block_length: int, params: GenerationParams) -> list[BlockPlan]:
+    """The blocks that have masks, from left to right; the last one may be shorter.
+
+    Raises:
+        InvalidParameterError: fewer steps than blocks with masks.
+    """
+    length = len(is_masked_L)
+    blocks = [range(start, min(start + block_length, length)) for start in range(0, length, block_length)]
+    masked_per_block = [int(is_masked_L[block.start : block.stop].sum()) for block in blocks]
+    shares = steps_per_block(masked_per_block, params.steps or max(1, sum(masked_per_block)))
+    return [
+        BlockPlan(
+            index,
+            block.start,
+            block.stop,
+            None if params.parallel_rule else tuple(transfer_schedule(masked, share)),
+        )
+        for index, (block, masked, share) in enumerate(zip(blocks, masked_per_block, shares, strict=True))
+        if masked
+    ]
 
 
 def transfer_schedule(num_masked: int, steps: int) -> list[int]:
@@ -57,36 +94,3 @@ def steps_per_block(masked_per_block: Sequence[int], steps: int) -> list[int]:
 def _blocks_below_one(masked_per_block: dict[int, int], steps: int) -> list[int]:
     total = sum(masked_per_block.values())
     return [block for block, masked in masked_per_block.items() if masked * steps < total]
-
-
-# (confidence_N, entropy_N, the parameter's value) → bool [N]
-ParallelRule = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
-
-
-def confidence_threshold(confidence_N: np.ndarray, entropy_N: np.ndarray, threshold: float) -> np.ndarray:
-    """Every proposal whose probability reaches the threshold (Fast-dLLM, arXiv:2505.22618)."""
-    return confidence_N >= threshold
-
-
-def confidence_factor(confidence_N: np.ndarray, entropy_N: np.ndarray, factor: float) -> np.ndarray:
-    """The longest prefix whose n-th proposal has p ≥ 1 - factor / (n + 1): the more at once, the surer (Fast-dLLM)."""
-    counts_N = np.arange(1, len(confidence_N) + 1)
-    return np.logical_and.accumulate(confidence_N >= 1 - factor / (counts_N + 1))
-
-
-def entropy_bound(confidence_N: np.ndarray, entropy_N: np.ndarray, bound: float) -> np.ndarray:
-    """The longest prefix with Σ H - max H ≤ bound, which bounds the error of treating them as independent.
-
-    EB-Sampler (arXiv:2505.24857). Entropies in nats; the paper takes positions by rising entropy, which is
-    `remasking: entropy`.
-    """
-    joint_N = np.cumsum(entropy_N) - np.maximum.accumulate(entropy_N)
-    return np.logical_and.accumulate(joint_N <= bound)
-
-
-# By the name of the parameter that asks for it.
-PARALLEL_RULES: Mapping[str, ParallelRule] = {
-    "confidence_threshold": confidence_threshold,
-    "confidence_factor": confidence_factor,
-    "entropy_bound": entropy_bound,
-}
