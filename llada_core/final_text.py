@@ -1,7 +1,7 @@
 """Text as it becomes final, token by token from the left, up to the stop string that is complete first."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from llada_core.tokenizer import Tokenizer
 
@@ -18,7 +18,7 @@ class FinalText:
         self.text = ""
         self.is_stopped = False
         self._decoder = tokenizer.incremental_decoder()
-        self._stop = stop
+        self._matchers = [_Matcher(word) for word in stop]
         self._decoded = ""
         # Where in the decoded text each token ends; the last tokens may still wait for the rest of a character.
         self._ends: list[int] = []
@@ -41,6 +41,8 @@ class FinalText:
                 break
             self._num_waiting += 1
             self._extend(self._decoder.push([token_id]))
+            if not self._decoder.is_waiting:
+                self._place_waiting()
         return self.text[before:]
 
     def flush(self) -> str:
@@ -56,29 +58,46 @@ class FinalText:
     def _extend(self, piece: str) -> None:
         if not piece:
             return
+        start = len(self._decoded)
         self._decoded += piece
         self._place_waiting()
-        if first := min(self._found_in_last(len(piece)), default=None):
-            self.is_stopped = True
-            self.text = self._decoded[: first[1]]
-        else:
-            self.text = self._decoded[: len(self._decoded) - self._num_held()]
-
-    def _found_in_last(self, length: int) -> Iterator[tuple[int, int]]:
-        """Where the stop strings that end in the last `length` characters end and begin."""
-        for stop in self._stop:
-            place = self._decoded.find(stop, max(0, len(self._decoded) - length - len(stop) + 1))
-            if place >= 0:
-                yield place + len(stop), place
+        for end, character in enumerate(piece, start + 1):
+            found = [len(matcher.word) for matcher in self._matchers if matcher.push(character)]
+            if found:
+                self.is_stopped = True
+                self.text = self._decoded[: end - max(found)]
+                return
+        num_held = max((matcher.num_matched for matcher in self._matchers), default=0)
+        self.text = self._decoded[: len(self._decoded) - num_held]
 
     def _place_waiting(self) -> None:
         self._ends += [len(self._decoded)] * self._num_waiting
         self._num_waiting = 0
 
-    def _num_held(self) -> int:
-        """The length of the longest end of the text with which a stop string begins."""
-        longest = max((len(stop) - 1 for stop in self._stop), default=0)
-        for length in range(min(longest, len(self._decoded)), 0, -1):
-            if any(stop.startswith(self._decoded[-length:]) for stop in self._stop):
-                return length
-        return 0
+
+class _Matcher:
+    """Looks for a word in text that comes character by character, each at a constant cost (Knuth, Morris and Pratt).
+
+    Attributes:
+        num_matched: with so many of its characters the word begins at the end of the text.
+    """
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.num_matched = 0
+        # For each beginning of the word: the length of the longest shorter one with which it ends.
+        self._shorter = [0, 0]
+        for character in word[1:]:
+            self._shorter.append(self._longer(self._shorter[-1], character))
+
+    def push(self, character: str) -> bool:
+        """Take in the next character; returns whether the word ends with it."""
+        self.num_matched = self._longer(self.num_matched, character)
+        return self.num_matched == len(self.word)
+
+    def _longer(self, num_matched: int, character: str) -> int:
+        while self.word[num_matched] != character:
+            if not num_matched:
+                return 0
+            num_matched = self._shorter[num_matched]
+        return num_matched + 1

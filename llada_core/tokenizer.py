@@ -50,6 +50,9 @@ class Tokenizer:
 
     Two encoders share one vocabulary. A prompt is encoded by the first, which reads special tokens written out in it
     (people paste whole templates) except the mask; a chat message by the second, to which everything is plain text.
+
+    Attributes:
+        special_ids: tokens that decode to nothing.
     """
 
     def __init__(self, definition: str, *, vocab_size: int | None = None) -> None:
@@ -63,6 +66,9 @@ class Tokenizer:
         self._message_encoder = tokenizers.Tokenizer.from_str(definition)
         self._message_encoder.encode_special_tokens = True
         self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
+        self.special_ids = {
+            token_id for token_id, token in self._decoder.get_added_tokens_decoder().items() if token.special
+        }
         self._headers: dict[str, list[int]] = {}
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
 
@@ -81,11 +87,16 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """A prompt's ids, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
-        return self._prompt_encoder.encode(text, add_special_tokens=add_special_tokens).ids
+        # As a batch: a single encode holds Python's lock, for seconds where the text has megabytes.
+        return self._prompt_encoder.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+
+    def offsets(self, text: str) -> list[int]:
+        """Where in the text each id of `encode` begins, in characters."""
+        return [start for start, _ in self._prompt_encoder.encode(text).offsets]
 
     def encode_plain(self, text: str) -> list[int]:
         """Ids of text in which nothing is special and to which nothing is added."""
-        return self._message_encoder.encode(text, add_special_tokens=False).ids
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode_plain` of many texts, on all cores."""
@@ -131,7 +142,8 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
         """Text of the ids; special tokens left out or by name, bytes that are not UTF-8 become U+FFFD."""
-        return self._decoder.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        # As a batch, which unlike a single decode does not hold Python's lock.
+        return self._decoder.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
 
     def token_text(self, token_id: int) -> str:
         """One token alone, special ones by their name; bytes that are half a character become U+FFFD."""
@@ -164,11 +176,16 @@ class IncrementalDecoder:
 
     def push(self, ids: Iterable[int]) -> str:
         """The text that these ids complete; empty while a character is unfinished."""
-        self._pending += ids
+        self._pending += [token_id for token_id in ids if token_id not in self._tokenizer.special_ids]
         text = self._pending_text()
         if not text or text.endswith(REPLACEMENT_CHARACTER):
             return ""
         return self._release(text)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tokens were pushed whose text is not complete."""
+        return bool(self._pending)
 
     def flush(self) -> str:
         """What is left, with bytes that never became a character as U+FFFD."""

@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 
 import torch
 
-from llada_core.diffusion.likelihood import AnswerScorer, LogLikelihood, answer_masks, summarize
+from llada_core.diffusion.likelihood import AnswerScorer, LogLikelihood, summarize
 from llada_core.errors import InvalidParameterError
 from server.errors import bad_request
 from server.state import ServerState
@@ -22,8 +22,7 @@ def estimation(
     """Work that finds how likely `completion` is after `prompt`; it yields after every forward pass."""
     scorer = AnswerScorer(state.model, prompt, completion, mask_id=state.special_tokens.mask_id, cfg_scale=cfg_scale)
     estimates = []
-    masks_NL = answer_masks(len(completion), mc_num, seed=seed)
-    for estimates_N in scorer.estimate_in_parts(masks_NL, max_tokens=state.max_batch_tokens):
+    for estimates_N in scorer.estimate_in_parts(mc_num, seed=seed, max_tokens=state.max_batch_tokens):
         estimates.append(estimates_N)
         yield
     return summarize(torch.cat(estimates), num_tokens=len(completion))

@@ -51,7 +51,7 @@ def log_likelihood(
     if mc_num < 1:
         raise InvalidParameterError(f"mc_num is {mc_num}; it must be at least 1", "mc_num")
     scorer = AnswerScorer(model, prompt, answer, mask_id=mask_id, cfg_scale=cfg_scale)
-    return summarize(scorer.estimate_per_draw(answer_masks(len(answer), mc_num, seed=seed)), num_tokens=len(answer))
+    return summarize(torch.cat(list(scorer.estimate_in_parts(mc_num, seed=seed))), num_tokens=len(answer))
 
 
 def summarize(estimates_N: Tensor, *, num_tokens: int) -> LogLikelihood:
@@ -60,13 +60,18 @@ def summarize(estimates_N: Tensor, *, num_tokens: int) -> LogLikelihood:
     return LogLikelihood(float(estimates_N.mean()), stderr, num_tokens)
 
 
-def answer_masks(length: int, mc_num: int, *, seed: int) -> Tensor:
-    """Which answer tokens each draw masks, bool [N, L]: counts evenly spaced from a random start, places uniform."""
+def answer_masks(length: int, mc_num: int, *, seed: int, draws: range | None = None) -> Tensor:
+    """Which answer tokens each draw masks, bool [N, L]: counts evenly spaced from a random start, places uniform.
+
+    Args:
+        draws: those of the `mc_num` that are wanted; None: all.
+    """
+    draws_N = torch.arange(mc_num) if draws is None else torch.arange(draws.start, draws.stop)
     first = 1 + int(uniform(seed, Purpose.MASK_COUNT, 0) * length)
     # Halves are rounded up: to even, as torch.round has it, would favour even counts and bias the estimate.
-    offsets_N = torch.floor(torch.arange(mc_num, dtype=torch.float64) * length / mc_num + 0.5).long()
+    offsets_N = torch.floor(draws_N.double() * length / mc_num + 0.5).long()
     counts_N = (first + offsets_N - 1) % length + 1
-    draws_NL = uniform(seed, Purpose.MASK_ORDER, torch.arange(mc_num).unsqueeze(1), torch.arange(length))
+    draws_NL = uniform(seed, Purpose.MASK_ORDER, draws_N.unsqueeze(1), torch.arange(length))
     ranks_NL = draws_NL.argsort(dim=1).argsort(dim=1)
     return ranks_NL < counts_N.unsqueeze(1)
 
@@ -84,14 +89,18 @@ class AnswerScorer:
 
     def estimate_per_draw(self, masks_NL: Tensor) -> Tensor:
         """The estimate that each draw gives alone, float64 [N]: Σ over its masked tokens of log p, times L / masked."""
-        return torch.cat(list(self.estimate_in_parts(masks_NL)))
+        return torch.cat([self._estimate(part_NL) for part_NL in masks_NL.split(self._draws_within(_MAX_TOKENS))])
 
-    def estimate_in_parts(self, masks_NL: Tensor, *, max_tokens: int = _MAX_TOKENS) -> Iterator[Tensor]:
-        """The same, some draws at a time: one forward pass over at most `max_tokens`, or over one draw."""
+    def estimate_in_parts(self, mc_num: int, *, seed: int, max_tokens: int = _MAX_TOKENS) -> Iterator[Tensor]:
+        """The same for `mc_num` draws, some at a time: one forward pass over at most `max_tokens`, or over one draw."""
+        draws_at_once = self._draws_within(max_tokens)
+        for first in range(0, mc_num, draws_at_once):
+            draws = range(first, min(first + draws_at_once, mc_num))
+            yield self._estimate(answer_masks(len(self.answer), mc_num, seed=seed, draws=draws))
+
+    def _draws_within(self, max_tokens: int) -> int:
         copies = 2 if self.cfg_scale else 1
-        draws_at_once = max(1, max_tokens // (copies * (len(self.prompt) + len(self.answer))))
-        for part_NL in masks_NL.split(draws_at_once):
-            yield self._estimate(part_NL)
+        return max(1, max_tokens // (copies * (len(self.prompt) + len(self.answer))))
 
     @torch.inference_mode()
     def _estimate(self, masks_NL: Tensor) -> Tensor:

@@ -83,8 +83,8 @@ class Canvas:
         _check_ids(params.stop_token_ids, config, special_tokens, "stop_token_ids")
         config.require_token_ids(params.logit_bias, "logit_bias")
         _check_ids(suffix, config, special_tokens, "suffix")
-        if suffix and params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
-            raise InvalidParameterError(f"method is {params.method!r}; with a suffix it must be another", "method")
+        if suffix:
+            _refuse_origin(params, "with a suffix")
         _check_length(len(prompt) + params.gen_length + len(suffix), config, "gen_length")
         response = np.full(params.gen_length, special_tokens.mask_id, dtype=np.int64)
         for position, ids in sorted((constraints or {}).items()):
@@ -129,8 +129,10 @@ class Canvas:
             raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
         _check_length(len(response), config, "canvas")
         config.require_token_ids(params.logit_bias, "logit_bias")
-        if params.stop:
-            raise InvalidParameterError(f"stop is {params.stop!r}; it must be absent on an infilling canvas", "stop")
+        for field, value in (("stop", list(params.stop)), ("stop_token_ids", sorted(params.stop_token_ids))):
+            if value:
+                raise InvalidParameterError(f"{field} is {value}; it must be absent on an infilling canvas", field)
+        _refuse_origin(params, "on an infilling canvas")
         params = replace(params, gen_length=len(response))
         return cls([], response, params, special_tokens, include_predictions=include_predictions)
 
@@ -338,8 +340,15 @@ def _stopping_text(params: GenerationParams, tokenizer: Tokenizer | None) -> Fin
     if not params.stop:
         return None
     if tokenizer is None:
-        raise InvalidParameterError(f"stop is {params.stop!r}; without a tokenizer it must be absent", "stop")
+        raise InvalidParameterError(f"stop is {list(params.stop)}; without a tokenizer it must be absent", "stop")
     return FinalText(tokenizer, params.stop)
+
+
+def _refuse_origin(params: GenerationParams, where: str) -> None:
+    if params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
+        raise InvalidParameterError(
+            f"method is {params.method!r}; {where} it must be another: it does not see what comes later", "method"
+        )
 
 
 def _check_length(length: int, config: LLaDAConfig, field: str) -> None:
