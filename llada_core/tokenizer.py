@@ -149,6 +149,10 @@ class Tokenizer:
         """One token alone, special ones by their name; bytes that are half a character become U+FFFD."""
         return self.decode([token_id], skip_special_tokens=False)
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The tokens as the vocabulary writes them, "Ġthere" for " there"; an id that it lacks is empty."""
+        return [self._decoder.id_to_token(token_id) or "" for token_id in ids]
+
     def incremental_decoder(self) -> "IncrementalDecoder":
         return IncrementalDecoder(self)
 

@@ -8,7 +8,6 @@ candidates.
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import torch
@@ -16,35 +15,37 @@ from fastapi import Request
 from sse_starlette import ServerSentEvent
 
 from llada_core.counter_noise import Purpose, uniform
-from server.errors import bad_request
+from server.engine import Work
+from server.errors import bad_request, shortened
 from server.likelihood import estimation, require_scorable
-from server.openai_answer import Dialect, envelope
+from server.openai_shape import Dialect, OpenAIShape
 from server.schemas import OpenAIFields
-from server.sse import StreamResponse, event, while_connected
+from server.sse import StreamResponse, while_connected
 from server.state import ServerState, seed_of, state_of
 
 MC_NUM = 64
 
 
 async def respond_with_a_choice(
-    dialect: Dialect, body: OpenAIFields, prompts: Sequence[list[int]], request: Request, *, end_id: int
+    dialect: Dialect, body: OpenAIFields, texts: Sequence[str], prompts: Sequence[list[int]], request: Request
 ) -> dict[str, Any] | StreamResponse:
-    """Choose `n` times after each prompt and answer as `body` asks: at once, or as a stream.
-
-    Args:
-        end_id: the token that would end a string.
-    """
+    """Choose one of `texts`, `n` times after each prompt, and answer as `body` asks: at once, or as a stream."""
     state = state_of(request)
-    assert body.structured_outputs is not None
-    texts = body.structured_outputs.choice
+    state.require_room(len(prompts) * body.n)
     candidates = [await state.encode_segment(text, "structured_outputs") for text in texts]
     _require_room(body, texts, candidates)
-    for prompt, ids in product(prompts, candidates):
-        require_scorable(state, prompt, [*ids, end_id], completion_field="structured_outputs")
-    answer_id = state.new_id(body, dialect.id_prefix)
-    answer = ChoiceAnswer(answer_id, dialect, state, body, prompts, texts, candidates, end_id, seed_of(body))
+    for prompt in prompts:
+        state.generation_length(body, len(prompt))
+    ended = [[*ids, dialect.end_id(state.special_tokens)] for ids in candidates]
+    require_scorable(state, prompts, ended, completion_field="structured_outputs")
+    prompts = [prompt for prompt in prompts for _ in range(body.n)]
+    answer_id, created = state.new_id(body, dialect.id_prefix), int(time.time())
+    shape = OpenAIShape(answer_id, created, state.settings.model_name, dialect, body, prompts)
+    seed = seed_of(body)
+    work = state.start(_choosing(state, body, prompts, ended, seed))
+    answer = ChoiceAnswer(shape, state, body, texts, candidates, seed, work)
     if body.stream:
-        return StreamResponse(answer.chunks(), request, release=lambda: None)
+        return StreamResponse(answer.chunks(), request, release=work.cancel)
     return await while_connected(request, answer.completed())
 
 
@@ -52,80 +53,80 @@ def _require_room(body: OpenAIFields, texts: Sequence[str], candidates: Sequence
     for text, ids in zip(texts, candidates, strict=True):
         if body.length is not None and len(ids) > body.length:
             raise bad_request(
-                f"max_tokens is {body.length}; the choice {text!r} has {len(ids)} tokens and must fit", "max_tokens"
+                f"{body.length_name} is {body.length}; the choice {shortened(text)} has {len(ids)} tokens and must fit",
+                body.length_name,
             )
+
+
+def _choosing(
+    state: ServerState, body: OpenAIFields, prompts: Sequence[list[int]], ended: Sequence[list[int]], seed: int
+) -> Generator[int, None, list[int]]:
+    """The work of it, for a model thread: which candidate each choice is."""
+    chosen = []
+    for index, prompt in enumerate(prompts):
+        own_seed = seed + index % body.n
+        scores = []
+        for ids in ended:
+            found = yield from estimation(state, prompt, ids, mc_num=MC_NUM, cfg_scale=body.cfg_scale, seed=own_seed)
+            scores.append(found.value)
+        scores_C = torch.tensor(scores)
+        if body.temperature:
+            draws_C = uniform(own_seed, Purpose.GUMBEL, 0, torch.arange(len(scores)))
+            scores_C -= body.temperature * torch.log(-torch.log(draws_C))
+        chosen.append(int(scores_C.argmax()))
+    return chosen
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceAnswer:
-    """Choices on their way to an OpenAI client; `candidates` are the texts' ids."""
+    """Choices on their way to an OpenAI client; `candidates` are the texts' ids, `work` tells which they are."""
 
-    id: str
-    dialect: Dialect
+    shape: OpenAIShape
     state: ServerState
     body: OpenAIFields
-    prompts: Sequence[list[int]]
     texts: Sequence[str]
     candidates: Sequence[list[int]]
-    end_id: int
     seed: int
+    work: Work[list[int]]
     started: float = field(default_factory=time.monotonic)
-    created: int = field(default_factory=lambda: int(time.time()))
 
     async def completed(self) -> dict[str, Any]:
         """The body of a plain answer."""
-        chosen = [await self._choose(index) for index in range(len(self.prompts) * self.body.n)]
-        choices = [self._choice(index, one, self.dialect.content(self.texts[one])) for index, one in enumerate(chosen)]
-        return {
-            **self._envelope(self.dialect.object),
-            "choices": choices,
-            "usage": self._usage(chosen),
-            "generation_params": self._params(),
-        }
+        chosen = await self._chosen()
+        content = self.shape.dialect.content
+        choices = [self._choice(index, one, content(self.texts[one])) for index, one in enumerate(chosen)]
+        return self.shape.completed(choices, self._usage(chosen), self._params())
 
     async def chunks(self) -> AsyncGenerator[ServerSentEvent]:
-        """The events of a streamed answer: each choice as a whole, when it is made."""
-        head = self._envelope(self.dialect.chunk_object)
-        chosen = []
-        for index in range(len(self.prompts) * self.body.n):
-            if opening := self.dialect.opening():
-                begun = {"index": index, **opening, "logprobs": None, "finish_reason": None}
-                yield event({**head, "choices": [begun]})
-            one = await self._choose(index)
-            chosen.append(one)
-            choice = self._choice(index, one, self.dialect.chunk_content(self.texts[one]))
-            yield event({**head, "choices": [choice], "generation_params": self._params()})
-        if self.body.stream_options and self.body.stream_options.include_usage:
-            yield event({**head, "choices": [], "usage": self._usage(chosen)})
-        yield event("[DONE]")
+        """The events of a streamed answer: each choice as a whole."""
+        dialect = self.shape.dialect
+        opening = dialect.opening()
+        if opening is not None:
+            for index in range(len(self.shape.prompts)):
+                yield self.shape.chunk(self.shape.choice(index, opening, finish_reason=None), is_first=True)
+        chosen = await self._chosen()
+        for index, one in enumerate(chosen):
+            choice = self._choice(index, one, dialect.chunk_content(self.texts[one]))
+            yield self.shape.chunk(choice, is_first=opening is None, generation_params=self._params())
+        for last in self.shape.closing(self._usage(chosen)):
+            yield last
 
-    async def _choose(self, index: int) -> int:
-        """Which candidate the choice `index` of the answer is."""
-        prompt, seed = self.prompts[index // self.body.n], self.seed + index % self.body.n
-        return await self.state.compute(self._choosing(prompt, seed), started=self.started)
-
-    def _choosing(self, prompt: Sequence[int], seed: int) -> Generator[None, None, int]:
-        """The work of it, for a model thread."""
-        scores = []
-        for ids in self.candidates:
-            found = yield from estimation(
-                self.state, prompt, [*ids, self.end_id], mc_num=MC_NUM, cfg_scale=self.body.cfg_scale, seed=seed
-            )
-            scores.append(found.value)
-        scores_C = torch.tensor(scores)
-        if self.body.temperature:
-            draws_C = uniform(seed, Purpose.GUMBEL, 0, torch.arange(len(scores)))
-            scores_C -= self.body.temperature * torch.log(-torch.log(draws_C))
-        return int(scores_C.argmax())
+    async def _chosen(self) -> list[int]:
+        chosen = await self.state.result(self.work, started=self.started)
+        usage = self._usage(chosen)
+        self.state.metrics.observe_finished(
+            "stop",
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            seconds=time.monotonic() - self.started,
+        )
+        return chosen
 
     def _choice(self, index: int, one: int, content: dict[str, Any]) -> dict[str, Any]:
-        shown = {"index": index, **content, "logprobs": None, "finish_reason": "stop"}
-        if self.body.return_token_ids:
-            shown |= {"token_ids": self.candidates[one], "prompt_token_ids": self.prompts[index // self.body.n]}
-        return shown
+        return self.shape.choice(index, content, finish_reason="stop", token_ids=self.candidates[one])
 
     def _usage(self, chosen: Sequence[int]) -> dict[str, int]:
-        prompt_tokens = sum(len(prompt) for prompt in self.prompts)
+        prompt_tokens = sum(len(prompt) for prompt in self.shape.prompts) // self.body.n
         completion_tokens = sum(len(self.candidates[one]) for one in chosen)
         passes = MC_NUM * (2 if self.body.cfg_scale else 1) * len(self.candidates) * len(chosen)
         return {
@@ -143,6 +144,3 @@ class ChoiceAnswer:
             "seed": self.seed,
             "mc_num": MC_NUM,
         }
-
-    def _envelope(self, kind: str) -> dict[str, Any]:
-        return envelope(self.state, self.id, kind, created=self.created)

@@ -18,7 +18,7 @@ import torch
 from llada_core.sampling import Canvas, Sampler
 from server.mailbox import Mailbox, TimedStep
 from server.metrics import Metrics
-from server.scheduler import QueueFullError, Request, Scheduler
+from server.scheduler import Request, Scheduler
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +36,19 @@ class Work(Generic[T]):
         is_wanted: False once nobody waits for it: its next part is not computed.
     """
 
-    def __init__(self, parts: Generator[None, None, T]) -> None:
+    def __init__(self, parts: Generator[int, None, T]) -> None:
         self.is_wanted = True
         self._parts = parts
         self._result: T | None = None
         self._future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
-    def advance(self) -> bool:
-        """Compute the next part, on a model thread; False when it was the last."""
+    def advance(self) -> int | None:
+        """Compute the next part, on a model thread; returns its tokens, or None when there was none left."""
         try:
-            next(self._parts)
+            return next(self._parts)
         except StopIteration as end:
             self._result = end.value
-            return False
-        return True
+            return None
 
     def end(self, error: Exception | None = None) -> None:
         """Give the result, or the error, to who waits; on the event loop."""
@@ -61,7 +60,16 @@ class Work(Generic[T]):
             self._future.set_exception(error)
 
     async def result(self) -> T:
+        """
+        Raises:
+            EngineStoppedError: the server is shutting down.
+            Exception: whatever a part raised.
+        """
         return await self._future
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: no further part of it is computed."""
+        self.is_wanted = False
 
 
 class Engine:
@@ -77,6 +85,8 @@ class Engine:
         self._works: set[Work[Any]] = set()
         # Those whose next part no thread computes at the moment.
         self._ready_works: deque[Work[Any]] = deque()
+        # Tokens that works may still send through the model, so that each gets as much of it as a request does.
+        self._work_allowance = 0.0
         self._threads = [
             threading.Thread(target=self._run, name=f"llada-engine-{number}", daemon=True)
             for number in range(model_threads)
@@ -138,27 +148,29 @@ class Engine:
             self._observe_load()
             self._lock.notify_all()
 
-    async def compute(self, parts: Generator[None, None, T]) -> T:
-        """What a computation that uses the model returns; others have their turn wherever it yields.
+    def require_room(self, num_requests: int) -> None:
+        """
+        Raises:
+            QueueFullError: so many requests more would overfill the queue.
+        """
+        with self._lock:
+            self._scheduler.require_room(num_requests)
 
-        Cancelled, it goes on to its next yield and no further.
+    def start_work(self, parts: Generator[int, None, T]) -> Work[T]:
+        """Begin a computation that uses the model. It yields wherever others may have their turn: how many tokens it
+        sent through the model since the last time.
 
         Raises:
-            QueueFullError: as many computations are under way as requests may wait.
-            EngineStoppedError: the server is shutting down.
-            Exception: whatever a part raised.
+            QueueFullError: as many computations are under way as requests may be admitted and wait.
         """
         work = Work(parts)
         with self._lock:
-            if len(self._works) > self._scheduler.max_queue:
-                raise QueueFullError
+            self._scheduler.require_room(len(self._works) + 1)
             self._works.add(work)
             self._ready_works.append(work)
+            self._observe_load()
             self._lock.notify_all()
-        try:
-            return await work.result()
-        finally:
-            work.is_wanted = False
+        return work
 
     async def stream(self, request: Request) -> AsyncGenerator[TimedStep]:
         """A request's steps as they happen. Leaving the iteration early takes it out before the next step.
@@ -210,26 +222,37 @@ class Engine:
         with self._lock:
             while not self._is_stopping:
                 batch = self._scheduler.schedule()
-                work = self._ready_works.popleft() if self._ready_works else None
+                work = self._next_work(batch)
                 if batch or work:
                     self._observe_load()
                     return batch, work
                 self._lock.wait()
         return None
 
+    def _next_work(self, batch: Sequence[Request]) -> Work[Any] | None:
+        """The work whose turn it is beside a step of `batch`; called with the lock held."""
+        if not batch:
+            self._work_allowance = 0.0
+        elif self._works:
+            tokens = sum(request.num_tokens for request in batch)
+            self._work_allowance += len(self._works) * tokens / self._scheduler.num_running
+        return self._ready_works.popleft() if self._ready_works and self._work_allowance >= 0 else None
+
     def _advance_work(self, work: Work[Any]) -> None:
         """Compute its next part; without one, or when nobody wants it, it is over."""
-        is_over, error = True, None
+        tokens, error = None, None
         try:
-            is_over = not (work.is_wanted and work.advance())
+            tokens = work.advance() if work.is_wanted else None
         except Exception as caught:  # the thread must outlive any failure
             error = caught
         with self._lock:
-            if not is_over:
+            if tokens is not None:
+                self._work_allowance -= tokens
                 self._ready_works.append(work)
                 self._lock.notify_all()
                 return
             self._works.discard(work)
+            self._observe_load()
         assert self._loop is not None
         self._loop.call_soon_threadsafe(work.end, error)
 
@@ -283,4 +306,5 @@ class Engine:
     def _observe_load(self) -> None:
         """Called with the lock held."""
         scheduler = self._scheduler
-        self._metrics.observe_load(scheduler.num_running, scheduler.num_waiting, scheduler.cache_bytes)
+        num_running = scheduler.num_running + len(self._works)
+        self._metrics.observe_load(num_running, scheduler.num_waiting, scheduler.cache_bytes)

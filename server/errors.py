@@ -2,6 +2,7 @@
 
 import logging
 import re
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -178,13 +179,18 @@ def _from_http(error: HTTPException) -> APIError:
         return body_too_large(MAX_BODY_BYTES)
     types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
     type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
+    if error.status_code == 400 and "parsing the body" in str(error.detail):
+        return bad_request(
+            "the body is JSON that cannot be read: it is nested too deep, or has a number of too many digits",
+            code="invalid_json",
+        )
     allow = (error.headers or {}).get("Allow")
     return APIError(error.status_code, str(error.detail), type_=type_, code=code, allow=allow)
 
 
 def _from_validation(problems: Sequence[Any]) -> APIError:
-    """One problem: field, value and rule."""
-    problem = _most_telling(problems)
+    """One problem: field, value and rule; rather what is there and wrong than what is missing."""
+    problem = next((problem for problem in problems if problem["type"] != "missing"), problems[0])
     if problem["type"] == "json_invalid":
         return bad_request(f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
     if isinstance(problem["input"], bytes):
@@ -192,47 +198,66 @@ def _from_validation(problems: Sequence[Any]) -> APIError:
             "Content-Type is not JSON's; it must be application/json or absent", code="invalid_content_type"
         )
     places = [str(place) for place in problem["loc"] if place != "body"]
-    field = places[0] if places else None
-    where = ".".join(place for place in places if not _is_branch(place)) or "the body"
+    field = places[0][:_LONGEST_VALUE] if places else None
     match problem["type"]:
+        case "unsupported_value":
+            places.append(problem["ctx"]["name"])
+            allowed = ", ".join(repr(one) for one in problem["ctx"]["neutral"])
+            message = (
+                f"{_path(places)} is {shortened(problem['ctx']['value'])}; it must be "
+                f"{f'{allowed} or absent' if allowed else 'absent'}: this server does not support it"
+            )
+            return bad_request(message, places[0], "unsupported_value")
         case "missing":
-            return bad_request(f"{where} is missing; it is required", field, "missing_required_parameter")
+            return bad_request(f"{_path(places)} is missing; it is required", field, "missing_required_parameter")
         case "extra_forbidden":
+            where = _path([*places[:-1], places[-1] or "''"])
             return bad_request(f"{where} is not a field of this endpoint", field, "unknown_parameter")
-    where, rule = _plain_words(places, problem)
-    return bad_request(f"{where} is {shortened(problem['input'])}; it must {rule}", field)
+        case "string_pattern_mismatch":  # of keys alone
+            message = (
+                f"{_path(places[:-2])} has the key {shortened(problem['input'])}; keys must be whole numbers from 0"
+            )
+            return bad_request(message, field)
+        case "model_type" | "model_attributes_type" | "dict_type":
+            rule = "be a JSON object"
+        case _:
+            rule = re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
+            rule = re.sub(r" after validation, not .*$", "", rule)
+    return bad_request(f"{_path(places)} is {shortened(problem['input'])}; it must {rule}", field)
 
 
-# What a value that is of one branch of a union gets from the other branches.
-_OF_ANOTHER_TYPE = ("string_type", "list_type", "int_type")
+# Branches of unions, by their tags (`server.schemas.base.kind`).
+_TAGS = frozenset({"<text>", "<ids>", "<texts>", "<lists of ids>", "<parts>", "<messages>", "<gap>"})
 
 
-def _most_telling(problems: Sequence[Any]) -> Any:
-    """The first problem, or what is wrong with the same field in the branch of a union that was meant; rather what is
-    there and wrong than what is missing.
-    """
-    first = problems[0]
-    own = (problem for problem in problems if problem["loc"][:2] == first["loc"][:2])
-    return next((problem for problem in own if problem["type"] not in (*_OF_ANOTHER_TYPE, "missing")), first)
+def _path(places: Sequence[str]) -> str:
+    """Where in the body; the branch of a union is no place."""
+    path = ".".join(place for place in places if place not in _TAGS)
+    return path[:_LONGEST_VALUE] or "the body"
 
 
-def _plain_words(places: list[str], problem: Any) -> tuple[str, str]:
-    """The place and the rule in the reader's words; pydantic adds a union's branch and writes for programmers."""
-    own_places = [place for place in places if not _is_branch(place)]
-    where = ".".join(own_places) or "the body"
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return where, "be a JSON object"
-    if own_places != places and problem["type"] in _OF_ANOTHER_TYPE:
-        items = {"prompt": "token ids", "messages": "text parts"}.get(places[0], "strings")
-        return where, f"be a string or a list of {items}"
-    rule = re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
-    return where, re.sub(r" after validation, not \d+$", "", rule)
+class _ShortRepr(reprlib.Repr):
+    """`repr` that looks no further than it shows: values may be of megabytes, or nested as deep as JSON may be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxdict = 8
+        self.maxother = _LONGEST_VALUE
+
+    def repr_str(self, text: str, level: int) -> str:
+        return repr(text) if len(text) <= _LONGEST_VALUE else f"{repr(text[:_LONGEST_VALUE])[:-1]}…"
+
+    def repr_int(self, number: int, level: int) -> str:
+        return (
+            repr(number) if abs(number) < 10**20 else f"{float(number):g}" if abs(number) < 10**300 else "a huge number"
+        )
 
 
-def _is_branch(place: str) -> bool:
-    return place == "str" or place.startswith(("<", "list[", "function-after["))
+_SHORT = _ShortRepr()
 
 
 def shortened(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+    """A value as it stands in an error."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 2 * _LONGEST_VALUE else f"{text[: 2 * _LONGEST_VALUE]}…"

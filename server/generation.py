@@ -18,11 +18,22 @@ class Generation:
     text: TextStream
     created: int = field(default_factory=lambda: int(time.time()))
     started: float = field(default_factory=time.monotonic)
+    paused: float | None = None
 
     @property
     def canvas(self) -> Canvas:
         """For what never changes while it runs: params, prompt. The rest belongs to the model thread."""
         return self.request.canvas
+
+    def pause(self) -> None:
+        """Its client is gone: from now on it does not run, and its time limit stands still."""
+        self.paused = time.monotonic()
+
+    def resume(self) -> None:
+        """Its client is back."""
+        if self.paused is not None:
+            self.started += time.monotonic() - self.paused
+            self.paused = None
 
     def usage(self) -> dict[str, int]:
         """Tokens of prompt and text (not of the canvas), and the work they took."""

@@ -42,14 +42,18 @@ class TokenNames:
         return None if REPLACEMENT_CHARACTER in text else list(text.encode())
 
 
-def given_tokens(ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:
-    """The tokens of an echoed prompt."""
+def given_tokens(sent: str | Sequence[int], ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:
+    """The tokens of an echoed prompt, sent as text or as ids; they begin where they do in what is shown of it."""
     if tokenizer is None:
-        return [ScoredToken(token_id, 0, None) for token_id in ids]
-    final = FinalText(tokenizer)
-    final.push(ids)
-    final.flush()
-    return [ScoredToken(token_id, final.start_of(index), None) for index, token_id in enumerate(ids)]
+        offsets = [0] * len(ids)
+    elif isinstance(sent, str):
+        offsets = tokenizer.offsets(sent)
+    else:
+        final = FinalText(tokenizer)
+        final.push(ids)
+        final.flush()
+        offsets = [final.start_of(index) for index in range(len(ids))]
+    return [ScoredToken(token_id, offset, None) for token_id, offset in zip(ids, offsets, strict=True)]
 
 
 def completion_logprobs(tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str, Any]:

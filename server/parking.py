@@ -9,7 +9,7 @@ from server.generation import Generation
 PARKING_SECONDS = 60.0
 MAX_PARKED = 1024
 
-EventName = Literal["start", "step", "done"]
+EventName = Literal["start", "step", "done", "error"]
 
 
 @dataclass(eq=False, slots=True)
@@ -23,6 +23,11 @@ class DenoisingStream:
     generation: Generation
     events: list[tuple[EventName, dict[str, Any]]] = field(default_factory=list)
     is_read: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Its last event is there: nothing will follow, whoever asks for it again."""
+        return bool(self.events) and self.events[-1][0] in ("done", "error")
 
 
 class Parking:

@@ -77,7 +77,7 @@ class Scheduler:
         self._model_threads = model_threads
         self._max_batch_size = max_batch_size
         self.max_batch_tokens = max_batch_tokens
-        self.max_queue = max_queue
+        self._max_queue = max_queue
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._round = 0
@@ -106,10 +106,17 @@ class Scheduler:
         if largest > self._kv_cache_memory:
             raise CacheTooLargeError(largest, self._kv_cache_memory)
         assert not any(request in self._running or request in self._waiting for request in requests)
-        free_places = self._max_batch_size - len(self._running)
-        if len(self._waiting) + len(requests) > self.max_queue + free_places:
-            raise QueueFullError
+        self.require_room(len(requests))
         self._waiting.extend(requests)
+
+    def require_room(self, num_requests: int) -> None:
+        """
+        Raises:
+            QueueFullError: so many more, beyond the free places, would overfill the queue.
+        """
+        free_places = self._max_batch_size - len(self._running)
+        if len(self._waiting) + num_requests > self._max_queue + free_places:
+            raise QueueFullError
 
     def remove(self, request: Request) -> None:
         """Forget a request, finished or cancelled, wherever it is; its caches go as soon as no thread uses them."""

@@ -14,8 +14,8 @@ from fastapi import Request as HTTPRequest
 from llada_core.errors import InvalidParameterError
 from llada_core.model import MaskPredictor
 from llada_core.sampling import Canvas, DenoisingStep, Gap, GenerationParams
-from llada_core.tokenizer import Message, Tokenizer
-from server.engine import Engine, EngineStoppedError
+from llada_core.tokenizer import Tokenizer
+from server.engine import Engine, EngineStoppedError, Work
 from server.errors import bad_request, model_not_found, shutting_down, timed_out
 from server.generation import Generation
 from server.mailbox import TimedStep
@@ -44,7 +44,6 @@ class ServerState:
         self.special_tokens = model.special_tokens
         self.tokenizer = tokenizer
         self.engine = engine
-        self.max_batch_tokens = engine.max_batch_tokens
         self.metrics = metrics
         self.created = int(time.time())
         self.is_draining = False
@@ -83,7 +82,7 @@ class ServerState:
         """Ids of a conversation in LLaDA's chat template."""
         return await asyncio.to_thread(
             self.required_tokenizer("messages").encode_chat,
-            [Message(message.role, message.text) for message in messages],
+            [message.as_turn() for message in messages],
             add_generation_prompt=fields.add_generation_prompt,
             continue_final_message=fields.continue_final_message,
         )
@@ -93,6 +92,39 @@ class ServerState:
         if isinstance(segment, list):
             return segment
         return await asyncio.to_thread(self.required_tokenizer(field_name).encode_plain, segment)
+
+    def required_tokenizer(self, field_name: str) -> Tokenizer:
+        """The tokenizer, without which `field_name` cannot be read."""
+        if self.tokenizer is None:
+            raise InvalidParameterError(
+                f"{field_name} is text, and this model's folder has no tokenizer; send `prompt` as token ids",
+                field_name,
+            )
+        return self.tokenizer
+
+    def generation_length(self, body: DiffusionFields, prompt_length: int, suffix_length: int = 0) -> int:
+        """Positions of the response: those asked for, or as many of the default as there is room for.
+
+        Raises:
+            APIError: there is no room.
+        """
+        room = self.max_model_len - prompt_length - suffix_length
+        given = f"the prompt has {prompt_length} tokens{f' and the suffix {suffix_length}' if suffix_length else ''}"
+        if room < 1:
+            raise bad_request(
+                f"{given}; max_model_len is {self.max_model_len} and must leave room for a token more",
+                "prompt",
+                "context_length_exceeded",
+            )
+        length = min(DEFAULT_MAX_TOKENS, room) if body.length is None else body.length
+        if length > room:
+            raise bad_request(
+                f"{given}, and {body.length_name} is {length}; "
+                f"together they must be at most max_model_len ({self.max_model_len})",
+                body.length_name,
+                "context_length_exceeded",
+            )
+        return length
 
     def canvas(
         self,
@@ -112,12 +144,11 @@ class ServerState:
             suffix: what comes after the response.
 
         Raises:
-            APIError, InvalidParameterError: the request breaks a rule, or asks for another model.
+            APIError, InvalidParameterError: the request breaks a rule.
         """
-        self.check_model(body.model)
         return Canvas.for_prompt(
             prompt,
-            _params(body, self._generation_length(body.length, len(prompt), len(suffix)), seed),
+            _params(body, self.generation_length(body, len(prompt), len(suffix)), seed),
             config=self.config,
             special_tokens=self.special_tokens,
             tokenizer=self.tokenizer,
@@ -133,9 +164,8 @@ class ServerState:
         """Given segments and the gaps between them, as `body` asks for it.
 
         Raises:
-            APIError, InvalidParameterError: the request breaks a rule, or asks for another model.
+            APIError, InvalidParameterError: the request breaks a rule.
         """
-        self.check_model(body.model)
         length = sum(segment.length if isinstance(segment, Gap) else len(segment) for segment in segments)
         if length > self.max_model_len:
             raise bad_request(
@@ -172,23 +202,40 @@ class ServerState:
             QueueFullError: too many wait already.
         """
         self._require_running()
-        generation.started = time.monotonic()
         self.engine.resubmit(generation.request)
+        generation.resume()
 
-    async def compute(self, work: Generator[None, None, T], *, started: float) -> T:
-        """What `work` returns, computed on a model thread; `started` is when its request began.
+    def require_room(self, num_requests: int) -> None:
+        """
+        Raises:
+            QueueFullError: so many requests more would overfill the queue.
+        """
+        self.engine.require_room(num_requests)
+
+    def start(self, parts: Generator[int, None, T]) -> Work[T]:
+        """Hand a computation to the engine; it yields the tokens of its last part wherever others may have a turn.
 
         Raises:
-            APIError: the server is shutting down, or 504 past the request timeout.
-            QueueFullError: too many wait already.
+            APIError: the server is shutting down.
+            QueueFullError: too many are under way already.
         """
         self._require_running()
+        return self.engine.start_work(parts)
+
+    async def result(self, work: Work[T], *, started: float) -> T:
+        """What a computation returns; cancelled, it goes no further. `started` is when its request began.
+
+        Raises:
+            APIError: 504 past the request timeout.
+        """
         limit = self.settings.request_timeout
         try:
             async with asyncio.timeout(started + limit - time.monotonic()):
-                return await self.engine.compute(work)
+                return await work.result()
         except TimeoutError:
             raise timed_out(limit) from None
+        finally:
+            work.cancel()
 
     async def steps(self, generation: Generation) -> AsyncGenerator[tuple[TimedStep, str]]:
         """Each step with the text that it made final. Leaving early takes the request out of the batch.
@@ -233,7 +280,7 @@ class ServerState:
         """An id for an answer; who asked for it is logged beside it."""
         answer_id = f"{prefix}-{secrets.token_hex(12)}"
         if body.user or body.metadata:
-            logger.info("%s: user %r, metadata %r", answer_id, body.user, body.metadata)
+            logger.info("%s: user %.1000r, metadata %.4000r", answer_id, body.user, body.metadata)
         return answer_id
 
     def decode_token(self, token_id: int) -> str:
@@ -252,28 +299,6 @@ class ServerState:
             completion_tokens=generation.usage()["completion_tokens"],
             seconds=time.monotonic() - generation.started,
         )
-
-    def _generation_length(self, asked: int | None, prompt_length: int, suffix_length: int) -> int:
-        room = self.max_model_len - prompt_length - suffix_length
-        length = min(DEFAULT_MAX_TOKENS, max(room, 1)) if asked is None else asked
-        if length > room:
-            raise bad_request(
-                f"the prompt has {prompt_length} tokens{f', the suffix {suffix_length}' if suffix_length else ''} "
-                f"and max_tokens is {length}; "
-                f"together they must be at most max_model_len ({self.max_model_len})",
-                "max_tokens" if room > 0 else "prompt",
-                "context_length_exceeded",
-            )
-        return length
-
-    def required_tokenizer(self, field_name: str) -> Tokenizer:
-        """The tokenizer, without which `field_name` cannot be read."""
-        if self.tokenizer is None:
-            raise InvalidParameterError(
-                f"{field_name} is text, and this model's folder has no tokenizer; send `prompt` as token ids",
-                field_name,
-            )
-        return self.tokenizer
 
 
 def _params(body: DiffusionFields, gen_length: int, seed: int | None = None) -> GenerationParams:

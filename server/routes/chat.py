@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from server.choice_answer import respond_with_a_choice
+from llada_core.special_tokens import SpecialTokens
 from server.logprobs import ScoredToken, TokenNames, chat_logprobs
 from server.openai_answer import respond
 from server.schemas import ChatCompletionRequest
@@ -19,6 +19,7 @@ class ChatDialect:
     id_prefix = "chatcmpl"
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
+    has_one_prompt = True
 
     def content(self, text: str) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
@@ -32,6 +33,9 @@ class ChatDialect:
     def opening(self) -> dict[str, Any]:
         return {"delta": {"role": "assistant", "content": ""}}
 
+    def end_id(self, special_tokens: SpecialTokens) -> int:
+        return special_tokens.eos_id if special_tokens.eot_id is None else special_tokens.eot_id
+
 
 @router.post(
     "/v1/chat/completions",
@@ -43,7 +47,4 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     state = state_of(request)
     state.check_model(body.model)
     prompt = await state.encode_messages(body.messages, body)
-    if body.structured_outputs is not None:
-        end_id = state.special_tokens.eos_id if state.special_tokens.eot_id is None else state.special_tokens.eot_id
-        return await respond_with_a_choice(ChatDialect(), body, [prompt], request, end_id=end_id)
     return await respond(ChatDialect(), body, [prompt], request)

@@ -5,9 +5,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from server.choice_answer import respond_with_a_choice
+from llada_core.special_tokens import SpecialTokens
 from server.logprobs import ScoredToken, TokenNames, completion_logprobs
-from server.openai_answer import respond
+from server.openai_answer import Echo, respond
 from server.schemas import CompletionRequest, FillInTheMiddleRequest
 from server.schemas.answers import CHUNKS, Completion, answers
 from server.state import state_of
@@ -19,6 +19,7 @@ class CompletionDialect:
     id_prefix = "cmpl"
     object = "text_completion"
     chunk_object = "text_completion"
+    has_one_prompt = False
 
     def content(self, text: str) -> dict[str, Any]:
         return {"text": text}
@@ -31,6 +32,9 @@ class CompletionDialect:
     def opening(self) -> None:
         return None
 
+    def end_id(self, special_tokens: SpecialTokens) -> int:
+        return special_tokens.eos_id
+
 
 _ANSWERS = answers(Completion, CHUNKS)
 
@@ -39,13 +43,11 @@ _ANSWERS = answers(Completion, CHUNKS)
 async def create_completion(body: CompletionRequest, request: Request) -> dict[str, Any] | Response:
     """Complete a prompt, or each of a list."""
     state = state_of(request)
+    state.check_model(body.model)
+    state.require_room(len(body.prompts) * body.n)  # before work is put into what will be refused
     prompts = [await state.encode_prompt(prompt) for prompt in body.prompts]
-    if body.structured_outputs is not None:
-        state.check_model(body.model)
-        end_id = state.special_tokens.eos_id
-        return await respond_with_a_choice(CompletionDialect(), body, prompts, request, end_id=end_id)
     suffix = [] if body.suffix is None else await state.encode_segment(body.suffix, "suffix")
-    echoes = [state.text_of(prompt) for prompt in body.prompts] if body.echo else None
+    echoes = [Echo(prompt, state.text_of(prompt)) for prompt in body.prompts] if body.echo else None
     return await respond(CompletionDialect(), body, prompts, request, suffix=suffix, echoes=echoes)
 
 

@@ -26,6 +26,7 @@ _ANSWERS = answers(None, events("start, one step for each denoising step, then d
 async def denoise(body: DenoiseRequest, request: Request) -> Response:
     """Stream `start`, every `step` and `done`."""
     state = state_of(request)
+    state.check_model(body.model)
     canvas = await _canvas(state, body)
     (generation,) = state.admit(body, [canvas], id_prefix="denoise")
     stream = DenoisingStream(generation)
@@ -47,7 +48,8 @@ async def resume(stream_id: str, request: Request, last_event_id: Annotated[str,
             f"Last-Event-ID is {last_event_id!r}; it must be an id of this stream, 0 to {newest}, or absent",
             "Last-Event-ID",
         )
-    state.readmit(stream.generation)
+    if not stream.is_over:
+        state.readmit(stream.generation)
     return _response(state, stream, request, first=int(last_event_id) + 1)
 
 
@@ -57,10 +59,12 @@ def _response(state: ServerState, stream: DenoisingStream, request: Request, *, 
     def release() -> None:
         # In this order: a stream that can be taken up again must not be running any more.
         state.engine.cancel(stream.generation.request)
+        stream.generation.pause()
         state.parking.park(stream)
 
     def error_event(body: dict[str, Any]) -> ServerSentEvent:
-        return event(body, name="error", id_=len(stream.events))
+        stream.events.append(("error", body))
+        return event(body, name="error", id_=len(stream.events) - 1)
 
     return StreamResponse(_server_sent(state, stream, first=first), request, release=release, error_event=error_event)
 
@@ -98,13 +102,14 @@ async def _server_sent(state: ServerState, stream: DenoisingStream, *, first: in
 async def _new_events(state: ServerState, stream: DenoisingStream) -> AsyncGenerator[tuple[EventName, dict[str, Any]]]:
     """The events that come after those the stream already has."""
     generation = stream.generation
+    if stream.is_over:
+        return
     if not stream.events:
         yield "start", _start(state, generation)
     async with aclosing(state.steps(generation)) as steps:
         async for timed, _ in steps:
             yield "step", step_object(state, timed)
-    if stream.events[-1][0] != "done":
-        yield "done", _done(generation)
+    yield "done", _done(generation)
 
 
 def _start(state: ServerState, generation: Generation) -> dict[str, Any]:

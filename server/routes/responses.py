@@ -27,6 +27,7 @@ router = APIRouter()
 async def create_response(body: ResponseRequest, request: Request) -> dict[str, Any] | Response:
     """Reply to text or to a conversation."""
     state = state_of(request)
+    state.check_model(body.model)
     prompt = await state.encode_messages(body.messages, ChatFields())
     (generation,) = state.admit(body, [state.canvas(body, prompt)], id_prefix="resp")
     answer = ResponseAnswer(state, body, generation)

@@ -20,10 +20,10 @@ async def score(body: ScoreRequest, request: Request) -> Score:
     state.check_model(body.model)
     prompt = await state.encode_prompt(body.prompt)
     completion = await state.encode_segment(body.completion, "completion")
-    require_scorable(state, prompt, completion, completion_field="completion")
+    require_scorable(state, [prompt], [completion], completion_field="completion")
     seed = seed_of(body)
-    work = estimation(state, prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed)
-    found = await while_connected(request, state.compute(work, started=time.monotonic()))
+    work = state.start(estimation(state, prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed))
+    found = await while_connected(request, state.result(work, started=time.monotonic()))
     return Score(
         log_likelihood=found.value,
         stderr=found.stderr,

@@ -4,7 +4,6 @@ from importlib.metadata import version
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import PlainTextResponse
 
 from server.errors import engine_stopped, model_not_found, shutting_down
 from server.schemas.answers import ModelCard, ModelList, Status, Version
@@ -30,7 +29,7 @@ async def ready(request: Request) -> Status:
     return await health(request)
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """Prometheus text."""
     return Response(state_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -26,7 +26,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
         count=len(ids),
         max_model_len=state.max_model_len,
         tokens=ids,
-        token_strs=[tokenizer.token_text(token_id) for token_id in ids] if body.return_token_strs else None,
+        token_strs=await asyncio.to_thread(tokenizer.pieces, ids) if body.return_token_strs else None,
     )
 
 

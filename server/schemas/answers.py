@@ -90,14 +90,13 @@ class Usage(ScoreUsage):
     denoising_steps: int
 
 
-class Choice(Answer):
+class AnyChoice(Answer):
     """One generation; the last fields are there when they were asked for."""
 
     index: int = Field(description="prompt index · n + i")
     finish_reason: FinishReason
     commit_steps: list[int | None] | None = Field(None, description="with logprobs: the step that wrote each token")
     token_ids: list[int] | None = Field(None, description="with return_token_ids")
-    prompt_token_ids: list[int] | None = Field(None, description="with return_token_ids")
 
 
 class CompletionLogprobs(Answer):
@@ -109,11 +108,12 @@ class CompletionLogprobs(Answer):
     text_offset: list[int]
 
 
-class CompletionChoice(Choice):
+class CompletionChoice(AnyChoice):
     """A completion's text."""
 
     text: str
     logprobs: CompletionLogprobs | None
+    prompt_token_ids: list[int] | None = Field(None, description="with return_token_ids")
 
 
 class ScoredText(Answer):
@@ -145,7 +145,7 @@ class Reply(Answer):
     refusal: None
 
 
-class ChatChoice(Choice):
+class ChatChoice(AnyChoice):
     """A reply."""
 
     message: Reply
@@ -174,6 +174,7 @@ class ChatCompletion(OpenAIObject):
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
+    prompt_token_ids: list[int] | None = Field(None, description="with return_token_ids")
 
 
 class OutputText(Answer):

@@ -1,25 +1,36 @@
 """What every request body follows: strict types, no unknown names, null means absent."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     GetJsonSchemaHandler,
     StringConstraints,
+    Tag,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import CoreSchema
-
-from server.errors import bad_request, shortened
+from pydantic_core import CoreSchema, PydanticCustomError
 
 T = TypeVar("T")
 
-TokenId = Annotated[int, Field(ge=0)]
+MAX_ITEMS = 2**17
+"""More than the positions of any LLaDA."""
+MAX_ENTRIES = 4096
+
+
+def _whole(value: Any) -> Any:
+    """JSON knows numbers alone: 2.0 is as good a count as 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+TokenId = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 # JSON's names of non-negative numbers: of tokens, and of positions.
 NumberKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 
@@ -41,8 +52,54 @@ def _filled(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 NonEmptyText = Annotated[Text, AfterValidator(_filled), WithJsonSchema({"type": "string", "minLength": 1})]
-NonEmptyList = Annotated[list[T], Field(min_length=1)]
+# The branches of unions, by their tags: what JSON of one begins like, and how an error names it.
+_BRANCHES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "<text>": (lambda value: isinstance(value, str), "a string"),
+    "<gap>": (lambda value: isinstance(value, dict), '{"mask": n}'),
+    "<texts>": (lambda value: _is_list_of(value, str), "a list of strings"),
+    "<lists of ids>": (lambda value: _is_list_of(value, list), "a list of lists of token ids"),
+    "<ids>": (lambda value: isinstance(value, list), "a list of token ids"),
+    "<parts>": (lambda value: isinstance(value, list), "a list of content parts"),
+    "<messages>": (lambda value: isinstance(value, list), "a list of messages"),
+}
+
+
+def _is_list_of(value: Any, type_: type) -> bool:
+    return isinstance(value, list) and (not value or isinstance(value[0], type_))
+
+
+def kind(*tags: str) -> Discriminator:
+    """Tells the branches of a union apart by the JSON type, before they are checked: an error then speaks of the one
+    that was meant, and there is one of it. Of several that fit the first is taken.
+    """
+
+    def of(value: Any) -> str | None:
+        return next((tag for tag in tags if _BRANCHES[tag][0](value)), None)
+
+    *others, last = (_BRANCHES[tag][1] for tag in tags)
+    rule = f"be {', '.join(others)} or {last}"
+    return Discriminator(of, custom_error_type="kind", custom_error_message=rule)
+
+
+# A list ends at its first error: of a list of megabytes every error would be an object.
+List = Annotated[list[T], Field(fail_fast=True, max_length=MAX_ITEMS)]
+NonEmptyList = Annotated[list[T], Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)]
 TokenIds = NonEmptyList[TokenId]
+TextOrIds = Annotated[
+    Annotated[NonEmptyText, Tag("<text>")] | Annotated[TokenIds, Tag("<ids>")], kind("<text>", "<ids>")
+]
+
+
+def few(value: Any) -> Any:
+    """Refuse an object of megabytes before its entries are looked at."""
+    if isinstance(value, dict) and len(value) > MAX_ENTRIES:
+        raise ValueError(f"have at most {MAX_ENTRIES} entries")
+    return value
+
+
+NumberDict = Annotated[
+    dict[NumberKey, T], BeforeValidator(few), Field(json_schema_extra={"additionalProperties": False})
+]
 
 
 class Body(BaseModel):
@@ -66,9 +123,13 @@ class Body(BaseModel):
                 continue
             if name in cls.neutral and name not in cls.model_fields:
                 if not any(_is_same(value, neutral) for neutral in cls.neutral[name]):
-                    raise _unsupported(name, value, cls.neutral[name])
+                    raise PydanticCustomError(
+                        "unsupported_value", "", {"name": name, "value": value, "neutral": cls.neutral[name]}
+                    )
                 continue
-            kept[name] = _with_whole_numbers(value)
+            kept[name] = _whole(value)
+            if name not in cls.model_fields:
+                break  # one unknown name is enough for an error
         return kept
 
     @classmethod
@@ -96,26 +157,6 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**about, "anyOf": [*(branches or [kind]), {"type": "null"}]}
 
 
-def _with_whole_numbers(value: Any) -> Any:
-    """JSON knows numbers alone: 2.0 is as good a count as 2."""
-    match value:
-        case float() if value.is_integer():
-            return int(value)
-        case list():
-            return [_with_whole_numbers(item) for item in value]
-        case dict():
-            return {name: _with_whole_numbers(item) for name, item in value.items()}
-    return value
-
-
 def _is_same(value: object, neutral: object) -> bool:
     """Equal, and not merely as False equals 0."""
     return isinstance(value, bool) == isinstance(neutral, bool) and value == neutral
-
-
-def _unsupported(name: str, value: object, neutral: Sequence[object]) -> Exception:
-    allowed = ", ".join(repr(one) for one in neutral)
-    rule = f"{allowed} or absent" if allowed else "absent"
-    return bad_request(
-        f"{name} is {shortened(value)}; it must be {rule}: this server does not support it", name, "unsupported_value"
-    )

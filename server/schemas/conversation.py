@@ -1,11 +1,13 @@
 """Conversations, and where in one the reply begins."""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, Tag, model_validator
 
+from llada_core.tokenizer import Message
 from server.errors import bad_request
-from server.schemas.base import Body, Text
+from server.schemas.base import Body, List, NonEmptyList, Text, kind
 
 
 class TextPart(Body):
@@ -15,15 +17,37 @@ class TextPart(Body):
     text: Text
 
 
-class ChatMessage(Body):
-    """One turn. A list of text parts is the text of all of them."""
+Content = Annotated[
+    Annotated[Text, Tag("<text>")] | Annotated[List[TextPart], Tag("<parts>")],
+    kind("<text>", "<parts>"),
+]
 
-    role: Literal["system", "user", "assistant"]
-    content: Text | list[TextPart]
+
+class ChatMessage(Body):
+    """One turn. A list of text parts is the text of all of them; a developer is OpenAI's newer name of the system."""
+
+    # Fields of an answer that is sent back.
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "annotations": ([],),
+        "audio": (),
+        "function_call": (),
+        "name": (),
+        "reasoning": (),
+        "reasoning_content": (),
+        "refusal": (),
+        "tool_calls": ([],),
+    }
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
 
     @property
     def text(self) -> str:
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+    def as_turn(self) -> Message:
+        """The turn for the chat template."""
+        return Message("system" if self.role == "developer" else self.role, self.text)
 
 
 class ChatFields(Body):
@@ -49,12 +73,20 @@ class PromptOrMessages(ChatFields):
 
     exclusive: ClassVar[tuple[str, ...]] = ("prompt", "messages")
 
-    messages: list[ChatMessage] | None = Field(None, min_length=1, description="a conversation")
+    messages: NonEmptyList[ChatMessage] | None = Field(None, description="a conversation")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "PromptOrMessages":
         given = [name for name in self.exclusive if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) if given else "none"
-            raise bad_request(f"{found} given of {', '.join(self.exclusive)}; it must be exactly one", "prompt")
+            field = given[1] if given else self.exclusive[0]
+            raise bad_request(f"{found} given of {', '.join(self.exclusive)}; it must be exactly one", field)
+        return self
+
+    @model_validator(mode="after")
+    def _a_reply_begins_in_a_conversation(self) -> "PromptOrMessages":
+        for name in sorted(ChatFields.model_fields.keys() & self.model_fields_set):
+            if self.messages is None:
+                raise bad_request(f"{name} is {getattr(self, name)}; it must be absent without messages", name)
         return self

@@ -1,11 +1,11 @@
 """Body of the endpoint that shows the denoising states."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Field, Tag, model_validator
 
-from server.errors import bad_request
-from server.schemas.base import Body, NonEmptyList, NonEmptyText, NumberKey, Text, TokenId, TokenIds
+from server.errors import bad_request, shortened
+from server.schemas.base import Body, List, NonEmptyList, NumberDict, Text, TextOrIds, TokenId, kind
 from server.schemas.conversation import PromptOrMessages
 from server.schemas.diffusion import DiffusionFields
 
@@ -16,19 +16,9 @@ class MaskGap(Body):
     mask: int = Field(ge=1, description="how many")
 
 
-def _kind_of_segment(value: Any) -> str | None:
-    kinds = ((str, "<text>"), (list, "<ids>"), ((dict, MaskGap), "<gap>"))
-    return next((tag for kind, tag in kinds if isinstance(value, kind)), None)
-
-
-# Told apart before they are checked, so that an error speaks of the one that was meant.
 Segment = Annotated[
-    Annotated[Text, Tag("<text>")] | Annotated[list[TokenId], Tag("<ids>")] | Annotated[MaskGap, Tag("<gap>")],
-    Discriminator(
-        _kind_of_segment,
-        custom_error_type="segment",
-        custom_error_message='be a string, a list of token ids or {"mask": n}',
-    ),
+    Annotated[Text, Tag("<text>")] | Annotated[List[TokenId], Tag("<ids>")] | Annotated[MaskGap, Tag("<gap>")],
+    kind("<text>", "<ids>", "<gap>"),
 ]
 
 
@@ -37,14 +27,12 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
 
     exclusive = ("prompt", "messages", "canvas")
 
-    prompt: NonEmptyText | TokenIds | None = Field(None, description="text or token ids")
+    prompt: TextOrIds | None = Field(None, description="text or token ids")
     canvas: NonEmptyList[Segment] | None = Field(
         None, description="segments of text or token ids, and gaps between them, for infilling"
     )
-    constraints: dict[NumberKey, Text | list[TokenId]] = Field(
-        {},
-        description="text or token ids that stand at a position of the response",
-        json_schema_extra={"additionalProperties": False},
+    constraints: NumberDict[TextOrIds] = Field(
+        {}, description="text or token ids that stand at a position of the response"
     )
     stream: Literal[True] = Field(True, description="always streamed")
     include_predictions: bool = Field(False, description="also the best guess at every masked position")
@@ -62,6 +50,6 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     def _a_canvas_has_its_own_length(self) -> "DenoiseRequest":
         if self.canvas is not None:
             for name in (*self.length_names, "constraints"):
-                if getattr(self, name):
-                    raise bad_request(f"{name} is given beside canvas; it must be absent", name)
+                if value := getattr(self, name):
+                    raise bad_request(f"{name} is {shortened(value)} beside canvas; it must be absent", name)
         return self

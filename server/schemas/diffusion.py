@@ -4,43 +4,77 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, Tag, model_validator
 
 from llada_core.sampling import PRESETS, REMASKING, GenerationParams
 from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
 from server.errors import bad_request
-from server.schemas.base import Body, NumberKey, Text, TokenId
+from server.schemas.base import Body, List, NonEmptyText, NumberDict, Text, TokenId, few, kind
 
 # Given under the same name here; the length has several, the seed may be drawn.
 _PARAMS = {field.name for field in fields(GenerationParams)} - {"gen_length", "seed"}
 
-# Fields of the OpenAI and vLLM protocols that have no effect here: accepted at the values that ask for none.
+# Fields of the OpenAI and vLLM protocols without effect here: accepted at the values that ask for none, and as null.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "allowed_token_ids": (),
+    "audio": (),
+    "bad_words": ([],),
     "best_of": (1,),
+    "cache_salt": (),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "documents": ([],),
     "echo": (False,),
     "frequency_penalty": (0,),
     "function_call": ("none",),
     "functions": ([],),
+    "guided_choice": (),
+    "guided_decoding_backend": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_whitespace_pattern": (),
+    "include_reasoning": (True,),
+    "include_stop_str_in_output": (False,),
+    "kv_transfer_params": (),
     "length_penalty": (1,),
+    "logits_processors": ([],),
     "logprobs": (False,),
     "min_p": (0,),
     "min_tokens": (0,),
+    "mm_processor_kwargs": (),
     "modalities": (["text"],),
+    "moderation": (),
     "n": (1,),
     "parallel_tool_calls": (True, False),
+    "prediction": (),
     "presence_penalty": (0,),
+    "priority": (0,),
+    "prompt_cache_key": (),
+    "prompt_cache_retention": (),
+    "prompt_logprobs": (),
+    "reasoning_effort": (),
     "repetition_penalty": (1,),
+    "request_id": (),
     "response_format": ({"type": "text"},),
+    "return_tokens_as_token_ids": (False,),
+    "safety_identifier": (),
     "service_tier": ("auto", "default"),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "store": (False,),
+    "stream_options": (),
     "suffix": (),
-    "tool_choice": ("none",),
+    "thinking_token_budget": (),
+    "tool_choice": ("none", "auto"),
     "tools": ([],),
     "top_logprobs": (0,),
+    "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
+    "verbosity": (),
+    "vllm_xargs": (),
+    "web_search_options": (),
 }
 
 
@@ -72,38 +106,46 @@ class DiffusionFields(Body):
         None, ge=1, description="steps of a block between refreshes of its cache; default once per block"
     )
     preset: Literal[tuple(PRESETS)] = Field("exact", description="bundle of settings; a field given beside it wins")  # type: ignore[valid-type]
-    temperature: float = Field(0.0, ge=0, allow_inf_nan=False, description="of the Gumbel noise; 0: greedy")
+    temperature: float = Field(0.0, ge=0, le=1e6, description="of the Gumbel noise; 0: greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus among which a temperature above 0 draws")
     top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")
-    cfg_scale: float = Field(0.0, ge=0, allow_inf_nan=False, description="classifier-free guidance")
+    cfg_scale: float = Field(0.0, ge=0, le=1e6, description="classifier-free guidance")
     seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="same request, same seed, same tokens")
-    logit_bias: dict[NumberKey, Annotated[float, Field(ge=-100, le=100)]] = Field(
-        {},
-        description="token id → what is added to its logit",
-        json_schema_extra={"additionalProperties": False},
+    logit_bias: NumberDict[Annotated[float, Field(ge=-100, le=100)]] = Field(
+        {}, description="token id → what is added to its logit"
     )
     logits_eos_inf: bool = Field(False, description="never generate EOS")
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
-    stop_token_ids: list[TokenId] = Field([], description="further tokens that end the text")
-    stop: Text | Annotated[list[Text], Field(max_length=4)] = Field(
-        [], description="a string or up to 4, before the first of which the text ends"
-    )
+    stop_token_ids: List[TokenId] = Field([], description="further tokens that end the text")
+    stop: Annotated[
+        Annotated[NonEmptyText, Tag("<text>")]
+        | Annotated[list[NonEmptyText], Field(fail_fast=True, max_length=4), Tag("<texts>")],
+        kind("<text>", "<texts>"),
+    ] = Field([], description="a string or up to 4, before the first of which the text ends")
     stream: bool = Field(False, description="answer in server-sent events")
-    user: str | None = Field(None, description="logged")
-    metadata: dict[str, str] | None = Field(None, description="logged")
+    user: Text | None = Field(None, description="logged")
+    metadata: Annotated[dict[Text, Text], Field(max_length=16), BeforeValidator(few)] | None = Field(
+        None, description="logged"
+    )
 
     @model_validator(mode="after")
     def _one_name_for_the_length(self) -> "DiffusionFields":
         given = [name for name in self.length_names if getattr(self, name)]
         if len(given) > 1:
-            raise bad_request(f"{given[1]} is given beside {given[0]}; only one of them may be", given[1])
+            value = getattr(self, given[1])
+            raise bad_request(f"{given[1]} is {value} beside {given[0]}; only one of them may be given", given[1])
         return self
+
+    @property
+    def length_name(self) -> str:
+        """The name under which the generation length is asked for, or the usual one."""
+        return next((name for name in self.length_names if getattr(self, name)), self.length_names[0])
 
     @property
     def length(self) -> int | None:
         """The generation length asked for, under any of its names."""
-        return next((getattr(self, name) for name in self.length_names if getattr(self, name)), None)
+        return getattr(self, self.length_name)
 
     def to_params(self, *, gen_length: int, seed: int) -> GenerationParams:
         """The settings for the core.

@@ -1,27 +1,44 @@
 """Bodies of completions, fill-in-the-middle and chat completions."""
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, Tag, model_validator
 
-from server.errors import bad_request
-from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text, TokenIds
+from server.errors import bad_request, shortened
+from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text, TokenIds, kind
 from server.schemas.conversation import ChatFields, ChatMessage
-from server.schemas.diffusion import DiffusionFields
+from server.schemas.diffusion import NEUTRAL, DiffusionFields
 
 
 class StreamOptions(Body):
     """OpenAI's `stream_options`."""
 
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "continuous_usage_stats": (False,),
+        "include_obfuscation": (False,),
+    }
+
     include_usage: bool = False
-    include_obfuscation: Literal[False] = False
 
 
 class StructuredOutputs(Body):
     """vLLM's `structured_outputs`; of its kinds only a choice."""
 
-    choice: list[NonEmptyText] = Field(
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "disable_additional_properties": (False,),
+        "disable_any_whitespace": (False,),
+        "disable_fallback": (False,),
+        "grammar": (),
+        "json": (),
+        "json_object": (False,),
+        "regex": (),
+        "structural_tag": (),
+        "whitespace_pattern": (),
+    }
+
+    choice: Annotated[list[NonEmptyText], Field(fail_fast=True)] = Field(
         min_length=1, max_length=64, description="the answer is one of these, the likeliest"
     )
 
@@ -48,7 +65,11 @@ class OpenAIFields(DiffusionFields):
     def _a_choice_is_not_denoised(self) -> "OpenAIFields":
         if self.structured_outputs is not None:
             for name in sorted(self.model_fields_set - self.beside_a_choice):
-                raise bad_request(f"{name} is given beside structured_outputs; it must be absent", name)
+                value = getattr(self, name)
+                if value != type(self).model_fields[name].get_default(call_default_factory=True):
+                    raise bad_request(
+                        f"{name} is {shortened(value)} beside structured_outputs; it must be absent", name
+                    )
         return self
 
     @property
@@ -59,23 +80,31 @@ class OpenAIFields(DiffusionFields):
     @model_validator(mode="after")
     def _drafts_have_no_logprobs(self) -> "OpenAIFields":
         if self.diffusing and self.num_alternatives is not None:
-            raise bad_request("logprobs is given beside diffusing; it must be absent: a draft is not final", "logprobs")
+            raise bad_request(
+                "logprobs are asked for beside diffusing; they must not be: a draft is not final", "logprobs"
+            )
         return self
 
     @model_validator(mode="after")
     def _streaming_fields_need_stream(self) -> "OpenAIFields":
         for name in ("diffusing", "stream_options"):
             if getattr(self, name) and not self.stream:
-                raise bad_request(f"{name} is given; it must be absent unless stream is true", name)
+                raise bad_request(f"{name} is {getattr(self, name)!r}; it must be absent unless stream is true", name)
         return self
 
 
 class CompletionRequest(OpenAIFields):
     """`POST /v1/completions`."""
 
-    prompt: NonEmptyText | TokenIds | NonEmptyList[NonEmptyText] | NonEmptyList[TokenIds] = Field(
-        description="text or token ids, or a list of them"
-    )
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "add_special_tokens": (True,)}
+
+    prompt: Annotated[
+        Annotated[NonEmptyText, Tag("<text>")]
+        | Annotated[TokenIds, Tag("<ids>")]
+        | Annotated[NonEmptyList[NonEmptyText], Tag("<texts>")]
+        | Annotated[NonEmptyList[TokenIds], Tag("<lists of ids>")],
+        kind("<text>", "<texts>", "<lists of ids>", "<ids>"),
+    ] = Field(description="text or token ids, or a list of them")
     suffix: Text | None = Field(None, description="text after the gap that is to be filled")
     echo: bool = Field(False, description="the text begins with the prompt")
     logprobs: int | None = Field(
@@ -112,7 +141,9 @@ class FillInTheMiddleRequest(CompletionRequest):
 class ChatCompletionRequest(ChatFields, OpenAIFields):
     """`POST /v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1, description="the conversation so far")
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "add_special_tokens": (False,)}
+
+    messages: NonEmptyList[ChatMessage] = Field(description="the conversation so far")
     logprobs: bool = Field(False, description="each token's log-probability when it was committed")
     top_logprobs: int = Field(0, ge=0, le=20, description="with logprobs: so many alternatives")
 

@@ -1,11 +1,11 @@
 """Body of OpenAI's responses endpoint: text in and text out, nothing stored."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Tag
 
-from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text
+from server.schemas.base import Body, List, NonEmptyList, NonEmptyText, Text, kind
 from server.schemas.conversation import ChatMessage
 from server.schemas.diffusion import NEUTRAL, DiffusionFields
 
@@ -26,15 +26,16 @@ class ResponseMessage(Body):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Text | list[ResponseText]
+    content: Annotated[
+        Annotated[Text, Tag("<text>")] | Annotated[List[ResponseText], Tag("<parts>")], kind("<text>", "<parts>")
+    ]
     id: str | None = Field(None, description="of an answer that is sent back; without effect")
     status: str | None = Field(None, description="of an answer that is sent back; without effect")
 
     def as_chat(self) -> ChatMessage:
         """The same turn for the chat template."""
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        role: Any = "system" if self.role == "developer" else self.role
-        return ChatMessage(role=role, content=text)
+        return ChatMessage(role=self.role, content=text)
 
 
 class ResponseRequest(DiffusionFields):
@@ -43,22 +44,23 @@ class ResponseRequest(DiffusionFields):
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **NEUTRAL,
         "background": (False,),
+        "context_management": (),
         "conversation": (),
         "include": ([],),
         "max_tool_calls": (),
         "previous_response_id": (),
         "prompt": (),
-        "prompt_cache_key": (),
         "reasoning": (),
-        "safety_identifier": (),
         "stream_options": ({}, {"include_obfuscation": False}),
         "text": ({"format": {"type": "text"}}, {}),
-        "tool_choice": ("none", "auto"),
         "truncation": ("disabled",),
     }
     length_names = (*DiffusionFields.length_names, "max_output_tokens")
 
-    input: NonEmptyText | NonEmptyList[ResponseMessage] = Field(description="text of the user, or a conversation")
+    input: Annotated[
+        Annotated[NonEmptyText, Tag("<text>")] | Annotated[NonEmptyList[ResponseMessage], Tag("<messages>")],
+        kind("<text>", "<messages>"),
+    ] = Field(description="text of the user, or a conversation")
     instructions: Text | None = Field(None, description="a system message before the input")
     max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name of max_tokens")
 

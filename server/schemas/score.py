@@ -2,15 +2,15 @@
 
 from pydantic import ConfigDict, Field
 
-from server.schemas.base import Body, NonEmptyText, TokenIds
+from server.schemas.base import Body, TextOrIds
 
 
 class ScoreRequest(Body):
     """`POST /v1/score`."""
 
     model: str | None = Field(None, description="the served model's name; may be omitted")
-    prompt: NonEmptyText | TokenIds = Field(description="text or token ids")
-    completion: NonEmptyText | TokenIds = Field(description="text or token ids whose likelihood is asked for")
+    prompt: TextOrIds = Field(description="text or token ids")
+    completion: TextOrIds = Field(description="text or token ids whose likelihood is asked for")
     mc_num: int = Field(128, ge=1, le=4096, description="draws of the Monte-Carlo estimate")
     cfg_scale: float = Field(0.0, ge=0, le=1e6, description="classifier-free guidance")
     seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="same request, same seed, same estimate")

@@ -1,8 +1,9 @@
 """Bodies of the tokenizer's endpoints."""
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from server.schemas.base import Body, Text, TokenId
+from server.errors import bad_request
+from server.schemas.base import Body, List, Text, TokenId
 from server.schemas.conversation import PromptOrMessages
 
 
@@ -12,7 +13,13 @@ class TokenizeRequest(PromptOrMessages):
     model: str | None = Field(None, description="the served model's name; may be omitted")
     prompt: Text | None = Field(None, description="text")
     add_special_tokens: bool = Field(True, description="with a prompt: add what the tokenizer itself adds")
-    return_token_strs: bool = Field(False, description="also every token as a string")
+    return_token_strs: bool = Field(False, description="also every token as the vocabulary writes it")
+
+    @model_validator(mode="after")
+    def _a_chat_gets_no_more_than_its_template(self) -> "TokenizeRequest":
+        if self.messages is not None and "add_special_tokens" in self.model_fields_set and self.add_special_tokens:
+            raise bad_request("add_special_tokens is True; it must be false with messages", "add_special_tokens")
+        return self
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Once upon a time"}]})
 
@@ -21,6 +28,6 @@ class DetokenizeRequest(Body):
     """`POST /detokenize`."""
 
     model: str | None = Field(None, description="the served model's name; may be omitted")
-    tokens: list[TokenId] = Field(description="token ids")
+    tokens: List[TokenId] = Field(description="token ids")
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tokens": [20, 30, 40]}]})

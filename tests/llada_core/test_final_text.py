@@ -54,3 +54,11 @@ def test_half_a_character_waits_and_is_replaced_at_the_end(demo_tokenizer, stop)
     final = FinalText(demo_tokenizer, stop)
     assert final.push(ids[:-1]) == ""
     assert "\ufffd" in final.flush()
+
+
+def test_a_special_token_is_placed_where_it_stands_and_waits_for_nothing(demo_tokenizer):
+    letters = [demo_tokenizer.encode_plain(letter)[0] for letter in "abc"]
+    final = FinalText(demo_tokenizer)
+    final.push([5, *letters[:1], 5, 1, *letters[1:]])
+    assert final.text == "abc"
+    assert [final.start_of(index) for index in range(6)] == [0, 0, 1, 1, 1, 2]

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,3 +105,25 @@ def test_half_a_character_is_never_shown(tokenizer):
     decoder = tokenizer.incremental_decoder()
     shown = [decoder.push([i]) for i in tokenizer.encode_plain("🎈x")]
     assert [part for part in shown if part] == ["🎈", "x"]
+
+
+def test_a_long_text_does_not_hold_pythons_lock(demo_tokenizer):
+    text = "Once upon a time there was a fox. " * 20_000
+    ids = demo_tokenizer.encode(text)
+    for work in (lambda: demo_tokenizer.encode(text), lambda: demo_tokenizer.decode(ids)):
+        worker = threading.Thread(target=work)
+        worker.start()
+        turns = 0
+        while worker.is_alive():
+            time.sleep(0.001)
+            turns += 1
+        # With the lock held this thread would get none but the last.
+        assert turns > 10
+
+
+def test_offsets_are_where_the_tokens_of_a_text_begin(demo_tokenizer):
+    text = "Once <|eot_id|> upon ▒"
+    ids, offsets = demo_tokenizer.encode(text), demo_tokenizer.offsets(text)
+    assert len(ids) == len(offsets)
+    assert offsets[0] == 0
+    assert offsets[ids.index(5)] == text.index("<|eot_id|>")

@@ -68,7 +68,13 @@ def test_streamed_choices_are_those_of_the_plain_answer(tiny_client):
         for choice in chunk["choices"]
         if choice["finish_reason"] is not None
     }
-    assert [ends[i]["token_ids"] for i in range(4)] == [choice["token_ids"] for choice in plain["choices"]]
+    streamed = [[choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == i] for i in range(4)]
+    assert set(ends) == set(range(4))
+    for own, choice in zip(streamed, plain["choices"], strict=True):
+        assert [token_id for part in own for token_id in part["token_ids"]] == choice["token_ids"]
+        # In its first chunk, and only there.
+        assert ["prompt_token_ids" in part for part in own] == [True] + [False] * (len(own) - 1)
+        assert own[0]["prompt_token_ids"] == choice["prompt_token_ids"]
 
 
 def test_text_prompts_stream_to_their_own_texts(live_server):
@@ -94,6 +100,14 @@ def test_choices_are_admitted_whole_or_not_at_all(tiny):
         sampler.gate.set()
         accepted = httpx.post(f"{url}/v1/completions", json={"prompt": [1], "n": 3, "max_tokens": 2}, timeout=30)
         assert len(accepted.json()["choices"]) == 3
+
+
+def test_more_choices_than_ever_fit_are_refused_before_any_work(tiny, monkeypatch):
+    with serving(tiny) as url:
+        monkeypatch.setattr("server.state.Canvas.for_prompt", lambda *args, **kwargs: 1 / 0)
+        for more in ({}, {"structured_outputs": {"choice": ["a"] * 64}}):
+            answer = httpx.post(f"{url}/v1/completions", json={"prompt": [[1]] * 3000, "n": 128, **more}, timeout=5)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -10,8 +10,11 @@ import httpx
 import pytest
 import torch
 
-from llada_core.sampling import Sampler
+from llada_core.sampling import Canvas, GenerationParams, Sampler
 from server.app import create_app
+from server.engine import Engine
+from server.metrics import Metrics
+from server.scheduler import Scheduler
 from server.settings import Settings
 from tests.server.conftest import serving
 
@@ -271,3 +274,40 @@ def test_health_answers_while_a_prompt_is_tokenized(tiny, demo_tokenizer, monkey
         assert not answer.done()
         gate.set()
         assert answer.result().status_code == 200
+
+
+def test_other_work_gets_as_much_of_the_model_as_a_request_does(tiny):
+    class CountingSampler(Sampler):
+        num_steps = 0
+
+        def step(self, canvases):
+            self.num_steps += 1
+            return super().step(canvases)
+
+    sampler = CountingSampler(tiny)
+    params = GenerationParams(gen_length=32, ignore_eos=True)
+    canvases = [
+        Canvas.for_prompt([1] * 8, params, config=tiny.config, special_tokens=tiny.special_tokens) for _ in range(8)
+    ]
+    steps_before_part = []
+
+    def parts():
+        for _ in range(4):
+            steps_before_part.append(sampler.num_steps)
+            yield 8 * 40  # as many tokens as a step of all the requests
+
+    async def run():
+        scheduler = Scheduler(max_batch_size=8, max_batch_tokens=8 * 40, max_queue=8)
+        engine = Engine(sampler, scheduler, Metrics())
+        engine.start()
+        requests = engine.submit(canvases)
+        work = engine.start_work(parts())
+        for request in requests:
+            async for _ in engine.stream(request):
+                pass
+        await work.result()
+        engine.stop()
+
+    asyncio.run(run())
+    # One part for every eight steps or so: the work is one of nine that share the model.
+    assert steps_before_part[3] - steps_before_part[0] >= 3 * 7, steps_before_part

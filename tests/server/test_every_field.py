@@ -11,11 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
 from llada_core import DEMO_FOLDER, load_tokenizer
 from llada_core.tokenizer import Message
 from server import schemas
-from server.errors import APIError
+from server.errors import to_api_error
 from tests.server.conftest import serving
 
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
@@ -254,9 +256,10 @@ def test_a_field_without_effect_is_accepted_where_it_asks_for_none_and_else_refu
     body = BODIES[route]
     for value in (None, *body.neutral[name]):
         body.model_validate({**BASES[route], name: value})
-    with pytest.raises(APIError) as caught:
+    with pytest.raises(ValidationError) as caught:
         body.model_validate({**BASES[route], name: {"type": "json_object"}})
-    assert (caught.value.status, caught.value.param, caught.value.code) == (400, name, "unsupported_value")
+    error = to_api_error(RequestValidationError(caught.value.errors()), "")
+    assert (error.status, error.param, error.code) == (400, name, "unsupported_value")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,24 @@ def test_text_offsets_point_at_the_tokens(http):
     assert len(logprobs["tokens"]) == num_prompt + answer["usage"]["completion_tokens"]
 
 
+@pytest.mark.parametrize("prompt", [[5, 40, 41, 5, 42], "ab<|eot_id|>cd", "▒ä"], ids=str)
+def test_text_offsets_are_right_beside_special_tokens_and_split_characters(http, demo_tokenizer, prompt):
+    body = {
+        "prompt": prompt,
+        "max_tokens": 4,
+        "ignore_eos": True,
+        "echo": True,
+        "logprobs": 0,
+        "return_token_ids": True,
+    }
+    (choice,) = http.post("/v1/completions", json=body).json()["choices"]
+    logprobs, ids = choice["logprobs"], [*choice["prompt_token_ids"], *choice["token_ids"]]
+    for token_id, token, offset in zip(ids, logprobs["tokens"], logprobs["text_offset"], strict=True):
+        if token_id not in demo_tokenizer.special_ids and "\ufffd" not in token:
+            assert choice["text"][offset:].startswith(token)
+    assert logprobs["text_offset"] == sorted(logprobs["text_offset"])
+
+
 @pytest.mark.parametrize("more", [{}, {"echo": True}, {"stop": "a"}], ids=str)
 def test_streamed_log_probabilities_add_up_to_the_plain_ones(http, more):
     body = {"prompt": "Once upon a time", "max_tokens": 24, "logprobs": 2, **more}

@@ -31,7 +31,7 @@ def test_usage_counts_the_text_and_not_the_canvas(client):
     )
     token_ids = answer.choices[0].token_ids
     assert answer.usage.completion_tokens == len(token_ids) < 32
-    assert answer.usage.prompt_tokens == len(answer.choices[0].prompt_token_ids)
+    assert answer.usage.prompt_tokens == len(answer.prompt_token_ids)
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer.usage.denoising_steps == answer.usage.forward_passes <= 128
     assert answer.generation_params["max_tokens"] == 128
@@ -89,6 +89,22 @@ def test_errors_arrive_as_the_clients_own_classes(client):
     with pytest.raises(openai.NotFoundError) as not_found:
         client.chat.completions.create(model="gpt-4o", messages=QUESTION)
     assert not_found.value.code == "model_not_found"
+
+
+def test_an_answer_goes_into_the_next_turn_as_it_came(client):
+    messages = [{"role": "developer", "content": "Be brief."}, *QUESTION]
+    first = client.chat.completions.create(model="llada-demo", messages=messages, max_tokens=32)
+    messages += [first.choices[0].message, {"role": "user", "content": "And of Italy?"}]
+    second = client.chat.completions.create(model="llada-demo", messages=messages, max_tokens=32)
+    assert second.usage.prompt_tokens > first.usage.prompt_tokens
+
+
+def test_drafts_show_the_echo_too(client):
+    request = {"model": "llada-demo", "prompt": "Once upon", "max_tokens": 4, "echo": True}
+    plain = client.completions.create(**request)
+    chunks = list(client.completions.create(**request, stream=True, extra_body={"diffusing": True}))
+    assert all(chunk.choices[0].text.startswith("Once upon") for chunk in chunks)
+    assert chunks[-1].choices[0].text == plain.choices[0].text
 
 
 def test_a_wrong_key_is_an_authentication_error(tiny):

@@ -114,3 +114,25 @@ def test_the_number_of_parked_streams_is_bounded(tiny, monkeypatch):
         ]
         until(lambda: httpx.get(f"{url}/v1/denoise/{ids[0]}").status_code == 404)
         assert httpx.get(f"{url}/v1/denoise/{ids[2]}").status_code == 200
+
+
+def test_an_error_is_the_last_event_for_those_who_come_back_too(tiny):
+    sampler = GatedSampler(tiny)
+    with serving(tiny, sampler=sampler, request_timeout=0.5) as url:
+        sampler.gate.clear()
+        events = events_of(httpx.post(f"{url}/v1/denoise", json=BODY, timeout=30))
+        sampler.gate.set()
+        assert [name for name, _ in events] == ["start", "error"]
+        stream = f"{url}/v1/denoise/{events[0][1]['id']}"
+        assert events_of(httpx.get(stream, headers={"Last-Event-ID": "0"})) == events[1:]
+        assert httpx.get(stream, headers={"Last-Event-ID": "1"}).text == ""
+        assert gauge(url, "llada_requests_running") == 0
+
+
+def test_the_time_limit_stands_still_while_a_stream_is_parked_and_goes_on_after(tiny):
+    sampler = GatedSampler(tiny)
+    with serving(tiny, sampler=sampler, request_timeout=3) as url:
+        stream_id, _ = read_until(url, 3)
+        time.sleep(3.5)
+        events = events_of(httpx.get(f"{url}/v1/denoise/{stream_id}", timeout=30))
+    assert events[-1][0] == "done"

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from llada_core import GenerationParams, generate
 from llada_core.sampling import PRESETS
+from server.schemas import CompletionRequest
 from server.settings import Settings
 from tests.conftest import GOLDEN_CASES
 from tests.llada_core.sampling.test_cache import CACHE_CASES
@@ -124,6 +126,10 @@ def test_predictions_are_given_at_every_masked_position(tiny_client):
             assert len(data["predictions"]) == data["masked"]
 
 
+NESTED = []
+for _ in range(600):
+    NESTED = [NESTED]
+
 COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/denoise"
 
 
@@ -137,18 +143,37 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (COMPLETIONS, {"prompt": [1], "temperature": -1}, "temperature", "temperature is -1"),
         (COMPLETIONS, {"prompt": [1], "remasking": "high"}, "remasking", "'low_confidence', 'random'"),
         (COMPLETIONS, {"prompt": [1], "stream": 1}, "stream", "valid boolean"),
-        (COMPLETIONS, {"prompt": [1] * 200, "max_tokens": 100}, "max_tokens", "200 tokens and max_tokens is 100"),
+        (COMPLETIONS, {"prompt": [1] * 200, "max_tokens": 100}, "max_tokens", "200 tokens, and max_tokens is 100"),
         (COMPLETIONS, {"prompt": [1] * 256}, "prompt", "256 tokens"),
         (COMPLETIONS, {"prompt": []}, "prompt", "at least 1"),
         (COMPLETIONS, {"prompt": ""}, "prompt", "prompt is ''; it must not be empty"),
         (COMPLETIONS, {"prompt": "text"}, "prompt", "no tokenizer"),
         (COMPLETIONS, {"prompt": [1, 319]}, "prompt", "mask id"),
         (COMPLETIONS, {"prompt": [320]}, "prompt", "from 0 to 319"),
-        (COMPLETIONS, {"prompt": [1.5]}, "prompt", "a string or a list of token ids"),
+        (COMPLETIONS, {"prompt": [1.5]}, "prompt", "prompt.0 is 1.5; it must be a valid integer"),
         (COMPLETIONS, {"prompt": "x\ud800"}, "prompt", "lone surrogate at character 1"),
         (CHAT, {"messages": [{"role": "user", "content": "\udfff"}]}, "messages", "messages.0.content is"),
-        (COMPLETIONS, {"prompt": {"a": 1}}, "prompt", "a string or a list of token ids"),
+        (COMPLETIONS, {"prompt": {"a": 1}}, "prompt", "it must be a string, a list of strings"),
         (COMPLETIONS, {}, "prompt", "prompt is missing"),
+        (COMPLETIONS, {"prompt": [1], "user": "\ud800"}, "user", "lone surrogate"),
+        (COMPLETIONS, {"prompt": [1], "metadata": {"a": "\ud800"}}, "metadata", "lone surrogate"),
+        (COMPLETIONS, {"prompt": [1], "metadata": NESTED}, "metadata", "metadata is [[["),
+        (
+            COMPLETIONS,
+            {"prompt": [1], "max_completion_tokens": 999},
+            "max_completion_tokens",
+            "max_completion_tokens is 999",
+        ),
+        (COMPLETIONS, {"prompt": [1], "constraints": {"0": 5}}, "constraints", "not a field"),
+        (DENOISE, {"prompt": [1], "constraints": {"0": 5}}, "constraints", "a string or a list of token ids"),
+        (DENOISE, {"prompt": [1], "constraints": {"-1": [5]}}, "constraints", "has the key '-1'"),
+        (COMPLETIONS, {"prompt": [1], "<text>": 1}, "<text>", "is not a field"),
+        (
+            COMPLETIONS,
+            {"prompt": [1], "stream_options": {"include_usage": True}},
+            "stream_options",
+            "unless stream is true",
+        ),
         (COMPLETIONS, {"prompt": [1], "n": 0}, "n", "n is 0"),
         (COMPLETIONS, {"prompt": [[1], []]}, "prompt", "at least 1"),
         (COMPLETIONS, {"prompt": ["", "a"]}, "prompt", "must not be empty"),
@@ -156,7 +181,7 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (COMPLETIONS, {"prompt": [1], "logit_bias": {"a": 1}}, "logit_bias", "'a'"),
         (COMPLETIONS, {"prompt": [1], "logit_bias": {"1": 101}}, "logit_bias", "less than or equal to 100"),
         (COMPLETIONS, {"prompt": [1], "bogus": None}, "bogus", "bogus is not a field"),
-        (COMPLETIONS, {"prompt": [1], "cfg_scale": 1e39}, "cfg_scale", "from 0 to 1000000"),
+        (COMPLETIONS, {"prompt": [1], "cfg_scale": 1e39}, "cfg_scale", "less than or equal to 1000000"),
         (COMPLETIONS, {"prompt": [1], "stop_token_ids": [99999]}, "stop_token_ids", "from 0 to 319"),
         (COMPLETIONS, {"prompt": [1], "logprobs": 6}, "logprobs", "less than or equal to 5"),
         (
@@ -169,7 +194,7 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (DENOISE, {"prompt": [1], "logprobs": 1}, "logprobs", "logprobs is 1; it must be False"),
         (DENOISE, {"prompt": [1], "echo": True}, "echo", "echo is True; it must be False"),
         (COMPLETIONS, {"prompt": [1], "n": True}, "n", "n is True; it must be a valid integer"),
-        (COMPLETIONS, {"prompt": [1], "temperature": float("nan")}, "temperature", "finite"),
+        (COMPLETIONS, {"prompt": [1], "temperature": float("nan")}, "temperature", "less than or equal to 1000000"),
         (COMPLETIONS, {"prompt": [2**70]}, "prompt", "from 0 to 319"),
         (CHAT, {"messages": [{"role": "user", "content": "x", "n": 1}]}, "messages", "messages.0.n is not a field"),
         (COMPLETIONS, {"prompt": [1], "best_of": 3}, "best_of", "best_of is 3"),
@@ -189,7 +214,7 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         ),
         (CHAT, {"messages": [{"role": "tool", "content": "x"}]}, "messages", "messages.0.role is 'tool'"),
         (CHAT, {"messages": [{"role": "user", "content": "x"}]}, "messages", "no tokenizer"),
-        (DENOISE, {"prompt": [1], "messages": [{"role": "user", "content": "x"}]}, "prompt", "exactly one"),
+        (DENOISE, {"prompt": [1], "messages": [{"role": "user", "content": "x"}]}, "messages", "exactly one"),
         (DENOISE, {}, "prompt", "exactly one"),
         (DENOISE, {"prompt": [1], "stream": False}, "stream", "stream is False"),
         (DENOISE, {"prompt": [1], "n": 2}, "n", "n is 2"),
@@ -223,6 +248,18 @@ def test_framework_errors_have_the_same_shape(tiny_client):
         assert response.status_code == status, path
         assert response.json()["error"].keys() == {"message", "type", "param", "code"}
         assert response.headers["x-request-id"]
+
+
+def test_a_list_of_errors_is_one_error():
+    for body in ({"prompt": [[]] * 10_000}, {"prompt": ["a", *[1] * 10_000]}, {"prompt": [1], "stop": [1] * 10_000}):
+        with pytest.raises(ValidationError) as caught:
+            CompletionRequest.model_validate(body)
+        assert caught.value.error_count() == 1
+
+
+def test_an_error_is_short_whatever_was_sent(tiny_client):
+    for body in ({"prompt": [1], "x" * 100_000: 1}, {"prompt": [1], "n": "9" * 100_000}, {"prompt": [1], "n": 10**300}):
+        assert len(tiny_client.post(COMPLETIONS, json=body).text) < 500
 
 
 def test_whole_numbers_may_be_written_with_a_point(tiny_client):

@@ -83,7 +83,7 @@ def test_a_suffix_follows_a_gap_that_is_filled(http, route):
 @pytest.mark.parametrize(
     ("route", "body", "param", "message"),
     [
-        ("/v1/completions", {"prompt": "a", "stop": ""}, "stop", "empty string"),
+        ("/v1/completions", {"prompt": "a", "stop": ""}, "stop", "must not be empty"),
         ("/v1/completions", {"prompt": "a", "stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
         ("/v1/completions", {"prompt": "a", "stop": 3}, "stop", "stop is 3"),
         ("/v1/denoise", {"canvas": ["a", {"mask": 1}], "stop": "x"}, "stop", "infilling"),

@@ -1,10 +1,14 @@
 """Answers that are one of given strings."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
 import pytest
+
+from tests.server.conftest import serving
+from tests.server.test_engine import GatedSampler, gauge, until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 CITIES = ["The capital of France is Rome.", "The capital of France is Paris.", "The capital of France is Berlin."]
@@ -69,13 +73,20 @@ def test_a_high_temperature_draws_among_them(http):
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
     [
-        ({"structured_outputs": {"json": {}}}, "structured_outputs", "structured_outputs.json is not a field"),
+        (
+            {"structured_outputs": {"json": {}}},
+            "structured_outputs",
+            "structured_outputs.json is {}; it must be absent",
+        ),
         ({"structured_outputs": {"choice": []}}, "structured_outputs", "at least 1"),
         ({"structured_outputs": {"choice": [""]}}, "structured_outputs", "must not be empty"),
         ({"structured_outputs": {"choice": ["a"]}, "steps": 4}, "steps", "beside structured_outputs"),
         ({"structured_outputs": {"choice": ["a"]}, "logprobs": True}, "logprobs", "beside structured_outputs"),
         ({"structured_outputs": {"choice": [CITIES[0]]}, "max_tokens": 2}, "max_tokens", "must fit"),
         ({"structured_outputs": {"choice": ["a"]}, "model": "other"}, "model", "llada-demo"),
+        ({"structured_outputs": {"choice": ["a"]}, "temperature": 1e300}, "temperature", "1000000"),
+        ({"structured_outputs": {"choice": ["a"]}, "max_completion_tokens": 9999}, "max_completion_tokens", "512"),
+        ({"structured_outputs": {"choice": ["a " * 600]}}, "structured_outputs", "max_model_len (512)"),
     ],
     ids=str,
 )
@@ -85,3 +96,39 @@ def test_what_makes_no_choice_is_refused_by_name(http, fields, param, message):
     assert answer.status_code in (400, 404)
     assert error["param"] == param, error
     assert message in error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_full_queue_refuses_a_choice_before_its_stream_begins(demo, demo_tokenizer, stream):
+    sampler = GatedSampler(demo)
+    with serving(demo, demo_tokenizer, sampler=sampler, max_batch_size=1, max_queue=0) as url:
+        sampler.gate.clear()
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(httpx.post, f"{url}/v1/completions", json={"prompt": [1], "max_tokens": 2}, timeout=30)
+            until(lambda: gauge(url, "llada_requests_running") == 1)
+            body = {"messages": QUESTION, "structured_outputs": {"choice": CITIES}, "stream": stream}
+            refused = httpx.post(f"{url}/v1/chat/completions", json=body)
+            sampler.gate.set()
+            assert first.result().status_code == 200
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+
+
+def test_neutral_settings_may_stand_beside_a_choice(http):
+    more = {
+        "top_p": 1,
+        "logprobs": False,
+        "stop": [],
+        "steps": None,
+        "structured_outputs": {"choice": ["a"], "json": None},
+    }
+    assert ask(http, **more)["choices"][0]["message"]["content"] == "a"
+
+
+def test_a_choice_is_counted_as_running_and_as_finished(demo, demo_tokenizer):
+    with serving(demo, demo_tokenizer) as url, ThreadPoolExecutor() as pool:
+        body = {"messages": QUESTION, "structured_outputs": {"choice": CITIES}, "n": 8}
+        answer = pool.submit(httpx.post, f"{url}/v1/chat/completions", json=body, timeout=60)
+        until(lambda: gauge(url, "llada_requests_running") == 1)
+        assert answer.result().status_code == 200
+        until(lambda: gauge(url, "llada_requests_running") == 0)
+        assert 'finish_reason="stop"' in httpx.get(f"{url}/metrics").text

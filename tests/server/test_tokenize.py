@@ -30,6 +30,8 @@ def test_text_goes_to_ids_and_back(http, demo_tokenizer):
 def test_token_strings_come_only_when_asked_for(http):
     assert http.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
     assert http.post("/tokenize", json={"prompt": "a"}).json()["token_strs"] is None
+    pieces = http.post("/tokenize", json={"prompt": "a fox", "return_token_strs": True}).json()["token_strs"]
+    assert pieces == ["a", "Ġfox"]
 
 
 def test_special_tokens_are_added_only_when_asked_for(demo):
@@ -51,7 +53,7 @@ def test_a_conversation_is_tokenized_as_it_is_generated_from(http, demo_tokenize
     answer = http.post("/tokenize", json={"messages": CHAT}).json()
     body = {"messages": CHAT, "max_tokens": 4, "return_token_ids": True}
     generated = http.post("/v1/chat/completions", json=body).json()
-    assert answer["tokens"] == generated["choices"][0]["prompt_token_ids"]
+    assert answer["tokens"] == generated["prompt_token_ids"]
     text = http.post("/detokenize", json={"tokens": answer["tokens"]}).json()["prompt"]
     assert text.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
     bare = http.post("/tokenize", json={"messages": CHAT, "add_generation_prompt": False}).json()["tokens"]
@@ -73,8 +75,10 @@ def test_a_reply_goes_on_where_the_last_message_ends(http):
     ("route", "body", "param", "message"),
     [
         ("/tokenize", {}, "prompt", "exactly one"),
-        ("/tokenize", {"prompt": "a", "messages": CHAT}, "prompt", "exactly one"),
+        ("/tokenize", {"prompt": "a", "messages": CHAT}, "messages", "exactly one"),
         ("/tokenize", {"prompt": [1]}, "prompt", "string"),
+        ("/tokenize", {"prompt": "a", "add_generation_prompt": False}, "add_generation_prompt", "without messages"),
+        ("/tokenize", {"messages": CHAT, "add_special_tokens": True}, "add_special_tokens", "false with messages"),
         ("/tokenize", {"messages": CHAT, "continue_final_message": True}, "continue_final_message", "false unless"),
         ("/v1/chat/completions", {"messages": CHAT, "continue_final_message": True}, "continue_final_message", "false"),
         ("/detokenize", {"tokens": [99999]}, "tokens", "from 0 to"),

@@ -73,3 +73,8 @@ def test_an_empty_answer_or_no_draw_is_refused(tiny):
         log_likelihood(tiny, [1], [], mask_id=319)
     with pytest.raises(InvalidParameterError, match="mc_num is 0"):
         log_likelihood(tiny, [1], [2], mask_id=319, mc_num=0)
+
+
+def test_masks_of_some_draws_are_rows_of_the_masks_of_all():
+    whole = answer_masks(9, 50, seed=3)
+    assert torch.equal(answer_masks(9, 50, seed=3, draws=range(17, 23)), whole[17:23])
