@@ -23,6 +23,7 @@ T = TypeVar("T")
 MAX_ITEMS = 2**17
 """More than the positions of any LLaDA."""
 MAX_ENTRIES = 4096
+"""Of what is looked at one by one: constraints, biases, segments."""
 
 
 def _whole(value: Any) -> Any:
@@ -52,6 +53,7 @@ def _filled(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_encodable)]
 NonEmptyText = Annotated[Text, AfterValidator(_filled), WithJsonSchema({"type": "string", "minLength": 1})]
+
 # The branches of unions, by their tags: what JSON of one begins like, and how an error names it.
 _BRANCHES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "<text>": (lambda value: isinstance(value, str), "a string"),

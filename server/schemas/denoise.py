@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, Tag, model_validator
 
 from server.errors import bad_request, shortened
-from server.schemas.base import Body, List, NonEmptyList, NumberDict, Text, TextOrIds, TokenId, kind
+from server.schemas.base import MAX_ENTRIES, Body, List, NumberDict, Text, TextOrIds, TokenId, kind
 from server.schemas.conversation import PromptOrMessages
 from server.schemas.diffusion import DiffusionFields
 
@@ -28,7 +28,7 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     exclusive = ("prompt", "messages", "canvas")
 
     prompt: TextOrIds | None = Field(None, description="text or token ids")
-    canvas: NonEmptyList[Segment] | None = Field(
+    canvas: Annotated[list[Segment], Field(fail_fast=True, min_length=1, max_length=MAX_ENTRIES)] | None = Field(
         None, description="segments of text or token ids, and gaps between them, for infilling"
     )
     constraints: NumberDict[TextOrIds] = Field(
