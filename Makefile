@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install serve test test-clients lint format demo-model bench bench-training gpu-check clean
+.PHONY: help install serve test test-clients fuzz lint format demo-model bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test: install  ## run the tests; the summary lists what was not run, and why
 test-clients: install  ## litellm and langchain-openai against the server; installs them first (300 MB)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e ".[clients]"
 	$(BIN)/python -m pytest -m clients
+
+fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases (minutes)
+	$(BIN)/python -m pytest -m fuzz
 
 lint: install  ## ruff (format and rules) and strict mypy
 	$(BIN)/ruff format --check .

@@ -21,21 +21,22 @@ GOLDEN_CASES: dict[str, list[dict[str, Any]]] = json.loads((GOLDEN / "cases.json
 
 torch.set_num_threads(1)
 
-
+_TARGETS = {
+    "clients": "`make test-clients` installs what they need, 300 MB, and runs them",
+    "fuzz": "`make fuzz` runs them, for minutes",
+}
 _NOT_RUN: Counter[str] = Counter()
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Remember what `-m` left out."""
-    _NOT_RUN.update(marker.name for item in items for marker in item.iter_markers() if marker.name == "clients")
+    _NOT_RUN.update(marker.name for item in items for marker in item.iter_markers() if marker.name in _TARGETS)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List what was not run, and why; skips and their reasons are listed by pytest itself."""
     for name, count in _NOT_RUN.items():
-        terminalreporter.write_line(
-            f"not run: {count} tests marked {name!r}; `make test-{name}` installs what they need"
-        )
+        terminalreporter.write_line(f"not run: {count} marked {name!r}; {_TARGETS[name]}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

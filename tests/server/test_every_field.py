@@ -73,11 +73,13 @@ class Case:
     instead: dict[str, Any] = field(default_factory=dict)
 
 
+# In few steps.
+DEFAULT_LENGTH = {"max_tokens": None, "confidence_threshold": 0.01}
 DIFFUSION = [
     Case("model", "another"),
     Case("max_tokens", 5),
-    Case("max_completion_tokens", 5, {"max_tokens": None}),
-    Case("gen_length", 5, {"max_tokens": None}),
+    Case("max_completion_tokens", 5, DEFAULT_LENGTH),
+    Case("gen_length", 5, DEFAULT_LENGTH),
     Case("steps", 4),
     Case("block_length", 4),
     Case("method", "semi_autoregressive_origin", {"block_length": 4}),
@@ -147,7 +149,7 @@ CASES = {
         *STREAMED,
         Case("input", "Hello"),
         Case("instructions", "Be brief."),
-        Case("max_output_tokens", 5, {"max_tokens": None}),
+        Case("max_output_tokens", 5, DEFAULT_LENGTH),
     ],
     DENOISE: [
         *DIFFUSION,

@@ -1,4 +1,4 @@
-"""schemathesis over the whole OpenAPI page, with every check that it has."""
+"""schemathesis over the whole OpenAPI page, with every check that it has; `make fuzz` runs all its phases."""
 
 import subprocess
 import sys
@@ -18,12 +18,20 @@ positive_data_acceptance.expected-statuses = [200, 400, 404, 429]
 
 
 @pytest.mark.timeout(400)
-def test_schemathesis_finds_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("phases", "examples"),
+    [
+        ("examples,fuzzing,stateful", 10),
+        pytest.param("examples,coverage,fuzzing,stateful", 50, marks=pytest.mark.fuzz),
+    ],
+)
+def test_schemathesis_finds_nothing(tmp_path, phases, examples):
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     # A short model bounds every max_tokens, so that the page can be tried as it is.
     with LiveServer("--max-model-len", "64") as server:
         command = [Path(sys.executable).with_name("st"), "run", f"{server.url}/openapi.json", "--checks", "all"]
-        options = ["--max-examples", "15", "--workers", "2", "--generation-deterministic", "--no-color"]
+        options = ["--phases", phases, "--max-examples", str(examples), "--workers", "2"]
+        options += ["--generation-deterministic", "--no-color"]
         found = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "15 selected / 15 total" in found.stdout
