@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server import schemas
+from server.schemas import answers
 from tests.server.test_engine import gauge, until
 
 ROUTES = {
@@ -22,6 +23,16 @@ ROUTES = {
     "/v1/score": (schemas.ScoreRequest, {"prompt": [1], "completion": [2], "mc_num": 4}),
     "/tokenize": (schemas.TokenizeRequest, {"prompt": "x"}),
     "/detokenize": (schemas.DetokenizeRequest, {"tokens": [1]}),
+}
+
+ANSWERS = {
+    "/v1/completions": answers.Completion,
+    "/v1/chat/completions": answers.ChatCompletion,
+    "/v1/responses": answers.ResponseObject,
+    "/v1/fim/completions": answers.Completion,
+    "/v1/score": answers.Score,
+    "/tokenize": answers.Tokens,
+    "/detokenize": answers.DetokenizedText,
 }
 
 # Numbers are small where they are counts of work: a hang would look like patience.
@@ -86,7 +97,8 @@ def answer_to(client, route, body):
     assert answer.status_code in (200, 400, 404), (route, body, answer.text)
     if answer.status_code == 200:
         is_stream = answer.headers["content-type"].startswith("text/event-stream")
-        assert is_stream or isinstance(answer.json(), dict)
+        if not is_stream:
+            ANSWERS[route].model_validate(answer.json(), strict=True)
         # An error after the start of a stream would be its last event.
         assert not is_stream or not ('"error":{' in answer.text or "event: error" in answer.text), (route, body)
     else:
