@@ -1,6 +1,6 @@
 """The offline loop: the same steps the server runs, over a list of prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
@@ -12,7 +12,7 @@ from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.sampler import Sampler
 from llada_core.tokenizer import Message, Tokenizer
 
-Prompt = str | Sequence[int] | Sequence[Message]
+Prompt = str | Sequence[int] | Sequence[Message] | Sequence[Mapping[str, str]]
 
 # Canvases denoised together; a longer list is worked off in parts.
 _MAX_BATCH_SIZE = 32
@@ -49,7 +49,7 @@ def generate(
     """Generate a response to every prompt; results in the order of the prompts.
 
     Args:
-        prompts: token ids, or with a tokenizer text or chat messages.
+        prompts: token ids, or with a tokenizer text or chat messages (`Message`, or mappings of role and content).
         params: one for all, or one per prompt.
     """
     all_params = [params] * len(prompts) if isinstance(params, GenerationParams) else list(params)
@@ -77,11 +77,21 @@ def _canvas(model: MaskPredictor, prompt: Prompt, params: GenerationParams, toke
 
 
 def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:
-    if not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], Message)):
+    is_text = isinstance(prompt, str)
+    if not is_text and not (len(prompt) and isinstance(prompt[0], Message | Mapping)):
         return [int(token_id) for token_id in prompt]  # type: ignore[arg-type]
     if tokenizer is None:
         raise InvalidParameterError("prompt is text; without a tokenizer it must be token ids", "prompt")
-    return tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.encode_chat(prompt)  # type: ignore[arg-type]
+    return tokenizer.encode(prompt) if is_text else tokenizer.encode_chat([_message(turn) for turn in prompt])  # type: ignore[arg-type]
+
+
+def _message(turn: object) -> Message:
+    match turn:
+        case Message():
+            return turn
+        case {"role": str(role), "content": str(content), **rest} if not rest:
+            return Message(role, content)
+    raise InvalidParameterError(f"prompt holds {turn!r}; a message must have a role and a content, both text", "prompt")
 
 
 def _result(canvas: Canvas, tokenizer: Tokenizer | None) -> GenerationResult:
