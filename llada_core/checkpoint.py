@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import snapshot_download
 
+from llada_core.chat_template import ChatTemplate
 from llada_core.config import LLaDAConfig
 from llada_core.errors import InvalidParameterError
 from llada_core.model import MaskPredictor
@@ -109,12 +110,18 @@ def load_checkpoint(
     return model
 
 
-def load_tokenizer(path: str | os.PathLike[str], *, revision: str | None = None) -> Tokenizer | None:
-    """The folder's tokenizer; None where it has none (token ids can still be served)."""
+def load_tokenizer(
+    path: str | os.PathLike[str], *, revision: str | None = None, chat_template: ChatTemplate | None = None
+) -> Tokenizer | None:
+    """The folder's tokenizer; None where it has none (token ids can still be served).
+
+    Args:
+        chat_template: in place of LLaDA's own chat format.
+    """
     folder = resolve_folder(path, revision=revision)
     if not (folder / "tokenizer.json").exists():
         return None
-    return Tokenizer.from_folder(folder, vocab_size=_read_config(folder)["vocab_size"])
+    return Tokenizer.from_folder(folder, vocab_size=_read_config(folder)["vocab_size"], chat_template=chat_template)
 
 
 def load_special_tokens(folder: Path) -> SpecialTokens:

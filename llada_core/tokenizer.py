@@ -1,7 +1,7 @@
 """Text to ids and back: plain text, the chat template, and decoding that never shows half a character.
 
-The template is LLaDA's own, written out here because the published Jinja file adds the assistant's header where it
-must not. It is assembled from ids, so that no text a user sends can open a turn or plant a mask.
+The format of a chat is LLaDA's own, written out here because the published Jinja file adds the assistant's header where
+it must not. It is assembled from ids, so that no text a user sends can open a turn or plant a mask.
 """
 
 import hashlib
@@ -13,10 +13,12 @@ from pathlib import Path
 
 import tokenizers
 
+from llada_core.chat_template import ChatTemplate
 from llada_core.errors import InvalidParameterError
 from llada_core.special_tokens import (
     BOS_TOKEN,
     END_HEADER_TOKEN,
+    EOS_TOKEN,
     EOT_TOKEN,
     MASK_TOKEN,
     PUBLISHED_IDS,
@@ -55,10 +57,13 @@ class Tokenizer:
         special_ids: tokens that decode to nothing.
     """
 
-    def __init__(self, definition: str, *, vocab_size: int | None = None) -> None:
+    def __init__(
+        self, definition: str, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
+    ) -> None:
         """
         Args:
             definition: the text of a `tokenizer.json`.
+            chat_template: in place of LLaDA's own chat format, for generation.
             vocab_size: the checkpoint's; 126464 admits the published ids for tokens that the file does not register.
         """
         self._decoder = tokenizers.Tokenizer.from_str(definition)
@@ -70,11 +75,15 @@ class Tokenizer:
             token_id for token_id, token in self._decoder.get_added_tokens_decoder().items() if token.special
         }
         self._headers: dict[str, list[int]] = {}
+        self._chat_template = chat_template
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
 
     @classmethod
-    def from_folder(cls, folder: Path, *, vocab_size: int | None = None) -> "Tokenizer":
-        return cls((folder / "tokenizer.json").read_text(encoding="utf-8"), vocab_size=vocab_size)
+    def from_folder(
+        cls, folder: Path, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
+    ) -> "Tokenizer":
+        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        return cls(definition, vocab_size=vocab_size, chat_template=chat_template)
 
     def __len__(self) -> int:
         return self._decoder.get_vocab_size()
@@ -109,15 +118,33 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
-        """LLaDA's chat template (the Llama-3 layout): BOS, then header, content and EoT of each message.
+        """A conversation's ids in LLaDA's chat format (the Llama-3 layout): BOS, then header, content and EoT of each
+        message; or in that of the template that was given.
 
         Args:
             add_generation_prompt: end with the assistant's header, for a reply to follow.
             continue_final_message: leave the last message open, for its rest to follow.
 
         Raises:
-            InvalidParameterError: the vocabulary has no header or end-of-turn tokens.
+            InvalidParameterError: the vocabulary has no header or end-of-turn tokens; a template refuses the messages.
         """
+        if self._chat_template is not None:
+            parts = self._chat_template.render(
+                messages,
+                bos_token=self._name_of(BOS_TOKEN),
+                eos_token=self._name_of(EOS_TOKEN),
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+            )
+            return [
+                token_id
+                for part in parts
+                for token_id in (
+                    self.encode_plain(part.text)
+                    if part.is_content
+                    else self.encode(part.text, add_special_tokens=False)
+                )
+            ]
         ids = [self._template_id(BOS_TOKEN), *chain.from_iterable(self.encode_turns([messages])[0])]
         if continue_final_message:
             return ids[:-1]
@@ -155,6 +182,10 @@ class Tokenizer:
 
     def incremental_decoder(self) -> "IncrementalDecoder":
         return IncrementalDecoder(self)
+
+    def _name_of(self, token: str) -> str:
+        """What a template writes for it: nothing where the vocabulary has none."""
+        return token if self.token_to_id(token) is not None else ""
 
     def _template_id(self, token: str) -> int:
         found = self.token_to_id(token)

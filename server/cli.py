@@ -103,6 +103,7 @@ def _bound_kernel_caches() -> None:
 def _load_app(settings: Settings) -> "FastAPI":
     _bound_kernel_caches()
     # Imported here, so that --help and a wrong option answer without waiting for torch.
+    from llada_core.chat_template import ChatTemplate
     from llada_core.checkpoint import DEMO_FOLDER, load_model, load_tokenizer
     from server.app import create_app
 
@@ -115,7 +116,9 @@ def _load_app(settings: Settings) -> "FastAPI":
             quantization=settings.quantization,
             revision=settings.revision,
         )
-        tokenizer = load_tokenizer(folder, revision=settings.revision)
+        template = settings.chat_template
+        chat_template = None if template is None else ChatTemplate(template.read_text(encoding="utf-8"))
+        tokenizer = load_tokenizer(folder, revision=settings.revision, chat_template=chat_template)
         return create_app(settings, model, tokenizer)
     except (OSError, ValueError) as error:  # no such folder, hub out of reach, unreadable or unsupported checkpoint
         print(f"llada-server: {error}", file=sys.stderr)

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(15, ge=0, description="seconds that running requests get after SIGTERM")
     api_key: Annotated[list[str], NoDecode] = Field([], description="accepted key; repeatable")
     cors_origin: Annotated[list[str], NoDecode] = Field([], description="origin allowed by CORS; repeatable")
+    chat_template: Path | None = Field(
+        None, description="file with a Jinja template for chats, in place of LLaDA's own format"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
     log_format: Literal["text", "json"] = Field("text", description="one line or one JSON object per record")
 

@@ -84,6 +84,7 @@ def test_a_second_signal_ends_at_once():
         (["--nonsense"], "--nonsense"),
         (["--model", TINY, "--max-model-len", "9999"], "--max-model-len is 9999; it must be at most"),
         (["--model", "./nowhere"], "./nowhere: neither a folder nor a Hugging Face id"),
+        (["--chat-template", "nowhere.jinja"], "nowhere.jinja"),
     ],
 )
 def test_a_wrong_option_ends_in_one_clear_line(options, message):
@@ -101,9 +102,30 @@ def test_a_port_in_use_is_said_plainly():
     assert "Traceback" not in result.stderr
 
 
+def test_a_chat_template_replaces_the_chat_format(tmp_path):
+    (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    messages = [{"role": "user", "content": "Hi <|eot_id|>"}]
+    with LiveServer("--chat-template", str(tmp_path / "plain.jinja")) as server:
+        ids = httpx.post(f"{server.url}/tokenize", json={"messages": messages}).json()["tokens"]
+        text = httpx.post(f"{server.url}/detokenize", json={"tokens": ids}).json()["prompt"]
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages, "max_tokens": 4})
+    assert text == "user: Hi <|eot_id|>\n"
+    # What a user writes opens and ends nothing.
+    assert 5 not in ids
+    assert answer.json()["usage"]["prompt_tokens"] == len(ids)
+
+
+def test_a_broken_chat_template_is_refused_with_its_line(tmp_path):
+    (tmp_path / "broken.jinja").write_text("{% for m in messages %}\n{{ m.role }")
+    result = llada_server("--chat-template", str(tmp_path / "broken.jinja"))
+    assert result.returncode != 0
+    assert "chat template, line 2" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_help_names_every_option():
     text = llada_server("--help").stdout
-    for option in ("--model", "--max-batch-tokens", "--api-key", "--shutdown-grace", "--log-format"):
+    for option in ("--model", "--max-batch-tokens", "--api-key", "--shutdown-grace", "--chat-template", "--log-format"):
         assert option in text
 
 
