@@ -1,5 +1,8 @@
 """Bodies of the tokenizer's endpoints."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from pydantic import ConfigDict, Field, model_validator
 
 from server.errors import bad_request
@@ -9,6 +12,13 @@ from server.schemas.conversation import PromptOrMessages
 
 class TokenizeRequest(PromptOrMessages):
     """`POST /tokenize`."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "chat_template": (),
+        "chat_template_kwargs": ({},),
+        "mm_processor_kwargs": (),
+        "tools": ([],),
+    }
 
     model: str | None = Field(None, description="the served model's name; may be omitted")
     prompt: Text | None = Field(None, description="text")
