@@ -82,6 +82,9 @@ class TrainingOptions(Options):
     loss_norm: Literal["token", "sequence"] = Field(
         description="What weighs the same: every token of a batch, or every sample."
     )
+    group_by_length: bool = Field(
+        False, description="Batches of samples of similar length: faster, but most of SFT's EOS padding is gone."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Decides initial weights, data order and noise.")
 
     device: str = Field("auto", description="cpu, cuda or auto; under torchrun each process takes its own GPU.")

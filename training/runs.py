@@ -99,6 +99,7 @@ def planner_of(options: TrainingOptions, start: Start, samples: Samples) -> Batc
         loss_norm=options.loss_norm,
         is_sft=is_sft,
         pad_to=options.pad_to if isinstance(options, SFTOptions) else None,
+        group_by_length=options.group_by_length,
     )
 
 

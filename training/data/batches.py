@@ -21,7 +21,7 @@ from training.data.samples import Samples
 LossNorm = Literal["token", "sequence"]
 _NORMALIZERS = {"token": token_normalizer, "sequence": sequence_normalizer}
 
-# Batches of similar length are cut from windows of this many batches: little padding, still a random mixture.
+# Batches grouped by length are cut from windows of this many batches: little padding, still a random mixture.
 _WINDOW_BATCHES = 50
 
 # LLaDA, GUIDELINES "Pre-training": 1 % of the data is cut to a random length. There per batch, here per sample.
@@ -87,10 +87,12 @@ class BatchPlanner:
         loss_norm: LossNorm,
         is_sft: bool,
         pad_to: int | None = None,
+        group_by_length: bool = False,
     ) -> None:
         """
         Args:
             is_sft: supervise the EOS padding, cut nothing.
+            group_by_length: batches of rows of similar length: less padding to compute, and less of it to learn from.
             pad_to: None pads a batch to its longest row. A length lets one batch in three be padded further, up to
                 it: short answers then also occur on long canvases, which is what the sampler will show the model.
         """
@@ -101,6 +103,7 @@ class BatchPlanner:
         self._normalizer = _NORMALIZERS[loss_norm]
         self._is_sft = is_sft
         self._pad_to = pad_to
+        self._group_by_length = group_by_length
         self._order: tuple[int, list[np.ndarray]] = (-1, [])
 
     @property
@@ -142,11 +145,13 @@ class BatchPlanner:
         )
 
     def _epoch_order(self, epoch: int) -> list[np.ndarray]:
-        """Batches of rows of similar length, in random order."""
+        """Batches of a random order, or of rows of similar length."""
         shuffled = uniform(self._seed, Purpose.DATA_ORDER, epoch, torch.arange(len(self._samples))).argsort().numpy()
         size, found = self.batch_size, []
         # The remainder of an epoch goes before rows are sorted: after, it would always be the longest ones.
         shuffled = shuffled[: len(shuffled) // size * size]
+        if not self._group_by_length:
+            return list(shuffled.reshape(-1, size))
         lengths = self._samples.lengths[shuffled]
         for start in range(0, len(shuffled), size * _WINDOW_BATCHES):
             window = slice(start, start + size * _WINDOW_BATCHES)

@@ -1,6 +1,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 import torch
 
 from training.data.batches import BatchPlanner
@@ -39,8 +40,10 @@ def batches(samples, count, first=0, **options):
     return [found.collate(found.plan(step), slice(None)) for step in range(first, first + count)]
 
 
-def test_an_epoch_visits_every_sample_once_and_the_next_in_another_order():
-    seen = [index for batch in batches(samples_of(*range(2, 42)), 20) for index in batch.samples_B.tolist()]
+@pytest.mark.parametrize("group_by_length", [False, True])
+def test_an_epoch_visits_every_sample_once_and_the_next_in_another_order(group_by_length):
+    found = batches(samples_of(*range(2, 42)), 20, group_by_length=group_by_length)
+    seen = [index for batch in found for index in batch.samples_B.tolist()]
     assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
     assert seen[:40] != seen[40:]
 
@@ -64,9 +67,18 @@ def test_a_part_of_a_batch_is_padded_and_normalised_as_the_whole():
         assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts]))
 
 
-def test_batches_hold_rows_of_similar_length():
-    for batch in batches(samples_of(*([4] * 40 + [30] * 40)), 20):
-        assert len({4, 30} & {len(row[row != EOS]) for row in batch.tokens_BL}) == 1
+def padding_share(**options):
+    """Of an epoch's positions, with samples as different in length as answers are."""
+    found = batches(samples_of(*([4] * 40 + [30] * 40)), 20, **options)
+    return sum(int((batch.tokens_BL == EOS).sum()) for batch in found) / sum(b.tokens_BL.numel() for b in found)
+
+
+def test_batches_are_random_so_that_most_short_rows_are_followed_by_padding_to_learn_from():
+    assert padding_share() > 0.3
+
+
+def test_batches_grouped_by_length_hold_rows_of_similar_length():
+    assert padding_share(group_by_length=True) == 0
 
 
 def test_a_step_is_the_same_wherever_the_planner_starts():
