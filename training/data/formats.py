@@ -57,15 +57,14 @@ def read_texts(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
     return _convert(records, {"text": _text}, report)
 
 
-def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Dialogue]:
-    """SFT dialogues, in whichever of the formats the first record has."""
-    return _convert(records, _DIALOGUE_FORMATS, report)
+def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Dialogue | str]:
+    """SFT dialogues, in whichever of the formats the first record has; documents where it is text."""
+    return _convert(records, {"text": _text, **_DIALOGUE_FORMATS}, report)
 
 
 def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
     """All text in records of any format: what a tokenizer is trained on."""
-    formats: dict[str, Callable[[Mapping[str, Any]], Any]] = {"text": _text, **_DIALOGUE_FORMATS}
-    for found in _convert(records, formats, report):
+    for found in read_dialogues(records, report):
         if isinstance(found, str):
             yield found
         else:

@@ -103,7 +103,10 @@ class DocumentEncoder(Encoder):
 
 
 class DialogueEncoder(Encoder):
-    """SFT: a sample for every assistant turn: its history is the prompt, the reply with EoT and EOS the answer."""
+    """SFT: a sample for every assistant turn: its history is the prompt, the reply with EoT and EOS the answer.
+
+    Of a document all is answer: a share of plain text keeps a model able to continue one.
+    """
 
     name = "dialogues"
 
@@ -112,14 +115,20 @@ class DialogueEncoder(Encoder):
         self.max_length = max_length
         self.overlong = overlong
 
-    def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue]:
+    def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue | str]:
         return read_dialogues(source.records(), report)
 
-    def encode(self, items: Sequence[Dialogue]) -> Iterator[Encoded]:
+    def encode(self, items: Sequence[Dialogue | str]) -> Iterator[Encoded]:
+        texts = [item for item in items if isinstance(item, str)]
+        for ids in self.tokenizer.encode_batch(texts):
+            yield from self._fit([*ids, self.eos_id], 0)
+        yield from self._answers([item for item in items if not isinstance(item, str)])
+
+    def _answers(self, dialogues: Sequence[Dialogue]) -> Iterator[Encoded]:
         bos_id = self.tokenizer.token_to_id(BOS_TOKEN)
         assert bos_id is not None
         answer_header = self.tokenizer.header("assistant")
-        for dialogue, turns in zip(items, self.tokenizer.encode_turns(items), strict=True):
+        for dialogue, turns in zip(dialogues, self.tokenizer.encode_turns(dialogues), strict=True):
             history = [bos_id]
             for message, turn in zip(dialogue, turns, strict=True):
                 if message.role == "assistant":

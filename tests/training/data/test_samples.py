@@ -83,6 +83,17 @@ def test_every_assistant_turn_is_a_target_with_its_history_as_prompt(tmp_path, t
     assert samples.lengths.tolist() == [len(samples[i].tokens) for i in (0, 1)]
 
 
+def test_of_a_text_among_dialogues_every_token_is_a_target(tmp_path, tokenizer):
+    files = [
+        write(tmp_path / "dialogues.jsonl", [{"prompt": "one", "completion": "two"}]),
+        write(tmp_path / "texts.jsonl", [{"text": "three four"}]),
+    ]
+    encoder = DialogueEncoder(tokenizer, eos_id=EOS, max_length=40, overlong="drop")
+    sample = Dialogues(shards_of(tmp_path, encoder, *files))[1]
+    assert sample.prompt_length == 0
+    assert sample.tokens.tolist() == [*tokenizer.encode("three four"), EOS]
+
+
 @pytest.mark.parametrize(("overlong", "num_samples"), [("drop", 0), ("truncate", 1)])
 def test_dialogues_that_are_too_long_are_counted(tmp_path, tokenizer, overlong, num_samples):
     row = {"prompt": "one", "completion": "two " * 50}
