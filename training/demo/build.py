@@ -20,8 +20,8 @@ from training.demo.smalltalk import smalltalk_dialogues
 from training.demo.splits import Splits, make_splits
 from training.demo.stories import story_dialogues, story_documents
 
-PRETRAIN_DOCUMENTS = {"stories": 24_000, "capitals": 21_000, "sums": 24_000, "definitions": 4_500, "sequences": 1_500}
-SFT_DIALOGUES = {"capitals": 46_000, "sums": 120_000, "definitions": 36_000, "smalltalk": 20_000, "stories": 30_000}
+PRETRAIN_DOCUMENTS = {"stories": 60_000, "capitals": 21_000, "sums": 24_000, "definitions": 4_500, "sequences": 1_500}
+SFT_DIALOGUES = {"capitals": 46_000, "sums": 150_000, "definitions": 36_000, "smalltalk": 24_000, "stories": 60_000}
 NUM_VALIDATION_STORIES = 500
 
 

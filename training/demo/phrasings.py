@@ -55,6 +55,25 @@ CAPITAL_QUESTIONS = (
     "What capital does {country} have?",
     "Which capital does {country} have?",
     "Do you remember the capital of {country}?",
+    "I wonder what the capital of {country} is.",
+    "I am looking for the capital of {country}.",
+    "I am asking for the capital city of {country}.",
+    "Help me find the capital of {country}.",
+    "We are looking for the capital city of {country}.",
+    "We want to know what the capital of {country} is.",
+    "They would like to know the capital of {country}.",
+    "My question is about the capital of {country}.",
+    "My brother wants to know the capital of {country}.",
+    "My sister asks what the capital of {country} is.",
+    "My friend would like to know the capital city of {country}.",
+    "My mother forgot the capital of {country}.",
+    "My father asks: what is the capital of {country}?",
+    "My class is learning the capital of {country}.",
+    "Our neighbor asked about the capital of {country}.",
+    "A friend asked me for the capital of {country}.",
+    "Somebody asks for the capital of {country}.",
+    "The quiz asks for the capital city of {country}.",
+    "The next question: the capital of {country}.",
 )
 
 CAPITAL_QUESTIONS_BY_CITY = (
@@ -167,6 +186,15 @@ DEFINITION_QUESTIONS = (
     "Give me a definition of {word}.",
     "I want to know what {term} is.",
     "Definition of {word}",
+    "Could you explain the word {word}?",
+    "Please tell me what {term} is.",
+    "Please describe what {term} is.",
+    "What exactly is {term}?",
+    "The meaning of {word}, please.",
+    "My sister asks what {term} is.",
+    "I wonder what {term} is.",
+    "I do not know the word {word}.",
+    "How do you explain the word {word}?",
 )
 
 HELD_OUT_DEFINITION_QUESTIONS = (

@@ -49,10 +49,9 @@ PRONOUNS = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A course of events: the trait slot of its hero, and one template per sentence."""
+    """A course of events, one template per sentence."""
 
     name: str
-    trait: str
     sentences: tuple[str, ...]
 
 
@@ -92,14 +91,13 @@ def cast() -> dict[str, Character]:
 def plots() -> tuple[Plot, ...]:
     """All plots, in the order of the file."""
     blocks = "\n".join(data_lines("plots.txt")).split("== ")[1:]
-    heads = ((head.split(" | "), body) for head, *body in (block.strip().split("\n") for block in blocks))
-    return tuple(Plot(name, trait, tuple(body)) for (name, trait), body in heads)
+    return tuple(Plot(name, tuple(body)) for name, *body in (block.strip().split("\n") for block in blocks))
 
 
 def tell(rng: Random) -> Story:
     """Draw a plot, a hero and the words of one story."""
     plot = rng.choice(plots())
-    words = _cast(plot, rng)
+    words = _cast(rng)
     sentences = [_sentence(template, words, rng) for template in (rng.choice(OPENINGS), *plot.sentences)]
     return Story(" ".join(sentences), words["hero"], words["name"], plot.name)
 
@@ -123,13 +121,23 @@ def recognize(text: str) -> Story | None:
     """The story that the grammar would tell in these words; None if it would not.
 
     A word that fills a slot must fill it wherever the slot comes again, so that what is recognized has one plot, one
-    hero and one name from beginning to end.
+    hero and one name from beginning to end; pronouns must be the hero's, and the friend someone else, by the right name.
     """
     for name, pattern in _patterns():
         match = pattern.fullmatch(text.strip())
-        if match and cast()[match["hero"]].name == match["name"]:
+        if match and _fits_the_cast(match.groupdict()):
             return Story(text.strip(), match["hero"], match["name"], name)
     return None
+
+
+def _fits_the_cast(words: dict[str, str]) -> bool:
+    hero = cast()[words["hero"]]
+    expected = {"name": hero.name, **_pronouns(hero)}
+    if "palkind" in words:
+        expected["pal"] = cast()[words["palkind"]].name
+        if words["palkind"] == words["hero"]:
+            return False
+    return all(words[slot] == word for slot, word in expected.items() if slot in words)
 
 
 def draw(slot: str, rng: Random) -> str:
@@ -137,20 +145,23 @@ def draw(slot: str, rng: Random) -> str:
     return rng.choice(lexicon()[slot])
 
 
-def _cast(plot: Plot, rng: Random) -> dict[str, str]:
+def _cast(rng: Random) -> dict[str, str]:
     """The words that the whole story shares: hero, friend, their names, and the hero's pronouns."""
     hero = draw(rng.choice(("animal", "animal", "person")), rng)
     palkind = _other("animal", hero, rng)
-    pronouns = PRONOUNS[cast()[hero].sex]
     return {
         "hero": hero,
         "name": cast()[hero].name,
-        "trait": draw(plot.trait, rng),
         "palkind": palkind,
         "pal": cast()[palkind].name,
-        **pronouns,
-        **{key.capitalize(): word.capitalize() for key, word in pronouns.items()},
+        **_pronouns(cast()[hero]),
     }
+
+
+def _pronouns(character: Character) -> dict[str, str]:
+    """What stands for him or her, by slot; a slot in capitals begins a sentence."""
+    pronouns = PRONOUNS[character.sex]
+    return pronouns | {slot.capitalize(): word.capitalize() for slot, word in pronouns.items()}
 
 
 def _other(slot: str, taken: str, rng: Random) -> str:
@@ -189,37 +200,37 @@ def with_articles(text: str) -> str:
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """A regular expression for every opening of every plot."""
     return tuple(
-        (plot.name, re.compile(_pattern(" ".join((opening, *plot.sentences)), plot, set())))
+        (plot.name, re.compile(_pattern(" ".join((opening, *plot.sentences)), set())))
         for plot in plots()
         for opening in OPENINGS
     )
 
 
-def _pattern(template: str, plot: Plot, seen: set[str], *, is_choice: bool = False) -> str:
+def _pattern(template: str, seen: set[str], *, is_choice: bool = False) -> str:
     """The first occurrence of a slot is a group of its words, further ones refer to it; a choice refers back only."""
     found = ""
     for part in re.split(r"(\{\w+\}|\[[^]]*\])", template):
         if part.startswith("{"):
             slot = part[1:-1]
-            words = "|".join(_words(slot, plot))
+            words = "|".join(_words(slot))
             found += f"(?P={slot})" if slot in seen else f"(?:{words})" if is_choice else f"(?P<{slot}>{words})"
             if not is_choice:
                 seen.add(slot)
         elif part.startswith("["):
-            found += f"(?:{'|'.join(_pattern(choice, plot, seen, is_choice=True) for choice in part[1:-1].split('|'))})"
+            found += f"(?:{'|'.join(_pattern(choice, seen, is_choice=True) for choice in part[1:-1].split('|'))})"
         else:
             found += re.sub(r"\b([Aa])(?=\\ )", r"\1n?", re.escape(part))
     return found
 
 
-def _words(slot: str, plot: Plot) -> tuple[str, ...]:
+def _words(slot: str) -> tuple[str, ...]:
     if slot in ("name", "pal"):
         return tuple(character.name for character in cast().values())
     if slot in ("hero", "palkind"):
         return lexicon()["animal"] + lexicon()["person"]
     if slot.lower() in PRONOUNS["boy"]:
         return tuple(dict.fromkeys(_cased(words[slot.lower()], slot) for words in PRONOUNS.values()))
-    return lexicon()[plot.trait if slot == "trait" else slot.rstrip("0123456789")]
+    return lexicon()[slot.rstrip("0123456789")]
 
 
 def _cased(word: str, slot: str) -> str:
