@@ -28,7 +28,8 @@ from torch.distributed.checkpoint.state_dict import (
 
 from llada_core.model.llada import LLaDAModelLM
 from training.distributed import World
-from training.errors import TrainingError
+from training.errors import ElsewhereError, TrainingError
+from training.memory import is_out_of_memory
 from training.safe_reader import SafePlanner, SafeReader
 
 
@@ -76,23 +77,28 @@ class Checkpoints:
         """
         try:
             self._write(model, optimizer, state, tokenizer_file)
+        except TrainingError:
+            raise
         except (OSError, RuntimeError, CheckpointException) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(
-                f"{self._folder}: step-{state.step} cannot be written (is the disk full?): {reason}; "
-                "--resume continues from the checkpoint before"
+            cause = _cause(error)
+            if is_out_of_memory(cause):
+                raise cause from None
+            # Every process hears of a failed write, one tells.
+            kind = TrainingError if self._world.is_main else ElsewhereError
+            raise kind(
+                f"{self._folder}: step-{state.step} cannot be written: {cause}; --resume continues from the "
+                "checkpoint before"
             ) from None
 
     def _write(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, state: State, tokenizer_file: Path) -> None:
         aside, final = self._folder / f"incomplete-{state.step}", self._folder / f"step-{state.step}"
-        if self._world.is_main:
+
+        def make_room() -> None:
             for old in self._folder.glob("incomplete-*"):
                 shutil.rmtree(old)
             aside.mkdir(parents=True)
-        self._world.wait()
-        with _one_process_is_meant():
-            state_dict_saver.save(_tensors(model, optimizer), checkpoint_id=aside, no_dist=self._world.size == 1)
-        if self._world.is_main:
+
+        def complete() -> None:
             (aside / "config.json").write_text(model.config.to_json_string())
             shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
             (aside / "state.json").write_text(json.dumps(asdict(state), indent=1))
@@ -100,7 +106,11 @@ class Checkpoints:
                 _remove(final)
             aside.rename(final)
             self._drop_old()
-        self._world.wait()
+
+        self._world.from_main(make_room)
+        with _one_process_is_meant():
+            state_dict_saver.save(_tensors(model, optimizer), checkpoint_id=aside, no_dist=self._world.size == 1)
+        self._world.from_main(complete)
 
     def restore(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, run: RunIdentity) -> State | None:
         """Read the newest one into model and optimizer; None where there is none.
@@ -180,20 +190,34 @@ def require_writable(folder: Path) -> None:
 
 
 def require_room(folder: Path, model: torch.nn.Module, *, num_kept: int) -> None:
-    """Find out now, not at the first checkpoint, that the disk is too full.
+    """Find out now, not at the first checkpoint or the last, that the disk is too full.
+
+    Args:
+        num_kept: checkpoints that stay, the best one included where there will be one.
 
     Raises:
         TrainingError: names the folder, what is needed and what is free.
     """
-    # Weights and both of AdamW's moments in float32; beside those kept there is the best one, and one being written.
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    needed = trainable * 12 * max(1, num_kept + 2 - len(_all(folder / "checkpoints")))
+    total, trainable = (
+        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad >= only)
+        for only in (False, True)
+    )
+    # Weights and both of AdamW's moments in float32, beside those kept one being written; the model in bfloat16.
+    num_missing = max(1, num_kept + 1 - len(_all(folder / "checkpoints")))
+    needed = trainable * 12 * num_missing + total * 2
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(
-            f"--output-dir {folder}: {math.ceil(needed / 1e6):,} MB needed for checkpoints, {free // 10**6:,} MB free; "
-            "lower --keep-last or choose another disk"
+            f"--output-dir {folder}: {math.ceil(needed / 1e6):,} MB needed for checkpoints and the finished model, "
+            f"{free // 10**6:,} MB free; lower --keep-last or choose another disk"
         )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong on the first process that failed: torch wraps it, once more for each thread."""
+    if isinstance(error, CheckpointException):
+        return _cause(next(iter(error.failures.values()))[0])
+    return error.__cause__ or error
 
 
 def _tensors(model: LLaDAModelLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

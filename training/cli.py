@@ -7,7 +7,7 @@ import typer
 
 from training.command_line import command_for
 from training.config import RunConfig
-from training.errors import DataError, TrainingError
+from training.errors import DataError, ElsewhereError, TrainingError
 from training.options import (
     EvalOptions,
     ExportOptions,
@@ -98,6 +98,8 @@ def main() -> None:
     """Run the command line; the user's errors end in one line, not a traceback."""
     try:
         app()
+    except ElsewhereError:
+        raise SystemExit(1) from None
     except (DataError, TrainingError, ValueError, OSError, KeyboardInterrupt) as error:
         message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         typer.echo(f"llada-train: {message}", err=True)

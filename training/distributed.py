@@ -5,11 +5,11 @@ optimizer. The trainer's code is the same in every case.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,11 +18,13 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from training.errors import TrainingError
+from training.errors import ElsewhereError, TrainingError
 from training.objective import Objective
 
 # Rank 0 tokenises while the others wait at a barrier.
 _TIMEOUT = timedelta(hours=12)
+
+T = TypeVar("T")
 
 # Until the process ends.
 _held_groups: list[object] = []
@@ -55,10 +57,25 @@ class World:
         """Whether the flag is set anywhere; every process hears the same answer."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag))).item())
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.size > 1:
-            dist.barrier()
+    def from_main(self, work: Callable[[], T]) -> T:
+        """What `work` gives on the main process, which alone runs it while the others wait.
+
+        Raises:
+            ElsewhereError: on the others, whatever the main process raises.
+        """
+        if self.size == 1:
+            return work()
+        found: list[Any] = [None]
+        try:
+            if self.is_main:
+                found = [(work(),)]
+        finally:
+            # Of a failure too: a process that waits for more than it gets would wait for hours.
+            dist.broadcast_object_list(found, device=torch.device("cpu"))
+        if found[0] is None:
+            raise ElsewhereError("the first process failed")
+        result: T = found[0][0]
+        return result
 
 
 @contextmanager

@@ -7,3 +7,7 @@ class DataError(ValueError):
 
 class TrainingError(RuntimeError):
     """Training cannot start or go on; the message says why and what to try."""
+
+
+class ElsewhereError(TrainingError):
+    """The main process failed, and says why itself; nothing is printed for this one."""

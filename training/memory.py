@@ -292,3 +292,8 @@ def _loss(model: LLaDAModelLM, rows: int, length: int) -> Tensor:
     packed = PackedTokens(torch.zeros(rows * length, dtype=torch.long), (length,) * rows)
     logits_RV = model.predict(packed, torch.arange(rows * length)).float()
     return F.cross_entropy(logits_RV, packed.tokens_T, reduction="none").sum()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host had no more to give; the CPU's allocator has no error of its own."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

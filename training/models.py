@@ -26,8 +26,6 @@ from llada_core.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
 from training.options import LoraParams, PretrainOptions, SFTOptions, TrainingOptions
 
-_DIGEST_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -109,16 +107,18 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None]) -> Start
 
 
 def weights_digest(folder: Path) -> str:
-    """Of a checkpoint's weights, from size, beginning and end of each file: enough to tell another model's."""
+    """Of all bytes of a checkpoint's weights: ten seconds for 16 GB."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:
-            digest.update(content.read(_DIGEST_BYTES))
-            content.seek(max(0, size - _DIGEST_BYTES))
-            digest.update(content.read())
+            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def config_digest(config: LLaDAConfig) -> str:
+    """Of what a config says of the model; the version of transformers that wrote it is left out."""
+    fields = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _require_fitting_lengths(options: TrainingOptions, longest: int) -> None:

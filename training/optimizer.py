@@ -30,8 +30,8 @@ def learning_rate_at(step: int, options: TrainingOptions, *, max_steps: int) -> 
 
 
 def _wsd(step: int, options: TrainingOptions, max_steps: int) -> float:
-    decay_steps = max(1, round(max_steps * options.decay_fraction))
-    return max(0.0, (step - (max_steps - decay_steps)) / decay_steps)
+    decay_steps = round(max_steps * options.decay_fraction)
+    return max(0.0, step - (max_steps - decay_steps)) / max(1, decay_steps)
 
 
 def _cosine(step: int, options: TrainingOptions, max_steps: int) -> float:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from training.data.shards import OnProgress
 
 
 class Reporter:
@@ -33,10 +42,19 @@ class Reporter:
         if self._is_main:
             self._console.print(text)
 
-    def counting(self, name: str, count: int) -> None:
-        """Progress of tokenising: the number of samples of a file so far."""
-        if self._is_main and self._console.is_terminal:
-            self._console.print(f"{name}: {count:,} samples tokenised", end="\r")
+    @contextmanager
+    def tokenizing(self) -> Iterator[OnProgress]:
+        """A bar for one source after the other; gives the function that moves it."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        is_shown = self._is_main and self._console.is_terminal
+        with Progress(*columns, console=self._console, disable=not is_shown, transient=True) as progress:
+            task = progress.add_task("tokenising", total=1.0)
+
+            def advance(name: str, count: int, share: float | None) -> None:
+                total = None if share is None else 1.0
+                progress.update(task, description=f"{name}: {count:,} samples", total=total, completed=share or 0.0)
+
+            yield advance
 
     @contextmanager
     def run(self, *, first_step: int, max_steps: int) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """A pre-training or SFT run from its options to the finished, servable folder."""
 
-import hashlib
 import json
 import math
 import os
@@ -20,7 +19,7 @@ from training.data.sources import find_sources
 from training.distributed import World, parallelize, world
 from training.errors import DataError, TrainingError
 from training.export import export
-from training.models import Start, find_start, weights_digest
+from training.models import Start, config_digest, find_start, weights_digest
 from training.objective import Objective
 from training.options import PretrainOptions, SFTOptions, TrainingOptions
 from training.report import Reporter
@@ -44,16 +43,13 @@ def run_training(options: TrainingOptions) -> None:
     Raises:
         TrainingError, DataError: what the user can mend; the message says how.
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // processes))
+    torch.set_num_threads(options.threads or max(1, _num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     with world(options.device) as here:
         if here.device.type == "cpu":
             keep_freed_memory(all_of_it=True)
         reporter = Reporter(options.output_dir, is_main=here.is_main)
         start = find_start(options, log=reporter.say)
-        if here.is_main:
-            _require_usable(options)
-        here.wait()
+        here.from_main(lambda: _require_usable(options))
         samples, val_samples = load_samples(options, start, options.output_dir / "data", here, reporter)
         with memory_advice():
             trainer = build_trainer(options, start, samples, val_samples, here, reporter)
@@ -61,9 +57,12 @@ def run_training(options: TrainingOptions) -> None:
                 is_found = trainer.resume()
                 reporter.say(f"continuing from step {trainer.step}" if is_found else "no checkpoint yet: from step 0")
             trainer.train()
-        here.wait()
-        if here.is_main:
-            _finish(options, reporter)
+        here.from_main(lambda: _finish(options, reporter))
+
+
+def _num_cores() -> int:
+    """Those that this process may use: a container or `taskset` may give it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def max_steps_of(options: TrainingOptions, planner: BatchPlanner) -> int:
@@ -115,12 +114,16 @@ def _load(
     paths: Sequence[str], options: TrainingOptions, start: Start, folder: Path, here: World, reporter: Reporter
 ) -> Samples:
     encoder = _encoder(options, start)
-    sources = find_sources(paths)
-    if not here.is_main:
-        here.wait()
-    shards = tokenize(sources, encoder, folder, max_bad_lines=options.max_bad_lines, on_progress=reporter.counting)
-    if here.is_main:
-        here.wait()
+
+    def make_shards() -> list[Path]:
+        with reporter.tokenizing() as on_progress:
+            made = tokenize(
+                find_sources(paths), encoder, folder, max_bad_lines=options.max_bad_lines, on_progress=on_progress
+            )
+        return [shard.folder for shard in made]
+
+    # A file's path and time, which a shard is known by, may differ on another machine: the main process says which.
+    shards = [Shard.open(shard) for shard in here.from_main(make_shards)]
     samples: Samples
     if isinstance(options, PretrainOptions):
         samples = PackedDocuments(
@@ -128,8 +131,8 @@ def _load(
         )
     else:
         samples = Dialogues(shards)
-    for source, shard in zip(sources, shards, strict=True):
-        reporter.say(_description(source.name, shard, options))
+    for shard in shards:
+        reporter.say(_description(shard, options))
     return samples
 
 
@@ -140,8 +143,8 @@ def _encoder(options: TrainingOptions, start: Start) -> Encoder:
     return DocumentEncoder(start.tokenizer, eos_id=eos_id)
 
 
-def _description(name: str, shard: Shard, options: TrainingOptions) -> str:
-    text = f"{name}: {shard.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
+def _description(shard: Shard, options: TrainingOptions) -> str:
+    text = f"{shard.name}: {shard.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
     for count, done in ((shard.num_dropped, "left out"), (shard.num_truncated, "cut")):
         if count:
             text += f"; {count:,} longer than {options.max_length} tokens {done}"
@@ -163,7 +166,7 @@ def build_trainer(
         )
     is_sharded = here.size > 1 and options.strategy == "fsdp"
     model = start.model(options, on_meta=is_sharded and not here.is_main)
-    require_room(options.output_dir, model, num_kept=options.keep_last)
+    require_room(options.output_dir, model, num_kept=options.keep_last + bool(options.val_data_path))
     if not is_sharded:
         nn.Module.to(model, here.device)
     objective = Objective(model, mask_id=start.special_tokens.mask_id, seed=options.seed)
@@ -186,7 +189,7 @@ def build_trainer(
         planner,
         options,
         max_steps=max_steps,
-        identity=_identity(options, start, samples, max_steps),
+        identity=_identity(options, start, samples, val_samples, max_steps),
         world=here,
         checkpoints=Checkpoints(options.output_dir / "checkpoints", keep_last=options.keep_last, world=here),
         reporter=reporter,
@@ -196,13 +199,17 @@ def build_trainer(
     )
 
 
-def _identity(options: TrainingOptions, start: Start, samples: Samples, max_steps: int) -> RunIdentity:
+def _identity(
+    options: TrainingOptions, start: Start, samples: Samples, val_samples: Samples | None, max_steps: int
+) -> RunIdentity:
     values = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT))
     content = {
         "command": type(options).__name__,
         "max_steps": max_steps,
         "training data": samples.digest,
-        "model config": hashlib.sha256(start.config.to_json_string().encode()).hexdigest()[:16],
+        # The best checkpoint is the best on these.
+        "validation data": None if val_samples is None else val_samples.digest,
+        "model config": config_digest(start.config),
         "tokenizer": start.tokenizer.fingerprint,
         "base model's weights": None if start.folder is None else weights_digest(start.folder),
     }

@@ -25,6 +25,7 @@ from training.data.samples import Samples
 from training.distributed import World, accumulation, whole_weights
 from training.errors import TrainingError
 from training.evaluate import Evaluation, by_level, evaluate
+from training.memory import is_out_of_memory
 from training.optimizer import build_optimizer, learning_rate_at
 from training.options import SFTOptions, TrainingOptions
 from training.report import Reporter
@@ -261,8 +262,7 @@ def memory_advice() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # The CPU's allocator has no error of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             "out of memory: lower --micro-batch-size (the result stays the same) or --max-length, or add "

@@ -29,16 +29,15 @@ class Corrupted:
     p_mask_B: Tensor
 
 
-def noise_levels(seed: int, samples_B: Tensor, epoch: int | Tensor) -> Tensor:
+def noise_levels(seed: int, samples_B: Tensor, epoch: int) -> Tensor:
     """The noise level t ~ U(0, 1) of each sample in an epoch, float64 [B]."""
     return uniform(seed, Purpose.NOISE_LEVEL, samples_B, epoch, device=samples_B.device)
 
 
-def corruption_draws(seed: int, samples_B: Tensor, epoch: int | Tensor, length: int) -> Tensor:
+def corruption_draws(seed: int, samples_B: Tensor, epoch: int, length: int) -> Tensor:
     """The uniform number that decides about each position, float64 [B, L]; independent of how samples are batched."""
     positions_L = torch.arange(length, device=samples_B.device)
-    epochs = epoch.unsqueeze(1) if isinstance(epoch, Tensor) else epoch
-    return uniform(seed, Purpose.CORRUPTION, samples_B.unsqueeze(1), epochs, positions_L, device=samples_B.device)
+    return uniform(seed, Purpose.CORRUPTION, samples_B.unsqueeze(1), epoch, positions_L, device=samples_B.device)
 
 
 def corrupt(

@@ -160,7 +160,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_at_the_start(workspace
 def test_a_full_disk_is_found_at_the_start(workspace, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 10_000}))
     result = llada_train(*workspace.pretrain(tmp_path / "out"))
-    assert "MB needed for checkpoints, 0 MB free; lower --keep-last" in result.stderr
+    assert "MB needed for checkpoints and the finished model, 0 MB free; lower --keep-last" in result.stderr
 
 
 def test_sizes_of_the_config_give_way_to_the_tokenizer_and_it_says_so(workspace, tmp_path):

@@ -64,3 +64,12 @@ def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(workspace, tmp_path
     _, errors = process.communicate(timeout=110)
     assert process.returncode != 0
     assert "a batch has 3 samples; it must be a multiple of the 2 processes" in errors
+
+
+def test_what_the_first_process_refuses_is_said_once_and_ends_all(workspace, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{\n')
+    options = workspace.pretrain(tmp_path / "out", "--train-data-path", tmp_path / "bad.jsonl")
+    _, errors = start(*options, processes=2).communicate(timeout=110)
+    assert errors.count("bad.jsonl, line 2: not JSON") == 1
+    # torchrun adds a traceback of its own.
+    assert "training/runs.py" not in errors

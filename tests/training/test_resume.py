@@ -1,6 +1,7 @@
 """A run that was stopped in any way ends as one that was not."""
 
 import pickle
+import resource
 import shutil
 import signal
 import time
@@ -123,21 +124,32 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_costs_nothing(workspace, tmp_
     assert [folder.name for folder in (out / "checkpoints").iterdir()] == ["step-12"]
 
 
-def test_a_checkpoint_that_cannot_be_written_is_named(workspace, tmp_path, monkeypatch):
+def test_a_checkpoint_that_cannot_be_written_is_named_with_the_reason(workspace, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        result = llada_train(*workspace.pretrain(tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result.returncode == 1
+    assert "step-4 cannot be written: [Errno 27] File too large; --resume continues" in result.stderr
+
+
+def test_too_little_memory_for_a_checkpoint_is_called_by_its_name(workspace, tmp_path, monkeypatch):
     def fail(*arguments, **options):
-        raise OSError(28, "No space left on device")
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("training.checkpoints.state_dict_saver.save", fail)
-    result = llada_train(*workspace.pretrain(tmp_path / "out"))
-    assert result.returncode == 1
-    assert "step-4 cannot be written (is the disk full?)" in result.stderr
+    assert "out of memory: lower" in llada_train(*workspace.pretrain(tmp_path / "out")).stderr
 
 
 def test_adapters_do_not_go_on_upon_another_base_model(workspace, tmp_path):
     base = shutil.copytree(workspace.folder / "base", tmp_path / "base")
     options = [*workspace.sft(tmp_path / "out"), "--model-name-or-path", base, "--lora-r", 2]
     succeed(*options)
-    weights = {name: torch.zeros_like(weight) for name, weight in load_file(base / "model.safetensors").items()}
+    # In the middle of the file: its size, beginning and end stay.
+    weights = load_file(base / "model.safetensors")
+    weights["model.transformer.blocks.0.v_proj.weight"][:] = 0
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     assert "base model's weights was" in llada_train(*options, "--resume").stderr
     exported = ["export", "--checkpoint", tmp_path / "out", "--output-dir", tmp_path / "merged"]
@@ -168,6 +180,14 @@ def test_a_model_config_that_changed_is_another_run(workspace, tmp_path):
     succeed(*options)
     config.write_text(config.read_text().replace('"mlp_hidden_size": 48', '"mlp_hidden_size": 64'))
     assert "model config was" in llada_train(*options, "--resume").stderr
+
+
+def test_other_validation_data_is_another_run(workspace, tmp_path):
+    options = workspace.pretrain(tmp_path / "out", "--eval-samples", 2, "--val-data-path")
+    succeed(*options, workspace.folder / "pretrain.jsonl")
+    other = tmp_path / "other.jsonl"
+    other.write_text((workspace.folder / "pretrain.jsonl").read_text().replace("comes", "follows"))
+    assert "validation data was" in llada_train(*options, other, "--resume").stderr
 
 
 def test_an_incomplete_checkpoint_is_not_resumed_from(workspace, tmp_path):

@@ -73,6 +73,11 @@ def test_wsd_warms_up_stays_and_decays_linearly_to_a_tenth():
     assert abs(rates[99] - 0.1) < 1e-9
 
 
+def test_without_a_decay_the_last_steps_are_as_long_as_the_others():
+    rates = [learning_rate_at(step, options(warmup_steps=0, decay_fraction=0), max_steps=100) for step in range(100)]
+    assert set(rates) == {1.0}
+
+
 def test_cosine_warms_up_and_falls_to_the_given_share():
     chosen = options(warmup_steps=10, lr_schedule="cosine", min_lr_ratio=0.2)
     rates = [learning_rate_at(step, chosen, max_steps=100) for step in range(100)]

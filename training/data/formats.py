@@ -25,11 +25,16 @@ _BAD_LINES_SHOWN = 5
 
 @dataclass
 class ReadReport:
-    """What reading found: the format, and the records that cannot be used; too many of these stop the run."""
+    """What reading found: the format, and the records that cannot be used; too many of these stop the run.
+
+    Attributes:
+        share: of the source that is read, 0 to 1; None where its size is not known.
+    """
 
     limit: int
     count: int = 0
     format: str = ""
+    share: float | None = None
     shown: list[str] = field(default_factory=list)
 
     def add(self, place: str, problem: str) -> None:
@@ -96,7 +101,7 @@ def _convert(
     """The first usable record decides the format; a record of another format is a bad line."""
     chosen: str | None = None
     for record in records:
-        problem = record.problem
+        problem, report.share = record.problem, record.share
         if problem is None and chosen is None:
             chosen = detect_format(record.value, among=formats)
             if chosen is None:

@@ -8,6 +8,7 @@ tokenises only what is new.
 import hashlib
 import json
 import shutil
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,8 +24,11 @@ from training.data.sources import Source
 from training.errors import DataError
 
 # Raised when what a shard holds changes for the same text.
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _RECORDS_AT_ONCE = 1000
+
+# Told a source's name, the number of its samples so far, and the share of it that is read, None if that is not known.
+OnProgress = Callable[[str, int, float | None], None]
 TOKEN_DTYPE = np.dtype("<i4")
 
 
@@ -41,11 +45,15 @@ class Shard:
     """Tokenised samples of one source.
 
     Attributes:
+        folder: where it lies.
+        name: the source's.
         digest: of all that the samples hold.
         num_dropped, num_truncated: samples over the maximal length, left out or cut.
         num_bad, bad_lines: records that could not be used; the first ones, for the user.
     """
 
+    folder: Path
+    name: str
     format: str
     digest: str
     tokens: np.ndarray
@@ -63,7 +71,7 @@ class Shard:
         file = folder / "tokens.bin"
         # An empty file cannot be mapped.
         tokens = np.memmap(file, dtype=TOKEN_DTYPE, mode="r") if len(ends) else np.empty(0, TOKEN_DTYPE)
-        return cls(tokens=tokens, ends=ends, prompt_lengths=prompt_lengths, **notes)
+        return cls(folder, tokens=tokens, ends=ends, prompt_lengths=prompt_lengths, **notes)
 
 
 class Encoder:
@@ -155,12 +163,9 @@ def tokenize(
     folder: Path,
     *,
     max_bad_lines: int,
-    on_progress: Callable[[str, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Shard]:
     """The shard of every source, made now if it is not yet in `folder`.
-
-    Args:
-        on_progress: called with the source's name and the number of its samples so far.
 
     Raises:
         DataError: more bad lines than `max_bad_lines`, over all sources; a disk that is full.
@@ -178,9 +183,7 @@ def tokenize(
     return shards
 
 
-def _ensure(
-    source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: Callable[[str, int], None] | None
-) -> Path:
+def _ensure(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> Path:
     identity = json.dumps([_FORMAT_VERSION, source.version, encoder.identity])
     shard = folder / f"{Path(source.name).stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
     if not shard.exists():
@@ -189,35 +192,35 @@ def _ensure(
         aside.mkdir(parents=True)
         try:
             _write(source, encoder, aside, report, on_progress)
+            aside.rename(shard)
         except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
             raise DataError(f"{source.name} cannot be tokenised into {folder}: {error}") from None
-        aside.rename(shard)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return shard
 
 
-def _write(
-    source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: Callable[[str, int], None] | None
-) -> None:
-    lengths: list[int] = []
-    prompt_lengths: list[int] = []
+def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> None:
+    # Eight bytes a sample: a list of Python's integers would take four times that.
+    lengths, prompt_lengths = array("q"), array("q")
     dropped_before, truncated_before = encoder.num_dropped, encoder.num_truncated
     digest = hashlib.sha256()
     items = encoder.read(source, report)
     with (folder / "tokens.bin").open("wb") as file:
         while chunk := list(islice(items, _RECORDS_AT_ONCE)):
             encoded = list(encoder.encode(chunk))
-            lengths += [len(sample.ids) for sample in encoded]
-            prompt_lengths += [sample.prompt_length for sample in encoded]
+            lengths.extend(len(sample.ids) for sample in encoded)
+            prompt_lengths.extend(sample.prompt_length for sample in encoded)
             tokens = np.array([i for sample in encoded for i in sample.ids], dtype=TOKEN_DTYPE).tobytes()
             digest.update(tokens)
             file.write(tokens)
             if on_progress is not None:
-                on_progress(source.name, len(lengths))
-    digest.update(json.dumps([lengths, prompt_lengths]).encode())
+                on_progress(source.name, len(lengths), report.share)
+    digest.update(lengths.tobytes() + prompt_lengths.tobytes())
     np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
     np.save(folder / "prompt_lengths.npy", np.array(prompt_lengths, dtype=np.int32))
     notes = {
+        "name": source.name,
         "format": report.format,
         "digest": digest.hexdigest()[:16],
         "num_dropped": encoder.num_dropped - dropped_before,

@@ -14,11 +14,17 @@ _PARQUET_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line or row. `problem` says why it could not be read; then `value` is empty."""
+    """One line or row.
+
+    Attributes:
+        problem: why it could not be read; then `value` is empty.
+        share: of the source that is read with it, 0 to 1; None where the source's size is not known.
+    """
 
     place: str
     value: dict[str, Any]
     problem: str | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +74,25 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
 
 
 def _json_lines(file: Path) -> Iterator[Record]:
+    size, num_read = file.stat().st_size, 0
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
+            num_read += len(line)
             if not line.strip():
                 continue
-            place = f"{file.name}, line {number}"
+            place, share = f"{file}, line {number}", num_read / size
             try:
                 value = json.loads(line)
             except json.JSONDecodeError as error:
-                yield Record(place, {}, f"not JSON ({error.msg} at column {error.colno})")
+                yield Record(place, {}, f"not JSON ({error.msg} at column {error.colno})", share)
             except UnicodeDecodeError as error:
-                yield Record(place, {}, f"not UTF-8 (byte {error.start})")
+                yield Record(place, {}, f"not UTF-8 (byte {error.start})", share)
             except (ValueError, RecursionError) as error:  # a number or a nesting that Python does not take
-                yield Record(place, {}, f"not readable ({error})")
+                yield Record(place, {}, f"not readable ({error})", share)
             else:
                 is_object = isinstance(value, dict)
                 problem = None if is_object else f"is a {type(value).__name__}; it must be an object"
-                yield Record(place, value if is_object else {}, problem)
+                yield Record(place, value if is_object else {}, problem, share)
 
 
 def _parquet_rows(file: Path) -> Iterator[Record]:
@@ -94,10 +102,11 @@ def _parquet_rows(file: Path) -> Iterator[Record]:
     try:
         parquet = ParquetFile(file)
     except ArrowInvalid as error:
-        raise DataError(f"{file.name}: not parquet ({error})") from None
+        raise DataError(f"{file}: not parquet ({error})") from None
     rows = (row for batch in parquet.iter_batches(batch_size=_PARQUET_ROWS) for row in batch.to_pylist())
     for number, row in enumerate(rows, start=1):
-        yield Record(f"{file.name}, row {number}", {name: value for name, value in row.items() if value is not None})
+        value = {name: value for name, value in row.items() if value is not None}
+        yield Record(f"{file}, row {number}", value, share=number / parquet.metadata.num_rows)
 
 
 def _hub_rows(name: str) -> Iterator[Record]:

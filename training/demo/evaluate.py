@@ -153,7 +153,9 @@ def _ask(
     block_length: int | None = None,
 ) -> list[str]:
     prompts = [[Message("user", question)] for question in questions]
-    results = generate(network, prompts, GenerationParams(gen_length=length, block_length=block_length), tokenizer=tokenizer)
+    results = generate(
+        network, prompts, GenerationParams(gen_length=length, block_length=block_length), tokenizer=tokenizer
+    )
     return [result.text or "" for result in results]
 
 

@@ -121,7 +121,7 @@ def recognize(text: str) -> Story | None:
     """The story that the grammar would tell in these words; None if it would not.
 
     A word that fills a slot must fill it wherever the slot comes again, so that what is recognized has one plot, one
-    hero and one name from beginning to end; pronouns must be the hero's, and the friend someone else, by the right name.
+    hero and one name from beginning to end. Pronouns must be the hero's, and the friend someone else.
     """
     for name, pattern in _patterns():
         match = pattern.fullmatch(text.strip())
