@@ -122,15 +122,10 @@ class Checkpoints:
         if folder is None:
             return None
         state = read_state(folder)
-        then, now = state.run.decisive, run.decisive
-        differing = [
-            f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
-            for name in sorted(now.keys() | then.keys())
-            if then.get(name) != now.get(name)
-        ]
+        differing = differences(state.run.decisive, run.decisive)
         if differing:
             raise TrainingError(
-                f"{folder.name} belongs to another run: {'; '.join(differing)}. Resume with the same options and data, "
+                f"{folder.name} belongs to another run: {differing}. Resume with the same options and data, "
                 "or start from its export with --model-name-or-path in a new --output-dir"
             )
         tensors = _tensors(model, optimizer)
@@ -164,6 +159,15 @@ def newest(folder: Path) -> Path | None:
 def read_state(folder: Path) -> State:
     content = json.loads((folder / "state.json").read_text())
     return State(content["step"], content["val_loss"], RunIdentity(**content["run"]))
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of `RunIdentity.decisive` differs, in words; empty if nothing does."""
+    return "; ".join(
+        f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted(now.keys() | then.keys())
+        if then.get(name) != now.get(name)
+    )
 
 
 def load_weights(model: LLaDAModelLM, folder: Path) -> None:

@@ -87,11 +87,18 @@ def pipeline(
         bool, typer.Option("--resume", help="Go on: finished stages are left, a started one resumes.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the stages would do; write nothing.")] = False,
+    list_stages: Annotated[
+        bool, typer.Option("--list-stages", help="Print the training stages of the file; run nothing.")
+    ] = False,
 ) -> None:
     """Run the stages of a config file, each on what the one before made."""
+    loaded = RunConfig.load(config)
+    if list_stages:
+        typer.echo("\n".join(loaded.stages))
+        return
     from training.pipeline import run_pipeline
 
-    run_pipeline(RunConfig.load(config), stage, prompts=prompt or [], resume=resume, dry_run=dry_run, log=typer.echo)
+    run_pipeline(loaded, stage, prompts=prompt or [], resume=resume, dry_run=dry_run, log=typer.echo)
 
 
 def main() -> None:

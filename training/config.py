@@ -13,7 +13,7 @@ A section takes every option of its command; what the command line gives wins.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,9 +49,19 @@ SECTION_OF_COMMAND = {
     "export": "export",
 }
 
-# Sections that `pipeline` runs from the file alone.
-_TRAINED_FROM_FILE = ("tokenizer", "pretraining", "sft")
-_EXCLUSIVE = (("model_config", "model_name_or_path"), ("max_steps", "num_epochs"), ("prompt", "input"))
+# Sections that `pipeline` runs from the file alone, in this order, and the folders they write in `output_dir`.
+TRAINING_STAGES = ("tokenizer", "pretraining", "sft")
+_FOLDERS = {"tokenizer": "tokenizer", "pretraining": "base", "sft": "instruct"}
+
+# Each on the command line takes the place of those after it in the file.
+_REPLACES = {
+    "model_config": ("model_name_or_path",),
+    "model_name_or_path": ("model_config", "tokenizer"),
+    "max_steps": ("num_epochs",),
+    "num_epochs": ("max_steps",),
+    "prompt": ("input", "output"),
+    "input": ("prompt",),
+}
 _MODEL_KEYS = {"name_or_path", "config", "max_length"}
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -113,7 +123,7 @@ class RunConfig:
     def check(self, section: str) -> None:
         """Validate what a section says; what it leaves to the command line is not missed."""
         problems = _problems(SECTIONS[section], self._values(section, {}))
-        problems = [problem for problem in problems if problem["type"] != "missing" or section in _TRAINED_FROM_FILE]
+        problems = [problem for problem in problems if problem["type"] != "missing" or section in TRAINING_STAGES]
         _raise_if_any(problems, f"{self.file.name}: {section}", SECTIONS[section])
 
     def stage(self, stage: str, overrides: Mapping[str, Any] | None = None) -> Any:
@@ -125,44 +135,57 @@ class RunConfig:
         known = _names(SECTIONS[stage])
         shared = {name: value for name, value in self.shared.items() if name in known}
         values = {**self._from_other_stages(stage), **shared, **self.sections.get(stage, {}), **overrides}
-        # Of two options that exclude each other the command line's is meant.
-        for one, other in _EXCLUSIVE:
-            for given, dropped in ((one, other), (other, one)):
-                if given in overrides and dropped not in overrides:
-                    values.pop(dropped, None)
+        for given in overrides.keys() & _REPLACES.keys():
+            for replaced in _REPLACES[given]:
+                if replaced not in overrides:
+                    values.pop(replaced, None)
         return values
+
+    @property
+    def stages(self) -> list[str]:
+        """The training stages that the file has, in their order."""
+        return [stage for stage in TRAINING_STAGES if stage in self.sections]
 
     def folder(self, stage: str) -> Path:
         """Where a stage writes."""
-        return self.output_dir / {"tokenizer": "tokenizer", "pretraining": "base", "sft": "instruct"}[stage]
+        return Path(self.sections.get(stage, {}).get("output_dir", self.output_dir / _FOLDERS[stage]))
+
+    def within(self, folder: Path) -> "RunConfig":
+        """The same, with everything written into `folder`."""
+        sections = {
+            name: {key: value for key, value in section.items() if key != "output_dir"}
+            for name, section in self.sections.items()
+        }
+        return replace(self, output_dir=folder, sections=sections)
 
     def can_start(self, stage: str) -> bool:
-        """Whether what a training stage takes from the stage before is there."""
-        given = self._from_other_stages(stage)
-        if stage == "sft" and "pretraining" in self.sections:
-            return (Path(given["model_name_or_path"]) / "config.json").exists()
-        return "tokenizer" not in given or (Path(given["tokenizer"]) / "tokenizer.json").exists()
+        """Whether what a stage takes from the one before is there."""
+        values = self._values(stage, {})
+        made = {"model_name_or_path": ("pretraining", "config.json"), "tokenizer": ("tokenizer", "tokenizer.json")}
+        return all(
+            (self.folder(before) / file).exists()
+            for name, (before, file) in made.items()
+            if values.get(name) == str(self.folder(before))
+        )
 
     @property
-    def trained_model(self) -> str:
+    def trained_model(self) -> str | None:
         """What inference runs: the last model that the file's stages make, or the one they would start from."""
         for stage in ("sft", "pretraining"):
             if stage in self.sections:
                 return str(self.folder(stage))
-        if "name_or_path" not in self.model:
-            raise TrainingError(f"{self.file.name}: inference needs model.name_or_path, or a stage that trains a model")
-        return str(self.model["name_or_path"])
+        return self.model.get("name_or_path")
 
     def _from_other_stages(self, stage: str) -> dict[str, Any]:
-        if stage in ("inference", "evaluation"):
-            return {"model_name_or_path": self.trained_model}
-        if stage == "export":
-            return {"checkpoint": self.trained_model}
-        values: dict[str, Any] = {"output_dir": str(self.folder(stage))}
-        if stage == "tokenizer":
-            return values
-        if "max_length" in self.model:
+        values: dict[str, Any] = {}
+        if stage in ("inference", "evaluation", "export") and self.trained_model is not None:
+            values["checkpoint" if stage == "export" else "model_name_or_path"] = self.trained_model
+        if stage in TRAINING_STAGES:
+            values["output_dir"] = str(self.folder(stage))
+        if stage in ("pretraining", "sft", "evaluation") and "max_length" in self.model:
             values["max_length"] = self.model["max_length"]
+        if stage not in ("pretraining", "sft"):
+            return values
         if stage == "sft" and "pretraining" in self.sections:
             values["model_name_or_path"] = str(self.folder("pretraining"))
         elif "name_or_path" in self.model:

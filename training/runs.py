@@ -6,12 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from llada_core.host_memory import keep_freed_memory
-from training.checkpoints import Checkpoints, RunIdentity, newest, require_room, require_writable
+from training.checkpoints import (
+    Checkpoints,
+    RunIdentity,
+    differences,
+    newest,
+    read_state,
+    require_room,
+    require_writable,
+)
 from training.data.batches import BatchPlanner
 from training.data.samples import Dialogues, PackedDocuments, Samples
 from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, Shard, tokenize
@@ -58,6 +67,26 @@ def run_training(options: TrainingOptions) -> None:
                 reporter.say(f"continuing from step {trainer.step}" if is_found else "no checkpoint yet: from step 0")
             trainer.train()
         here.from_main(lambda: _finish(options, reporter))
+
+
+def require_same_options(options: TrainingOptions) -> None:
+    """Of a finished run: its options were those that are given now.
+
+    Raises:
+        TrainingError: names the folder and what differs.
+    """
+    last = newest(options.output_dir / "checkpoints")
+    if last is None:
+        return
+    then, now = read_state(last).run.decisive, _decisive(options)
+    if options.max_steps is not None:
+        now["max_steps"] = options.max_steps
+    differing = differences(then, {**then, **now})
+    if differing:
+        raise TrainingError(
+            f"{options.output_dir} was finished with other options: {differing}. Choose another output_dir, or delete "
+            "the folder to train again"
+        )
 
 
 def _num_cores() -> int:
@@ -202,7 +231,6 @@ def build_trainer(
 def _identity(
     options: TrainingOptions, start: Start, samples: Samples, val_samples: Samples | None, max_steps: int
 ) -> RunIdentity:
-    values = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT))
     content = {
         "command": type(options).__name__,
         "max_steps": max_steps,
@@ -214,11 +242,17 @@ def _identity(
         "base model's weights": None if start.folder is None else weights_digest(start.folder),
     }
     return RunIdentity(
-        {**values, **content},
+        {**_decisive(options), **content},
         special_tokens=asdict(start.special_tokens),
         base_model=None if start.folder is None else str(start.folder.resolve()),
         lora=None if start.lora is None else asdict(start.lora),
     )
+
+
+def _decisive(options: TrainingOptions) -> dict[str, Any]:
+    """The options that a resumed run must share, as JSON has them."""
+    found: dict[str, Any] = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT))
+    return found
 
 
 def _finish(options: TrainingOptions, reporter: Reporter) -> None:

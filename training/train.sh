@@ -5,13 +5,34 @@
 #     NPROC=8 training/train.sh config.yaml            eight, through torchrun (pre-training and SFT)
 set -euo pipefail
 config=${1:?usage: [NPROC=n] training/train.sh config.yaml}
-stages=(tokenizer pretraining sft)
-for stage in "${stages[@]}"; do
-    grep -q "^$stage:" "$config" || continue
-    if [ "$stage" != tokenizer ] && [ "${NPROC:-1}" -gt 1 ]; then
-        # A checkpoint saved on SIGTERM may take longer than torchrun's 30 seconds.
-        torchrun --standalone --nproc-per-node "$NPROC" --shutdown-timeout 600 -m training.cli pipeline --config "$config" --stage "$stage" --resume
+
+child=
+# A signal is for the training, which saves a checkpoint and leaves; the shell waits for it.
+trap '[ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
+
+run() {
+    local status=0
+    "$@" &
+    child=$!
+    while true; do
+        wait "$child" && status=0 || status=$?
+        # `wait` also returns when a signal comes.
+        kill -0 "$child" 2>/dev/null || break
+    done
+    [ "$status" -eq 0 ] || exit "$status"
+}
+
+if [ "${NPROC:-1}" -eq 1 ]; then
+    run llada-train pipeline --config "$config" --resume
+    exit
+fi
+stages=$(llada-train pipeline --config "$config" --list-stages)
+for stage in $stages; do
+    if [ "$stage" = tokenizer ]; then
+        run llada-train pipeline --config "$config" --stage "$stage" --resume
     else
-        llada-train pipeline --config "$config" --stage "$stage" --resume
+        # A checkpoint saved on SIGTERM may take longer than torchrun's 30 seconds.
+        run torchrun --standalone --nproc-per-node "$NPROC" --shutdown-timeout 600 \
+            -m training.cli pipeline --config "$config" --stage "$stage" --resume
     fi
 done

@@ -2,12 +2,18 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.training.conftest import ROOT, llada_train, succeed
+from training.config import command_options
+
+
+def environment(**variables):
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables}
 
 
 @pytest.fixture
@@ -89,6 +95,107 @@ def test_a_wrong_key_or_value_of_the_file_is_named_before_anything_runs(config, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("nproc", ["1", "2"])
+@pytest.mark.parametrize("content", [None, "sft: {train_data_path: [x]"])
+def test_the_script_fails_where_the_config_cannot_be_read(tmp_path, content, nproc):
+    file = tmp_path / "config.yaml"
+    if content is not None:
+        file.write_text(content)
+    run = subprocess.run(
+        [ROOT / "training" / "train.sh", file], cwd=ROOT, env=environment(NPROC=nproc), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "config.yaml" in run.stderr
+
+
+def test_the_script_passes_a_signal_on_and_waits_for_the_checkpoint(config, tmp_path):
+    content = yaml.safe_load(config().read_text())
+    content["pretraining"] |= {"max_steps": 100_000, "save_steps": 100_000, "log_steps": 1}
+    out = tmp_path / "out" / "base"
+    script = subprocess.Popen(
+        [ROOT / "training" / "train.sh", config(**content)], cwd=ROOT, env=environment(), stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+        assert script.poll() is None
+        time.sleep(0.05)
+    script.terminate()
+    _, errors = script.communicate(timeout=60)
+    assert script.returncode == 1
+    assert "--resume continues" in errors
+    assert len(list((out / "checkpoints").iterdir())) == 1
+
+
+def test_the_stages_of_a_file_are_listed_in_their_order(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text('{"output_dir": "out", "sft": {"train_data_path": "x", "model_name_or_path": "x", "max_steps": 1}}')
+    assert succeed("pipeline", "--config", file, "--list-stages") == "sft\n"
+
+
+def test_a_stage_whose_start_is_missing_says_which_stage_makes_it(config, tmp_path):
+    for option in ((), ("--dry-run",)):
+        result = llada_train("pipeline", "--config", config(), "--stage", "sft", *option)
+        assert result.returncode == 1
+        assert f"starts from {tmp_path / 'out' / 'base'}, which is not there; run --stage pretraining" in result.stderr
+
+
+def test_a_section_may_write_elsewhere_and_later_stages_find_it(config, tmp_path):
+    content = yaml.safe_load(config().read_text())
+    content["pretraining"]["output_dir"] = str(tmp_path / "elsewhere")
+    file = config(**content)
+    assert "Dry run" in succeed("pipeline", "--config", file, "--dry-run")
+    assert not (tmp_path / "elsewhere").exists()
+    succeed("pipeline", "--config", file)
+    assert (tmp_path / "out" / "instruct" / "config.json").exists()
+    assert "finished already, in " + str(tmp_path / "elsewhere") in succeed("pipeline", "--config", file, "--resume")
+
+
+def test_a_finished_stage_with_other_options_is_not_taken_for_the_one_asked_for(config):
+    succeed("pipeline", "--config", config())
+    content = yaml.safe_load(config().read_text())
+    content["sft"] |= {"learning_rate": 1e-4}
+    result = llada_train("pipeline", "--config", config(**content), "--resume")
+    assert result.returncode == 1
+    assert "was finished with other options: learning_rate was 2.5e-05 and is 0.0001" in result.stderr
+
+
+def test_the_files_own_prompt_is_answered(config, tmp_path, workspace):
+    inference = {"gen_length": 8, "prompt": "After 7?"}
+    file = config(model={"name_or_path": str(workspace.folder / "base")}, inference=inference)
+    content = yaml.safe_load(file.read_text())
+    for stage in ("tokenizer", "pretraining", "sft"):
+        del content[stage]
+    file.write_text(yaml.safe_dump(content))
+    assert "inference with" in succeed("pipeline", "--config", file)
+    assert "inference with" in succeed("pipeline", "--config", file, "--stage", "inference")
+
+
+def test_a_prompt_for_a_stage_that_answers_nothing_is_refused(config):
+    result = llada_train("pipeline", "--config", config(), "--stage", "sft", "--prompt", "x")
+    assert "--prompt is for --stage all and inference" in result.stderr
+
+
+def test_a_file_with_a_tokenizer_alone_may_say_how_to_generate(config, tmp_path):
+    content = yaml.safe_load(config().read_text())
+    del content["pretraining"], content["sft"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    succeed("tokenizer", "--config", tmp_path / "config.yaml")
+
+
+def test_what_the_command_line_replaces_takes_along_what_belongs_to_it(config, workspace, tmp_path):
+    found = command_options("pretrain", config(), {"model_name_or_path": "x", "num_epochs": 2})
+    assert (found.model_config_file, found.tokenizer, found.max_steps) == (None, None, None)
+    file = config(inference={"input": "in.jsonl", "output": "out.jsonl"})
+    found = command_options("generate", file, {"prompt": ["x"]})
+    assert (found.input, found.output) == (None, None)
+
+
+def test_the_models_length_holds_for_evaluation_too(config, workspace):
+    file = config(evaluation={"val_data_path": "x"})
+    assert command_options("eval", file, {}).max_length == 48
+
+
 def test_a_stage_that_does_not_exist_is_named(config):
     result = llada_train("pipeline", "--config", config(), "--stage", "sleep")
     assert "--stage is 'sleep'; it must be one of all, tokenizer, pretraining, sft, inference" in result.stderr
@@ -102,11 +209,10 @@ def test_a_dry_run_of_a_whole_pipeline_needs_no_earlier_stage_and_writes_nothing
 
 
 def test_the_script_runs_every_stage_and_goes_on_where_it_was(config, tmp_path):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     outputs = []
     for _ in range(2):
         command = [ROOT / "training" / "train.sh", config()]
-        run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        run = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
         outputs.append(run.stdout)
     assert (tmp_path / "out" / "instruct" / "config.json").exists()
