@@ -130,8 +130,12 @@ def load_special_tokens(folder: Path) -> SpecialTokens:
     return resolve_special_tokens(folder, _read_config(folder), tokenizer.token_to_id if tokenizer else lambda _: None)
 
 
-def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None) -> Path:
-    """The folder of a checkpoint: `path` itself, or the hub's snapshot of the id `path`, downloaded once."""
+def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None, with_weights: bool = True) -> Path:
+    """The folder of a checkpoint: `path` itself, or the hub's snapshot of the id `path`, downloaded once.
+
+    Args:
+        with_weights: False for config and tokenizer alone.
+    """
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").exists():
@@ -141,7 +145,8 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"{name}: neither a folder nor a Hugging Face id (owner/name)")
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(_FILES)))
+        patterns = [pattern for pattern in _FILES if with_weights or "safetensors" not in pattern]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises many kinds, from the network's to its own
         raise FileNotFoundError(f"{name}: no such folder here, and from the hub: {error}") from None
 

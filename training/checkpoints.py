@@ -178,21 +178,6 @@ def load_weights(model: LLaDAModelLM, folder: Path) -> None:
     set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
 
 
-def require_writable(folder: Path) -> None:
-    """Make the output folder, or find out now that it cannot be written.
-
-    Raises:
-        TrainingError: names the folder and the reason.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-test"
-        probe.write_bytes(b"x")
-        probe.unlink()
-    except OSError as error:
-        raise TrainingError(f"--output-dir {folder}: cannot be written: {error.strerror}") from None
-
-
 def require_room(folder: Path, model: torch.nn.Module, *, num_kept: int) -> None:
     """Find out now, not at the first checkpoint or the last, that the disk is too full.
 

@@ -1,5 +1,6 @@
 """`llada-train`: tokenizer, pre-training, SFT, generation, evaluation, export, and all of them from one config file."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -107,9 +108,8 @@ def main() -> None:
         app()
     except ElsewhereError:
         raise SystemExit(1) from None
-    except (DataError, TrainingError, ValueError, OSError, KeyboardInterrupt) as error:
-        message = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        typer.echo(f"llada-train: {message}", err=True)
+    except (DataError, TrainingError, ValueError, OSError) as error:
+        typer.echo(f"llada-train: {error}", err=True)
         raise SystemExit(1) from None
     except ModuleNotFoundError as error:
         if error.name in ("datasets", "matplotlib", "peft", "pyarrow", "tensorboard"):
@@ -120,6 +120,9 @@ def main() -> None:
 
 def _train(options: PretrainOptions | SFTOptions, *, dry_run: bool) -> None:
     if dry_run:
+        # Under torchrun one process speaks for all.
+        if os.environ.get("RANK", "0") != "0":
+            return
         from training.dry_run import describe_run
 
         describe_run(options, log=typer.echo)

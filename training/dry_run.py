@@ -25,7 +25,7 @@ _COMPARED_PROCESSES = (1, 2, 4, 8)
 
 def describe_run(options: TrainingOptions, *, log: Callable[[str], None]) -> Start:
     """Print what `run_training` would do with these options; gives what it would start from."""
-    start = find_start(options, log=log)
+    start = find_start(options, log=log, with_weights=False)
     with TemporaryDirectory() as scratch:
         alone = World(0, 1, torch.device("cpu"))
         folder = Path(scratch)

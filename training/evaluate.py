@@ -20,6 +20,7 @@ from training.data.formats import detect_format
 from training.data.samples import Dialogues, PackedDocuments, Sample, Samples
 from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, tokenize
 from training.data.sources import Source, find_sources
+from training.distributed import World
 from training.errors import DataError
 from training.options import EvalOptions
 from training.report import progress_bar
@@ -76,8 +77,10 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
                 num_samples=options.eval_samples,
                 noise_levels=options.noise_levels,
                 seed=options.seed,
+                here=World(0, 1, model.device),
                 on_progress=advance,
             )
+    assert found is not None
     log(f"NLL bound {found.nll:.6f} nats per token, perplexity {found.perplexity:.4f}")
     log(f"{found.num_samples:,} samples, {found.num_tokens:,} tokens, {options.noise_levels} noise levels each")
     for level, value in found.by_noise_level.items():
@@ -91,32 +94,42 @@ def evaluate(
     num_samples: int,
     noise_levels: int,
     seed: int,
+    here: World,
     on_progress: Callable[[int], None] | None = None,
-) -> Evaluation:
-    """Score the first `num_samples` samples; of an SFT sample its answer alone.
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Score the first `num_samples` samples, shared out over the processes; of an SFT sample its answer alone.
 
     Args:
         noise_levels: points of the grid for each sample.
+        is_stopping: asked before every sample, of all processes at once; True ends it.
+
+    Returns:
+        The same on every process; None if it was ended.
     """
     was_training = model.training
     model.eval()
-    total, num_tokens = 0.0, 0
-    sums, counts = torch.zeros(_BINS, dtype=torch.float64), torch.zeros(_BINS, dtype=torch.float64)
+    totals = torch.zeros(2, dtype=torch.float64)
+    levels = torch.zeros(2, _BINS, dtype=torch.float64)
     num_samples = min(num_samples, len(samples))
-    for index in range(num_samples):
-        for prompt, answer in _texts_of(samples[index]):
+    for first in range(0, num_samples, here.size):
+        if is_stopping():
+            model.train(was_training)
+            return None
+        index = first + here.rank
+        for prompt, answer in _texts_of(samples[index]) if index < num_samples else ():
             masks_NL = answer_masks(len(answer), noise_levels, seed=seed + index)
             scorer = AnswerScorer(model, prompt, answer, mask_id=model.special_tokens.mask_id)
             estimates_N = -scorer.estimate_per_draw(masks_NL)
-            total += float(estimates_N.mean())
-            num_tokens += len(answer)
+            totals += torch.tensor([float(estimates_N.mean()), len(answer)], dtype=torch.float64)
             bins_N = (masks_NL.sum(dim=1) / len(answer) * _BINS).ceil().long() - 1
-            sums.index_add_(0, bins_N, estimates_N / len(answer))
-            counts.index_add_(0, bins_N, torch.ones_like(estimates_N))
+            levels[0].index_add_(0, bins_N, estimates_N / len(answer))
+            levels[1].index_add_(0, bins_N, torch.ones_like(estimates_N))
         if on_progress is not None:
-            on_progress(index + 1)
+            on_progress(min(first + here.size, num_samples))
     model.train(was_training)
-    return Evaluation(total / num_tokens, num_samples, num_tokens, by_level(sums, counts))
+    total, num_tokens = here.sum(totals).tolist()
+    return Evaluation(total / num_tokens, num_samples, int(num_tokens), by_level(*here.sum(levels)))
 
 
 def _texts_of(sample: Sample) -> Iterator[tuple[list[int], list[int]]]:

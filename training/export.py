@@ -11,10 +11,11 @@ from llada_core.checkpoint import load_checkpoint, save_checkpoint
 from llada_core.config import LLaDAConfig
 from llada_core.model.llada import LLaDAModelLM
 from llada_core.special_tokens import SpecialTokens
-from training.checkpoints import load_weights, newest, read_state, require_writable
+from training.checkpoints import load_weights, newest, read_state
 from training.errors import TrainingError
 from training.models import weights_digest
 from training.options import ExportOptions, LoraParams
+from training.output import require_writable
 
 
 def export(
@@ -83,7 +84,7 @@ def run_export(options: ExportOptions, *, log: Callable[[str], None]) -> None:
     checkpoint = find_checkpoint(options.checkpoint)
     require_writable(options.output_dir)
     # What an export that was stopped left behind is written again.
-    if any(entry.name != "incomplete" for entry in options.output_dir.iterdir()):
+    if any(entry.name not in ("incomplete", "adapter") for entry in options.output_dir.iterdir()):
         raise TrainingError(f"--output-dir {options.output_dir} is not empty")
     export(checkpoint, options.output_dir, dtype=getattr(torch, options.dtype), base_model=options.base_model)
     log(f"{checkpoint.name} exported to {options.output_dir}; serve it with: llada-server --model {options.output_dir}")

@@ -14,9 +14,13 @@ from training.data.formats import ReadReport, read_prompts
 from training.data.sources import Source, find_sources
 from training.errors import DataError
 from training.options import GenerateOptions
+from training.output import require_writable
 from training.report import progress_bar
 
 Prompt = str | list[Message]
+
+# What a result does not depend on, or tells itself.
+_NO_SETTINGS = {"prompt", "input", "output", "device", "batch_size"}
 
 
 def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> None:
@@ -29,13 +33,15 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
         raise DataError("generate: give either prompt or input")
     if (options.input is None) != (options.output is None):
         raise DataError("generate: input and output go together")
+    if options.output:
+        require_writable(options.output.parent, option="--output")
     params = _params(options)
     tokenizer = load_tokenizer(options.model_name_or_path)
     given = _file_prompts(options.input) if options.input else options.prompt
     prompts = [_in_template(prompt) if options.is_instruct else prompt for prompt in given]
-    num_done = 0
+    num_done, settings = 0, options.model_dump(mode="json", exclude=_NO_SETTINGS, exclude_defaults=True)
     if options.output:
-        num_done = _num_done(options.output, prompts)
+        num_done = _num_done(options.output, prompts, settings)
         log(f"{num_done:,} of {len(prompts):,} prompts are in {options.output} already")
     if tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
@@ -44,7 +50,7 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
     with progress_bar("generating", total=len(prompts)) as advance:
         advance(num_done)
         for first, results in _results(model, tokenizer, prompts, params, first=num_done, size=options.batch_size):
-            _write(options.output, prompts, first, results, log)
+            _write(options.output, prompts, first, results, settings, log)
             advance(first + len(results))
 
 
@@ -70,6 +76,7 @@ def _write(
     prompts: list[Prompt],
     first: int,
     results: list[GenerationResult],
+    settings: dict[str, Any],
     log: Callable[[str], None],
 ) -> None:
     if output is None:
@@ -84,6 +91,7 @@ def _write(
                 "text": result.text,
                 "finish_reason": result.finish_reason,
                 "denoising_steps": result.denoising_steps,
+                "options": settings,
             }
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -93,7 +101,7 @@ def _file_prompts(file: Path) -> Sequence[Prompt]:
     return [prompt for source in sources for prompt in read_prompts(source.records(), ReadReport(limit=0))]
 
 
-def _num_done(output: Path, prompts: list[Prompt]) -> int:
+def _num_done(output: Path, prompts: list[Prompt], settings: dict[str, Any]) -> int:
     """How many results the file holds; a last line cut short by a kill is taken off it."""
     if not output.exists():
         return 0
@@ -106,6 +114,11 @@ def _num_done(output: Path, prompts: list[Prompt]) -> int:
         expected = (index, _plain(prompts[index])) if index < len(prompts) else None
         if (record.get("index"), record.get("prompt")) != expected:
             raise DataError(f"{output}, line {index + 1}: is not the result of line {index + 1} of --input")
+        if record.get("options") != settings:
+            raise DataError(
+                f"{output}, line {index + 1}: was made with {record.get('options')}, and now it is {settings}; choose "
+                "another --output"
+            )
     return len(records)
 
 

@@ -70,8 +70,11 @@ class Start:
         return model.train()
 
 
-def find_start(options: TrainingOptions, *, log: Callable[[str], None]) -> Start:
+def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_weights: bool = True) -> Start:
     """Read config, tokenizer and special tokens; where config and tokenizer differ, the tokenizer wins and it is said.
+
+    Args:
+        with_weights: False leaves the weights of a hub id on the hub.
 
     Raises:
         DataError: a tokenizer without LLaDA's special tokens.
@@ -91,7 +94,7 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None]) -> Start
         start = Start(config, tokenizer, file, special_tokens, None, lora)
     else:
         assert options.model_name_or_path is not None
-        folder = resolve_folder(options.model_name_or_path)
+        folder = resolve_folder(options.model_name_or_path, with_weights=with_weights)
         config = LLaDAConfig.from_pretrained(folder)
         file = folder / "tokenizer.json"
         if not file.is_file():

@@ -50,7 +50,9 @@ class Options(BaseModel):
 
 
 class TokenizerOptions(Options):
-    train_data_path: list[str] = Field(description="JSONL or parquet file, glob, or hub dataset id; may be repeated.")
+    train_data_path: list[str] = Field(
+        min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
+    )
     output_dir: Path = Field(description="Folder for tokenizer.json.")
     vocab_size: int = Field(4096, ge=300, description="Tokens, special ones included.")
     max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
@@ -60,7 +62,9 @@ class TrainingOptions(Options):
     """What pre-training and SFT share."""
 
     model_name_or_path: str | None = Field(None, description="Start from this checkpoint: a folder or a hub id.")
-    train_data_path: list[str] = Field(description="JSONL or parquet file, glob, or hub dataset id; may be repeated.")
+    train_data_path: list[str] = Field(
+        min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
+    )
     val_data_path: list[str] = Field([], description="The same for validation; none: no validation.")
     output_dir: Path = Field(description="The finished model's folder, itself servable; checkpoints lie in it.")
     max_length: int = Field(4096, ge=8, description="Tokens of one sample.")
@@ -118,6 +122,9 @@ class TrainingOptions(Options):
                 f"eval_steps is {self.eval_steps}; it must be a multiple of save_steps ({self.save_steps}), so that "
                 "what was validated is there to be the best"
             )
+        alone = {"lora_alpha", "lora_target_modules"} & self.model_fields_set
+        if alone and self.lora_r is None:
+            raise ValueError(f"{', '.join(sorted(alone))}: without lora_r all weights are trained")
         unknown = set(self.lora_target_modules) - set(LORA_TARGETS)
         if unknown:
             raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(LORA_TARGETS)}")
@@ -210,7 +217,9 @@ class GenerateOptions(Options):
 
 class EvalOptions(Options):
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
-    val_data_path: list[str] = Field(description="JSONL or parquet file, glob, or hub dataset id; may be repeated.")
+    val_data_path: list[str] = Field(
+        min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
+    )
     max_length: int | None = Field(
         None, ge=8, description="Tokens of one sample; longer dialogues are left out. The model's, if not given."
     )

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from training.data.shards import OnProgress
+from training.errors import TrainingError
 
 
 class Reporter:
@@ -85,8 +86,13 @@ class Reporter:
         """One record of metrics.jsonl, with the line that a person reads."""
         if not self._is_main:
             return
-        with self._metrics_file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self._metrics_file.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise TrainingError(
+                f"{self._metrics_file} cannot be written: {error.strerror}; --resume continues from the last checkpoint"
+            ) from None
         for name, value in record.items():
             if isinstance(value, float):
                 self._writer.add_scalar(name, value, record["step"])

@@ -19,7 +19,6 @@ from training.checkpoints import (
     newest,
     read_state,
     require_room,
-    require_writable,
 )
 from training.data.batches import BatchPlanner
 from training.data.samples import Dialogues, PackedDocuments, Samples
@@ -31,6 +30,7 @@ from training.export import export
 from training.models import Start, config_digest, find_start, weights_digest
 from training.objective import Objective
 from training.options import PretrainOptions, SFTOptions, TrainingOptions
+from training.output import require_writable
 from training.report import Reporter
 from training.trainer import Trainer, memory_advice
 
@@ -58,7 +58,7 @@ def run_training(options: TrainingOptions) -> None:
             keep_freed_memory(all_of_it=True)
         reporter = Reporter(options.output_dir, is_main=here.is_main)
         start = find_start(options, log=reporter.say)
-        here.from_main(lambda: _require_usable(options))
+        here.from_main(lambda: _require_usable(options, start))
         samples, val_samples = load_samples(options, start, options.output_dir / "data", here, reporter)
         with memory_advice():
             trainer = build_trainer(options, start, samples, val_samples, here, reporter)
@@ -131,9 +131,11 @@ def planner_of(options: TrainingOptions, start: Start, samples: Samples) -> Batc
     )
 
 
-def _require_usable(options: TrainingOptions) -> None:
+def _require_usable(options: TrainingOptions, start: Start) -> None:
     folder = options.output_dir
     require_writable(folder)
+    if start.folder is not None and start.folder.resolve() == folder.resolve():
+        raise TrainingError(f"--output-dir {folder}: is --model-name-or-path too, which would be written over")
     # Tokens of a run that failed before its first step are no reason to refuse.
     if any(entry.name != "data" for entry in folder.iterdir()) and not options.resume:
         raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
@@ -190,9 +192,12 @@ def build_trainer(
 ) -> Trainer:
     planner = planner_of(options, start, samples)
     if planner.batch_size % here.size:
+        few = ", all that the data has" if planner.batch_size < options.batch_size else ""
         raise TrainingError(
-            f"a batch has {planner.batch_size} samples; it must be a multiple of the {here.size} processes"
+            f"a batch has {planner.batch_size} samples{few}; it must be a multiple of the {here.size} processes"
         )
+    if here.size == 1 and options.strategy == "fsdp":
+        reporter.say("warning: --strategy fsdp shards over processes, and this is one alone; start it with torchrun")
     is_sharded = here.size > 1 and options.strategy == "fsdp"
     model = start.model(options, on_meta=is_sharded and not here.is_main)
     require_room(options.output_dir, model, num_kept=options.keep_last + bool(options.val_data_path))

@@ -18,6 +18,7 @@ from training.data.formats import ReadReport, read_any_text
 from training.data.sources import find_sources
 from training.errors import TrainingError
 from training.options import TokenizerOptions
+from training.output import require_writable
 
 SPECIAL_TOKENS = [BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN]
 
@@ -32,6 +33,7 @@ def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> N
     file = options.output_dir / "tokenizer.json"
     if file.exists():
         raise TrainingError(f"{file} exists; choose another --output-dir, or give a pipeline --resume")
+    require_writable(options.output_dir)
     report = ReadReport(options.max_bad_lines)
     sources = find_sources(options.train_data_path)
     texts = (text for source in sources for text in read_any_text(source.records(), report))

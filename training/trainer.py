@@ -4,6 +4,7 @@ A step: plan the batch → compute this process's rows in micro-batches → clip
 and noise follow from (seed, sample, epoch), so a checkpoint is weights, optimizer and the number of the step.
 """
 
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -101,7 +102,7 @@ class Trainer:
         return True
 
     def train(self) -> None:
-        """Train to the last step. SIGINT and SIGTERM save a checkpoint and leave.
+        """Train to the last step. SIGINT and SIGTERM save a checkpoint and leave; a second SIGINT leaves at once.
 
         Raises:
             TrainingError: stopped by a signal; a loss that is not finite; a checkpoint that cannot be written.
@@ -117,16 +118,18 @@ class Trainer:
             is_last = self.step == self._max_steps
             if self.step % options.log_steps == 0 or is_last:
                 self.log_window()
-            is_stopping = self._world.any(self._stop_requested)
             is_validated = self.step % (options.eval_steps or options.save_steps) == 0 or is_last
             # Who asks a run to stop does not wait for a validation.
-            is_validated = is_validated and not is_stopping
-            val_loss = self._validate() if is_validated else None
+            val_loss = self._validate() if is_validated and not self._is_stopping() else None
+            is_stopping = self._is_stopping()
             if self.step % options.save_steps == 0 or is_last or is_stopping:
                 self._save(val_loss)
             self._reporter.advance(self.step)
             if is_stopping and not is_last:
                 raise TrainingError(f"stopped by a signal after step {self.step}; --resume continues from there")
+
+    def _is_stopping(self) -> bool:
+        return self._world.any(self._stop_requested)
 
     def train_step(self) -> None:
         """One optimizer step."""
@@ -142,7 +145,7 @@ class Trainer:
         for start in starts:
             batch = self._planner.collate(plan, slice(start, min(start + size, rows.stop))).to(world.device)
             with accumulation(self._module, is_last=start == starts[-1]):
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=options.dtype == "bfloat16"):
+                with self._autocast():
                     loss, losses_B, t_B = self._module(batch)
                 # DDP and FSDP2 average over processes; the parts are meant to add up.
                 (loss * world.size).backward()
@@ -154,6 +157,9 @@ class Trainer:
         self._window.gradient_norms.append(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         self._window.tokens += plan.length * len(plan.indices)
         self.step += 1
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._options.dtype == "bfloat16")
 
     def _count_levels(self, losses_B: Tensor, t_B: Tensor) -> None:
         bins_B = (t_B * _NOISE_LEVEL_BINS).long()
@@ -207,16 +213,21 @@ class Trainer:
         self.log_window()
         with whole_weights(self._module):
             if self._val_samples is not None:
-                found = evaluate(
-                    self.model,
-                    self._val_samples,
-                    num_samples=self._options.eval_samples,
-                    noise_levels=_EVAL_NOISE_LEVELS,
-                    seed=self._options.seed,
-                )
-                val_loss = found.nll
-                self._report_validation(found)
-            self._reporter.samples(self.step, self._generate_samples())
+                with self._autocast():
+                    found = evaluate(
+                        self.model,
+                        self._val_samples,
+                        num_samples=self._options.eval_samples,
+                        noise_levels=_EVAL_NOISE_LEVELS,
+                        seed=self._options.seed,
+                        here=self._world,
+                        is_stopping=self._is_stopping,
+                    )
+                if found is not None:
+                    val_loss = found.nll
+                    self._report_validation(found)
+            if not self._is_stopping():
+                self._reporter.samples(self.step, self._generate_samples())
         self._window.started = time.monotonic()
         return val_loss
 
@@ -246,6 +257,11 @@ class Trainer:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def request_stop(number: int, frame: FrameType | None) -> None:
+            if self._stop_requested and number == signal.SIGINT and self._world.size == 1:
+                raise KeyboardInterrupt
+            if self._world.is_main and not self._stop_requested:
+                # A handler may run in the middle of a `print`, which must not be entered twice.
+                os.write(2, b"\nstopping: saving a checkpoint after this step\n")
             self._stop_requested = True
 
         handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}

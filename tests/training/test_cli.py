@@ -1,6 +1,7 @@
 """`llada-train` from text to a model that the server loads, and what it says to wrong input."""
 
 import json
+import shutil
 import subprocess
 import sys
 from typing import get_args
@@ -105,6 +106,7 @@ def test_bad_lines_within_the_limit_are_counted_and_shown(workspace, tmp_path):
         (["--eval-gen-length", 200, "--eval-prompt", "x"], "--eval-gen-length is 200; it must be at most"),
         (["--seed", -1], "seed is -1"),
         (["--output-dir", "/proc/out"], "--output-dir /proc/out: cannot be written"),
+        (["--lora-alpha", 8], "lora_alpha: without lora_r all weights are trained"),
         (["--tokenizer", "nowhere"], "--tokenizer nowhere: no tokenizer.json"),
         (["--model-config", "nowhere.json"], "--model-config nowhere.json: cannot be read"),
     ],
@@ -137,6 +139,30 @@ def test_the_sampling_options_are_those_of_the_core():
 def test_help_does_not_wait_for_torch():
     code = "import sys, training.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_model_is_not_written_over_by_its_own_training(workspace, tmp_path):
+    base = shutil.copytree(workspace.folder / "base", tmp_path / "base")
+    result = llada_train(*workspace.sft(base, "--model-name-or-path", base, "--resume"))
+    assert f"--output-dir {base}: is --model-name-or-path too" in result.stderr
+
+
+def test_sharding_on_one_process_is_said_to_do_nothing(workspace, tmp_path):
+    printed = succeed(*workspace.pretrain(tmp_path / "out", "--max-steps", 1, "--strategy", "fsdp"))
+    assert "warning: --strategy fsdp shards over processes" in printed
+
+
+def test_a_tokenizer_that_cannot_be_written_is_found_before_it_is_trained(workspace):
+    result = llada_train(
+        "tokenizer", "--output-dir", "/proc/out", "--train-data-path", workspace.folder / "pretrain.jsonl"
+    )
+    assert "--output-dir /proc/out: cannot be written" in result.stderr
+
+
+def test_no_data_at_all_is_named(workspace, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("output_dir: out\npretraining: {train_data_path: [], max_steps: 1}\n")
+    assert "pretraining: train_data_path is []" in llada_train("pipeline", "--config", file).stderr
 
 
 def test_an_output_folder_with_something_in_it_is_refused_without_resume(workspace, tmp_path):

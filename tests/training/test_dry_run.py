@@ -25,3 +25,20 @@ def test_under_fsdp_each_device_is_estimated(workspace, tmp_path):
     assert [line.split()[:2] for line in printed.splitlines() if "fsdp" in line] == [
         ["2", "fsdp"], ["4", "fsdp"], ["8", "fsdp"],
     ]  # fmt: skip
+
+
+def test_a_dry_run_leaves_a_hub_models_weights_on_the_hub(workspace, tmp_path, monkeypatch):
+    asked = []
+
+    def download(name, *, revision, allow_patterns):
+        asked.append((name, [pattern for pattern in allow_patterns if "safetensors" in pattern]))
+        return str(workspace.folder / "base")
+
+    monkeypatch.setattr("llada_core.checkpoint.snapshot_download", download)  # no hub here
+    succeed(*workspace.sft(tmp_path / "out", "--model-name-or-path", "owner/name"), "--dry-run")
+    assert asked == [("owner/name", [])]
+
+
+def test_of_several_processes_one_speaks(workspace, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert not succeed(*workspace.sft(tmp_path / "out"), "--dry-run")

@@ -7,7 +7,10 @@ from llada_core import DEMO_FOLDER
 from llada_core.diffusion.loss import masked_cross_entropy
 from llada_core.diffusion.noise import Corrupted
 from tests.training.conftest import llada_train, succeed, write_jsonl
+from training.distributed import World
 from training.evaluate import evaluate
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 class OneSample:
@@ -27,6 +30,7 @@ class OneSample:
         return self._sample
 
 
+@torch.no_grad()
 def exact_bound(model, tokens, prompt_length):
     """The bound by enumeration of every mask: mean over l of the mean cross-entropy of all sets of l tokens."""
     answer = len(tokens) - prompt_length
@@ -44,7 +48,7 @@ def exact_bound(model, tokens, prompt_length):
 def test_the_bound_is_that_of_enumerating_every_mask(tiny_network):
     samples = OneSample(6)
     expected = exact_bound(tiny_network, samples[0].tokens.tolist(), 1)
-    found = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0)
+    found = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0, here=ALONE)
     assert found.nll == pytest.approx(expected, rel=5e-3)
     assert found.perplexity == pytest.approx(math.exp(found.nll))
     assert set(found.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}

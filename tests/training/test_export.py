@@ -34,6 +34,14 @@ def test_adapters_are_merged(workspace, tmp_path):
     assert all(torch.equal(finished[name], exported[name]) for name in finished)
 
 
+def test_an_export_of_adapters_that_was_stopped_is_made_again(workspace, tmp_path):
+    succeed(*workspace.sft(tmp_path / "out", "--lora-r", 2))
+    (tmp_path / "merged" / "adapter").mkdir(parents=True)
+    export = ("export", "--checkpoint", tmp_path / "out", "--output-dir", tmp_path / "merged")
+    succeed(*export)
+    assert "is not empty" in llada_train(*export).stderr
+
+
 def test_names_and_config_fields_are_the_official_ones(workspace):
     base = workspace.folder / "base"
     golden = GOLDEN / "models" / "tiny-mha"

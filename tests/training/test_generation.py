@@ -66,6 +66,22 @@ def test_results_of_other_prompts_are_not_appended_to(tmp_path):
     assert "out.jsonl, line 1: is not the result of line 1 of --input" in result.stderr
 
 
+def test_results_of_other_options_are_not_appended_to(tmp_path):
+    source, output = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "x"}, {"prompt": "y"}]), tmp_path / "out.jsonl"
+    options = ["generate", *SHORT, "--input", source, "--output", output]
+    succeed(*options)
+    result = llada_train(*options, "--temperature", 0.5)
+    assert "out.jsonl, line 1: was made with" in result.stderr
+    assert "'temperature': 0.5" in result.stderr
+    assert "2 of 2 prompts are in" in succeed(*options, "--batch-size", 1)
+
+
+def test_results_that_cannot_be_written_are_found_before_the_model_is_loaded(tmp_path):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "x"}])
+    result = llada_train("generate", *SHORT, "--input", source, "--output", "/proc/out.jsonl")
+    assert "--output /proc: cannot be written" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

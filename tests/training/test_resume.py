@@ -1,5 +1,6 @@
 """A run that was stopped in any way ends as one that was not."""
 
+import os
 import pickle
 import resource
 import shutil
@@ -7,12 +8,16 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.training.conftest import llada_train, losses, start, succeed
-from training.checkpoints import newest
+from training.checkpoints import newest, read_state
+from training.data.samples import Sample
+from training.evaluate import evaluate
+from training.trainer import Trainer
 
 STAGES = {
     "pretrain": lambda workspace, output: workspace.pretrain(output),
@@ -89,6 +94,52 @@ def test_a_signal_saves_a_checkpoint_and_says_how_to_go_on(workspace, tmp_path, 
     assert process.returncode == 1
     assert "--resume continues" in errors
     assert len(list((tmp_path / "out" / "checkpoints").iterdir())) == 1
+
+
+def test_a_second_interrupt_leaves_at_once_without_a_checkpoint(workspace, tmp_path, monkeypatch):
+    interrupted = False
+    step = Trainer.train_step
+
+    def interrupt_twice(trainer):
+        nonlocal interrupted
+        step(trainer)
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            interrupted = True
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("the second one was ignored")
+
+    monkeypatch.setattr(Trainer, "train_step", interrupt_twice)
+    result = llada_train(*workspace.pretrain(tmp_path / "out"))
+    assert interrupted and result.returncode == 130
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_who_stops_a_run_does_not_wait_for_its_validation(workspace, tmp_path, monkeypatch):
+    scored = []
+
+    def interrupt(samples, index):
+        scored.append(index)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Sample(np.arange(6, 16), 0, (10,))
+
+    monkeypatch.setattr("training.trainer.evaluate", lambda model, samples, **rest: evaluate(model, Fake(), **rest))
+    monkeypatch.setattr(Fake, "__getitem__", interrupt)
+    options = ["--val-data-path", workspace.folder / "pretrain.jsonl"]
+    result = llada_train(*workspace.pretrain(tmp_path / "out", *options))
+    assert "stopped by a signal after step 4" in result.stderr
+    assert scored == [0]
+    assert read_state(tmp_path / "out" / "checkpoints" / "step-4").val_loss is None
+
+
+class Fake:
+    """A hundred samples of validation data."""
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        raise NotImplementedError
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_says_what_differs(workspace, tmp_path):

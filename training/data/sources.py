@@ -1,6 +1,7 @@
 """Where training data lies: files, globs and hub datasets, read record by record, each with the place it came from."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from glob import glob, has_magic
@@ -10,6 +11,11 @@ from typing import Any
 from training.errors import DataError
 
 _PARQUET_ROWS = 1000
+
+# owner/name, then a configuration and a split where they are not the default one and "train".
+_HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
+# A missing file is not looked for on the hub.
+_FILE_SUFFIXES = (".json", ".jsonl", ".parquet", ".txt", ".csv", ".gz", ".zst")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +72,10 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
             if not files:
                 raise DataError(f"{path}: matches no file")
             found += [Source(file.name, file) for file in files]
-        elif path.count("/") == 1 and not path.startswith((".", "/", "~")) and not Path(path).suffix:
+        elif _HUB_ID.fullmatch(path) and Path(path).suffix not in _FILE_SUFFIXES:
             found.append(Source(path, None))
         else:
-            raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name)")
+            raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name, owner/name:config@split)")
     return found
 
 
@@ -112,8 +118,10 @@ def _parquet_rows(file: Path) -> Iterator[Record]:
 def _hub_rows(name: str) -> Iterator[Record]:
     import datasets
 
+    parts = _HUB_ID.fullmatch(name)
+    assert parts is not None
     try:
-        rows = datasets.load_dataset(name, split="train", streaming=True)
+        rows = datasets.load_dataset(parts["name"], parts["config"], split=parts["split"] or "train", streaming=True)
     except Exception as error:  # the library raises many kinds, from the network's to the hub's own
         raise DataError(f"{name}: the hub dataset cannot be read: {error}") from None
     for number, row in enumerate(rows, start=1):

@@ -57,19 +57,34 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path):
         list(source.records())
 
 
-def test_a_hub_dataset_is_streamed_by_its_id(monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("owner/name", ("owner/name", None, "train")),
+        ("owner/name-1.0.dev", ("owner/name-1.0.dev", None, "train")),
+        ("owner/name:en@train_sft", ("owner/name", "en", "train_sft")),
+        ("owner/name@test", ("owner/name", None, "test")),
+    ],
+)
+def test_a_hub_dataset_is_streamed_by_its_id(monkeypatch, path, expected):
     import datasets
 
-    asked = {}
+    asked = []
 
-    def load_dataset(name, **options):
-        asked[name] = options
+    def load_dataset(name, config, *, split, streaming):
+        assert streaming
+        asked.append((name, config, split))
         return iter([{"text": "one"}, {"text": "two", "extra": None}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)  # no hub here
-    (source,) = find_sources(["owner/name"])
+    (source,) = find_sources([path])
     assert list(read_texts(source.records(), ReadReport(0))) == ["one", "two"]
-    assert asked == {"owner/name": {"split": "train", "streaming": True}}
+    assert asked == [expected]
+
+
+def test_a_file_that_is_missing_is_not_looked_for_on_the_hub():
+    with pytest.raises(DataError, match=r"data/text\.jsonl: no such file"):
+        find_sources(["data/text.jsonl"])
 
 
 def test_the_tokenizer_reads_the_text_of_any_format(tmp_path):
