@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.training.conftest import ROOT, llada_train, succeed
-from training.config import command_options
+from training.config import RunConfig, command_options
 
 
 def environment(**variables):
@@ -217,6 +217,13 @@ def test_the_script_runs_every_stage_and_goes_on_where_it_was(config, tmp_path):
         outputs.append(run.stdout)
     assert (tmp_path / "out" / "instruct" / "config.json").exists()
     assert outputs[1].count("finished already") == 3
+
+
+def test_the_configs_that_come_with_the_project_are_valid(monkeypatch):
+    RunConfig.load(ROOT / "training" / "configs" / "demo.yaml")
+    monkeypatch.chdir(ROOT)
+    printed = succeed("pipeline", "--config", "examples/own_model/config.yaml", "--dry-run")
+    assert printed.count("Dry run: nothing was written.") == 2
 
 
 def test_sft_alone_starts_from_the_models_name(config, workspace, tmp_path):
