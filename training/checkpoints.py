@@ -28,8 +28,9 @@ from torch.distributed.checkpoint.state_dict import (
 
 from llada_core.model.llada import LLaDAModelLM
 from training.distributed import World
-from training.errors import ElsewhereError, TrainingError
+from training.errors import TrainingError
 from training.memory import is_out_of_memory
+from training.models import num_parameters
 from training.safe_reader import SafePlanner, SafeReader
 
 
@@ -83,9 +84,7 @@ class Checkpoints:
             cause = _cause(error)
             if is_out_of_memory(cause):
                 raise cause from None
-            # Every process hears of a failed write, one tells.
-            kind = TrainingError if self._world.is_main else ElsewhereError
-            raise kind(
+            raise self._world.error(
                 f"{self._folder}: step-{state.step} cannot be written: {cause}; --resume continues from the "
                 "checkpoint before"
             ) from None
@@ -94,8 +93,7 @@ class Checkpoints:
         aside, final = self._folder / f"incomplete-{state.step}", self._folder / f"step-{state.step}"
 
         def make_room() -> None:
-            for old in self._folder.glob("incomplete-*"):
-                shutil.rmtree(old)
+            drop_incomplete(self._folder)
             aside.mkdir(parents=True)
 
         def complete() -> None:
@@ -150,6 +148,12 @@ class Checkpoints:
                 _remove(folder)
 
 
+def drop_incomplete(folder: Path) -> None:
+    """What a save that was stopped left behind, as large as a checkpoint."""
+    for old in folder.glob("incomplete-*"):
+        shutil.rmtree(old)
+
+
 def newest(folder: Path) -> Path | None:
     """The newest complete checkpoint in a `checkpoints` folder."""
     found = _all(folder)
@@ -187,13 +191,10 @@ def require_room(folder: Path, model: torch.nn.Module, *, num_kept: int) -> None
     Raises:
         TrainingError: names the folder, what is needed and what is free.
     """
-    total, trainable = (
-        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad >= only)
-        for only in (False, True)
-    )
+    total, trained = num_parameters(model)
     # Weights and both of AdamW's moments in float32, beside those kept one being written; the model in bfloat16.
     num_missing = max(1, num_kept + 1 - len(_all(folder / "checkpoints")))
-    needed = trainable * 12 * num_missing + total * 2
+    needed = trained * 12 * num_missing + total * 2
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(

@@ -97,9 +97,17 @@ def pipeline(
     if list_stages:
         typer.echo("\n".join(loaded.stages))
         return
+    # Under torchrun one process speaks for all.
+    is_main = os.environ.get("RANK", "0") == "0"
+    if dry_run and not is_main:
+        return
     from training.pipeline import run_pipeline
 
-    run_pipeline(loaded, stage, prompts=prompt or [], resume=resume, dry_run=dry_run, log=typer.echo)
+    def log(text: str) -> None:
+        if is_main:
+            typer.echo(text)
+
+    run_pipeline(loaded, stage, prompts=prompt or [], resume=resume, dry_run=dry_run, log=log)
 
 
 def main() -> None:

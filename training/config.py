@@ -53,7 +53,7 @@ SECTION_OF_COMMAND = {
 TRAINING_STAGES = ("tokenizer", "pretraining", "sft")
 _FOLDERS = {"tokenizer": "tokenizer", "pretraining": "base", "sft": "instruct"}
 
-# Each on the command line takes the place of those after it in the file.
+# Each takes the place of those after it that come from further away: another stage, the top of the file, its section.
 _REPLACES = {
     "model_config": ("model_name_or_path",),
     "model_name_or_path": ("model_config", "tokenizer"),
@@ -116,7 +116,9 @@ class RunConfig:
             sections["inference"]["method"] = sections["inference"].pop("default_method")
         _require_known(file, "", content, {name for kind in SECTIONS.values() for name in _names(kind)})
         config = cls(file, Path(output_dir), model, sections, content)
-        for name in sections:
+        for name, section in sections.items():
+            if not isinstance(section.get("output_dir", ""), str):
+                raise TrainingError(f"{file.name}: {name}: output_dir is {section['output_dir']!r}: must be a folder")
             config.check(name)
         return config
 
@@ -134,11 +136,12 @@ class RunConfig:
     def _values(self, stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
         known = _names(SECTIONS[stage])
         shared = {name: value for name, value in self.shared.items() if name in known}
-        values = {**self._from_other_stages(stage), **shared, **self.sections.get(stage, {}), **overrides}
-        for given in overrides.keys() & _REPLACES.keys():
-            for replaced in _REPLACES[given]:
-                if replaced not in overrides:
+        values: dict[str, Any] = {}
+        for layer in (self._from_other_stages(stage), shared, self.sections.get(stage, {}), overrides):
+            for given in layer:
+                for replaced in _REPLACES.get(given, ()):
                     values.pop(replaced, None)
+            values |= layer
         return values
 
     @property
@@ -165,7 +168,7 @@ class RunConfig:
         return all(
             (self.folder(before) / file).exists()
             for name, (before, file) in made.items()
-            if values.get(name) == str(self.folder(before))
+            if name in values and Path(values[name]).resolve() == self.folder(before).resolve()
         )
 
     @property

@@ -57,6 +57,10 @@ class World:
         """Whether the flag is set anywhere; every process hears the same answer."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag))).item())
 
+    def error(self, message: str) -> TrainingError:
+        """For what stops every process alike: the main one tells."""
+        return TrainingError(message) if self.is_main else ElsewhereError(message)
+
     def from_main(self, work: Callable[[], T]) -> T:
         """What `work` gives on the main process, which alone runs it while the others wait.
 

@@ -16,7 +16,7 @@ from training.objective import corrupt_batch
 from training.optimizer import learning_rate_at
 from training.options import TrainingOptions
 from training.report import Reporter
-from training.runs import load_samples, max_steps_of, planner_of
+from training.runs import load_samples, max_steps_of, planner_of, require_even_share
 
 _ROWS_SHOWN = 2
 _MASK = "░"
@@ -31,6 +31,7 @@ def describe_run(options: TrainingOptions, *, log: Callable[[str], None]) -> Sta
         folder = Path(scratch)
         samples, _ = load_samples(options, start, folder, alone, Reporter(folder, is_main=True))
         planner = planner_of(options, start, samples)
+        require_even_share(planner, options, World(0, int(os.environ.get("WORLD_SIZE", "1")), alone.device))
         max_steps = max_steps_of(options, planner)
         log("\nThe first batch:")
         _show_batch(planner, start, options, log)

@@ -10,4 +10,4 @@ class TrainingError(RuntimeError):
 
 
 class ElsewhereError(TrainingError):
-    """The main process failed, and says why itself; nothing is printed for this one."""
+    """The main process stops too, and says why; nothing is printed for this one."""

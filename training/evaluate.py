@@ -55,7 +55,7 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
         raise DataError(f"--max-length is {max_length}; it must be at most the model's max_sequence_length, {longest}")
     sources = find_sources(options.val_data_path)
     encoder: Encoder
-    if _format_of(sources[0]) == "text":
+    if all(_format_of(source) == "text" for source in sources):
         encoder = DocumentEncoder(tokenizer, eos_id=special_tokens.eos_id)
     else:
         encoder = DialogueEncoder(tokenizer, eos_id=special_tokens.eos_id, max_length=max_length, overlong="drop")

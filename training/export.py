@@ -83,7 +83,7 @@ def run_export(options: ExportOptions, *, log: Callable[[str], None]) -> None:
     """The `export` command."""
     checkpoint = find_checkpoint(options.checkpoint)
     require_writable(options.output_dir)
-    # What an export that was stopped left behind is written again.
+    # Written before all else by an export: what one that was stopped has left.
     if any(entry.name not in ("incomplete", "adapter") for entry in options.output_dir.iterdir()):
         raise TrainingError(f"--output-dir {options.output_dir} is not empty")
     export(checkpoint, options.output_dir, dtype=getattr(torch, options.dtype), base_model=options.base_model)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
+from llada_core.checkpoint import resolve_folder
 from llada_core.model import MaskPredictor
 from llada_core.sampling import GenerationResult
 from llada_core.tokenizer import Message, Tokenizer
@@ -18,9 +19,6 @@ from training.output import require_writable
 from training.report import progress_bar
 
 Prompt = str | list[Message]
-
-# What a result does not depend on, or tells itself.
-_NO_SETTINGS = {"prompt", "input", "output", "device", "batch_size"}
 
 
 def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> None:
@@ -39,7 +37,7 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
     tokenizer = load_tokenizer(options.model_name_or_path)
     given = _file_prompts(options.input) if options.input else options.prompt
     prompts = [_in_template(prompt) if options.is_instruct else prompt for prompt in given]
-    num_done, settings = 0, options.model_dump(mode="json", exclude=_NO_SETTINGS, exclude_defaults=True)
+    num_done, settings = 0, _settings(options, params)
     if options.output:
         num_done = _num_done(options.output, prompts, settings)
         log(f"{num_done:,} of {len(prompts):,} prompts are in {options.output} already")
@@ -146,6 +144,16 @@ def _params(options: GenerateOptions) -> GenerationParams:
         return GenerationParams.with_preset(options.preset, **given)
     except InvalidParameterError as error:
         raise DataError(f"generate: {error}") from None
+
+
+def _settings(options: GenerateOptions, params: GenerationParams) -> dict[str, Any]:
+    """What made a result, as JSON: the model, the template, and the parameters that are not the default."""
+    default = GenerationParams()
+    changed = {name: value for name, value in asdict(params).items() if value != getattr(default, name)}
+    model = str(resolve_folder(options.model_name_or_path).resolve())
+    settings = {"model": model, "is_instruct": options.is_instruct, **changed}
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=sorted))
+    return plain
 
 
 def _biases(pairs: Sequence[str]) -> dict[int, float]:

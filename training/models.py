@@ -109,6 +109,12 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     return start
 
 
+def num_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """All of them, and those that are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
+
+
 def weights_digest(folder: Path) -> str:
     """Of all bytes of a checkpoint's weights: ten seconds for 16 GB."""
     digest = hashlib.sha256()

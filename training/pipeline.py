@@ -6,9 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from training.config import TRAINING_STAGES, RunConfig
+from training.data.sources import find_sources
 from training.dry_run import describe_run
 from training.errors import TrainingError
 from training.generation import run_generate
+from training.options import GenerateOptions
 from training.runs import require_same_options, run_training
 from training.tokenizer import run_tokenizer
 
@@ -29,18 +31,24 @@ def run_pipeline(
     """
     _require_possible(config, stage, prompts)
     stages = [name for name in config.stages if stage in ("all", name)]
+    for name in stages:
+        # The data of the last stage is missed now, not when the first ones have been trained.
+        options = config.stage(name)
+        find_sources([*options.train_data_path, *getattr(options, "val_data_path", [])])
     if dry_run:
         _describe(config, stages, log)
     else:
         for name in stages:
             _run_training_stage(config, name, resume=resume, log=log)
-    is_asked = prompts or {"prompt", "input"} & config.sections.get("inference", {}).keys()
+    asked_in_file = config.sections.get("inference", {})
+    is_asked = prompts or asked_in_file.get("prompt") or asked_in_file.get("input")
     if stage == "inference" and not is_asked:
         raise TrainingError("--stage inference needs --prompt, or inference.prompt or inference.input in the file")
     if is_asked and stage in ("all", "inference"):
-        log(f"── inference with {config.trained_model}")
+        options = _inference_options(config, prompts)
+        log(f"── inference with {options.model_name_or_path}")
         if not dry_run:
-            _run_inference(config, prompts, log=log)
+            run_generate(options, log=log)
 
 
 def _require_possible(config: RunConfig, stage: str, prompts: Sequence[str]) -> None:
@@ -86,7 +94,7 @@ def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Cal
     if resume and (folder / _DONE_FILES[stage]).exists():
         if stage != "tokenizer":
             require_same_options(options)
-        log(f"── {stage}: finished already, in {folder}")
+        log(f"── {stage}: finished already, in {folder}; its data was not read again")
         return
     _require_start(config, stage)
     log(f"── {stage} → {folder}")
@@ -96,10 +104,11 @@ def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Cal
         run_training(options)
 
 
-def _run_inference(config: RunConfig, prompts: Sequence[str], *, log: Callable[[str], None]) -> None:
+def _inference_options(config: RunConfig, prompts: Sequence[str]) -> GenerateOptions:
     overrides: dict[str, object] = {"prompt": list(prompts)} if prompts else {}
     # A base model has not seen the chat template.
     is_base = "sft" not in config.sections and "pretraining" in config.sections
     if is_base and "is_instruct" not in config.sections.get("inference", {}):
         overrides["is_instruct"] = False
-    run_generate(config.stage("inference", overrides), log=log)
+    options: GenerateOptions = config.stage("inference", overrides)
+    return options

@@ -16,6 +16,7 @@ from training.checkpoints import (
     Checkpoints,
     RunIdentity,
     differences,
+    drop_incomplete,
     newest,
     read_state,
     require_room,
@@ -27,7 +28,7 @@ from training.data.sources import find_sources
 from training.distributed import World, parallelize, world
 from training.errors import DataError, TrainingError
 from training.export import export
-from training.models import Start, config_digest, find_start, weights_digest
+from training.models import Start, config_digest, find_start, num_parameters, weights_digest
 from training.objective import Objective
 from training.options import PretrainOptions, SFTOptions, TrainingOptions
 from training.output import require_writable
@@ -37,7 +38,7 @@ from training.trainer import Trainer, memory_advice
 # Options that may change when a run resumes: they say where and how fast it runs and what it shows, not what comes out.
 _MAY_CHANGE = {
     "output_dir", "resume", "device", "threads", "strategy", "micro_batch_size", "activation_checkpointing",
-    "save_steps", "keep_last", "log_steps", "eval_steps", "eval_samples", "eval_prompt", "eval_gen_length",
+    "save_steps", "keep_last", "log_steps", "eval_steps", "eval_prompt", "eval_gen_length",
 }  # fmt: skip
 # These are compared by what they come to: tokens, a number of steps, a config, weights. A folder may have moved.
 _COMPARED_BY_CONTENT = {
@@ -70,7 +71,7 @@ def run_training(options: TrainingOptions) -> None:
 
 
 def require_same_options(options: TrainingOptions) -> None:
-    """Of a finished run: its options were those that are given now.
+    """Of a finished run: its options and the model that it started from were those of now. Its data is not read.
 
     Raises:
         TrainingError: names the folder and what differs.
@@ -81,10 +82,12 @@ def require_same_options(options: TrainingOptions) -> None:
     then, now = read_state(last).run.decisive, _decisive(options)
     if options.max_steps is not None:
         now["max_steps"] = options.max_steps
+    if options.model_name_or_path is not None and Path(options.model_name_or_path).is_dir():
+        now["base model's weights"] = weights_digest(Path(options.model_name_or_path))
     differing = differences(then, {**then, **now})
     if differing:
         raise TrainingError(
-            f"{options.output_dir} was finished with other options: {differing}. Choose another output_dir, or delete "
+            f"{options.output_dir} was finished from another start: {differing}. Choose another output_dir, or delete "
             "the folder to train again"
         )
 
@@ -131,6 +134,19 @@ def planner_of(options: TrainingOptions, start: Start, samples: Samples) -> Batc
     )
 
 
+def require_even_share(planner: BatchPlanner, options: TrainingOptions, here: World) -> None:
+    """Of every batch, for every process.
+
+    Raises:
+        TrainingError: names both sizes.
+    """
+    if planner.batch_size % here.size:
+        few = ", all that the data has" if planner.batch_size < options.batch_size else ""
+        raise here.error(
+            f"a batch has {planner.batch_size} samples{few}; it must be a multiple of the {here.size} processes"
+        )
+
+
 def _require_usable(options: TrainingOptions, start: Start) -> None:
     folder = options.output_dir
     require_writable(folder)
@@ -139,6 +155,7 @@ def _require_usable(options: TrainingOptions, start: Start) -> None:
     # Tokens of a run that failed before its first step are no reason to refuse.
     if any(entry.name != "data" for entry in folder.iterdir()) and not options.resume:
         raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
+    drop_incomplete(folder / "checkpoints")
 
 
 def _load(
@@ -191,11 +208,7 @@ def build_trainer(
     reporter: Reporter,
 ) -> Trainer:
     planner = planner_of(options, start, samples)
-    if planner.batch_size % here.size:
-        few = ", all that the data has" if planner.batch_size < options.batch_size else ""
-        raise TrainingError(
-            f"a batch has {planner.batch_size} samples{few}; it must be a multiple of the {here.size} processes"
-        )
+    require_even_share(planner, options, here)
     if here.size == 1 and options.strategy == "fsdp":
         reporter.say("warning: --strategy fsdp shards over processes, and this is one alone; start it with torchrun")
     is_sharded = here.size > 1 and options.strategy == "fsdp"
@@ -206,15 +219,12 @@ def build_trainer(
     objective = Objective(model, mask_id=start.special_tokens.mask_id, seed=options.seed)
     module = parallelize(objective, here, options.strategy, bfloat16=options.dtype == "bfloat16")
     max_steps = max_steps_of(options, planner)
-    total, trainable = (
-        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad >= only)
-        for only in (False, True)
-    )
+    total, trained = num_parameters(model)
     if options.warmup_steps > max_steps:
         reporter.say(f"warning: --warmup-steps ({options.warmup_steps}) is more than the run has steps ({max_steps})")
     reporter.say(
         f"{len(samples):,} samples, {planner.steps_per_epoch:,} steps an epoch; {max_steps:,} steps of "
-        f"{planner.batch_size} samples; {total:,} parameters, {trainable:,} of them trained; "
+        f"{planner.batch_size} samples; {total:,} parameters, {trained:,} of them trained; "
         f"{here.size} {'process' if here.size == 1 else 'processes'} on {here.device}"
     )
     return Trainer(
@@ -256,7 +266,9 @@ def _identity(
 
 def _decisive(options: TrainingOptions) -> dict[str, Any]:
     """The options that a resumed run must share, as JSON has them."""
-    found: dict[str, Any] = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT))
+    # How many samples are validated decides which checkpoint is the best.
+    unused = set() if options.val_data_path else {"eval_samples"}
+    found: dict[str, Any] = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT | unused))
     return found
 
 

@@ -7,11 +7,13 @@ set -euo pipefail
 config=${1:?usage: [NPROC=n] training/train.sh config.yaml}
 
 child=
-# A signal is for the training, which saves a checkpoint and leaves; the shell waits for it.
-trap '[ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
+stopping=
+# A signal is for the training, which saves a checkpoint and leaves; the shell waits for it and starts no more.
+trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
 
 run() {
     local status=0
+    [ -z "$stopping" ] || exit 143
     "$@" &
     child=$!
     while true; do
@@ -19,7 +21,9 @@ run() {
         # `wait` also returns when a signal comes.
         kill -0 "$child" 2>/dev/null || break
     done
+    child=
     [ "$status" -eq 0 ] || exit "$status"
+    [ -z "$stopping" ] || exit 143
 }
 
 if [ "${NPROC:-1}" -eq 1 ]; then

@@ -91,6 +91,7 @@ class Trainer:
         self._optimizer = build_optimizer(model, options)
         self._last_saved: int | None = None
         self._stop_requested = False
+        self._owes_validation = False
         self._window = self._new_window()
 
     def resume(self) -> bool:
@@ -99,6 +100,8 @@ class Trainer:
         if state is None:
             return False
         self.step = self._last_saved = state.step
+        # Who stopped the run did not wait for it.
+        self._owes_validation = state.val_loss is None and self._val_samples is not None and self._is_validated()
         return True
 
     def train(self) -> None:
@@ -113,20 +116,25 @@ class Trainer:
     def _loop(self) -> None:
         options = self._options
         self._window = self._new_window()
+        if self._owes_validation:
+            self._save(self._validate())
         while self.step < self._max_steps:
             self.train_step()
             is_last = self.step == self._max_steps
             if self.step % options.log_steps == 0 or is_last:
                 self.log_window()
-            is_validated = self.step % (options.eval_steps or options.save_steps) == 0 or is_last
             # Who asks a run to stop does not wait for a validation.
-            val_loss = self._validate() if is_validated and not self._is_stopping() else None
+            val_loss = self._validate() if self._is_validated() and not self._is_stopping() else None
             is_stopping = self._is_stopping()
             if self.step % options.save_steps == 0 or is_last or is_stopping:
                 self._save(val_loss)
             self._reporter.advance(self.step)
-            if is_stopping and not is_last:
-                raise TrainingError(f"stopped by a signal after step {self.step}; --resume continues from there")
+            if is_stopping:
+                raise self._world.error(f"stopped by a signal after step {self.step}; --resume continues from there")
+
+    def _is_validated(self) -> bool:
+        every = self._options.eval_steps or self._options.save_steps
+        return self.step % every == 0 or self.step == self._max_steps
 
     def _is_stopping(self) -> bool:
         return self._world.any(self._stop_requested)
@@ -199,7 +207,7 @@ class Trainer:
         if not is_finite.all():
             step = self.step - len(losses) + int((~is_finite).nonzero()[0]) + 1
             last = "none yet" if self._last_saved is None else f"step-{self._last_saved}"
-            raise TrainingError(
+            raise self._world.error(
                 f"loss or gradient is not finite in step {step}; last good checkpoint: {last}. Try a lower "
                 "--learning-rate, more --warmup-steps or --dtype float32 in a new --output-dir, from the start or from "
                 "that checkpoint's export"
@@ -277,13 +285,13 @@ def memory_advice() -> Iterator[None]:
     """Turns "out of memory" into a `TrainingError` that says which options lower it."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
             "out of memory: lower --micro-batch-size (the result stays the same) or --max-length, or add "
             "--activation-checkpointing, --lora-r, or more processes with --strategy fsdp; --dry-run estimates each "
-            f"({str(error).splitlines()[0]})"
+            f"({str(error).partition(chr(10))[0] or 'the host has no more'})"
         ) from None
 
 

@@ -205,7 +205,12 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_checkpoint(workspace, tmp
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
 )
 def test_out_of_memory_says_what_lowers_it(workspace, tmp_path, monkeypatch, error):
     def fail(*arguments):

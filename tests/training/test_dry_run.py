@@ -1,4 +1,4 @@
-from tests.training.conftest import succeed
+from tests.training.conftest import llada_train, succeed
 
 
 def test_a_dry_run_shows_batch_schedule_and_memory_and_writes_nothing(workspace, tmp_path):
@@ -37,6 +37,12 @@ def test_a_dry_run_leaves_a_hub_models_weights_on_the_hub(workspace, tmp_path, m
     monkeypatch.setattr("llada_core.checkpoint.snapshot_download", download)  # no hub here
     succeed(*workspace.sft(tmp_path / "out", "--model-name-or-path", "owner/name"), "--dry-run")
     assert asked == [("owner/name", [])]
+
+
+def test_a_batch_that_cannot_be_shared_out_fails_in_the_dry_run_too(workspace, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = llada_train(*workspace.sft(tmp_path / "out", "--batch-size", 3), "--dry-run")
+    assert "a batch has 3 samples; it must be a multiple of the 2 processes" in result.stderr
 
 
 def test_of_several_processes_one_speaks(workspace, tmp_path, monkeypatch):

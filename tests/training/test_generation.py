@@ -73,7 +73,16 @@ def test_results_of_other_options_are_not_appended_to(tmp_path):
     result = llada_train(*options, "--temperature", 0.5)
     assert "out.jsonl, line 1: was made with" in result.stderr
     assert "'temperature': 0.5" in result.stderr
-    assert "2 of 2 prompts are in" in succeed(*options, "--batch-size", 1)
+    # Another spelling of the same.
+    same = ["--batch-size", 1, "--model-name-or-path", f"{DEMO_FOLDER}/../demo", "--temperature", 0]
+    assert "2 of 2 prompts are in" in succeed(*options, *same)
+
+
+def test_an_option_that_overrides_a_preset_is_another_option(tmp_path):
+    source, output = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "x"}]), tmp_path / "out.jsonl"
+    options = ["generate", *SHORT, "--input", source, "--output", output, "--preset", "fast"]
+    succeed(*options)
+    assert "was made with" in llada_train(*options, "--cache", "none").stderr
 
 
 def test_results_that_cannot_be_written_are_found_before_the_model_is_loaded(tmp_path):

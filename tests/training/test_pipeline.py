@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -86,6 +87,8 @@ def test_a_command_takes_its_section_and_the_command_line_wins(config, tmp_path,
         ({"inference": {"remasking": "best"}}, "config.yaml: inference: remasking is 'best'"),
         ({"output_dir": None}, "config.yaml: output_dir: needs a folder"),
         ({"sft": 3}, "config.yaml: sft: must be a mapping"),
+        ({"sft": {"train_data_path": ["x"], "output_dir": 5}}, "config.yaml: sft: output_dir is 5: must be a folder"),
+        ({"sft": {"train_data_path": ["x.jsonl"], "max_steps": 1}}, "x.jsonl: no such file"),
     ],
 )
 def test_a_wrong_key_or_value_of_the_file_is_named_before_anything_runs(config, tmp_path, changes, message):
@@ -157,7 +160,7 @@ def test_a_finished_stage_with_other_options_is_not_taken_for_the_one_asked_for(
     content["sft"] |= {"learning_rate": 1e-4}
     result = llada_train("pipeline", "--config", config(**content), "--resume")
     assert result.returncode == 1
-    assert "was finished with other options: learning_rate was 2.5e-05 and is 0.0001" in result.stderr
+    assert "was finished from another start: learning_rate was 2.5e-05 and is 0.0001" in result.stderr
 
 
 def test_the_files_own_prompt_is_answered(config, tmp_path, workspace):
@@ -189,6 +192,21 @@ def test_what_the_command_line_replaces_takes_along_what_belongs_to_it(config, w
     file = config(inference={"input": "in.jsonl", "output": "out.jsonl"})
     found = command_options("generate", file, {"prompt": ["x"]})
     assert (found.input, found.output) == (None, None)
+
+
+def test_a_section_takes_the_place_of_what_the_top_of_the_file_says(config, workspace):
+    section = {"train_data_path": "x", "num_epochs": 2, "model_name_or_path": "y"}
+    found = command_options("pretrain", config(max_steps=3, pretraining=section), {})
+    assert (found.max_steps, found.num_epochs, found.model_config_file, found.tokenizer) == (None, 2, None, None)
+
+
+def test_a_finished_stage_whose_start_was_made_again_is_not_up_to_date(config, tmp_path):
+    succeed("pipeline", "--config", config())
+    shutil.rmtree(tmp_path / "out" / "base")
+    content = yaml.safe_load(config().read_text())
+    content["pretraining"] |= {"learning_rate": 2e-3}
+    result = llada_train("pipeline", "--config", config(**content), "--resume")
+    assert "instruct was finished from another start: base model's weights was" in result.stderr
 
 
 def test_the_models_length_holds_for_evaluation_too(config, workspace):

@@ -130,6 +130,34 @@ def test_who_stops_a_run_does_not_wait_for_its_validation(workspace, tmp_path, m
     assert "stopped by a signal after step 4" in result.stderr
     assert scored == [0]
     assert read_state(tmp_path / "out" / "checkpoints" / "step-4").val_loss is None
+    monkeypatch.undo()
+    succeed(*workspace.pretrain(tmp_path / "out", *options, "--eval-samples", 200, "--keep-last", 9, "--resume"))
+    measured = [read_state(folder).val_loss for folder in sorted((tmp_path / "out" / "checkpoints").iterdir())]
+    assert len(measured) == 3 and None not in measured
+
+
+def test_a_stop_during_the_last_step_is_a_stop_too(workspace, tmp_path, monkeypatch):
+    step = Trainer.train_step
+
+    def interrupt(trainer):
+        step(trainer)
+        if trainer.step == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, "train_step", interrupt)
+    assert "stopped by a signal after step 12" in llada_train(*workspace.pretrain(tmp_path / "out")).stderr
+    monkeypatch.undo()
+    assert "saved to" in succeed(*workspace.pretrain(tmp_path / "out", "--resume"))
+
+
+def test_what_a_failed_save_left_is_gone_before_room_is_looked_for(workspace, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    succeed(*workspace.pretrain(out))
+    (out / "checkpoints" / "incomplete-13").mkdir()
+    found = []
+    monkeypatch.setattr("training.runs.require_room", lambda *_, **__: found.extend((out / "checkpoints").iterdir()))
+    succeed(*workspace.pretrain(out, "--resume"))
+    assert [folder.name for folder in found] == ["step-12"]
 
 
 class Fake:

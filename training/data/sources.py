@@ -15,7 +15,10 @@ _PARQUET_ROWS = 1000
 # owner/name, then a configuration and a split where they are not the default one and "train".
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
 # A missing file is not looked for on the hub.
-_FILE_SUFFIXES = (".json", ".jsonl", ".parquet", ".txt", ".csv", ".gz", ".zst")
+_FILE_SUFFIXES = (
+    ".json", ".jsonl", ".jsonlines", ".ndjson", ".parquet", ".arrow", ".txt", ".csv", ".tsv", ".gz", ".bz2", ".xz",
+    ".zst", ".zip",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
             if not files:
                 raise DataError(f"{path}: matches no file")
             found += [Source(file.name, file) for file in files]
-        elif _HUB_ID.fullmatch(path) and Path(path).suffix not in _FILE_SUFFIXES:
+        elif _HUB_ID.fullmatch(path) and Path(path).suffix.lower() not in _FILE_SUFFIXES:
             found.append(Source(path, None))
         else:
             raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name, owner/name:config@split)")
