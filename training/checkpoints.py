@@ -204,10 +204,8 @@ def require_room(folder: Path, model: torch.nn.Module, *, num_kept: int) -> None
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What went wrong on the first process that failed: torch wraps it, once more for each thread."""
-    if isinstance(error, CheckpointException):
-        return _cause(next(iter(error.failures.values()))[0])
-    return error.__cause__ or error
+    """What went wrong on the first process that failed."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
 def _tensors(model: LLaDAModelLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -33,8 +33,9 @@ def run_pipeline(
     stages = [name for name in config.stages if stage in ("all", name)]
     for name in stages:
         # The data of the last stage is missed now, not when the first ones have been trained.
-        options = config.stage(name)
-        find_sources([*options.train_data_path, *getattr(options, "val_data_path", [])])
+        if not (resume and _is_done(config, name)):
+            options = config.stage(name)
+            find_sources([*options.train_data_path, *getattr(options, "val_data_path", [])])
     if dry_run:
         _describe(config, stages, log)
     else:
@@ -64,6 +65,10 @@ def _require_possible(config: RunConfig, stage: str, prompts: Sequence[str]) -> 
         )
 
 
+def _is_done(config: RunConfig, stage: str) -> bool:
+    return (config.folder(stage) / _DONE_FILES[stage]).exists()
+
+
 def _require_start(config: RunConfig, stage: str) -> None:
     if not config.can_start(stage):
         before = TRAINING_STAGES[TRAINING_STAGES.index(stage) - 1]
@@ -91,7 +96,7 @@ def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], Non
 def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Callable[[str], None]) -> None:
     folder = config.folder(stage)
     options = config.stage(stage, {"resume": True} if resume and stage != "tokenizer" else None)
-    if resume and (folder / _DONE_FILES[stage]).exists():
+    if resume and _is_done(config, stage):
         if stage != "tokenizer":
             require_same_options(options)
         log(f"── {stage}: finished already, in {folder}; its data was not read again")

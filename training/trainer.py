@@ -114,27 +114,32 @@ class Trainer:
             self._loop()
 
     def _loop(self) -> None:
-        options = self._options
         self._window = self._new_window()
         if self._owes_validation:
-            self._save(self._validate())
+            self._end_step()
         while self.step < self._max_steps:
             self.train_step()
-            is_last = self.step == self._max_steps
-            if self.step % options.log_steps == 0 or is_last:
+            if self._is_due(self._options.log_steps):
                 self.log_window()
-            # Who asks a run to stop does not wait for a validation.
-            val_loss = self._validate() if self._is_validated() and not self._is_stopping() else None
-            is_stopping = self._is_stopping()
-            if self.step % options.save_steps == 0 or is_last or is_stopping:
-                self._save(val_loss)
-            self._reporter.advance(self.step)
-            if is_stopping:
-                raise self._world.error(f"stopped by a signal after step {self.step}; --resume continues from there")
+            self._end_step()
+
+    def _end_step(self) -> None:
+        """Validate, save and stop, each where it is due."""
+        # Who asks a run to stop does not wait for a validation.
+        val_loss = self._validate() if self._is_validated() and not self._is_stopping() else None
+        is_stopping = self._is_stopping()
+        if self._is_due(self._options.save_steps) or is_stopping or self._owes_validation:
+            self._save(val_loss)
+        self._reporter.advance(self.step)
+        if is_stopping:
+            raise self._world.error(f"stopped by a signal after step {self.step}; --resume continues from there")
+        self._owes_validation = False
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self._max_steps
 
     def _is_validated(self) -> bool:
-        every = self._options.eval_steps or self._options.save_steps
-        return self.step % every == 0 or self.step == self._max_steps
+        return self._is_due(self._options.eval_steps or self._options.save_steps)
 
     def _is_stopping(self) -> bool:
         return self._world.any(self._stop_requested)

@@ -200,6 +200,18 @@ def test_a_section_takes_the_place_of_what_the_top_of_the_file_says(config, work
     assert (found.max_steps, found.num_epochs, found.model_config_file, found.tokenizer) == (None, 2, None, None)
 
 
+def test_the_data_of_a_finished_stage_may_be_gone(config, workspace, tmp_path):
+    data = tmp_path / "text.jsonl"
+    shutil.copyfile(workspace.folder / "pretrain.jsonl", data)
+    content = yaml.safe_load(config().read_text())
+    content["tokenizer"]["train_data_path"] = content["pretraining"]["train_data_path"] = [str(data)]
+    file = config(**content)
+    for stage in ("tokenizer", "pretraining"):
+        succeed("pipeline", "--config", file, "--stage", stage)
+    data.unlink()
+    assert succeed("pipeline", "--config", file, "--resume").count("finished already") == 2
+
+
 def test_a_finished_stage_whose_start_was_made_again_is_not_up_to_date(config, tmp_path):
     succeed("pipeline", "--config", config())
     shutil.rmtree(tmp_path / "out" / "base")
