@@ -43,6 +43,11 @@ SETTINGS: Mapping[str, dict[str, Any]] = {
     },
     "confidence ≥ 0.8, dual cache": {"confidence_threshold": 0.8, "cache": "dual"},
     "entropy bound 0.05, dual cache": {"entropy_bound": 0.05, "cache": "dual"},
+    "entropy bound 0.05, dual cache, refreshed every 4": {
+        "entropy_bound": 0.05,
+        "cache": "dual",
+        "cache_refresh_interval": 4,
+    },
     "entropy bound 0.1, dual cache": {"entropy_bound": 0.1, "cache": "dual"},
 }
 
