@@ -19,12 +19,14 @@ import typer
 from benchmarks import machine
 from benchmarks.inference import SIZES
 from llada_core import GenerationParams, load_checkpoint
-from llada_core.config import LLaDAConfig
-from llada_core.diffusion import corrupt, row_losses
-from llada_core.model import PackedTokens
-from llada_core.model.llada import LLaDAModelLM
-from llada_core.sampling import Canvas, Sampler
-from llada_core.special_tokens import SpecialTokens
+from llada_core.diffusion.loss import row_losses
+from llada_core.diffusion.noise import corrupt
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.packed import PackedTokens
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.sampler import Sampler
+from llada_core.text.special_tokens import SpecialTokens
 
 GOLDEN = Path(__file__).parent.parent / "tests/golden"
 

@@ -23,11 +23,13 @@ import typer
 from torch import Tensor
 
 from benchmarks import machine
-from llada_core.config import LLaDAConfig
-from llada_core.model.cpu import CPUMaskPredictor, Quantization
-from llada_core.model.llada import LLaDAModelLM
-from llada_core.sampling import Canvas, GenerationParams, Sampler
-from llada_core.special_tokens import SpecialTokens
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.sampler import Sampler
+from llada_core.text.special_tokens import SpecialTokens
 from tests.reference.llada import ReferenceModel
 from tests.reference.llada import denoise as reference_denoise
 

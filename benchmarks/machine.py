@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llada_core.model.cpu import Int8Linear, Linear, packed_linear
+from llada_core.model.backends.cpu import Int8Linear, Linear, packed_linear
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -17,8 +17,8 @@ import typer
 
 from benchmarks import machine
 from llada_core import DEMO_FOLDER, GenerationParams, GenerationResult, generate, load_model, load_tokenizer
-from llada_core.model import MaskPredictor
-from llada_core.tokenizer import Message, Tokenizer
+from llada_core.model.interface import MaskPredictor
+from llada_core.text.tokenizer import Message, Tokenizer
 from training.demo.sampling import stream
 from training.demo.splits import make_splits
 from training.demo.stories import lexicon, recognize

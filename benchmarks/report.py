@@ -12,7 +12,7 @@ import matplotlib
 import typer
 
 from benchmarks.machine import RESULTS
-from llada_core.sampling import PRESETS
+from llada_core.sampling.params import PRESETS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -29,11 +29,13 @@ import typer
 from benchmarks import machine
 from benchmarks.inference import SIZES
 from llada_core import load_model
-from llada_core.config import LLaDAConfig
-from llada_core.model.llada import LLaDAModelLM
-from llada_core.sampling import Canvas, GenerationParams, Sampler
-from server.mailbox import Mailbox
-from server.scheduler import Request, Scheduler
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.sampler import Sampler
+from server.engine.mailbox import Mailbox
+from server.engine.scheduler import Request, Scheduler
 from tests.live_server import LiveServer
 
 PROMPT_LENGTH, GEN_LENGTH, STEPS = 160, 32, 8
@@ -144,7 +146,7 @@ def cold_start() -> Iterator[tuple[str, float]]:
 
 def memory(folder: Path, dtype: str) -> Iterator[tuple[str, float]]:
     """Peak of a server under load, and what it should consist of, in megabytes."""
-    code = "import psutil, server.app, llada_core.checkpoint; print(psutil.Process().memory_info().rss)"
+    code = "import psutil, server.app, llada_core.checkpoint.load; print(psutil.Process().memory_info().rss)"
     imports = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     yield "imports_mb", imports / 1e6

@@ -21,16 +21,16 @@ import torch.nn.functional as F
 import typer
 
 from llada_core import DEMO_FOLDER
-from llada_core.host_memory import keep_freed_memory
-from llada_core.model import PackedTokens
-from llada_core.model.llada import LLaDAModelLM
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.backends.host_memory import keep_freed_memory
+from llada_core.model.packed import PackedTokens
 from training.distributed import World
-from training.models import find_start
-from training.optimizer import build_optimizer
-from training.options import SFTOptions
-from training.report import Reporter
-from training.runs import build_trainer, load_samples
-from training.trainer import Trainer
+from training.options.fields import SFTOptions
+from training.run.optimizer import build_optimizer
+from training.run.report import Reporter
+from training.run.run import build_trainer, load_samples
+from training.run.start import find_start
+from training.run.trainer import Trainer
 
 
 def main(

@@ -14,15 +14,16 @@ from starlette.staticfiles import StaticFiles
 
 import clients
 from llada_core.errors import InvalidParameterError
-from llada_core.model import MaskPredictor
-from llada_core.sampling import Sampler
-from llada_core.tokenizer import Tokenizer
-from server.engine import Engine
-from server.errors import ErrorBody, install_error_handlers
-from server.metrics import Metrics
-from server.middleware import ApiKey, BodyLimit, RequestBoundary
+from llada_core.model.interface import MaskPredictor
+from llada_core.sampling.sampler import Sampler
+from llada_core.text.tokenizer import Tokenizer
+from server.engine.engine import Engine
+from server.engine.metrics import Metrics
+from server.engine.scheduler import Scheduler
+from server.http.api_error import ErrorBody
+from server.http.errors import install_error_handlers
+from server.http.middleware import ApiKey, BodyLimit, RequestBoundary
 from server.routes import chat, completions, denoise, responses, score, system, tokenize
-from server.scheduler import Scheduler
 from server.settings import Settings
 from server.state import ServerState
 

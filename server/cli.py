@@ -103,8 +103,8 @@ def _bound_kernel_caches() -> None:
 def _load_app(settings: Settings) -> "FastAPI":
     _bound_kernel_caches()
     # Imported here, so that --help and a wrong option answer without waiting for torch.
-    from llada_core.chat_template import ChatTemplate
-    from llada_core.checkpoint import DEMO_FOLDER, load_model, load_tokenizer
+    from llada_core.checkpoint.load import DEMO_FOLDER, load_model, load_tokenizer
+    from llada_core.text.chat_template import ChatTemplate
     from server.app import create_app
 
     folder = settings.model or DEMO_FOLDER

@@ -12,18 +12,22 @@ from typing import Any, TypeVar
 from fastapi import Request as HTTPRequest
 
 from llada_core.errors import InvalidParameterError
-from llada_core.model import MaskPredictor
-from llada_core.sampling import Canvas, DenoisingStep, Gap, GenerationParams
-from llada_core.tokenizer import Tokenizer
-from server.engine import Engine, EngineStoppedError, Work
-from server.errors import bad_request, model_not_found, shutting_down, timed_out
-from server.generation import Generation
-from server.mailbox import TimedStep
-from server.metrics import Metrics
-from server.parking import Parking
+from llada_core.model.interface import MaskPredictor
+from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.events import DenoisingStep
+from llada_core.sampling.params import GenerationParams
+from llada_core.text.tokenizer import Tokenizer
+from server.engine.engine import Engine
+from server.engine.errors import EngineStoppedError
+from server.engine.mailbox import TimedStep
+from server.engine.metrics import Metrics
+from server.engine.work import Work
+from server.http.api_error import bad_request, model_not_found, shutting_down, timed_out
+from server.replies.generation import Generation
+from server.replies.parking import Parking
+from server.replies.text_stream import TextStream
 from server.schemas import ChatFields, ChatMessage, DiffusionFields, ScoreRequest
 from server.settings import Settings
-from server.text_stream import TextStream
 
 logger = logging.getLogger(__name__)
 

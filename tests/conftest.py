@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from llada_core import DEMO_FOLDER, load_checkpoint, load_model, load_tokenizer
-from llada_core.model import MaskPredictor
-from llada_core.model.llada import LLaDAModelLM
-from llada_core.tokenizer import Tokenizer
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.interface import MaskPredictor
+from llada_core.text.tokenizer import Tokenizer
 from tests.live_server import LiveServer
 
 GOLDEN = Path(__file__).parent / "golden"

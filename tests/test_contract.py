@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from llada_core import GenerationParams
-from llada_core.sampling import PRESETS, REMASKING
 from llada_core.sampling.cache_policy import WINDOWS
-from llada_core.sampling.params import METHODS
+from llada_core.sampling.params import METHODS, PRESETS
+from llada_core.sampling.scores import REMASKING
 from server import schemas
 from server.app import create_app
 from server.settings import Settings
-from training.options import GenerateOptions
+from training.options.fields import GenerateOptions
 
 PARAMS = {field.name: field for field in fields(GenerationParams)}
 ROOT = Path(__file__).parent.parent

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from training.command_line import command_for
-from training.config import RunConfig
 from training.errors import DataError, ElsewhereError, TrainingError
-from training.options import (
+from training.options.command_line import command_for
+from training.options.fields import (
     EvalOptions,
     ExportOptions,
     GenerateOptions,
@@ -17,6 +16,7 @@ from training.options import (
     SFTOptions,
     TokenizerOptions,
 )
+from training.options.file import RunConfig
 
 # What a command needs is imported when it runs: `--help` should not wait for torch.
 
@@ -33,7 +33,7 @@ app = typer.Typer(
 @command_for("tokenizer")
 def tokenizer(options: TokenizerOptions) -> None:
     """Train a byte-level BPE tokenizer with LLaDA's special tokens, on data of any format."""
-    from training.tokenizer import run_tokenizer
+    from training.commands.tokenizer import run_tokenizer
 
     run_tokenizer(options, log=typer.echo)
 
@@ -56,7 +56,7 @@ def sft(options: SFTOptions, *, dry_run: bool = False) -> None:
 @command_for("generate")
 def generate(options: GenerateOptions) -> None:
     """Generate for prompts, or for every line of a file; a file's run that was stopped goes on where it was."""
-    from training.generation import run_generate
+    from training.commands.generate import run_generate
 
     run_generate(options, log=typer.echo)
 
@@ -65,7 +65,7 @@ def generate(options: GenerateOptions) -> None:
 @command_for("eval")
 def evaluate(options: EvalOptions) -> None:
     """Bound the negative log-likelihood and the perplexity of data; the same number on every run."""
-    from training.evaluate import run_eval
+    from training.commands.evaluate import run_eval
 
     run_eval(options, log=typer.echo)
 
@@ -74,7 +74,7 @@ def evaluate(options: EvalOptions) -> None:
 @command_for("export")
 def export(options: ExportOptions) -> None:
     """Write a checkpoint as a Hugging Face folder, adapters merged."""
-    from training.export import run_export
+    from training.run.export import run_export
 
     run_export(options, log=typer.echo)
 
@@ -101,7 +101,7 @@ def pipeline(
     is_main = os.environ.get("RANK", "0") == "0"
     if dry_run and not is_main:
         return
-    from training.pipeline import run_pipeline
+    from training.commands.pipeline import run_pipeline
 
     def log(text: str) -> None:
         if is_main:
@@ -131,11 +131,11 @@ def _train(options: PretrainOptions | SFTOptions, *, dry_run: bool) -> None:
         # Under torchrun one process speaks for all.
         if os.environ.get("RANK", "0") != "0":
             return
-        from training.dry_run import describe_run
+        from training.run.dry_run import describe_run
 
         describe_run(options, log=typer.echo)
         return
-    from training.runs import run_training
+    from training.run.run import run_training
 
     run_training(options)
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
+from llada_core.diffusion.guidance import guide
 from llada_core.errors import InvalidParameterError
-from llada_core.model import MaskPredictor, PackedTokens, Rows
-from llada_core.sampling.guidance import guide
+from llada_core.model.interface import MaskPredictor
+from llada_core.model.packed import PackedTokens, Rows
 
 # Draws that go through the model at once are bounded by this many tokens.
 _MAX_TOKENS = 4096

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.diffusion.noise import Corrupted
-from llada_core.model import PackedTokens
+from llada_core.model.packed import PackedTokens
 
 if TYPE_CHECKING:
-    from llada_core.model.llada import LLaDAModelLM
+    from llada_core.model.architectures.llada.network import LLaDAModelLM
 
 # Rows that meet the head are padded to a multiple of this. A new shape each step leaves holes in the CPU allocator's
 # heap: a training process grew by a gigabyte in 300 steps.

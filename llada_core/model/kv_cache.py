@@ -7,7 +7,7 @@ good for some steps, then refreshed by a forward over the whole sequence (Fast-d
 import torch
 from torch import Tensor
 
-from llada_core.config import LLaDAConfig
+from llada_core.model.architectures.llada.config import LLaDAConfig
 
 
 class KVCache:

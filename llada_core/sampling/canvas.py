@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llada_core.config import LLaDAConfig
 from llada_core.errors import InvalidParameterError
-from llada_core.final_text import FinalText
-from llada_core.model import KVCache
-from llada_core.sampling.block_plan import BlockPlan, plan_blocks
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.kv_cache import KVCache
 from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.events import Change, DenoisingStep, Prediction
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
-from llada_core.special_tokens import SpecialTokens
-from llada_core.tokenizer import Tokenizer
+from llada_core.sampling.schedule import BlockPlan, plan_blocks
+from llada_core.text.final_text import FinalText
+from llada_core.text.special_tokens import SpecialTokens
+from llada_core.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

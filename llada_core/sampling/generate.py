@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
-from llada_core.final_text import FinalText
-from llada_core.model import MaskPredictor
+from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.sampler import Sampler
-from llada_core.tokenizer import Message, Tokenizer
+from llada_core.text.final_text import FinalText
+from llada_core.text.tokenizer import Message, Tokenizer
 
 Prompt = str | Sequence[int] | Sequence[Message] | Sequence[Mapping[str, str]]
 

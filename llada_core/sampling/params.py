@@ -7,7 +7,7 @@ from typing import Any, Final
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
-from llada_core.sampling.remasking import REMASKING
+from llada_core.sampling.scores import REMASKING
 
 FIXED_LENGTH: Final = "fixed_length"
 SEMI_AUTOREGRESSIVE_PADDING: Final = "semi_autoregressive_padding"

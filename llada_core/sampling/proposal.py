@@ -13,7 +13,7 @@ from torch import Tensor
 from llada_core.counter_noise import Purpose, uniform
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.remasking import REMASKING, shannon_entropy
+from llada_core.sampling.scores import REMASKING, shannon_entropy
 
 
 def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Tensor:

@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from llada_core.diffusion.guidance import guide
 from llada_core.errors import NonFiniteLogitsError
-from llada_core.model import KVCache, MaskPredictor, PackedTokens, Rows
+from llada_core.model.interface import MaskPredictor
+from llada_core.model.kv_cache import KVCache
+from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
-from llada_core.sampling.guidance import guide
 from llada_core.sampling.proposal import propose
 
 # Rows that meet the head at once. It bounds the logits in memory: half a gigabyte at LLaDA-8B's vocabulary.

@@ -5,9 +5,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from llada_core.special_tokens import SpecialTokens
-from server.logprobs import ScoredToken, TokenNames, completion_logprobs
-from server.openai_answer import Echo, respond
+from llada_core.text.special_tokens import SpecialTokens
+from server.replies.denoised import Echo, respond
+from server.replies.logprobs import ScoredToken, TokenNames, completion_logprobs
 from server.schemas import CompletionRequest, FillInTheMiddleRequest
 from server.schemas.answers import CHUNKS, Completion, answers
 from server.state import state_of

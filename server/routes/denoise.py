@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from sse_starlette import ServerSentEvent
 
-from llada_core.sampling import Canvas, Gap
-from server.errors import bad_request, stream_is_read, stream_not_found
-from server.generation import Generation
-from server.parking import DenoisingStream, EventName
+from llada_core.sampling.canvas import Canvas, Gap
+from server.http.api_error import bad_request, stream_is_read, stream_not_found
+from server.http.sse import StreamResponse, event
+from server.replies.generation import Generation
+from server.replies.parking import DenoisingStream, EventName
 from server.schemas import DenoiseRequest, MaskGap
 from server.schemas.answers import answers, events
-from server.sse import StreamResponse, event
 from server.state import ServerState, state_of, step_object
 
 router = APIRouter()

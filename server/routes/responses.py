@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from sse_starlette import ServerSentEvent
 
-from server.generation import Generation
+from server.http.sse import StreamResponse, event, while_connected
+from server.replies.generation import Generation
 from server.schemas import ChatFields, ResponseRequest
 from server.schemas.answers import ResponseObject, answers, events
-from server.sse import StreamResponse, event, while_connected
 from server.state import ServerState, state_of
 
 router = APIRouter()

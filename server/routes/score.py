@@ -4,10 +4,10 @@ import time
 
 from fastapi import APIRouter, Request
 
-from server.likelihood import estimation, require_scorable
+from server.http.sse import while_connected
+from server.replies.likelihood import estimation, require_scorable
 from server.schemas import ScoreRequest
 from server.schemas.answers import Score, ScoreUsage
-from server.sse import while_connected
 from server.state import seed_of, state_of
 
 router = APIRouter()

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server.errors import engine_stopped, model_not_found, shutting_down
+from server.http.api_error import engine_stopped, model_not_found, shutting_down
 from server.schemas.answers import ModelCard, ModelList, Status, Version
 from server.state import ServerState, state_of
 

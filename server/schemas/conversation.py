@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from llada_core.tokenizer import Message
-from server.errors import bad_request
+from llada_core.text.tokenizer import Message
+from server.http.api_error import bad_request
 from server.schemas.base import Body, List, NonEmptyList, Text, kind
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
-from server.errors import bad_request, shortened
+from server.http.api_error import bad_request, shortened
 from server.schemas.base import MAX_ENTRIES, Body, List, NumberDict, Text, TextOrIds, TokenId, kind
 from server.schemas.conversation import PromptOrMessages
 from server.schemas.diffusion import DiffusionFields

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, Tag, model_validator
 
-from llada_core.sampling import PRESETS, REMASKING, GenerationParams
 from llada_core.sampling.cache_policy import WINDOWS
-from llada_core.sampling.params import METHODS, SEMI_AUTOREGRESSIVE_PADDING
-from server.errors import bad_request
+from llada_core.sampling.params import METHODS, PRESETS, SEMI_AUTOREGRESSIVE_PADDING, GenerationParams
+from llada_core.sampling.scores import REMASKING
+from server.http.api_error import bad_request
 from server.schemas.base import Body, List, NonEmptyText, NumberDict, Text, TokenId, few, kind
 
 # Given under the same name here; the length has several, the seed may be drawn.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
-from server.errors import bad_request, shortened
+from server.http.api_error import bad_request, shortened
 from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text, TokenIds, kind
 from server.schemas.conversation import ChatFields, ChatMessage
 from server.schemas.diffusion import NEUTRAL, DiffusionFields

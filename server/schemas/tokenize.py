@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from server.errors import bad_request
+from server.http.api_error import bad_request
 from server.schemas.base import Body, List, Text, TokenId
 from server.schemas.conversation import PromptOrMessages
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from benchmarks import gpu_check, inference, machine, quality, server
 from llada_core import DEMO_FOLDER, load_model, load_tokenizer
-from llada_core.sampling import PRESETS
+from llada_core.sampling.params import PRESETS
 
 
 def test_the_inference_benchmark_compares_equal_canvases(capsys):

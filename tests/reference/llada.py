@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llada_core.config import LLaDAConfig
+from llada_core.model.architectures.llada.config import LLaDAConfig
 
 
 class ReferenceModel:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llada_core.config import LLaDAConfig
+from llada_core.model.architectures.llada.config import LLaDAConfig
 from tests.conftest import GOLDEN, GOLDEN_CASES
 from tests.reference.llada import ReferenceModel, generate
 

@@ -9,9 +9,9 @@ import httpx
 import pytest
 import uvicorn
 
-from llada_core.model.llada import LLaDAModelLM
-from llada_core.sampling import Sampler
-from llada_core.tokenizer import Tokenizer
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.sampling.sampler import Sampler
+from llada_core.text.tokenizer import Tokenizer
 from server.app import create_app
 from server.settings import Settings
 

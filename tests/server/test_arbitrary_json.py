@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server import schemas
 from server.schemas import answers
-from tests.server.test_engine import gauge, until
+from tests.server.engine.test_engine import gauge, until
 
 ROUTES = {
     "/v1/completions": (schemas.CompletionRequest, {"prompt": [1, 2], "max_tokens": 4}),

@@ -15,9 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from llada_core import DEMO_FOLDER, load_tokenizer
-from llada_core.tokenizer import Message
+from llada_core.text.tokenizer import Message
 from server import schemas
-from server.errors import to_api_error
+from server.http.errors import to_api_error
 from tests.server.conftest import serving
 
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"

@@ -9,7 +9,7 @@ import openai
 import pytest
 import torch
 
-from llada_core.model import PackedTokens
+from llada_core.model.packed import PackedTokens
 from tests.server.test_routes import events_of
 
 MASK = 319

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.server.conftest import serving
-from tests.server.test_engine import GatedSampler, gauge, until
+from tests.server.engine.test_engine import GatedSampler, gauge, until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from llada_core import GenerationParams, generate
-from llada_core.sampling import PRESETS
+from llada_core.sampling.params import PRESETS
 from server.settings import Settings
 from tests.conftest import GOLDEN_CASES
 from tests.llada_core.sampling.test_cache import CACHE_CASES

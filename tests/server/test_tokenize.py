@@ -6,7 +6,7 @@ import tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from llada_core import DEMO_FOLDER
-from llada_core.tokenizer import Message, Tokenizer
+from llada_core.text.tokenizer import Message, Tokenizer
 from tests.server.conftest import serving
 
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]

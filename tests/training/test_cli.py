@@ -12,11 +12,11 @@ import torch
 
 from llada_core import load_model, load_tokenizer
 from llada_core.sampling.params import METHODS
-from llada_core.sampling.remasking import REMASKING
-from llada_core.tokenizer import Message, Tokenizer
+from llada_core.sampling.scores import REMASKING
+from llada_core.text.tokenizer import Message, Tokenizer
 from tests.live_server import LiveServer
 from tests.training.conftest import CONFIG, ROOT, llada_train, records, succeed, write_jsonl
-from training.options import Method, Remasking
+from training.options.fields import Method, Remasking
 
 
 def test_text_becomes_a_model_that_the_server_serves(workspace, tmp_path):
@@ -216,7 +216,7 @@ def test_out_of_memory_says_what_lowers_it(workspace, tmp_path, monkeypatch, err
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("training.objective.Objective.forward", fail)
+    monkeypatch.setattr("training.run.objective.Objective.forward", fail)
     result = llada_train(*workspace.pretrain(tmp_path / "out"))
     assert result.returncode == 1
     assert "out of memory: lower --micro-batch-size" in result.stderr

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
-from llada_core.diffusion import sequence_normalizer, token_normalizer
+from llada_core.diffusion.loss import sequence_normalizer, token_normalizer
 from training.data.samples import Samples
 
 LossNorm = Literal["token", "sequence"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llada_core.tokenizer import Message
+from llada_core.text.tokenizer import Message
 from training.data.sources import Record
 from training.errors import DataError
 

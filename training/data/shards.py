@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from llada_core.special_tokens import BOS_TOKEN
-from llada_core.tokenizer import Tokenizer
+from llada_core.text.special_tokens import BOS_TOKEN
+from llada_core.text.tokenizer import Tokenizer
 from training.data.formats import Dialogue, ReadReport, read_dialogues, read_texts
 from training.data.sources import Source
 from training.errors import DataError

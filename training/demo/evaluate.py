@@ -15,9 +15,10 @@ import torch
 import typer
 
 from llada_core import GenerationParams, generate, load_model, load_tokenizer
-from llada_core.model import MaskPredictor
-from llada_core.sampling import Canvas, Gap, Sampler
-from llada_core.tokenizer import Message, Tokenizer
+from llada_core.model.interface import MaskPredictor
+from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.sampler import Sampler
+from llada_core.text.tokenizer import Message, Tokenizer
 from training.demo.sampling import stream
 from training.demo.stories import Story, lexicon, recognize, tell, with_articles
 

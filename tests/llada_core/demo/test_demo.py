@@ -1,7 +1,7 @@
 """The bundled model: small, complete, and taught what its card says."""
 
 from llada_core import DEMO_FOLDER, GenerationParams, generate
-from llada_core.tokenizer import Message
+from llada_core.text.tokenizer import Message
 from training.demo.splits import make_splits
 
 

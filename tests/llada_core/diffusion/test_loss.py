@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from llada_core.diffusion import Corrupted, corrupt, row_losses, sequence_normalizer, token_normalizer
+from llada_core.diffusion.loss import row_losses, sequence_normalizer, token_normalizer
+from llada_core.diffusion.noise import Corrupted, corrupt
 from tests.conftest import GOLDEN_CASES
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from llada_core.diffusion import corrupt, corruption_draws, noise_levels
+from llada_core.diffusion.noise import corrupt, corruption_draws, noise_levels
 
 
 def test_a_samples_noise_does_not_depend_on_its_batch():

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import varlen
 
-from llada_core.config import LLaDAConfig
-from llada_core.model import KVCache, PackedTokens
+from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.attention import AttentionPlan, _Offsets
+from llada_core.model.kv_cache import KVCache
+from llada_core.model.packed import PackedTokens
 
 CONFIG = LLaDAConfig(d_model=32, n_heads=4, n_kv_heads=2, n_layers=1, mlp_hidden_size=8, vocab_size=9)
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from llada_core import GenerationParams, denoise, generate
-from llada_core.model import KVCache
-from llada_core.sampling import Canvas, Sampler
+from llada_core.model.kv_cache import KVCache
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.sampler import Sampler
 from tests.conftest import GOLDEN
 
 CACHE_CASES = json.loads((GOLDEN / "cache_cases.json").read_text())

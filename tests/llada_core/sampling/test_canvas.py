@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from llada_core.errors import InvalidParameterError
-from llada_core.sampling import Canvas, Gap, GenerationParams
+from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.params import GenerationParams
 
 MASK, EOS, EOT = 319, 317, 318
 

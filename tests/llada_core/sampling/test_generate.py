@@ -2,7 +2,7 @@ import pytest
 
 from llada_core import GenerationParams, generate
 from llada_core.errors import InvalidParameterError
-from llada_core.tokenizer import Message
+from llada_core.text.tokenizer import Message
 
 QUESTION = "What is the capital of France?"
 

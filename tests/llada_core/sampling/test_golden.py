@@ -3,7 +3,8 @@
 import pytest
 
 from llada_core import GenerationParams, denoise
-from llada_core.sampling import Canvas, Sampler
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.sampler import Sampler
 from tests.conftest import GOLDEN_CASES
 
 

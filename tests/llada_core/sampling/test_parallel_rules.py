@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from llada_core import GenerationParams, denoise
-from llada_core.model import PackedTokens
-from llada_core.sampling import Canvas
+from llada_core.model.packed import PackedTokens
+from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
 
 ORDERED = np.array([0.97, 0.95, 0.8, 0.62, 0.3])

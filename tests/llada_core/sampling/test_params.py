@@ -1,7 +1,7 @@
 import pytest
 
 from llada_core import GenerationParams, InvalidParameterError
-from llada_core.sampling import PRESETS
+from llada_core.sampling.params import PRESETS
 
 
 @pytest.mark.parametrize("name", PRESETS)

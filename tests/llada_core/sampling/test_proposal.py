@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from llada_core.sampling import Canvas, GenerationParams
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.proposal import draw, gumbel_max, propose, top_k, top_p
 from tests.conftest import GOLDEN_CASES
 

@@ -5,7 +5,8 @@ import torch
 
 from llada_core import GenerationParams, denoise, generate
 from llada_core.errors import NonFiniteLogitsError
-from llada_core.sampling import Canvas, Gap, Sampler
+from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.sampler import Sampler
 
 SETTINGS = [
     {"gen_length": 16, "steps": 8, "block_length": 8},

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from llada_core.tokenizer import Message
+from llada_core.text.tokenizer import Message
 from training.data.formats import ReadReport, detect_format, read_any_text, read_dialogues, read_prompts, read_texts
 from training.data.sources import find_sources
 from training.errors import DataError

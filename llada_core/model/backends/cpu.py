@@ -1,0 +1,274 @@
+"""Inference on a CPU: the same network, its weights laid out once for oneDNN.
+
+What differs from `LLaDAModelLM` is order and rounding, not the function: norm weights and the attention scale are
+multiplied into the weights that follow, keys and values share a matrix as do gate and up, and rotary pairs lie side by
+side, so that a rotation is one complex product. In float32 logits agree to about 1e-5.
+
+Shape suffixes besides those of `packed`: C complex rotary pairs of a head (D / 2), M width of the feed-forward, N
+output features of a linear map.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.attention import AttentionPlan, group_queries
+from llada_core.model.backends.host_memory import keep_freed_memory
+from llada_core.model.packed import PackedTokens, Rows
+from llada_core.model.rotary import rotary_angles
+from llada_core.text.special_tokens import SpecialTokens
+
+Quantization = Literal["none", "int8"]
+QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+Linear = Callable[[Tensor], Tensor]
+
+# oneDNN chooses a layout for a number of rows; this one serves a canvas and a block alike.
+_TYPICAL_ROWS = 64
+
+# The numbers of rows that meet a matrix product are rounded up to this. oneDNN compiles a kernel for each number that
+# it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand of them: a mixed load would compile at every step.
+_ROWS_MULTIPLE = 8
+
+# A sequence's attention scores that may exist at once, 64 MB in float32; longer ones go through torch's blocked kernel.
+_MAX_SCORES = 1 << 24
+
+# Keeps a row of zeros from dividing by zero, and is lost beside any other.
+_TINY = 1e-30
+
+
+class CPUMaskPredictor:
+    """A mask predictor with packed weights; immutable, so any number of threads may call it.
+
+    Attributes:
+        dtype: of weights, hidden states, keys and values. Around quantised weights hidden states are float32, which
+            costs less here than converting them at every quantisation.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        config: LLaDAConfig,
+        special_tokens: SpecialTokens,
+        read: Callable[[str], Tensor],
+        *,
+        dtype: torch.dtype,
+        quantization: Quantization = "none",
+    ) -> None:
+        """Lay the weights out.
+
+        Args:
+            read: a tensor of the checkpoint by its published name; it is not kept.
+            quantization: `int8`: weights as int8 per output feature, the inputs of every linear map per row.
+        """
+        keep_freed_memory()
+        self.config = config
+        self.special_tokens = special_tokens
+        self.dtype = dtype
+
+        is_int8 = quantization == "int8"
+
+        def linear(weight_NE: Tensor) -> Linear:
+            return Int8Linear(weight_NE) if is_int8 else packed_linear(weight_NE.to(dtype))
+
+        def read_in_block(depth: int, name: str) -> Tensor:
+            return read(f"model.transformer.blocks.{depth}.{name}.weight")
+
+        # Read, used and dropped one by one, the largest first: the peak is about the packed weights alone.
+        head_VE = read(f"model.transformer.{'wte' if config.weight_tying else 'ff_out'}.weight")
+        self._head = linear(_fold(head_VE, read("model.transformer.ln_f.weight")))
+        del head_VE
+        self._embedding_VE = read("model.transformer.wte.weight").to(dtype)
+        self._blocks = [
+            _Block(config, depth, partial(read_in_block, depth), linear, dtype) for depth in range(config.n_layers)
+        ]
+        self._eps = torch.tensor(config.rms_norm_eps)
+        self._hidden_dtype = torch.float32 if is_int8 else dtype
+        angles_LC = rotary_angles(config.max_sequence_length, config.head_dim, config.rope_theta)
+        self._rotations_LC = torch.polar(torch.ones_like(angles_LC), angles_LC)
+
+    def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
+        """The last hidden state, normed, at the rows asked for or at every position: [R, E] or [T, E]."""
+        if rows is None:
+            rows = Rows.of(packed, [np.arange(length) for length in packed.lengths])
+        packed = packed.padded(_ROWS_MULTIPLE)
+        rows, own_R = rows.padded(_ROWS_MULTIPLE)
+        rotations_T1C = self._rotations_LC[packed.positions()].unsqueeze(1)
+        plan = AttentionPlan(packed)
+        hidden_TE = F.embedding(packed.tokens_T, self._embedding_VE).to(self._hidden_dtype)
+        for block in self._blocks[:-1]:
+            hidden_TE = block(hidden_TE, rotations_T1C, plan)
+        last_plan = AttentionPlan(packed, rows.counts)
+        hidden_RE = self._blocks[-1](hidden_TE, rotations_T1C, last_plan, rows)
+        return _normalize(hidden_RE[own_R], self._eps)
+
+    def head(self, hidden_RE: Tensor) -> Tensor:
+        """Logits [R, V] of normed hidden states."""
+        num_rows = len(hidden_RE)
+        return self._head(F.pad(hidden_RE, (0, 0, 0, -num_rows % _ROWS_MULTIPLE)))[:num_rows]
+
+
+class _Block:
+    """One transformer block. Norm weights are already in the weights that follow them."""
+
+    def __init__(
+        self,
+        config: LLaDAConfig,
+        depth: int,
+        read: Callable[[str], Tensor],
+        linear: Callable[[Tensor], Linear],
+        attention_dtype: torch.dtype,
+    ) -> None:
+        assert config.n_kv_heads is not None
+        self._depth = depth
+        self._kernel = partial(_attention, dtype=attention_dtype)
+        self._head_dim = config.head_dim
+        self._heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
+        self._eps = torch.tensor(config.rms_norm_eps)
+        attn_norm, ff_norm = read("attn_norm"), read("ff_norm")
+        q_EE = _fold(_pairs_side_by_side(read("q_proj"), config.head_dim), attn_norm) * config.head_dim**-0.5
+        k_NE = _fold(_pairs_side_by_side(read("k_proj"), config.head_dim), attn_norm)
+        kv_NE = torch.cat((k_NE, _fold(read("v_proj"), attn_norm)))
+        if depth < config.n_layers - 1:
+            self._query_key_value = linear(torch.cat((q_EE, kv_NE)))
+        else:
+            self._query, self._key_value = linear(q_EE), linear(kv_NE)
+        self._attn_out = linear(read("attn_out"))
+        self._gate_up = linear(torch.cat((_fold(read("ff_proj"), ff_norm), _fold(read("up_proj"), ff_norm))))
+        self._ff_out = linear(read("ff_out"))
+
+    def __call__(
+        self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
+    ) -> Tensor:
+        x_TE = _normalize(hidden_TE, self._eps)
+        num_q, num_k, num_v = self._heads
+        if rows is None:
+            qkv_TND = self._query_key_value(x_TE).unflatten(-1, (-1, self._head_dim))
+            qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
+            q_QHD, k_TKD = _rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1)
+        else:
+            # Keys and values are those of all positions; queries and what follows are needed at the rows alone.
+            k_TKD, v_TKD = self._key_value(x_TE).unflatten(-1, (-1, self._head_dim)).split([num_k, num_v], dim=1)
+            k_TKD = _rotate(k_TKD, rotations_T1C)
+            hidden_TE, x_TE, rotations_T1C = (x[rows.index_R] for x in (hidden_TE, x_TE, rotations_T1C))
+            q_QHD = _rotate(self._query(x_TE).unflatten(-1, (-1, self._head_dim)), rotations_T1C)
+        attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self._depth, kernel=self._kernel)
+        hidden_QE = self._attn_out(attended_QHD.flatten(-2).to(hidden_TE.dtype)).add_(hidden_TE)
+        gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
+        return self._ff_out(F.silu(gate_QM).mul_(up_QM)).add_(hidden_QE)
+
+
+class Int8Linear:
+    """A linear map in int8: weights quantised per output feature, inputs per row when they come.
+
+    Each row has a scale of its own, so that a row's result never depends on its neighbours. Inputs are float32.
+    """
+
+    def __init__(self, weight_NE: Tensor) -> None:
+        weight_NE = weight_NE.float()
+        largest_N = weight_NE.abs().amax(dim=1).add_(_TINY)
+        quantized_NE = (weight_NE * (127 / largest_N.unsqueeze(1))).round_().to(torch.int8)
+        self._levels = _input_levels()
+        # What the rows' largest are multiplied with when they are known.
+        self._scale_N = largest_N / (127 * self._levels)
+        self._weight = torch.ops.onednn.qlinear_prepack(quantized_NE, [_TYPICAL_ROWS, weight_NE.shape[1]])
+        self._zero_point_N = torch.zeros(len(weight_NE), dtype=torch.int32)
+
+    def __call__(self, x_TE: Tensor) -> Tensor:
+        largest_T1 = x_TE.abs().amax(dim=1, keepdim=True).add_(_TINY)
+        signed_TE = (x_TE * (self._levels / largest_T1)).round_().to(torch.int8)
+        # Unsigned around a zero point (the sum wraps): oneDNN has fast kernels for unsigned inputs alone, torch a fast
+        # conversion for signed ones.
+        zero_point = self._levels + 1
+        quantized_TE = signed_TE.view(torch.uint8).add_(zero_point)
+        y_TN = _int8_product(quantized_TE, zero_point, self._weight, self._scale_N, self._zero_point_N)
+        return y_TN.mul_(largest_T1)
+
+
+def _int8_product(x_TE: Tensor, zero_point: int, weight: Tensor, scale_N: Tensor, zero_point_N: Tensor) -> Tensor:
+    """(x - zero point) · weight · scale, float32 [T, N]; x unsigned, weight packed."""
+    return torch.ops.onednn.qlinear_pointwise(
+        x_TE,
+        1.0,
+        zero_point,
+        weight,
+        scale_N,
+        zero_point_N,
+        None,  # bias
+        1.0,  # output scale and zero point: of no effect on a floating output
+        0,
+        torch.float32,
+        "none",
+        [],
+        "",
+    )
+
+
+@cache
+def _input_levels() -> int:
+    """Into how many steps on either side of zero an input is quantised: 127, or 63 where products could overflow.
+
+    Without VNNI instructions oneDNN adds pairs of products in 16 bits, which saturate for 8-bit inputs, not for 7-bit
+    ones. Tried rather than asked: oneDNN may be told to leave instructions of the processor alone.
+    """
+    largest = torch.full((1, 64), 255, dtype=torch.uint8)
+    weight = torch.ops.onednn.qlinear_prepack(torch.full((1, 64), 127, dtype=torch.int8), [1, 64])
+    product = _int8_product(largest, 0, weight, torch.ones(1), torch.zeros(1, dtype=torch.int32))
+    return 127 if product.item() == 64 * 255 * 127 else 63
+
+
+def packed_linear(weight_NE: Tensor) -> Linear:
+    """A linear map whose weight oneDNN has laid out for this CPU; torch's own where oneDNN lacks the dtype."""
+    if not _onednn_computes(weight_NE.dtype):
+        return lambda x_TE: F.linear(x_TE, weight_NE)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight_NE.contiguous(), _TYPICAL_ROWS)
+    return lambda x_TE: torch.ops.mkldnn._linear_pointwise(x_TE, packed, None, "none", [], "")
+
+
+def _onednn_computes(dtype: torch.dtype) -> bool:
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return dtype == torch.float32
+
+
+def _fold(weight_NE: Tensor, norm_E: Tensor) -> Tensor:
+    """W such that W x = weight (norm · x); in float32, so that low precision rounds once."""
+    return weight_NE.float() * norm_E.float()
+
+
+def _pairs_side_by_side(weight_NE: Tensor, head_dim: int) -> Tensor:
+    """Output features reordered within each head: i beside i + D/2. Products of queries and keys stay the same."""
+    return weight_NE.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+
+
+def _normalize(x_TE: Tensor, eps: Tensor) -> Tensor:
+    norm_T1 = torch.linalg.vector_norm(x_TE, dim=-1, keepdim=True, dtype=torch.float32)
+    return x_TE * torch.addcmul(eps, norm_T1, norm_T1, value=1 / x_TE.shape[-1]).rsqrt_().to(x_TE.dtype)
+
+
+def _rotate(x_TND: Tensor, rotations_T1C: Tensor) -> Tensor:
+    """Rotate the pairs of queries or keys: float32, and in place where that is what they are."""
+    pairs_TNC = torch.view_as_complex(x_TND.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs_TNC.mul_(rotations_T1C)).flatten(-2)
+
+
+def _attention(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, *, dtype: torch.dtype) -> Tensor:
+    """Attention without scale, which the queries have already. Plain products beat torch's kernel at these sizes."""
+    # Rotated queries and keys are float32: one pass rounds them and lays out each head for itself.
+    q_NHQD, k_NKLD, v_NKLD = (x.to(dtype, memory_format=torch.contiguous_format) for x in (q_NHQD, k_NKLD, v_NKLD))
+    q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
+    if q_NKQD[0, ..., 0].numel() * k_NKLD.shape[2] > _MAX_SCORES:
+        return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, scale=1.0).reshape(q_NHQD.shape)
+    q, k, v = (x.flatten(0, 1) for x in (q_NKQD, k_NKLD, v_NKLD))
+    attended = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(dim=-1), v)
+    return attended.reshape(q_NHQD.shape)

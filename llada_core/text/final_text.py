@@ -1,0 +1,103 @@
+"""Text as it becomes final, token by token from the left, up to the stop string that is complete first."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from llada_core.text.tokenizer import Tokenizer
+
+
+class FinalText:
+    """Decodes final tokens and holds back what may yet turn out to begin a stop string.
+
+    Attributes:
+        text: what is certain so far; it never changes but for growing.
+        is_stopped: a stop string was found; the text ends before it, and further tokens are ignored.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        self.text = ""
+        self.is_stopped = False
+        self._decoder = tokenizer.incremental_decoder()
+        self._matchers = [_Matcher(word) for word in stop]
+        self._decoded = ""
+        # Where in the decoded text each token ends; the last tokens may still wait for the rest of a character.
+        self._ends: list[int] = []
+        self._num_waiting = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that lie wholly within the text."""
+        return bisect_right(self._ends, len(self.text))
+
+    def start_of(self, index: int) -> int:
+        """Where in the text the token `index` begins; it or the one before must be within the text."""
+        return self._ends[index - 1] if index else 0
+
+    def push(self, ids: Iterable[int]) -> str:
+        """Take in the next tokens; returns the text that they make certain."""
+        before = len(self.text)
+        for token_id in ids:
+            if self.is_stopped:
+                break
+            self._num_waiting += 1
+            self._extend(self._decoder.push([token_id]))
+            if not self._decoder.is_waiting:
+                self._place_waiting()
+        return self.text[before:]
+
+    def flush(self) -> str:
+        """There are no more tokens: what was held back is certain, half a character becomes U+FFFD."""
+        before = len(self.text)
+        if not self.is_stopped:
+            self._extend(self._decoder.flush())
+        if not self.is_stopped:
+            self.text = self._decoded
+            self._place_waiting()
+        return self.text[before:]
+
+    def _extend(self, piece: str) -> None:
+        if not piece:
+            return
+        start = len(self._decoded)
+        self._decoded += piece
+        self._place_waiting()
+        for end, character in enumerate(piece, start + 1):
+            found = [len(matcher.word) for matcher in self._matchers if matcher.push(character)]
+            if found:
+                self.is_stopped = True
+                self.text = self._decoded[: end - max(found)]
+                return
+        num_held = max((matcher.num_matched for matcher in self._matchers), default=0)
+        self.text = self._decoded[: len(self._decoded) - num_held]
+
+    def _place_waiting(self) -> None:
+        self._ends += [len(self._decoded)] * self._num_waiting
+        self._num_waiting = 0
+
+
+class _Matcher:
+    """Looks for a word in text that comes character by character, each at a constant cost (Knuth, Morris and Pratt).
+
+    Attributes:
+        num_matched: with so many of its characters the word begins at the end of the text.
+    """
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.num_matched = 0
+        # For each beginning of the word: the length of the longest shorter one with which it ends.
+        self._shorter = [0, 0]
+        for character in word[1:]:
+            self._shorter.append(self._longer(self._shorter[-1], character))
+
+    def push(self, character: str) -> bool:
+        """Take in the next character; returns whether the word ends with it."""
+        self.num_matched = self._longer(self.num_matched, character)
+        return self.num_matched == len(self.word)
+
+    def _longer(self, num_matched: int, character: str) -> int:
+        while self.word[num_matched] != character:
+            if not num_matched:
+                return 0
+            num_matched = self._shorter[num_matched]
+        return num_matched + 1

@@ -1,0 +1,241 @@
+"""Text to ids and back: plain text, the chat template, and decoding that never shows half a character.
+
+The format of a chat is LLaDA's own, written out here because the published Jinja file adds the assistant's header where
+it must not. It is assembled from ids, so that no text a user sends can open a turn or plant a mask.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import tokenizers
+
+from llada_core.errors import InvalidParameterError
+from llada_core.text.chat_template import ChatTemplate
+from llada_core.text.special_tokens import (
+    BOS_TOKEN,
+    END_HEADER_TOKEN,
+    EOS_TOKEN,
+    EOT_TOKEN,
+    MASK_TOKEN,
+    PUBLISHED_IDS,
+    PUBLISHED_VOCAB_SIZE,
+    START_HEADER_TOKEN,
+)
+
+# The template of `Tokenizer.encode_chat` for other programs, in the form that transformers reads.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    f"{{{{ '{START_HEADER_TOKEN}' + message['role'] + '{END_HEADER_TOKEN}\n\n' }}}}"
+    f"{{{{ message['content'] | trim + '{EOT_TOKEN}' }}}}"
+    "{% endfor %}{% if add_generation_prompt %}"
+    f"{{{{ '{START_HEADER_TOKEN}assistant{END_HEADER_TOKEN}\n\n' }}}}"
+    "{% endif %}"
+)
+
+REPLACEMENT_CHARACTER = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat. `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+class Tokenizer:
+    """A checkpoint's `tokenizer.json`.
+
+    Two encoders share one vocabulary. A prompt is encoded by the first, which reads special tokens written out in it
+    (people paste whole templates) except the mask; a chat message by the second, to which everything is plain text.
+
+    Attributes:
+        special_ids: tokens that decode to nothing.
+    """
+
+    def __init__(
+        self, definition: str, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
+    ) -> None:
+        """
+        Args:
+            definition: the text of a `tokenizer.json`.
+            chat_template: in place of LLaDA's own chat format, for generation.
+            vocab_size: the checkpoint's; 126464 admits the published ids for tokens that the file does not register.
+        """
+        self._decoder = tokenizers.Tokenizer.from_str(definition)
+        self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_mask(definition))
+        self._message_encoder = tokenizers.Tokenizer.from_str(definition)
+        self._message_encoder.encode_special_tokens = True
+        self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
+        self.special_ids = {
+            token_id for token_id, token in self._decoder.get_added_tokens_decoder().items() if token.special
+        }
+        self._headers: dict[str, list[int]] = {}
+        self._chat_template = chat_template
+        self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
+    ) -> "Tokenizer":
+        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        return cls(definition, vocab_size=vocab_size, chat_template=chat_template)
+
+    def __len__(self) -> int:
+        return self._decoder.get_vocab_size()
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token of the vocabulary, or of one that the published vocabulary reserves."""
+        published = PUBLISHED_IDS.get(token) if self._has_published_ids else None
+        found: int | None = self._decoder.token_to_id(token)
+        return published if found is None else found
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """A prompt's ids, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
+        # As a batch: a single encode holds Python's lock, for seconds where the text has megabytes.
+        return self._prompt_encoder.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+
+    def offsets(self, text: str) -> list[int]:
+        """Where in the text each id of `encode` begins, in characters."""
+        return [start for start, _ in self._prompt_encoder.encode(text).offsets]
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Ids of text in which nothing is special and to which nothing is added."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_plain` of many texts, on all cores."""
+        return [found.ids for found in self._message_encoder.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> list[int]:
+        """A conversation's ids in LLaDA's chat format (the Llama-3 layout): BOS, then header, content and EoT of each
+        message; or in that of the template that was given.
+
+        Args:
+            add_generation_prompt: end with the assistant's header, for a reply to follow.
+            continue_final_message: leave the last message open, for its rest to follow.
+
+        Raises:
+            InvalidParameterError: the vocabulary has no header or end-of-turn tokens; a template refuses the messages.
+        """
+        if self._chat_template is not None:
+            parts = self._chat_template.render(
+                messages,
+                bos_token=self._name_of(BOS_TOKEN),
+                eos_token=self._name_of(EOS_TOKEN),
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+            )
+            return [
+                token_id
+                for part in parts
+                for token_id in (
+                    self.encode_plain(part.text)
+                    if part.is_content
+                    else self.encode(part.text, add_special_tokens=False)
+                )
+            ]
+        ids = [self._template_id(BOS_TOKEN), *chain.from_iterable(self.encode_turns([messages])[0])]
+        if continue_final_message:
+            return ids[:-1]
+        if add_generation_prompt:
+            ids += self.header("assistant")
+        return ids
+
+    def encode_turns(self, dialogues: Sequence[Sequence[Message]]) -> list[list[list[int]]]:
+        """The template's part of each message (header, content, EoT) of each dialogue; on all cores."""
+        contents = iter(self.encode_batch([message.content.strip() for turns in dialogues for message in turns]))
+        end_of_turn = self._template_id(EOT_TOKEN)
+        return [
+            [[*self.header(message.role), *next(contents), end_of_turn] for message in turns] for turns in dialogues
+        ]
+
+    def header(self, role: str) -> list[int]:
+        """The ids that open a turn."""
+        if role not in self._headers:
+            start, end = self._template_id(START_HEADER_TOKEN), self._template_id(END_HEADER_TOKEN)
+            self._headers[role] = [start, *self.encode_plain(role), end, *self.encode_plain("\n\n")]
+        return self._headers[role]
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """Text of the ids; special tokens left out or by name, bytes that are not UTF-8 become U+FFFD."""
+        # As a batch, which unlike a single decode does not hold Python's lock.
+        return self._decoder.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
+
+    def token_text(self, token_id: int) -> str:
+        """One token alone, special ones by their name; bytes that are half a character become U+FFFD."""
+        return self.decode([token_id], skip_special_tokens=False)
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """The tokens as the vocabulary writes them, "Ġthere" for " there"; an id that it lacks is empty."""
+        return [self._decoder.id_to_token(token_id) or "" for token_id in ids]
+
+    def incremental_decoder(self) -> "IncrementalDecoder":
+        return IncrementalDecoder(self)
+
+    def _name_of(self, token: str) -> str:
+        """What a template writes for it: nothing where the vocabulary has none."""
+        return token if self.token_to_id(token) is not None else ""
+
+    def _template_id(self, token: str) -> int:
+        found = self.token_to_id(token)
+        if found is None:
+            raise InvalidParameterError(
+                f"messages: this model's tokenizer has no {token}, which chat needs; send a prompt instead",
+                "messages",
+            )
+        return found
+
+
+class IncrementalDecoder:
+    """Decodes ids as they become final. What it has given never changes; half a character waits for its rest.
+
+    The parts add up to `Tokenizer.decode` of all ids, at a cost that does not grow with the text: only the ids since
+    the last clean border are decoded again.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._context: list[int] = []  # ids whose text is out, kept because a decoder may join with what follows
+        self._pending: list[int] = []
+
+    def push(self, ids: Iterable[int]) -> str:
+        """The text that these ids complete; empty while a character is unfinished."""
+        self._pending += [token_id for token_id in ids if token_id not in self._tokenizer.special_ids]
+        text = self._pending_text()
+        if not text or text.endswith(REPLACEMENT_CHARACTER):
+            return ""
+        return self._release(text)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tokens were pushed whose text is not complete."""
+        return bool(self._pending)
+
+    def flush(self) -> str:
+        """What is left, with bytes that never became a character as U+FFFD."""
+        return self._release(self._pending_text())
+
+    def _pending_text(self) -> str:
+        before = self._tokenizer.decode(self._context)
+        return self._tokenizer.decode(self._context + self._pending)[len(before) :]
+
+    def _release(self, text: str) -> str:
+        self._context, self._pending = self._pending, []
+        return text
+
+
+def _without_mask(definition: str) -> str:
+    parsed = json.loads(definition)
+    parsed["added_tokens"] = [token for token in parsed["added_tokens"] if token["content"] != MASK_TOKEN]
+    return json.dumps(parsed)

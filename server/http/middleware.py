@@ -1,0 +1,104 @@
+"""What happens to every request before a route sees it: an id, a metric, the API key, the size limit."""
+
+import hmac
+import secrets
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.engine.metrics import Metrics
+from server.http.api_error import MAX_BODY_BYTES, APIError, body_too_large, unauthorized
+from server.http.errors import to_api_error
+
+_PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics")
+_PUBLIC_PREFIX = "/static/"
+
+
+class RequestBoundary:
+    """Gives every request an id and every response the header `x-request-id`; nothing leaves it as a traceback."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = f"req-{secrets.token_hex(12)}"
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        has_started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal has_started
+            if message["type"] == "http.response.start":
+                has_started = True
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+                route = scope.get("route")
+                self._metrics.observe_response(getattr(route, "path", "unmatched"), message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if has_started:
+                raise
+            await _respond(to_api_error(error, request_id), scope, receive, send_with_id)
+
+
+class ApiKey:
+    """401 without one of the keys, where keys are set; the page, health and metrics stay open."""
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_open(scope):
+            await _respond(unauthorized(), scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIX):
+            return True
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        # Every key is compared, in constant time, whichever matches.
+        matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
+        return scheme.lower() == "bearer" and any(matches)
+
+
+class BodyLimit:
+    """413 for a body over the limit, whether its length is declared or it merely keeps coming."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+            await _respond(body_too_large(MAX_BODY_BYTES), scope, receive, send)
+            return
+        received = 0
+
+        async def counted_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise HTTPException(413)  # the one kind of exception that FastAPI lets through while it reads a body
+            return message
+
+        await self._app(scope, counted_receive, send)
+
+
+async def _respond(error: APIError, scope: Scope, receive: Receive, send: Send) -> None:
+    await JSONResponse(error.body, error.status, headers=error.headers)(scope, receive, send)

@@ -1,0 +1,84 @@
+"""Server-sent events, and work that ends with its client."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastapi import Request
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from server.http.api_error import client_gone
+from server.http.errors import to_api_error
+
+T = TypeVar("T")
+
+
+def event(data: Any, *, name: str | None = None, id_: int | None = None) -> ServerSentEvent:
+    """One event with a JSON body."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return ServerSentEvent(text, event=name, id=None if id_ is None else str(id_))
+
+
+class StreamResponse(EventSourceResponse):
+    """Streams events; an exception after the start becomes a last event with the error object."""
+
+    def __init__(
+        self,
+        events: AsyncGenerator[ServerSentEvent],
+        request: Request,
+        *,
+        release: Callable[[], None],
+        error_event: Callable[[Any], ServerSentEvent] = event,
+    ) -> None:
+        """
+        Args:
+            release: called when the response has ended, whichever way: the client may leave before `events` was ever
+                entered, and then nothing in it can clean up.
+            error_event: makes the last event from an error object; the default is the OpenAI protocol's, unnamed.
+        """
+        self._events = events
+        self._request_id: str = request.state.request_id
+        self._release = release
+        self._error_event = error_event
+        super().__init__(self._guarded(), headers={"X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
+
+    async def _guarded(self) -> AsyncGenerator[ServerSentEvent]:
+        try:
+            async with aclosing(self._events) as events:
+                async for item in events:
+                    yield item
+        except Exception as error:  # the status line is sent; this event is the only place left for the error
+            yield self._error_event(to_api_error(error, self._request_id).body)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, and cancel it as soon as the client is gone.
+
+    Raises:
+        APIError: the client left; nobody will read an answer.
+    """
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise client_gone()
+        return working.result()
+    finally:
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,105 @@
+"""Log-probabilities of a choice's tokens, in the shapes of OpenAI's two endpoints."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llada_core.sampling.events import Change
+from llada_core.text.final_text import FinalText
+from llada_core.text.tokenizer import REPLACEMENT_CHARACTER, Tokenizer
+
+# JSON has no infinity; vLLM writes this.
+_LEAST = -9999.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token of a choice's text.
+
+    Attributes:
+        offset: where in the text it begins.
+        change: the commit that wrote it; None for what was given.
+    """
+
+    token_id: int
+    offset: int
+    change: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenNames:
+    """How tokens are written in an answer: their text or, without a tokenizer, `token_id:5`."""
+
+    tokenizer: Tokenizer | None
+
+    def of(self, token_id: int) -> str:
+        return f"token_id:{token_id}" if self.tokenizer is None else self.tokenizer.token_text(token_id)
+
+    def utf8_of(self, token_id: int) -> list[int] | None:
+        """The bytes of the token's text; None where it is a part of a character."""
+        text = self.of(token_id)
+        return None if REPLACEMENT_CHARACTER in text else list(text.encode())
+
+
+def given_tokens(sent: str | Sequence[int], ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:
+    """The tokens of an echoed prompt, sent as text or as ids; they begin where they do in what is shown of it."""
+    if tokenizer is None:
+        offsets = [0] * len(ids)
+    elif isinstance(sent, str):
+        offsets = tokenizer.offsets(sent)
+    else:
+        final = FinalText(tokenizer)
+        final.push(ids)
+        final.flush()
+        offsets = [final.start_of(index) for index in range(len(ids))]
+    return [ScoredToken(token_id, offset, None) for token_id, offset in zip(ids, offsets, strict=True)]
+
+
+def completion_logprobs(tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str, Any]:
+    """The `logprobs` of a completion's choice."""
+    return {
+        "tokens": [names.of(token.token_id) for token in tokens],
+        "token_logprobs": [_logprob(token.change) for token in tokens],
+        "top_logprobs": [_top(token, names) for token in tokens],
+        "text_offset": [token.offset for token in tokens],
+    }
+
+
+def chat_logprobs(tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str, Any]:
+    """The `logprobs` of a chat completion's choice."""
+
+    def entry(token_id: int, probability: float) -> dict[str, Any]:
+        return {
+            "token": names.of(token_id),
+            "logprob": _log(probability),
+            "bytes": names.utf8_of(token_id),
+        }
+
+    content = []
+    for token in tokens:
+        assert token.change is not None
+        top = [entry(token_id, probability) for token_id, probability in token.change.alternatives]
+        content.append({**entry(token.token_id, token.change.confidence), "top_logprobs": top})
+    return {"content": content, "refusal": None}
+
+
+def commit_steps(tokens: Sequence[ScoredToken]) -> list[int | None]:
+    """The step that wrote each token."""
+    return [token.change.step if token.change else None for token in tokens]
+
+
+def _top(token: ScoredToken, names: TokenNames) -> dict[str, float] | None:
+    if token.change is None:
+        return None
+    # OpenAI's rule: the token itself is always among them.
+    ranked = (*token.change.alternatives, (token.token_id, token.change.confidence))
+    return {names.of(token_id): _log(probability) for token_id, probability in ranked}
+
+
+def _logprob(change: Change | None) -> float | None:
+    return None if change is None else _log(change.confidence)
+
+
+def _log(probability: float) -> float:
+    return max(math.log(probability), _LEAST) if probability > 0 else _LEAST

@@ -1,0 +1,93 @@
+"""From denoising steps to text: what is final, and what is only a draft.
+
+Final text grows from the left: the part before the first mask. A draft is the whole response as it stands.
+"""
+
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import Change, DenoisingStep
+from llada_core.text.final_text import FinalText
+from llada_core.text.tokenizer import Tokenizer
+from server.replies.logprobs import ScoredToken
+
+MASK_CHARACTER = "▒"
+
+
+class TextStream:
+    """Follows one request by its steps alone, as any client could.
+
+    Attributes:
+        token_ids: the whole response as it stands.
+        finish_reason: None until the last step.
+    """
+
+    def __init__(self, canvas: Canvas, tokenizer: Tokenizer | None) -> None:
+        self.token_ids = canvas.response
+        self.finish_reason = canvas.finish_reason
+        self.denoising_steps = 0
+        self._passes_per_step = canvas.passes_per_step
+        self._mask_id = canvas.special_tokens.mask_id
+        self._commits: dict[int, Change] = {}
+        self._num_taken = 0
+        self._text_length = canvas.text_length
+        self._final_length = 0
+        self._tokenizer = tokenizer
+        self._final = FinalText(tokenizer, canvas.params.stop) if tokenizer else None
+        self._extend_text(canvas.final_length)
+
+    @property
+    def text(self) -> str:
+        """The final text so far; empty without a tokenizer."""
+        return self._final.text if self._final else ""
+
+    @property
+    def text_ids(self) -> list[int]:
+        """The ids of the final text."""
+        return self.token_ids[: self._text_length]
+
+    @property
+    def forward_passes(self) -> int:
+        return self.denoising_steps * self._passes_per_step
+
+    def apply(self, event: DenoisingStep) -> str:
+        """Take in a step; returns the text that it made final."""
+        for change in event.changes:
+            self.token_ids[change.position] = change.token_id
+            self._commits[change.position] = change
+        self.denoising_steps = event.step + 1
+        self.finish_reason = event.finish_reason
+        self._text_length = event.text_length
+        return self._extend_text(event.final_length)
+
+    def take_tokens(self, *, text_offset: int = 0) -> list[ScoredToken]:
+        """The tokens whose text became certain since the last call; `text_offset`: of what is shown before the text."""
+        certain = self._final.num_tokens if self._final and self.finish_reason is None else self._text_length
+        taken, self._num_taken = range(self._num_taken, certain), max(self._num_taken, certain)
+        return [
+            ScoredToken(
+                self.token_ids[position],
+                text_offset + (self._final.start_of(position) if self._final else 0),
+                self._commits.get(position),
+            )
+            for position in taken
+        ]
+
+    def draft(self) -> str:
+        """The response with ▒ for every mask; once finished, the text."""
+        if self.finish_reason is not None or self._tokenizer is None:
+            return self.text
+        parts: list[str] = []
+        run: list[int] = []
+        for token_id in [*self.token_ids, self._mask_id]:
+            if token_id != self._mask_id:
+                run.append(token_id)
+                continue
+            parts += (self._tokenizer.decode(run), MASK_CHARACTER)
+            run = []
+        return "".join(parts[:-1])
+
+    def _extend_text(self, final_length: int) -> str:
+        new_ids, self._final_length = self.token_ids[self._final_length : final_length], final_length
+        if self._final is None:
+            return ""
+        delta = self._final.push(new_ids)
+        return delta + self._final.flush() if self.finish_reason is not None else delta

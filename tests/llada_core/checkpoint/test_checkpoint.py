@@ -1,0 +1,176 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llada_core import UnsupportedCheckpointError, load_checkpoint, load_model, load_tokenizer
+from llada_core.checkpoint.load import load_special_tokens
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.text.special_tokens import resolve_special_tokens
+from tests.conftest import GOLDEN
+
+TINY = GOLDEN / "models" / "tiny-mha"
+
+LLADA_8B = {
+    **json.loads((TINY / "config.json").read_text()),
+    "d_model": 4096,
+    "n_heads": 32,
+    "n_kv_heads": 32,
+    "n_layers": 32,
+    "mlp_hidden_size": 12288,
+    "max_sequence_length": 4096,
+    "vocab_size": 126464,
+    "embedding_size": 126464,
+    "mask_token_id": 126336,
+    "eos_token_id": 126081,
+    "pad_token_id": 126081,
+    "torch_dtype": "bfloat16",
+}
+
+
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """The 291 tensors of LLaDA-8B, written out from the published description."""
+    prefix = "model.transformer"
+    shapes = {
+        f"{prefix}.wte.weight": (126464, 4096),
+        f"{prefix}.ln_f.weight": (4096,),
+        f"{prefix}.ff_out.weight": (126464, 4096),
+    }
+    for layer in range(32):
+        block = f"{prefix}.blocks.{layer}"
+        shapes |= {f"{block}.{name}.weight": (4096,) for name in ("attn_norm", "ff_norm")}
+        shapes |= {f"{block}.{name}.weight": (4096, 4096) for name in ("q_proj", "k_proj", "v_proj", "attn_out")}
+        shapes |= {f"{block}.{name}.weight": (12288, 4096) for name in ("ff_proj", "up_proj")}
+        shapes[f"{block}.ff_out.weight"] = (4096, 12288)
+    return shapes
+
+
+def test_llada_8b_has_the_published_names_and_shapes():
+    with torch.device("meta"):
+        model = LLaDAModelLM(LLaDAConfig.from_dict(LLADA_8B))
+    assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == published_shapes()
+    assert len(published_shapes()) == 291
+    assert model.num_parameters() == 8_015_581_184
+
+
+@pytest.mark.parametrize("is_sharded", [False, True], ids=["single file", "sharded index"])
+def test_every_published_name_loads(tmp_path, is_sharded):
+    # The real names at a width that fits into memory: all 291 tensors are read from disk and found in the model.
+    config = {**LLADA_8B, "d_model": 8, "n_heads": 2, "n_kv_heads": 2, "mlp_hidden_size": 24, "vocab_size": 126464}
+    narrow = {4096: 8, 12288: 24, 126464: 126464}
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.randn([narrow[size] for size in shape], generator=generator).bfloat16()
+        for name, shape in published_shapes().items()
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if is_sharded:
+        names = sorted(tensors)
+        shards = {"model-00001-of-00002.safetensors": names[:150], "model-00002-of-00002.safetensors": names[150:]}
+        for file, own in shards.items():
+            save_file({name: tensors[name] for name in own}, tmp_path / file, metadata={"format": "pt"})
+        index = {"metadata": {}, "weight_map": {name: file for file, own in shards.items() for name in own}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model = load_checkpoint(tmp_path, dtype="bfloat16")
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
+    assert (model.special_tokens.mask_id, model.special_tokens.eos_id, model.special_tokens.eot_id) == (
+        126336,
+        126081,
+        126348,
+    )
+
+
+def test_the_dtype_is_float32_on_a_cpu_unless_another_is_asked_for():
+    assert load_model(TINY).dtype == torch.float32
+    assert load_model(TINY, dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="dtype is 'int4'"):
+        load_model(TINY, dtype="int4")
+
+
+def copy_of_tiny(tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(TINY, folder)
+    return folder
+
+
+def test_missing_and_left_over_tensors_are_errors(tmp_path):
+    folder = copy_of_tiny(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    last = tensors.pop("model.transformer.ln_f.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedCheckpointError, match=r"1 missing tensors.*ln_f"):
+        load_model(folder)
+    save_file(
+        {**tensors, "model.transformer.ln_f.weight": last, "extra": last.clone()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(UnsupportedCheckpointError, match=r"1 unexpected tensors.*extra"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": [1]}', "{"])
+def test_an_index_that_names_no_files_is_refused(tmp_path, content):
+    folder = copy_of_tiny(tmp_path)
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(UnsupportedCheckpointError, match="no readable weight_map"):
+        load_model(folder)
+
+
+def test_weights_that_are_cut_short_are_refused(tmp_path):
+    folder = copy_of_tiny(tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(UnsupportedCheckpointError, match="cannot be read"):
+        load_model(folder)
+
+
+def test_a_config_that_is_not_json_is_refused(tmp_path):
+    folder = copy_of_tiny(tmp_path)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(OSError, match="JSON"):
+        load_model(folder)
+
+
+def test_pickled_weights_are_never_read(tmp_path):
+    folder = copy_of_tiny(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    with pytest.raises(FileNotFoundError, match="safetensors"):
+        load_model(folder)
+
+
+def test_a_path_that_is_no_checkpoint_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        load_model(tmp_path)
+    with pytest.raises(FileNotFoundError, match="neither a folder nor"):
+        load_model("./nowhere")
+
+
+def test_a_folder_without_a_tokenizer_has_none():
+    assert load_tokenizer(TINY) is None
+
+
+def test_special_ids_come_from_the_generation_config_first(tmp_path):
+    folder = copy_of_tiny(tmp_path)
+    assert load_special_tokens(folder).eot_id == 318
+    (folder / "generation_config.json").write_text(json.dumps({"mask_token_id": 7}))
+    special_tokens = load_special_tokens(folder)
+    assert (special_tokens.mask_id, special_tokens.eos_id, special_tokens.eot_id) == (7, 317, None)
+
+
+def test_special_ids_fall_back_to_tokenizer_and_published_ids(tmp_path):
+    tokens = {"<|mdm_mask|>": 5, "<|endoftext|>": 6}
+    found = resolve_special_tokens(tmp_path, {"vocab_size": 10}, tokens.get)
+    assert (found.mask_id, found.eos_id, found.eot_id) == (5, 6, None)
+    found = resolve_special_tokens(tmp_path, {"vocab_size": 126464}, lambda _: None)
+    assert (found.mask_id, found.eos_id, found.eot_id) == (126336, 126081, 126348)
+    with pytest.raises(UnsupportedCheckpointError, match="mask_token_id is None"):
+        resolve_special_tokens(tmp_path, {"vocab_size": 10}, lambda _: None)

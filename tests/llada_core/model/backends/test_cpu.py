@@ -1,0 +1,166 @@
+"""The packed CPU model against the network whose weights it holds."""
+
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llada_core import InvalidParameterError, load_model
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.backends import cpu as cpu_module
+from llada_core.model.backends.cpu import CPUMaskPredictor
+from llada_core.model.kv_cache import KVCache
+from llada_core.model.packed import PackedTokens, Rows
+from llada_core.text.special_tokens import SpecialTokens
+from tests.conftest import GOLDEN, GOLDEN_CASES
+
+LOGITS = load_file(GOLDEN / "logits.safetensors")
+
+pytestmark = pytest.mark.usefixtures("inference")
+
+
+@pytest.fixture
+def inference():
+    with torch.inference_mode():
+        yield
+
+
+def predictor_of(network, *, dtype=torch.float32, quantization="none"):
+    return CPUMaskPredictor(
+        network.config,
+        SpecialTokens(0, 1, 2),
+        network.state_dict().__getitem__,
+        dtype=dtype,
+        quantization=quantization,
+    )
+
+
+def pack(*lengths, **options):
+    generator = torch.Generator().manual_seed(0)
+    tokens_T = torch.cat([torch.randint(0, 300, (length,), generator=generator) for length in lengths])
+    return PackedTokens(tokens_T, lengths, **options)
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES["logits"], ids=lambda case: case["id"])
+def test_logits_equal_the_published_model(golden_models, case):
+    model = golden_models[case["model"]]
+    ids_BL = torch.tensor(case["input_ids"])
+    mask_BL = torch.tensor(case["attention_mask"] or np.ones(ids_BL.shape)).bool()
+    packed = PackedTokens(ids_BL[mask_BL], tuple(mask_BL.sum(dim=1).tolist()))
+    logits_TV = model.head(model.hidden_states(packed))
+    torch.testing.assert_close(logits_TV, LOGITS[case["tensor"]][mask_BL], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
+def test_rows_of_the_last_layer_equal_those_of_the_whole(golden_models, golden_networks, model_name):
+    packed = pack(7, 12, 12, 1)
+    rows = Rows.of(packed, [np.array([0, 6]), np.array([], dtype=int), np.arange(12), np.array([0])])
+    for model in (golden_models[model_name], golden_networks[model_name]):
+        whole = model.hidden_states(packed)[rows.index_R]
+        torch.testing.assert_close(model.hidden_states(packed, rows), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
+def test_a_window_over_a_fresh_cache_equals_the_whole(golden_models, golden_networks, model_name):
+    for model in (golden_models[model_name], golden_networks[model_name]):
+        cache = KVCache(model.config, 20, dtype=torch.float32, device=torch.device("cpu"))
+        packed = pack(20, 5)
+        whole = model.hidden_states(PackedTokens(packed.tokens_T, (20, 5), (0, 0), (cache, None)))
+        window = torch.cat((packed.tokens_T[6:14], packed.tokens_T[20:]))
+        again = model.hidden_states(PackedTokens(window, (8, 5), (6, 0), (cache, None)))
+        torch.testing.assert_close(again, torch.cat((whole[6:14], whole[20:])), atol=1e-5, rtol=0)
+
+
+def test_long_sequences_go_through_the_blocked_kernel_with_the_same_result(tiny, monkeypatch):
+    packed = pack(30, 30, 9)
+    expected = tiny.hidden_states(packed)
+    monkeypatch.setattr(cpu_module, "_MAX_SCORES", 100)
+    torch.testing.assert_close(tiny.hidden_states(packed), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "tolerance"),
+    [(torch.bfloat16, "none", 0.04), (torch.float16, "none", 0.01), (torch.bfloat16, "int8", 0.1)],
+    ids=["bfloat16", "float16", "int8"],
+)
+def test_lower_precision_stays_near(dtype, quantization, tolerance):
+    torch.manual_seed(0)
+    network = LLaDAModelLM(LLaDAConfig(d_model=128, n_heads=4, n_layers=3, mlp_hidden_size=256, vocab_size=300)).eval()
+    packed = pack(40, 3)
+    exact = network.head(network.hidden_states(packed))
+    model = predictor_of(network, dtype=dtype, quantization=quantization)
+    found = model.head(model.hidden_states(packed)).float()
+    # The root mean square of the error, in standard deviations of the logits.
+    assert float((found - exact).square().mean().sqrt() / exact.std()) < tolerance
+
+
+def test_rows_in_int8_do_not_depend_on_their_neighbours(tiny_network):
+    model = predictor_of(tiny_network, dtype=torch.bfloat16, quantization="int8")
+    packed = pack(9, 14)
+    alone = model.hidden_states(PackedTokens(packed.tokens_T[:9], (9,)))
+    torch.testing.assert_close(model.hidden_states(packed)[:9], alone, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+def test_int8_is_right_on_processors_whose_products_saturate(instructions):
+    # All products are positive, so without VNNI their 16-bit sums would overflow.
+    code = """
+        import torch
+        from llada_core.model.backends.cpu import Int8Linear
+        weight, x = torch.rand(32, 256) + 0.5, torch.rand(8, 256) + 0.5
+        print(float((Int8Linear(weight)(x) / (x @ weight.T) - 1).abs().max()))
+    """
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    command = [sys.executable, "-c", dedent(code)]
+    ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert float(ran.stdout) < 0.01
+
+
+def test_few_numbers_of_rows_meet_a_matrix_product(tiny_network, monkeypatch):
+    seen = set()
+
+    def watched(weight_NE):
+        def linear(x_TE):
+            seen.add(len(x_TE))
+            return x_TE @ weight_NE.T
+
+        return linear
+
+    monkeypatch.setattr(cpu_module, "packed_linear", watched)
+    model = predictor_of(tiny_network)
+    for lengths in ((5,), (9, 14), (30, 1)):
+        packed = pack(*lengths)
+        rows = Rows.of(packed, [np.arange(0, length, 2) for length in lengths])
+        assert len(model.head(model.hidden_states(packed, rows))) == len(rows.index_R)
+    assert all(number % 8 == 0 for number in seen)
+
+
+def test_a_row_of_zeros_and_a_feature_of_zeros_stay_zero_in_int8():
+    weight = torch.zeros(3, 8)
+    weight[0] = 1.0
+    linear = cpu_module.Int8Linear(weight)
+    found = linear(torch.cat((torch.zeros(1, 8), torch.ones(1, 8))))
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0, 0], [8, 0, 0]]), atol=1e-4, rtol=0)
+
+
+def test_a_tied_head_is_the_embedding():
+    network = LLaDAModelLM(
+        LLaDAConfig(d_model=32, n_heads=4, n_layers=2, mlp_hidden_size=48, vocab_size=300, weight_tying=True)
+    ).eval()
+    packed = pack(6)
+    model = predictor_of(network)
+    expected = network.head(network.hidden_states(packed))
+    torch.testing.assert_close(model.head(model.hidden_states(packed)), expected, atol=1e-5, rtol=0)
+
+
+def test_quantization_is_refused_where_it_does_not_exist():
+    folder = GOLDEN / "models" / "tiny-mha"
+    with pytest.raises(InvalidParameterError, match="quantization is 'int4'; it must be one of none, int8"):
+        load_model(folder, quantization="int4")
+    assert load_model(folder, quantization="int8").dtype == torch.bfloat16

@@ -1,0 +1,87 @@
+"""No tensor is made on another device than the model's: everything runs on `meta`, where such a mixture raises."""
+
+import numpy as np
+import pytest
+import torch
+
+from llada_core import GenerationParams
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.kv_cache import KVCache
+from llada_core.model.packed import PackedTokens, Rows
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.sampler import Sampler, _groups
+from llada_core.text.special_tokens import SpecialTokens
+from training.data.batches import Batch
+from training.run.objective import corrupt_batch
+
+META = torch.device("meta")
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+def model(request):
+    config = LLaDAConfig(d_model=32, n_heads=4, n_kv_heads=2, n_layers=2, mlp_hidden_size=48, vocab_size=60)
+    with META:
+        model = LLaDAModelLM(config).to(request.param)
+    model.special_tokens = SpecialTokens(59, 58, 57)
+    return model
+
+
+@torch.inference_mode()
+def test_a_forward_over_whole_sequences_and_cached_windows(model):
+    cache = KVCache(model.config, 9, dtype=model.dtype, device=META)
+    packed = PackedTokens(torch.zeros(7, dtype=torch.long, device=META), (4, 3), (0, 5), (None, cache))
+    rows = Rows.of(packed, [np.arange(2), np.arange(3)])
+    assert model.head(model.hidden_states(packed, rows)).shape == (5, 60)
+
+
+@torch.inference_mode()
+def test_a_sampler_step_of_every_kind(model):
+    settings = [
+        {},
+        {"cfg_scale": 1.0, "cache": "dual"},
+        {"temperature": 1.0, "top_k": 5, "top_p": 0.9},
+        {"remasking": "random", "logits_eos_inf": True},
+        {"entropy_bound": 0.1, "remasking": "margin", "confidence_eos_eot_inf": True},
+    ]
+    canvases = [
+        Canvas.for_prompt(
+            [1, 2, 3],
+            GenerationParams(gen_length=12, **setting),
+            config=model.config,
+            special_tokens=model.special_tokens,
+        )
+        for setting in settings
+    ]
+    sampler = Sampler(model)
+    # All of `Sampler.step` before its one copy to the host, which a tensor without data cannot make.
+    positions = [canvas.proposal_positions() for canvas in canvases]
+    caches = [sampler._caches(canvas) for canvas in canvases]
+    groups = _groups(sampler._hidden_rows(canvases, positions, caches))
+    proposals = [proposal for group in groups for proposal in sampler._propose(group)]
+    assert [(proposal.device.type, proposal.shape) for proposal in proposals] == [("meta", (4, 12))] * len(settings)
+
+
+def test_a_training_step(model):
+    batch = Batch(
+        samples_B=torch.arange(2),
+        tokens_BL=torch.zeros(2, 6, dtype=torch.long),
+        target_starts_B=torch.tensor([0, 2]),
+        target_stops_B=torch.tensor([6, 6]),
+        normalizer_B=torch.ones(2, dtype=torch.float64),
+        spans=((6,), (6,)),
+        epoch=0,
+    ).to(META)
+    corrupted, _, _ = corrupt_batch(batch, mask_id=59, seed=0)
+    # Which rows are masked is data; a fixed number of them stands in.
+    packed = PackedTokens(corrupted.tokens_BL.flatten(), (6, 6))
+    logits_RV = model.predict(packed, torch.arange(5, device=META)).float()
+    losses_R = torch.nn.functional.cross_entropy(logits_RV, batch.tokens_BL.flatten()[:5], reduction="none")
+    (losses_R.sum() / batch.normalizer_B.sum() / corrupted.p_mask_B.sum()).backward()
+    torch.optim.AdamW(model.parameters()).step()
+    assert all(parameter.grad.device == META for parameter in model.parameters())
+
+
+def test_a_mixture_of_devices_would_be_noticed():
+    with pytest.raises(RuntimeError, match="device"):
+        torch.zeros(3, device=META) + torch.zeros(3)

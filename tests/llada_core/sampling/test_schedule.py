@@ -1,0 +1,50 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llada_core.errors import InvalidParameterError
+from llada_core.sampling.schedule import steps_per_block, transfer_schedule
+from tests.conftest import GOLDEN_CASES
+
+
+@pytest.mark.parametrize("case", GOLDEN_CASES["schedule"], ids=lambda case: f"{case['masked']}-in-{case['steps']}")
+def test_schedules_equal_the_published_ones_without_their_idle_steps(case):
+    assert transfer_schedule(case["masked"], case["steps"]) == [count for count in case["transfer"] if count]
+
+
+@given(st.integers(1, 200), st.integers(1, 300))
+def test_a_schedule_commits_everything_and_no_step_is_idle(num_masked, steps):
+    schedule = transfer_schedule(num_masked, steps)
+    assert sum(schedule) == num_masked
+    assert min(schedule) >= 1
+    assert max(schedule) - min(schedule) <= 1
+    assert schedule == sorted(schedule, reverse=True)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=12), st.integers(1, 200))
+def test_every_block_with_masks_gets_a_step_and_all_steps_are_given_out(masked_per_block, steps):
+    open_blocks = sum(masked > 0 for masked in masked_per_block)
+    if steps < open_blocks:
+        with pytest.raises(InvalidParameterError, match=f"steps is {steps}; it must be at least .* {open_blocks}"):
+            steps_per_block(masked_per_block, steps)
+        return
+    shares = steps_per_block(masked_per_block, steps)
+    assert all((share >= 1) == (masked > 0) for share, masked in zip(shares, masked_per_block, strict=True))
+    assert sum(shares) == (steps if open_blocks else 0)
+
+
+@pytest.mark.parametrize(
+    ("masked_per_block", "steps", "shares"),
+    [
+        ([32, 32, 32, 32], 128, [32, 32, 32, 32]),
+        ([32, 32], 16, [8, 8]),
+        ([32, 32, 1], 65, [32, 32, 1]),
+        ([32, 16], 12, [8, 4]),
+        ([8, 8, 8], 4, [2, 1, 1]),
+        ([32, 1, 1, 1], 4, [1, 1, 1, 1]),
+        ([30, 10, 0], 20, [15, 5, 0]),
+        ([32, 32, 8], 7, [3, 3, 1]),
+    ],
+)
+def test_steps_are_shared_in_proportion_the_earlier_block_first(masked_per_block, steps, shares):
+    assert steps_per_block(masked_per_block, steps) == shares

@@ -1,0 +1,189 @@
+import pytest
+
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.params import GenerationParams
+from server.engine.errors import CacheTooLargeError, QueueFullError
+from server.engine.mailbox import Mailbox
+from server.engine.scheduler import Request, Scheduler
+
+
+@pytest.fixture
+def request_of(tiny):
+    def request_of(length: int, **params: object) -> Request:
+        params = GenerationParams(gen_length=length - 1, **params)
+        return Request(
+            Canvas.for_prompt([1], params, config=tiny.config, special_tokens=tiny.special_tokens), Mailbox()
+        )
+
+    return request_of
+
+
+def step_of(scheduler: Scheduler) -> list[Request]:
+    """Who is in a step, with the step over."""
+    batch = scheduler.schedule()
+    scheduler.release(batch)
+    return batch
+
+
+def scheduler_with(**limits: int) -> Scheduler:
+    return Scheduler(**{"max_batch_size": 8, "max_batch_tokens": 100, "max_queue": 4, **limits})
+
+
+def test_requests_are_admitted_in_the_order_they_came(request_of):
+    scheduler = scheduler_with(max_batch_size=2)
+    first, second, third = requests = [request_of(10) for _ in range(3)]
+    scheduler.add(requests)
+    assert step_of(scheduler) == [first, second]
+    assert (scheduler.num_running, scheduler.num_waiting) == (2, 1)
+    scheduler.remove(first)
+    assert set(step_of(scheduler)) == {second, third}
+    assert (scheduler.num_running, scheduler.num_waiting) == (2, 0)
+
+
+def test_a_request_that_arrives_takes_part_in_the_next_step(request_of):
+    scheduler = scheduler_with()
+    long, short = request_of(90), request_of(10)
+    scheduler.add([long])
+    assert step_of(scheduler) == [long]
+    scheduler.add([short])
+    assert set(step_of(scheduler)) == {long, short}
+
+
+def test_requests_take_turns_when_a_step_cannot_hold_them_all(request_of):
+    scheduler = scheduler_with(max_batch_tokens=100)
+    requests = [request_of(60) for _ in range(3)]
+    scheduler.add(requests)
+    rounds = [step_of(scheduler) for _ in range(6)]
+    assert all(len(batch) == 1 for batch in rounds)
+    assert [batch[0] for batch in rounds] == requests * 2
+
+
+def test_nobody_waits_for_anothers_whole_generation(request_of):
+    scheduler = scheduler_with(max_batch_tokens=100)
+    requests = [request_of(length) for length in (90, 30, 60, 20, 100, 10)]
+    scheduler.add(requests)
+    last_seen = dict.fromkeys(requests, -1)
+    for number in range(60):
+        for request in step_of(scheduler):
+            assert number - last_seen[request] <= len(requests)
+            last_seen[request] = number
+    assert min(last_seen.values()) > 50
+
+
+def test_newcomers_do_not_starve_those_that_wait_for_their_turn(request_of):
+    scheduler = scheduler_with(max_batch_tokens=50)
+    long = request_of(45)
+    scheduler.add([long])
+    stepped = 0
+    for _ in range(20):
+        newcomer = request_of(45)
+        scheduler.add([newcomer])
+        for request in step_of(scheduler):
+            if request is long:
+                stepped += 1
+            else:
+                scheduler.remove(request)
+    assert stepped >= 5
+
+
+def test_one_that_does_not_fit_is_passed_over_and_comes_first_later(request_of):
+    scheduler = scheduler_with(max_batch_tokens=100)
+    big, bigger, small = request_of(60), request_of(70), request_of(30)
+    scheduler.add([big, bigger, small])
+    assert step_of(scheduler) == [big, small]
+    assert step_of(scheduler)[0] is bigger
+
+
+def test_a_request_larger_than_the_budget_still_runs_alone(request_of):
+    scheduler = scheduler_with(max_batch_tokens=50)
+    scheduler.add([request_of(80)])
+    assert len(step_of(scheduler)) == 1
+
+
+def test_guidance_counts_twice(request_of):
+    assert request_of(40, cfg_scale=1.0).num_tokens == 80
+    assert request_of(40, method="semi_autoregressive_origin", block_length=8).num_tokens == 9
+
+
+def test_the_queue_is_bounded_and_a_group_is_admitted_whole_or_not_at_all(request_of):
+    scheduler = scheduler_with(max_batch_size=2, max_queue=2)
+    scheduler.add([request_of(10) for _ in range(3)])
+    with pytest.raises(QueueFullError):
+        scheduler.add([request_of(10), request_of(10)])
+    scheduler.add([request_of(10)])
+    step_of(scheduler)
+    with pytest.raises(QueueFullError):
+        scheduler.add([request_of(10)])
+
+
+def test_a_removed_request_is_gone_from_queue_and_batch(request_of):
+    scheduler = scheduler_with(max_batch_size=1)
+    running, waiting = request_of(10), request_of(10)
+    scheduler.add([running, waiting])
+    step_of(scheduler)
+    scheduler.remove(waiting)
+    scheduler.remove(running)
+    scheduler.remove(running)
+    assert step_of(scheduler) == []
+
+
+def test_a_request_that_a_thread_steps_is_left_to_it(request_of):
+    scheduler = scheduler_with(model_threads=2)
+    first, second, third = requests = [request_of(10) for _ in range(3)]
+    scheduler.add(requests)
+    # Two of three each at most, so that no thread is idle while another has several.
+    assert scheduler.schedule() == [first, second]
+    assert scheduler.schedule() == [third]
+    assert scheduler.schedule() == []
+    scheduler.release([first, second])
+    assert scheduler.schedule() == [first, second]
+
+
+def test_a_request_that_comes_back_during_its_step_waits_for_the_step_to_end(request_of):
+    scheduler = scheduler_with(model_threads=2)
+    request = request_of(10)
+    scheduler.add([request])
+    batch = scheduler.schedule()
+    scheduler.remove(request)
+    scheduler.add([request])
+    assert scheduler.schedule() == []
+    scheduler.release(batch)
+    assert scheduler.schedule() == [request]
+
+
+def cached(request: Request, size: int) -> Request:
+    request.cache_bytes = size
+    request.canvas.caches = ("keys and values",)
+    return request
+
+
+def test_caches_bound_who_is_admitted_and_order_is_kept(request_of):
+    scheduler = scheduler_with(kv_cache_memory=100)
+    first, second, third = cached(request_of(10), 60), cached(request_of(10), 60), request_of(10)
+    scheduler.add([first, second, third])
+    # The third needs no cache, but it came after the second.
+    assert step_of(scheduler) == [first]
+    assert scheduler.cache_bytes == 60
+    scheduler.remove(first)
+    assert set(step_of(scheduler)) == {second, third}
+
+
+def test_a_cache_larger_than_the_memory_for_all_is_refused(request_of):
+    scheduler = scheduler_with(kv_cache_memory=100)
+    with pytest.raises(CacheTooLargeError) as refused:
+        scheduler.add([request_of(10), cached(request_of(10), 101)])
+    assert (refused.value.needed, refused.value.available) == (101, 100)
+    assert scheduler.num_waiting == 0
+
+
+def test_whoever_leaves_gives_its_caches_up_but_not_during_its_step(request_of):
+    scheduler = scheduler_with(kv_cache_memory=100)
+    idle, stepping = cached(request_of(10), 10), cached(request_of(10), 10)
+    scheduler.add([idle, stepping])
+    batch = scheduler.schedule()
+    scheduler.release([idle])
+    scheduler.remove(idle)
+    scheduler.remove(stepping)
+    assert (idle.canvas.caches, stepping.canvas.caches) == (None, ("keys and values",))
+    scheduler.release(batch)
+    assert stepping.canvas.caches is None

@@ -1,0 +1,92 @@
+import math
+
+import pytest
+import torch
+
+from llada_core import DEMO_FOLDER
+from llada_core.diffusion.loss import masked_cross_entropy
+from llada_core.diffusion.noise import Corrupted
+from tests.training.conftest import llada_train, succeed, write_jsonl
+from training.distributed import World
+from training.evaluation.likelihood_bound import evaluate
+
+ALONE = World(0, 1, torch.device("cpu"))
+
+
+class OneSample:
+    """A single sample of `length` tokens, the first of them a prompt."""
+
+    def __init__(self, length):
+        from training.data.samples import Sample
+
+        self.lengths = torch.tensor([length]).numpy()
+        self.prompt_lengths = torch.tensor([1]).numpy()
+        self._sample = Sample(torch.arange(10, 10 + length).numpy(), 1, (length,))
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self._sample
+
+
+@torch.no_grad()
+def exact_bound(model, tokens, prompt_length):
+    """The bound by enumeration of every mask: mean over l of the mean cross-entropy of all sets of l tokens."""
+    answer = len(tokens) - prompt_length
+    by_count = {count: [] for count in range(1, answer + 1)}
+    tokens_BL = torch.tensor(tokens)[None]
+    for chosen in range(1, 2**answer):
+        masked_BL = torch.zeros(1, len(tokens), dtype=torch.bool)
+        for place in range(answer):
+            masked_BL[0, prompt_length + place] = bool(chosen >> place & 1)
+        corrupted = Corrupted(torch.where(masked_BL, model.special_tokens.mask_id, tokens_BL), masked_BL, torch.ones(1))
+        by_count[int(masked_BL.sum())].append(float(masked_cross_entropy(model, tokens_BL, corrupted).mean()))
+    return sum(sum(means) / len(means) for means in by_count.values()) / answer
+
+
+def test_the_bound_is_that_of_enumerating_every_mask(tiny_network):
+    samples = OneSample(6)
+    expected = exact_bound(tiny_network, samples[0].tokens.tolist(), 1)
+    found = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0, here=ALONE)
+    assert found.nll == pytest.approx(expected, rel=5e-3)
+    assert found.perplexity == pytest.approx(math.exp(found.nll))
+    assert set(found.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}
+
+
+def test_the_number_is_the_same_on_every_run_and_another_seed_is_close(tmp_path):
+    data = write_jsonl(
+        tmp_path / "val.jsonl",
+        [{"prompt": f"What is the capital of {c}?", "completion": f"The capital of {c} is {k}."}
+         for c, k in (("France", "Paris"), ("Italy", "Rome"), ("Spain", "Madrid"))],
+    )  # fmt: skip
+    options = ["eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", data, "--noise-levels", 8]
+    first, again, other = succeed(*options), succeed(*options), succeed(*options, "--seed", 1)
+    assert first == again
+    assert "NLL bound" in first and "3 samples" in first
+    assert first != other
+
+
+def test_texts_are_scored_as_packed_documents(tmp_path):
+    data = write_jsonl(tmp_path / "val.jsonl", [{"text": "Paris is the capital of France."}] * 9)
+    printed = succeed(
+        "eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", data, "--noise-levels", 2, "--max-length", 16
+    )
+    assert "16 noise" not in printed and "2 noise levels each" in printed
+
+
+def test_samples_longer_than_the_model_are_refused(tmp_path):
+    data = write_jsonl(tmp_path / "val.jsonl", [{"text": "x"}])
+    options = ["eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", data]
+    assert "it must be at most the model's" in llada_train(*options, "--max-length", 4096).stderr
+
+
+def test_data_without_a_token_is_named(tmp_path):
+    data = write_jsonl(tmp_path / "val.jsonl", [{"text": ""}])
+    options = ["eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", data, "--max-bad-lines", 1]
+    assert "no samples" in llada_train(*options).stderr
+
+
+def test_data_that_is_missing_is_named():
+    result = llada_train("eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", "missing.jsonl")
+    assert "missing.jsonl: no such file" in result.stderr

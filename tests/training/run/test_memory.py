@@ -1,0 +1,213 @@
+"""The estimate against the allocations of real steps. FSDP's are those of one of eight ranks that send nothing."""
+
+import resource
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import accumulate
+
+import pytest
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from llada_core.diffusion.loss import row_losses, token_normalizer
+from llada_core.diffusion.noise import Corrupted
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
+
+LLADA_8B = LLaDAConfig.from_dict(
+    {
+        "architectures": ["LLaDAModelLM"],
+        "activation_type": "silu",
+        "block_type": "llama",
+        "d_model": 4096,
+        "embedding_size": 126464,
+        "eos_token_id": 126081,
+        "layer_norm_type": "rms",
+        "mask_token_id": 126336,
+        "max_sequence_length": 4096,
+        "mlp_hidden_size": 12288,
+        "model_type": "llada",
+        "n_heads": 32,
+        "n_kv_heads": 32,
+        "n_layers": 32,
+        "pad_token_id": 126081,
+        "rms_norm_eps": 1e-5,
+        "rope": True,
+        "rope_full_precision": True,
+        "rope_theta": 500000.0,
+        "vocab_size": 126464,
+        "weight_tying": False,
+    }
+)
+SMALL = LLaDAConfig(d_model=128, n_heads=4, n_layers=4, vocab_size=1000, mlp_hidden_size=384, max_sequence_length=128)
+ROWS, LENGTH, RANKS = 4, 128, 8
+GB = 1e9
+
+estimate_8b = partial(estimate_memory, LLADA_8B, rows=1, length=4096, bfloat16=True, activation_checkpointing=True)
+on_one_device = partial(estimate_8b, strategy="single", world_size=1)
+over_eight = partial(estimate_8b, strategy="fsdp", world_size=8)
+
+
+class Denoising(nn.Module):
+    """A loss in which every position is masked, as a module: DDP and FSDP act on a module's forward."""
+
+    def __init__(self, *, bfloat16: bool, activation_checkpointing: bool = False, lora_r: int | None = None) -> None:
+        super().__init__()
+        self.model = LLaDAModelLM(SMALL).train()
+        self.bfloat16 = bfloat16
+        if lora_r is not None:
+            self.model.to(torch.bfloat16 if bfloat16 else torch.float32)
+            targets = r".*\.blocks\.\d+\.(q_proj|k_proj|v_proj|attn_out|ff_proj|up_proj|ff_out)"
+            inject_adapter_in_model(LoraConfig(r=lora_r, target_modules=targets), self.model)
+        for weight in self.trained():
+            weight.data = weight.data.float()
+        if activation_checkpointing:
+            self.model.activation_checkpointing_enable()
+
+    def trained(self) -> list[nn.Parameter]:
+        return [weight for weight in self.parameters() if weight.requires_grad]
+
+    def forward(self, tokens_BL: Tensor) -> Tensor:
+        corrupted = Corrupted(tokens_BL, torch.ones_like(tokens_BL, dtype=torch.bool), torch.ones(ROWS))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
+            losses_B = row_losses(self.model, tokens_BL, corrupted)
+            return (losses_B / token_normalizer(torch.full((ROWS,), LENGTH))).sum()
+
+
+def step(module: nn.Module) -> None:
+    module(torch.randint(SMALL.vocab_size, (ROWS, LENGTH))).backward()
+
+
+def peak_of_a_later_step(module: nn.Module) -> int:
+    """The first step allocates what stays: gradients, the rotary table."""
+    step(module)
+    return peak_of(lambda: step(module))
+
+
+def peak_of(work: Callable[[], None]) -> int:
+    """The most that `work` allocates beyond what was there."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return max(accumulate(sizes))
+
+
+def beyond_states(estimate: MemoryEstimate) -> int:
+    return estimate.total - estimate.weights - estimate.gradients - estimate.optimizer
+
+
+@pytest.fixture
+def eight_ranks() -> Iterator[None]:
+    """One of eight processes, whose messages go nowhere."""
+    dist.init_process_group("fake", rank=0, world_size=RANKS, store=FakeStore())
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    dist.init_process_group("gloo", rank=0, world_size=1, store=dist.HashStore())
+    yield
+    dist.destroy_process_group()
+
+
+modes = pytest.mark.parametrize("activation_checkpointing", [False, True])
+dtypes = pytest.mark.parametrize("bfloat16", [False, True])
+adapters = pytest.mark.parametrize("lora_r", [None, 8])
+
+
+@modes
+@dtypes
+@adapters
+def test_the_estimate_is_what_a_real_step_allocates(bfloat16, activation_checkpointing, lora_r):
+    choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora_r": lora_r}
+    estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="single", world_size=1, **choices)
+    allocated = peak_of_a_later_step(Denoising(**choices))
+    assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01)
+
+
+@modes
+@adapters
+def test_the_estimate_is_what_fsdp_allocates(activation_checkpointing, lora_r, eight_ranks):
+    choices = {"bfloat16": True, "activation_checkpointing": activation_checkpointing, "lora_r": lora_r}
+    estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="fsdp", world_size=RANKS, **choices)
+    module = Denoising(**choices)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    mesh = init_device_mesh("cpu", (RANKS,))
+    for part in (*module.model.model.transformer["blocks"], module):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+    allocated = peak_of_a_later_step(module)
+    # Above by the two gathered blocks, which are not there while the head is.
+    assert 0.98 * allocated < beyond_states(estimated) < 1.1 * allocated
+
+
+@dtypes
+def test_the_estimate_is_what_ddp_allocates_when_it_accumulates(bfloat16, one_rank):
+    estimated = estimate_memory(
+        SMALL, rows=ROWS, length=LENGTH, strategy="ddp", world_size=2, bfloat16=bfloat16, activation_checkpointing=False
+    )
+    module = Denoising(bfloat16=bfloat16)
+    replicated = DistributedDataParallel(module, gradient_as_bucket_view=True)
+    # The first step fills the buckets, the second orders them anew.
+    for _ in range(2):
+        step(replicated)
+    module.zero_grad(set_to_none=True)
+
+    def accumulate_gradients() -> None:
+        with replicated.no_sync():
+            step(replicated)
+        step(replicated)
+
+    # The buckets were there before; what is added is the gradients once more.
+    assert beyond_states(estimated) == pytest.approx(peak_of(accumulate_gradients), rel=0.02)
+
+
+def test_llada_8b_has_eight_billion_parameters_in_32_gigabytes():
+    assert count_parameters(LLADA_8B) == (8_015_581_184, 8_015_581_184)
+    assert on_one_device(bfloat16=False).weights / GB == pytest.approx(32.06, abs=0.01)
+
+
+def test_the_counts_are_those_of_the_model_that_is_trained():
+    for lora_r in (None, 8):
+        module = Denoising(bfloat16=False, lora_r=lora_r)
+        total, trained = (sum(weight.numel() for weight in some) for some in (module.parameters(), module.trained()))
+        assert count_parameters(SMALL, lora_r) == (total, trained)
+
+
+def test_an_adapter_of_ff_out_leaves_the_head_alone():
+    _, trained = count_parameters(LLADA_8B, 16, ["ff_out"])
+    assert trained == 32 * 16 * (12288 + 4096)
+
+
+def test_fsdp_divides_the_states_by_the_number_of_devices():
+    whole, shard = on_one_device(), over_eight()
+    for state in ("weights", "gradients", "optimizer"):
+        assert getattr(shard, state) == getattr(whole, state) // 8
+
+
+def test_llada_8b_fits_one_gpu_with_adapters_and_eight_without():
+    assert on_one_device(lora_r=16).total < 80 * GB
+    assert over_eight().total < 80 * GB
+    assert on_one_device().total > 80 * GB
+
+
+def test_checkpointing_keeps_one_input_per_block():
+    tokens, width = 4096, 4096
+    full, checkpointed = on_one_device(activation_checkpointing=False), on_one_device()
+    assert checkpointed.activations == pytest.approx(33 * tokens * width * 4, rel=0.01)
+    assert full.activations > 10 * checkpointed.activations
+
+
+def test_an_estimate_takes_no_memory_of_its_own():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    on_one_device(activation_checkpointing=False)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; the weights alone are 32 GB

@@ -1,0 +1,163 @@
+"""The `generate` command: prompts from the command line, or a file of them, resumable line by line."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
+from llada_core.checkpoint.load import resolve_folder
+from llada_core.model.interface import MaskPredictor
+from llada_core.sampling.generate import GenerationResult
+from llada_core.text.tokenizer import Message, Tokenizer
+from training.data.formats import ReadReport, read_prompts
+from training.data.sources import Source, find_sources
+from training.errors import DataError
+from training.files import require_writable
+from training.options.fields import GenerateOptions
+from training.run.report import progress_bar
+
+Prompt = str | list[Message]
+
+
+def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> None:
+    """Generate and print, or append to `--output`.
+
+    Raises:
+        DataError: a line without a prompt; an output file that belongs to other prompts.
+    """
+    if bool(options.prompt) == (options.input is not None):
+        raise DataError("generate: give either prompt or input")
+    if (options.input is None) != (options.output is None):
+        raise DataError("generate: input and output go together")
+    if options.output:
+        require_writable(options.output.parent, option="--output")
+    params = _params(options)
+    tokenizer = load_tokenizer(options.model_name_or_path)
+    given = _file_prompts(options.input) if options.input else options.prompt
+    prompts = [_in_template(prompt) if options.is_instruct else prompt for prompt in given]
+    num_done, settings = 0, _settings(options, params)
+    if options.output:
+        num_done = _num_done(options.output, prompts, settings)
+        log(f"{num_done:,} of {len(prompts):,} prompts are in {options.output} already")
+    if tokenizer is None:
+        raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
+    model = load_model(options.model_name_or_path, device=options.device)
+    _require_room(prompts, tokenizer, params, model.config.max_sequence_length)
+    with progress_bar("generating", total=len(prompts)) as advance:
+        advance(num_done)
+        for first, results in _results(model, tokenizer, prompts, params, first=num_done, size=options.batch_size):
+            _write(options.output, prompts, first, results, settings, log)
+            advance(first + len(results))
+
+
+def _in_template(prompt: Prompt) -> Prompt:
+    return [Message("user", prompt)] if isinstance(prompt, str) else prompt
+
+
+def _results(
+    model: MaskPredictor,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    params: GenerationParams,
+    *,
+    first: int,
+    size: int,
+) -> Iterator[tuple[int, list[GenerationResult]]]:
+    for start in range(first, len(prompts), size):
+        yield start, generate(model, prompts[start : start + size], params, tokenizer=tokenizer)
+
+
+def _write(
+    output: Path | None,
+    prompts: list[Prompt],
+    first: int,
+    results: list[GenerationResult],
+    settings: dict[str, Any],
+    log: Callable[[str], None],
+) -> None:
+    if output is None:
+        for result in results:
+            log(result.text or "")
+        return
+    with output.open("a", encoding="utf-8") as file:
+        for index, result in enumerate(results, start=first):
+            record = {
+                "index": index,
+                "prompt": _plain(prompts[index]),
+                "text": result.text,
+                "finish_reason": result.finish_reason,
+                "denoising_steps": result.denoising_steps,
+                "options": settings,
+            }
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _file_prompts(file: Path) -> Sequence[Prompt]:
+    sources = find_sources([str(file)])
+    return [prompt for source in sources for prompt in read_prompts(source.records(), ReadReport(limit=0))]
+
+
+def _num_done(output: Path, prompts: list[Prompt], settings: dict[str, Any]) -> int:
+    """How many results the file holds; a last line cut short by a kill is taken off it."""
+    if not output.exists():
+        return 0
+    content = output.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        output.write_bytes(whole)
+    records = [record.value for record in Source(output.name, output).records()]
+    for index, record in enumerate(records):
+        expected = (index, _plain(prompts[index])) if index < len(prompts) else None
+        if (record.get("index"), record.get("prompt")) != expected:
+            raise DataError(f"{output}, line {index + 1}: is not the result of line {index + 1} of --input")
+        if record.get("options") != settings:
+            raise DataError(
+                f"{output}, line {index + 1}: was made with {record.get('options')}, and now it is {settings}; choose "
+                "another --output"
+            )
+    return len(records)
+
+
+def _require_room(prompts: Sequence[Prompt], tokenizer: Tokenizer, params: GenerationParams, longest: int) -> None:
+    for number, prompt in enumerate(prompts, start=1):
+        length = len(tokenizer.encode(prompt) if isinstance(prompt, str) else tokenizer.encode_chat(prompt))
+        if length + params.gen_length > longest:
+            raise DataError(
+                f"prompt {number} has {length} tokens; with gen_length ({params.gen_length}) it must be at most the "
+                f"model's max_sequence_length, {longest}"
+            )
+
+
+def _plain(prompt: Prompt) -> object:
+    if isinstance(prompt, str):
+        return prompt
+    return [{"role": message.role, "content": message.content} for message in prompt]
+
+
+def _params(options: GenerateOptions) -> GenerationParams:
+    given = options.model_dump(include={field.name for field in fields(GenerationParams)}, exclude_unset=True)
+    in_core: dict[str, Callable[[Any], Any]] = {"stop": tuple, "stop_token_ids": frozenset, "logit_bias": _biases}
+    given |= {name: in_core[name](given[name]) for name in in_core.keys() & given.keys()}
+    try:
+        return GenerationParams.with_preset(options.preset, **given)
+    except InvalidParameterError as error:
+        raise DataError(f"generate: {error}") from None
+
+
+def _settings(options: GenerateOptions, params: GenerationParams) -> dict[str, Any]:
+    """What made a result, as JSON: the model, the template, and the parameters that are not the default."""
+    default = GenerationParams()
+    changed = {name: value for name, value in asdict(params).items() if value != getattr(default, name)}
+    model = str(resolve_folder(options.model_name_or_path).resolve())
+    settings = {"model": model, "is_instruct": options.is_instruct, **changed}
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=sorted))
+    return plain
+
+
+def _biases(pairs: Sequence[str]) -> dict[int, float]:
+    try:
+        return {int(token_id): float(bias) for token_id, bias in (pair.split("=") for pair in pairs)}
+    except ValueError:
+        raise DataError(f"--logit-bias is {', '.join(pairs)}; it must be ID=BIAS, as in 42=-1.5") from None

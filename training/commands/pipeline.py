@@ -1,0 +1,119 @@
+"""The `pipeline` command: every stage of a config file, each on what the one before made."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from training.commands.generate import run_generate
+from training.commands.tokenizer import run_tokenizer
+from training.data.sources import find_sources
+from training.errors import TrainingError
+from training.options.fields import GenerateOptions
+from training.options.file import TRAINING_STAGES, RunConfig
+from training.run.dry_run import describe_run
+from training.run.run import require_same_options, run_training
+
+_DONE_FILES = {"tokenizer": "tokenizer.json", "pretraining": "config.json", "sft": "config.json"}
+
+
+def run_pipeline(
+    config: RunConfig, stage: str, *, prompts: Sequence[str], resume: bool, dry_run: bool, log: Callable[[str], None]
+) -> None:
+    """Run one stage, or `all` that the file has a section for; inference runs where there is something to answer.
+
+    Args:
+        prompts: in place of the file's `inference.prompt` or `inference.input`.
+        resume: finished stages are left as they are, a started one goes on from its newest checkpoint.
+
+    Raises:
+        TrainingError: no such stage, or a stage without a section or without what it starts from.
+    """
+    _require_possible(config, stage, prompts)
+    stages = [name for name in config.stages if stage in ("all", name)]
+    for name in stages:
+        # The data of the last stage is missed now, not when the first ones have been trained.
+        if not (resume and _is_done(config, name)):
+            options = config.stage(name)
+            find_sources([*options.train_data_path, *getattr(options, "val_data_path", [])])
+    if dry_run:
+        _describe(config, stages, log)
+    else:
+        for name in stages:
+            _run_training_stage(config, name, resume=resume, log=log)
+    asked_in_file = config.sections.get("inference", {})
+    is_asked = prompts or asked_in_file.get("prompt") or asked_in_file.get("input")
+    if stage == "inference" and not is_asked:
+        raise TrainingError("--stage inference needs --prompt, or inference.prompt or inference.input in the file")
+    if is_asked and stage in ("all", "inference"):
+        options = _inference_options(config, prompts)
+        log(f"── inference with {options.model_name_or_path}")
+        if not dry_run:
+            run_generate(options, log=log)
+
+
+def _require_possible(config: RunConfig, stage: str, prompts: Sequence[str]) -> None:
+    if stage not in ("all", "inference", *TRAINING_STAGES):
+        raise TrainingError(f"--stage is {stage!r}; it must be one of all, {', '.join(TRAINING_STAGES)}, inference")
+    if stage in TRAINING_STAGES and stage not in config.sections:
+        raise TrainingError(f"{config.file.name}: no section {stage!r}, which --stage {stage} needs")
+    if stage in TRAINING_STAGES and prompts:
+        raise TrainingError(f"--prompt is for --stage all and inference; --stage {stage} answers nothing")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and stage not in ("pretraining", "sft"):
+        raise TrainingError(
+            "under torchrun a pipeline runs one stage: --stage pretraining or sft; training/train.sh does"
+        )
+
+
+def _is_done(config: RunConfig, stage: str) -> bool:
+    return (config.folder(stage) / _DONE_FILES[stage]).exists()
+
+
+def _require_start(config: RunConfig, stage: str) -> None:
+    if not config.can_start(stage):
+        before = TRAINING_STAGES[TRAINING_STAGES.index(stage) - 1]
+        raise TrainingError(
+            f"--stage {stage} starts from {config.folder(before)}, which is not there; run --stage {before}, or all"
+        )
+
+
+def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], None]) -> None:
+    """A dry run. A stage that has not run stands in a scratch folder, as far as the next one needs it: no weights."""
+    with TemporaryDirectory() as scratch:
+        sketch = config.within(Path(scratch))
+        for stage in stages:
+            log(f"── {stage} → {config.folder(stage)}")
+            if stage == "tokenizer":
+                run_tokenizer(sketch.stage(stage), log=lambda text: log(text.split(" in ")[0]))
+            else:
+                needs_sketch = not config.can_start(stage)
+                if not sketch.can_start(stage):
+                    _require_start(config, stage)
+                start = describe_run((sketch if needs_sketch else config).stage(stage), log=log)
+                start.save_without_weights(sketch.folder(stage))
+
+
+def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Callable[[str], None]) -> None:
+    folder = config.folder(stage)
+    options = config.stage(stage, {"resume": True} if resume and stage != "tokenizer" else None)
+    if resume and _is_done(config, stage):
+        if stage != "tokenizer":
+            require_same_options(options)
+        log(f"── {stage}: finished already, in {folder}; its data was not read again")
+        return
+    _require_start(config, stage)
+    log(f"── {stage} → {folder}")
+    if stage == "tokenizer":
+        run_tokenizer(options, log=log)
+    else:
+        run_training(options)
+
+
+def _inference_options(config: RunConfig, prompts: Sequence[str]) -> GenerateOptions:
+    overrides: dict[str, object] = {"prompt": list(prompts)} if prompts else {}
+    # A base model has not seen the chat template.
+    is_base = "sft" not in config.sections and "pretraining" in config.sections
+    if is_base and "is_instruct" not in config.sections.get("inference", {}):
+        overrides["is_instruct"] = False
+    options: GenerateOptions = config.stage("inference", overrides)
+    return options
