@@ -24,7 +24,7 @@ from llada_core.diffusion.noise import corrupt
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.packed import PackedTokens
-from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.special_tokens import SpecialTokens
 
@@ -101,10 +101,7 @@ def _cached_params(case: dict[str, Any]) -> GenerationParams:
 
 
 def _equal_runs(model: LLaDAModelLM, runs: list[tuple[list[int], GenerationParams, list[int]]]) -> int:
-    canvases = [
-        Canvas.for_prompt(prompt, params, config=model.config, special_tokens=model.special_tokens)
-        for prompt, params, _ in runs
-    ]
+    canvases = [prepare_response(prompt, params, Vocabulary.of(model)) for prompt, params, _ in runs]
     sampler = Sampler(model)
     while running := [canvas for canvas in canvases if canvas.finish_reason is None]:
         sampler.step(running)
@@ -140,10 +137,7 @@ def _speed(size: str, device: torch.device) -> Iterator[tuple[str, float]]:
     for cache in ("none", "dual"):
         for batch_size in (1, 8, 32):
             params = GenerationParams(gen_length=128, steps=32, cache=cache, ignore_eos=True)
-            canvases = [
-                Canvas.for_prompt([7] * 64, params, config=model.config, special_tokens=model.special_tokens)
-                for _ in range(batch_size)
-            ]
+            canvases = [prepare_response([7] * 64, params, Vocabulary.of(model)) for _ in range(batch_size)]
             sampler = Sampler(model)
             sampler.step(canvases)
             started = time.perf_counter()

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from benchmarks import machine
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.names import tensor_name
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
-from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.special_tokens import SpecialTokens
 from tests.reference.llada import ReferenceModel
@@ -119,7 +120,11 @@ def measure(shape: dict[str, Any], reference_steps: int, log: Callable[[str], No
     for name, (dtype, quantization, cache) in OURS.items():
         if (dtype, quantization) not in predictors:
             predictors[dtype, quantization] = CPUMaskPredictor(
-                config, special_tokens, weights.__getitem__, dtype=dtype, quantization=quantization
+                config,
+                special_tokens,
+                lambda role, depth: weights[tensor_name(role, depth)],
+                dtype=dtype,
+                quantization=quantization,
             )
         # The first time that oneDNN sees a shape it compiles a kernel for it.
         for _ in _ours(predictors[dtype, quantization], prompt, cache, BLOCK_LENGTH):
@@ -160,7 +165,7 @@ def _reference(
 
 def _ours(model: CPUMaskPredictor, prompt: list[int], cache: str, gen_length: int = GEN_LENGTH) -> Iterator[np.ndarray]:
     params = GenerationParams(gen_length=gen_length, block_length=BLOCK_LENGTH, cache=cache, ignore_eos=True)
-    canvas = Canvas.for_prompt(prompt, params, config=model.config, special_tokens=model.special_tokens)
+    canvas = prepare_response(prompt, params, Vocabulary.of(model))
     sampler = Sampler(model)
     while canvas.finish_reason is None:
         sampler.step([canvas])

@@ -31,8 +31,8 @@ from benchmarks.inference import SIZES
 from llada_core import load_model
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
-from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from server.engine.mailbox import Mailbox
 from server.engine.scheduler import Request, Scheduler
@@ -193,7 +193,7 @@ def core_cpu_seconds(model: Any, clients: int) -> float:
     sampler = Sampler(model)
     params = GenerationParams(gen_length=GEN_LENGTH, steps=STEPS, ignore_eos=True)
     for client in range(clients):
-        canvas = Canvas.for_prompt(prompt_of(client), params, config=model.config, special_tokens=model.special_tokens)
+        canvas = prepare_response(prompt_of(client), params, Vocabulary.of(model))
         scheduler.add([Request(canvas, Mailbox())])
     steps = 0
     started = time.process_time()

@@ -13,9 +13,10 @@ from fastapi import Request as HTTPRequest
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
-from llada_core.sampling.canvas import Canvas, Gap
-from llada_core.sampling.events import DenoisingStep
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import DenoisingStep, Reporting
 from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.engine import Engine
 from server.engine.errors import EngineStoppedError
@@ -44,7 +45,8 @@ class ServerState:
     ) -> None:
         self.settings = settings
         self.model = model
-        self.config = model.config
+        self.shape = model.shape
+        self.vocabulary = Vocabulary.of(model, tokenizer)
         self.special_tokens = model.special_tokens
         self.tokenizer = tokenizer
         self.engine = engine
@@ -52,7 +54,7 @@ class ServerState:
         self.created = int(time.time())
         self.is_draining = False
         self.parking = Parking()
-        own_limit = self.config.max_sequence_length
+        own_limit = self.shape.max_sequence_length
         self.max_model_len = settings.max_model_len or own_limit
         if self.max_model_len > own_limit:
             raise InvalidParameterError(
@@ -150,16 +152,14 @@ class ServerState:
         Raises:
             APIError, InvalidParameterError: the request breaks a rule.
         """
-        return Canvas.for_prompt(
+        self.vocabulary.require_tokens(prompt, "prompt", "; fill gaps with `suffix`, or with `canvas` on /v1/denoise")
+        return prepare_response(
             prompt,
             _params(body, self.generation_length(body, len(prompt), len(suffix)), seed),
-            config=self.config,
-            special_tokens=self.special_tokens,
-            tokenizer=self.tokenizer,
+            self.vocabulary,
             suffix=suffix,
             constraints=constraints,
-            include_predictions=include_predictions,
-            num_alternatives=num_alternatives,
+            reporting=Reporting(include_predictions, num_alternatives),
         )
 
     def infilling_canvas(
@@ -177,12 +177,8 @@ class ServerState:
                 "canvas",
                 "context_length_exceeded",
             )
-        return Canvas.infill(
-            segments,
-            _params(body, max(1, length)),
-            config=self.config,
-            special_tokens=self.special_tokens,
-            include_predictions=include_predictions,
+        return prepare_infilling(
+            segments, _params(body, max(1, length)), self.vocabulary, reporting=Reporting(include_predictions)
         )
 
     def admit(self, body: DiffusionFields, canvases: Sequence[Canvas], *, id_prefix: str) -> list[Generation]:

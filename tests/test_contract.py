@@ -2,14 +2,15 @@
 
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 
 from llada_core import GenerationParams
-from llada_core.sampling.cache_policy import WINDOWS
-from llada_core.sampling.params import METHODS, PRESETS
-from llada_core.sampling.scores import REMASKING
+from llada_core.sampling.cache_policy import CACHE_POLICIES
+from llada_core.sampling.params import PRESETS, Method
+from llada_core.sampling.scores import SCORES
 from server import schemas
 from server.app import create_app
 from server.settings import Settings
@@ -56,7 +57,12 @@ def test_the_openapi_page_lists_and_explains_them(openapi, route):
 
 def test_choices_are_the_core_s(openapi):
     properties = body_schema(openapi, "/v1/completions")["properties"]
-    for name, table in (("method", METHODS), ("remasking", REMASKING), ("cache", WINDOWS), ("preset", PRESETS)):
+    for name, table in (
+        ("method", get_args(Method)),
+        ("remasking", SCORES),
+        ("cache", CACHE_POLICIES),
+        ("preset", PRESETS),
+    ):
         assert properties[name]["anyOf"] == [{"type": "string", "enum": list(table)}, {"type": "null"}]
 
 

@@ -9,17 +9,14 @@ Shape suffixes: B rows, L positions of a row, R masked positions of the batch, V
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.diffusion.noise import Corrupted
+from llada_core.model.interface import TrainableMaskPredictor
 from llada_core.model.packed import PackedTokens
-
-if TYPE_CHECKING:
-    from llada_core.model.architectures.llada.network import LLaDAModelLM
 
 # Rows that meet the head are padded to a multiple of this. A new shape each step leaves holes in the CPU allocator's
 # heap: a training process grew by a gigabyte in 300 steps.
@@ -27,7 +24,11 @@ _ROWS_MULTIPLE = 64
 
 
 def row_losses(
-    model: "LLaDAModelLM", tokens_BL: Tensor, corrupted: Corrupted, *, spans: Sequence[Sequence[int]] | None = None
+    model: TrainableMaskPredictor,
+    tokens_BL: Tensor,
+    corrupted: Corrupted,
+    *,
+    spans: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """Σ over a row's masked positions of cross-entropy / p_mask, float64 [B].
 
@@ -43,7 +44,11 @@ def row_losses(
 
 
 def masked_cross_entropy(
-    model: "LLaDAModelLM", tokens_BL: Tensor, corrupted: Corrupted, *, spans: Sequence[Sequence[int]] | None = None
+    model: TrainableMaskPredictor,
+    tokens_BL: Tensor,
+    corrupted: Corrupted,
+    *,
+    spans: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """-log p(token) at every masked position in row-major order, float32 [R]. No other position meets the head."""
     batch_size, length = tokens_BL.shape

@@ -1,35 +1,43 @@
-"""What a sampler needs of a model, whichever way it computes."""
+"""What samplers, losses and servers need to know about a model, whichever architecture and backend compute it."""
 
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.packed import PackedTokens, Rows
+from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import SpecialTokens
 
 
 class MaskPredictor(Protocol):
-    """A network that guesses the tokens behind masks."""
+    """A network that predicts the tokens behind masks."""
 
     special_tokens: SpecialTokens
 
     @property
-    def config(self) -> LLaDAConfig: ...
+    def shape(self) -> ModelShape: ...
 
     @property
     def device(self) -> torch.device: ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of hidden states, keys and values."""
+        """The dtype of hidden states, keys and values."""
         ...
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
-        """The last hidden state, normed, at the rows asked for or at every position: [R, E] or [T, E]."""
+        """Return the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
         ...
 
     def head(self, hidden_RE: Tensor) -> Tensor:
-        """Logits [R, V] of normed hidden states."""
+        """Return the logits [R, V] of normed hidden states."""
+        ...
+
+
+class TrainableMaskPredictor(MaskPredictor, Protocol):
+    """A mask predictor whose logits carry gradients."""
+
+    def predict(self, packed: PackedTokens, rows_R: Tensor) -> Tensor:
+        """Return the logits [R, V] at the rows `rows_R` of a ragged batch, in any order, and nowhere else."""
         ...

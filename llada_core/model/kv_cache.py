@@ -7,30 +7,28 @@ good for some steps, then refreshed by a forward over the whole sequence (Fast-d
 import torch
 from torch import Tensor
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.shape import ModelShape
 
 
 class KVCache:
-    """Room for the keys and values of one sequence at every layer. What is not written yet must not be read."""
+    """Room for the keys and values of one sequence at every layer. Positions not yet written must not be read."""
 
-    def __init__(self, config: LLaDAConfig, length: int, *, dtype: torch.dtype, device: torch.device) -> None:
-        assert config.n_kv_heads is not None
-        # Each head for itself, as attention reads them.
-        shape = (config.n_layers, 2, config.n_kv_heads, length, config.head_dim)
+    def __init__(self, model: ModelShape, length: int, *, dtype: torch.dtype, device: torch.device) -> None:
+        # Head before position: the order in which attention reads them.
+        shape = (model.num_layers, 2, model.num_key_value_heads, length, model.head_dim)
         self._layers = torch.empty(shape, dtype=dtype, device=device)
 
     @staticmethod
-    def num_bytes(config: LLaDAConfig, length: int, dtype: torch.dtype) -> int:
-        """Memory of a cache for `length` positions."""
-        assert config.n_kv_heads is not None
-        return config.n_layers * 2 * length * config.n_kv_heads * config.head_dim * dtype.itemsize
+    def num_bytes(model: ModelShape, length: int, dtype: torch.dtype) -> int:
+        """Return the memory in bytes of a cache for `length` positions."""
+        return model.num_layers * 2 * length * model.num_key_value_heads * model.head_dim * dtype.itemsize
 
     @property
     def length(self) -> int:
         return self._layers.shape[3]
 
     def replace(self, layer: int, start: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of the positions from `start` on; returns those of all positions, [L, K, D]."""
+        """Write the keys and values of the positions from `start` on; return those of all positions, [L, K, D]."""
         keys_LKD, values_LKD = self._layers[layer].transpose(1, 2)
         stop = start + len(k_TKD)
         keys_LKD[start:stop] = k_TKD

@@ -1,16 +1,29 @@
-"""What leaves the core: the change that one denoising step made, never a copy of the canvas."""
+"""What leaves the core after a denoising step: the changes that it made, never a copy of the canvas."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Reporting:
+    """What a canvas reports beyond its commits.
+
+    Attributes:
+        include_predictions: the best guess at every masked position, in each step.
+        num_alternatives: how many of the most probable tokens to report wherever one is committed.
+    """
+
+    include_predictions: bool = False
+    num_alternatives: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """One position of the response, counted from its first token, that a step changed.
+    """A position of the response, counted from its first token, that a step changed.
 
     Attributes:
         op: `commit`: a mask became this token.
         confidence: the token's softmax probability when it was committed.
-        alternatives: the most probable tokens there with their probabilities, as many as the canvas was asked for.
+        alternatives: the most probable tokens there with their probabilities; see `Reporting.num_alternatives`.
     """
 
     op: str
@@ -23,7 +36,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model would write at a position that is still masked."""
+    """The best guess at a position that is still masked."""
 
     position: int
     token_id: int
@@ -37,10 +50,10 @@ class DenoisingStep:
     Attributes:
         step, block: count from 0.
         masked: masks left in the whole response.
-        final_length: positions from the left that no later step changes, the end token left out.
-        text_length: how many of them belong to the text; with a stop string those before it.
+        final_length: positions from the left that no later step changes; the end token is not counted.
+        text_length: how many of them belong to the text; under a stop string, those before it.
         finish_reason: `stop` or `length` with the last step, else None.
-        predictions: guesses for what is still masked, where the canvas was asked for them.
+        predictions: guesses at the positions still masked; None unless `Reporting.include_predictions`.
     """
 
     step: int

@@ -8,19 +8,26 @@ from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.final_text import FinalText
 from llada_core.text.tokenizer import Message, Tokenizer
 
 Prompt = str | Sequence[int] | Sequence[Message] | Sequence[Mapping[str, str]]
 
-# Canvases denoised together; a longer list is worked off in parts.
+# Canvases denoised together; a longer list is denoised in parts.
 _MAX_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """A finished generation. `token_ids` are the text's, under `ignore_eos` the canvas's; `text` needs a tokenizer."""
+    """A finished generation.
+
+    Attributes:
+        token_ids: the ids of the text; under `ignore_eos`, of the whole response.
+        finish_reason: `stop` or `length`.
+        text: None without a tokenizer.
+    """
 
     token_ids: list[int]
     finish_reason: str
@@ -32,7 +39,7 @@ class GenerationResult:
 def denoise(
     model: MaskPredictor, prompt: Prompt, params: GenerationParams, *, tokenizer: Tokenizer | None = None
 ) -> Iterator[DenoisingStep]:
-    """The denoising steps of one prompt, as they happen: the events that the server streams."""
+    """Denoise one prompt and yield its steps as they happen: the events that the server streams."""
     canvas = _canvas(model, prompt, params, tokenizer)
     sampler = Sampler(model)
     while canvas.finish_reason is None:
@@ -57,7 +64,7 @@ def generate(
         raise InvalidParameterError(
             f"params has {len(all_params)} entries; it must have one per prompt, {len(prompts)}"
         )
-    canvases = [_canvas(model, prompt, own, tokenizer) for prompt, own in zip(prompts, all_params, strict=True)]
+    canvases = [_canvas(model, *pair, tokenizer) for pair in zip(prompts, all_params, strict=True)]
     sampler = Sampler(model)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
@@ -67,13 +74,7 @@ def generate(
 
 
 def _canvas(model: MaskPredictor, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:
-    return Canvas.for_prompt(
-        _encode(prompt, tokenizer),
-        params,
-        config=model.config,
-        special_tokens=model.special_tokens,
-        tokenizer=tokenizer,
-    )
+    return prepare_response(_encode(prompt, tokenizer), params, Vocabulary.of(model, tokenizer))
 
 
 def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:
@@ -99,7 +100,7 @@ def _result(canvas: Canvas, tokenizer: Tokenizer | None) -> GenerationResult:
     text = None
     if tokenizer is not None:
         final = FinalText(tokenizer, canvas.params.stop)
-        final.push(canvas.response[: canvas.final_length])
+        final.push(canvas.response[: canvas.text_end.final_length])
         final.flush()
         text = final.text
     return GenerationResult(canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text)

@@ -1,6 +1,6 @@
-"""Which proposals of a step are sure enough to be committed together: the parallel rules.
+"""Parallel rules: which proposals of a step are sure enough to be committed together.
 
-A rule looks at the proposals of the active block, best first. Whatever it says, the best one is committed.
+A rule sees the proposals of the active block, best first. The best one is committed whatever the rule says.
 
 Shape suffix: N proposals of the active block, ordered by falling score.
 """
@@ -14,18 +14,18 @@ ParallelRule = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 def confidence_threshold(confidence_N: np.ndarray, entropy_N: np.ndarray, threshold: float) -> np.ndarray:
-    """Every proposal whose probability reaches the threshold (Fast-dLLM, arXiv:2505.22618)."""
+    """Keep every proposal whose probability reaches the threshold (Fast-dLLM, arXiv:2505.22618)."""
     return confidence_N >= threshold
 
 
 def confidence_factor(confidence_N: np.ndarray, entropy_N: np.ndarray, factor: float) -> np.ndarray:
-    """The longest prefix whose n-th proposal has p ≥ 1 - factor / (n + 1): the more at once, the surer (Fast-dLLM)."""
+    """Keep the longest prefix whose n-th proposal has p ≥ 1 - factor / (n + 1): the more, the surer (Fast-dLLM)."""
     counts_N = np.arange(1, len(confidence_N) + 1)
     return np.logical_and.accumulate(confidence_N >= 1 - factor / (counts_N + 1))
 
 
 def entropy_bound(confidence_N: np.ndarray, entropy_N: np.ndarray, bound: float) -> np.ndarray:
-    """The longest prefix with Σ H - max H ≤ bound, which bounds the error of treating them as independent.
+    """Keep the longest prefix with Σ H - max H ≤ bound, which bounds the error of treating them as independent.
 
     EB-Sampler (arXiv:2505.24857). Entropies in nats; the paper takes positions by rising entropy, which is
     `remasking: entropy`.
@@ -34,7 +34,7 @@ def entropy_bound(confidence_N: np.ndarray, entropy_N: np.ndarray, bound: float)
     return np.logical_and.accumulate(joint_N <= bound)
 
 
-# By the name of the parameter that asks for it.
+# The parameter that asks for the rule, and holds its value → the rule.
 PARALLEL_RULES: Mapping[str, ParallelRule] = {
     "confidence_threshold": confidence_threshold,
     "confidence_factor": confidence_factor,

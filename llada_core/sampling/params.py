@@ -1,49 +1,56 @@
-"""Every setting of the reverse process, validated in one place. The server's schemas and the CLIs follow this class."""
+"""Every setting of the reverse process, validated in one place. The server's schemas and the CLIs follow this class.
+
+Nothing here imports torch: schemas and command lines that take these settings must start quickly.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from llada_core.errors import InvalidParameterError
-from llada_core.sampling.cache_policy import WINDOWS
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
-from llada_core.sampling.scores import REMASKING
 
+Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
 FIXED_LENGTH: Final = "fixed_length"
 SEMI_AUTOREGRESSIVE_PADDING: Final = "semi_autoregressive_padding"
 SEMI_AUTOREGRESSIVE_ORIGIN: Final = "semi_autoregressive_origin"
-METHODS = (SEMI_AUTOREGRESSIVE_PADDING, FIXED_LENGTH, SEMI_AUTOREGRESSIVE_ORIGIN)
 
-DEFAULT_BLOCK_LENGTH = 32
+# The names in `scores.SCORES` and in `cache_policy.CACHE_POLICIES`; tests compare them.
+Remasking = Literal["low_confidence", "random", "margin", "entropy"]
+Cache = Literal["none", "prefix", "dual"]
 
+Preset = Literal["exact", "balanced", "fast"]
 # Bundles of settings, from the reference's tokens to the fewest forward passes; measured in docs/speed.md.
-PRESETS: Mapping[str, Mapping[str, Any]] = {
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "exact": {},
     "balanced": {"entropy_bound": 0.05},
     "fast": {"entropy_bound": 0.05, "cache": "dual"},
 }
 
+DEFAULT_BLOCK_LENGTH = 32
+
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """How one request is denoised (names and defaults: API.md section 3, LLaDA's `generate.py`).
+    """How one request is denoised (names and defaults: docs/api.md, LLaDA's `generate.py`).
 
     Attributes:
         gen_length: positions of the response.
-        steps: denoising steps over the whole response; None for one per masked position, or as a parallel rule has it.
+        steps: denoising steps over the whole response; None for one per masked position, or for a parallel rule.
         block_length: positions of a block; None for 32, or for everything under `fixed_length`. Clamped to gen_length.
         method: `semi_autoregressive_padding` (blocks left to right on a full canvas), `fixed_length` (one block), or
             `semi_autoregressive_origin` (later blocks are not yet on the canvas).
-        remasking: which proposals a step keeps: a name in `REMASKING`.
-        confidence_threshold, confidence_factor, entropy_bound: parallel decoding, at most one: how many proposals a
-            step keeps follows from the rule in `PARALLEL_RULES`, in the order that `remasking` gives them.
-        cache: which positions later steps of a block recompute: `none` (all), or a name in `WINDOWS`. Approximate.
-        cache_refresh_interval: a cache is refreshed every so many steps of a block; None for once per block.
+        remasking: which proposals a step keeps: a name in `SCORES`.
+        confidence_threshold, confidence_factor, entropy_bound: parallel decoding, at most one of them: the rule in
+            `PARALLEL_RULES` decides how many proposals a step keeps, in the order that `remasking` ranks them.
+        cache: which positions later steps of a block recompute: `none` (all), or a name in `CACHE_POLICIES`.
+            Approximate.
+        cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
         temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
-        top_k, top_p: the tokens among which a temperature above 0 draws; 0 and 1 for all.
+        top_k, top_p: limit the tokens from which a temperature above 0 draws; 0 and 1 for all.
         cfg_scale: strength of unsupervised classifier-free guidance; doubles the forward passes.
         seed: decides all noise; the same request with the same seed gives the same tokens in any batch.
-        logit_bias: token id → what is added to its logit, after guidance and before anything is read from it.
+        logit_bias: token id → a number added to its logit, after guidance and before anything is read from it.
         logits_eos_inf: never generate EOS (appendix B.4).
         confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
         ignore_eos: EOS and EoT do not end the text.
@@ -80,8 +87,10 @@ class GenerationParams:
         self._require("gen_length", self.gen_length >= 1, "must be at least 1")
         self._require("steps", self.steps is None or self.steps >= 1, "must be at least 1")
         self._require("block_length", self.block_length is None or self.block_length >= 1, "must be at least 1")
-        self._require("method", self.method in METHODS, f"must be one of {', '.join(METHODS)}")
-        self._require("remasking", self.remasking in REMASKING, f"must be one of {', '.join(REMASKING)}")
+        self._require("method", self.method in get_args(Method), f"must be one of {', '.join(get_args(Method))}")
+        self._require(
+            "remasking", self.remasking in get_args(Remasking), f"must be one of {', '.join(get_args(Remasking))}"
+        )
         self._require("temperature", 0 <= self.temperature <= 1e6, "must be from 0 to 1000000")
         self._require("top_k", self.top_k >= 0, "must be at least 0 (0: all tokens)")
         self._require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
@@ -103,9 +112,10 @@ class GenerationParams:
         self._check_cache()
 
     @classmethod
-    def with_preset(cls, preset: str, **settings: Any) -> "GenerationParams":
-        """The settings of a preset; those given beside it win. `steps`, random remasking and another parallel rule
-        exclude the preset's rule, so they drop it.
+    def with_preset(cls, preset: Preset, **settings: Any) -> "GenerationParams":
+        """Return the settings of a preset; `settings` take precedence.
+
+        `steps`, random remasking and another parallel rule exclude the preset's rule, so they drop it.
 
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
@@ -145,7 +155,7 @@ class GenerationParams:
         self._require("remasking", self.remasking != "random", f"must not be random under {rule}")
 
     def _check_cache(self) -> None:
-        self._require("cache", self.cache in WINDOWS, f"must be one of {', '.join(WINDOWS)}")
+        self._require("cache", self.cache in get_args(Cache), f"must be one of {', '.join(get_args(Cache))}")
         interval = self.cache_refresh_interval
         self._require("cache_refresh_interval", interval is None or interval >= 1, "must be at least 1")
         self._require(

@@ -6,55 +6,67 @@ exists for one step, so a request joins or leaves between two steps, whatever it
 Shape suffixes: T tokens of the packed batch, R rows at which a token is proposed, E model width, V columns of the head.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from llada_core.diffusion.guidance import guide
+from llada_core.diffusion.guidance import guide, num_passes
 from llada_core.errors import NonFiniteLogitsError
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
-from llada_core.sampling.proposal import propose
+from llada_core.sampling.proposals import copy_to_host, unpack
+from llada_core.sampling.propose import propose
 
 # Rows that meet the head at once. It bounds the logits in memory: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Pass:
-    """One sequence of a step's forward: a canvas, or its unconditional twin.
+class _Turn:
+    """A canvas's part in one step.
 
     Attributes:
-        tokens: ids of the window.
-        start: where in the sequence the window begins.
-        rows: which of the window's rows are wanted.
+        positions_R: the response positions at which a token is proposed.
+        window: the positions that go through the model, counted from the canvas's first token.
+        passes: the tokens of each forward pass: conditional, then under guidance unconditional.
+        caches: one for each pass, or None.
     """
 
-    tokens: np.ndarray
-    start: int
-    rows: np.ndarray
-    cache: KVCache | None
+    canvas: Canvas
+    positions_R: np.ndarray
+    window: range
+    passes: tuple[np.ndarray, ...]
+    caches: tuple[KVCache, ...] | None
+
+    @property
+    def rows_R(self) -> np.ndarray:
+        """The rows of the window at which a token is proposed."""
+        return self.canvas.layout.prompt_length + self.positions_R - self.window.start
+
+    def sequences(self) -> Iterator[tuple[np.ndarray, KVCache | None]]:
+        """The window's tokens in each pass, with the cache of the pass."""
+        caches = self.caches or (None,) * len(self.passes)
+        for tokens, cache in zip(self.passes, caches, strict=True):
+            yield tokens[self.window.start : self.window.stop], cache
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of one canvas that go through the head together: positions, and the hidden states of both passes [R, E]."""
+class _HeadRows:
+    """Rows of one canvas that go through the head together: their positions, and hidden states [R, E] of each pass."""
 
     canvas: Canvas
-    positions: np.ndarray
-    conditional_RE: Tensor
-    unconditional_RE: Tensor | None
+    positions_R: np.ndarray
+    hidden: tuple[Tensor, ...]
 
     @property
     def num_rows(self) -> int:
-        return len(self.positions) * self.canvas.passes_per_step
+        return len(self.positions_R) * len(self.hidden)
 
 
 class Sampler:
@@ -68,114 +80,86 @@ class Sampler:
         """Run the next step of every canvas. Either all of them advance or, on an error, none.
 
         Raises:
-            NonFiniteLogitsError: the model returned NaN for a canvas.
+            NonFiniteLogitsError: the model returned NaN or infinity for a canvas.
         """
-        positions = [canvas.proposal_positions() for canvas in canvases]
-        caches = [self._caches(canvas) for canvas in canvases]
-        hidden_rows = self._hidden_rows(canvases, positions, caches)
-        proposals = [proposal for group in _groups(hidden_rows) for proposal in self._propose(group)]
+        turns = [self._turn(canvas) for canvas in canvases]
+        packed = [proposals for group in _head_groups(self._hidden_states(turns)) for proposals in self._propose(group)]
         # The one copy from device to host of a step.
-        on_host = torch.cat(_of_one_height(proposals), dim=1).cpu().numpy()
+        on_host = copy_to_host(packed)
         if not np.isfinite(on_host[1]).all():
             raise NonFiniteLogitsError("the model's logits are not finite")
-        per_canvas = np.split(on_host, np.cumsum([len(own) for own in positions])[:-1], axis=1)
         steps = []
-        for canvas, own, filled, proposal in zip(canvases, positions, caches, per_canvas, strict=True):
-            token_ids, confidence, scores, entropies = proposal[:4]
-            alternatives = proposal[4 : 4 + 2 * canvas.num_alternatives].reshape(2, -1, len(own))
-            canvas.caches = filled
-            steps.append(canvas.commit(own, token_ids.astype(np.int64), confidence, scores, entropies, alternatives))
+        per_turn = np.split(on_host, np.cumsum([len(turn.positions_R) for turn in turns])[:-1], axis=1)
+        for turn, rows in zip(turns, per_turn, strict=True):
+            canvas = turn.canvas
+            canvas.caches = turn.caches
+            steps.append(canvas.commit(turn.positions_R, unpack(rows, canvas.reporting.num_alternatives)))
         return steps
 
     def cache_bytes(self, canvas: Canvas) -> int:
-        """Memory that the canvas's keys and values will take when it is at its longest."""
+        """Return the memory that the canvas's keys and values will take when it is at its longest."""
         if canvas.params.cache == "none":
             return 0
-        return canvas.passes_per_step * KVCache.num_bytes(self._model.config, len(canvas.tokens), self._model.dtype)
+        one = KVCache.num_bytes(self._model.shape, len(canvas.tokens), self._model.dtype)
+        return num_passes(canvas.params.cfg_scale) * one
+
+    def _turn(self, canvas: Canvas) -> _Turn:
+        is_guided = num_passes(canvas.params.cfg_scale) > 1
+        passes = (canvas.tokens, canvas.unconditional_tokens()) if is_guided else (canvas.tokens,)
+        return _Turn(canvas, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
-        """The canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
+        """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
         if canvas.params.cache == "none":
             return None
         length = canvas.visible_length
         if canvas.caches is not None and canvas.caches[0].length == length:
             return canvas.caches
-        # Before the longer ones are made: two generations of them are more than was accounted for.
+        # Free the old caches before allocating longer ones; holding both would exceed the reserved memory.
         canvas.caches = None
         return tuple(
-            KVCache(self._model.config, length, dtype=self._model.dtype, device=self._model.device)
-            for _ in range(canvas.passes_per_step)
+            KVCache(self._model.shape, length, dtype=self._model.dtype, device=self._model.device)
+            for _ in range(num_passes(canvas.params.cfg_scale))
         )
 
-    def _hidden_rows(
-        self,
-        canvases: Sequence[Canvas],
-        positions: Sequence[np.ndarray],
-        caches: Sequence[tuple[KVCache, ...] | None],
-    ) -> Iterator[_Rows]:
-        """One forward over all sequences; the guided canvases have a second one. Cut to at most MAX_HEAD_ROWS rows."""
-        own = list(zip(canvases, positions, caches, strict=True))
-        guided = [parts for parts in own if parts[0].params.cfg_scale]
-        passes = [_window(canvas, canvas.tokens, wanted, kept[0] if kept else None) for canvas, wanted, kept in own]
-        passes += [
-            _window(canvas, canvas.unconditional_tokens(), wanted, kept[1] if kept else None)
-            for canvas, wanted, kept in guided
-        ]
+    def _hidden_states(self, turns: Sequence[_Turn]) -> Iterator[_HeadRows]:
+        """Run one forward pass over all windows; yield the wanted rows in parts of at most MAX_HEAD_ROWS."""
+        sequences = [(turn, tokens, cache) for turn in turns for tokens, cache in turn.sequences()]
         packed = PackedTokens(
-            self._to_device(np.concatenate([one.tokens for one in passes])),
-            tuple(len(one.tokens) for one in passes),
-            tuple(one.start for one in passes),
-            tuple(one.cache for one in passes),
+            self._to_device(np.concatenate([tokens for _, tokens, _ in sequences])),
+            tuple(len(tokens) for _, tokens, _ in sequences),
+            tuple(turn.window.start for turn, _, _ in sequences),
+            tuple(cache for _, _, cache in sequences),
         )
-        hidden_RE = self._model.hidden_states(packed, Rows.of(packed, [one.rows for one in passes]))
-        per_pass = hidden_RE.split([len(one.rows) for one in passes])
-        unconditional = iter(per_pass[len(own) :])
-        for canvas, wanted, conditional_RE in zip(canvases, positions, per_pass[: len(own)], strict=True):
-            unconditional_RE = next(unconditional) if canvas.params.cfg_scale else None
-            for start in range(0, len(wanted), MAX_HEAD_ROWS // 2):
-                part = slice(start, start + MAX_HEAD_ROWS // 2)
-                yield _Rows(
-                    canvas,
-                    wanted[part],
-                    conditional_RE[part],
-                    None if unconditional_RE is None else unconditional_RE[part],
-                )
+        rows = Rows.of(packed, [turn.rows_R for turn, _, _ in sequences])
+        hidden = iter(self._model.hidden_states(packed, rows).split(rows.counts))
+        for turn in turns:
+            passes = [next(hidden) for _ in turn.passes]
+            size = MAX_HEAD_ROWS // 2
+            for start in range(0, len(turn.positions_R), size):
+                part = slice(start, start + size)
+                yield _HeadRows(turn.canvas, turn.positions_R[part], tuple(hidden_RE[part] for hidden_RE in passes))
 
-    def _propose(self, group: Sequence[_Rows]) -> Iterator[Tensor]:
-        """The proposals of every canvas in a group, from one pass through the head."""
-        guided = [rows for rows in group if rows.unconditional_RE is not None]
-        hidden = [rows.conditional_RE for rows in group] + [rows.unconditional_RE for rows in guided]
-        logits_RV = self._model.head(torch.cat([part for part in hidden if part is not None])).float()
-        logits = logits_RV.split([len(rows.positions) for rows in (*group, *guided)])
-        unconditional = iter(logits[len(group) :])
-        for rows, own_RV in zip(group, logits[: len(group)], strict=True):
-            is_guided = rows.unconditional_RE is not None
-            guided_RV = guide(own_RV, next(unconditional), rows.canvas.params.cfg_scale) if is_guided else own_RV
-            positions_R = self._to_device(rows.positions)
-            yield propose(guided_RV, rows.canvas, positions_R, vocab_size=self._model.config.vocab_size)
+    def _propose(self, group: Sequence[_HeadRows]) -> Iterator[Tensor]:
+        """Send a group through the head at once; yield the packed proposals of each of its parts."""
+        logits_RV = self._model.head(torch.cat([hidden_RE for rows in group for hidden_RE in rows.hidden])).float()
+        logits = iter(logits_RV.split([len(hidden_RE) for rows in group for hidden_RE in rows.hidden]))
+        for rows in group:
+            passes = [next(logits) for _ in rows.hidden]
+            cfg_scale = rows.canvas.params.cfg_scale
+            guided_RV = guide(passes[0], passes[1], cfg_scale) if cfg_scale else passes[0]
+            positions_R = self._to_device(rows.positions_R)
+            yield propose(guided_RV, rows.canvas, positions_R, vocab_size=self._model.shape.vocab_size)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._model.device, non_blocking=True)
 
 
-def _window(canvas: Canvas, tokens: np.ndarray, positions: np.ndarray, cache: KVCache | None) -> _Pass:
-    window = canvas.window
-    return _Pass(
-        tokens[window.start : window.stop], window.start, canvas.prompt_length + positions - window.start, cache
-    )
-
-
-def _of_one_height(proposals: Sequence[Tensor]) -> list[Tensor]:
-    """Those with fewer rows, whose canvases ask for fewer alternatives, filled up with zeros."""
-    height = max(len(own) for own in proposals)
-    return [own if len(own) == height else F.pad(own, (0, 0, 0, height - len(own))) for own in proposals]
-
-
-def _groups(parts: Iterable[_Rows]) -> Iterator[list[_Rows]]:
-    """Neighbours, as many as fit into MAX_HEAD_ROWS."""
-    group: list[_Rows] = []
+def _head_groups(parts: Iterator[_HeadRows]) -> Iterator[list[_HeadRows]]:
+    """Group neighbours, as many as fit into MAX_HEAD_ROWS."""
+    group: list[_HeadRows] = []
     for rows in parts:
-        if group and sum(own.num_rows for own in group) + rows.num_rows > MAX_HEAD_ROWS:
+        if group and sum(member.num_rows for member in group) + rows.num_rows > MAX_HEAD_ROWS:
             yield group
             group = []
         group.append(rows)

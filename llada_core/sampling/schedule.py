@@ -1,4 +1,4 @@
-"""How a response is cut into blocks, and how many tokens each step of a block commits.
+"""The schedule of a response: its blocks, how many tokens each step of a block commits, and where the next step stands.
 
 Shape suffix: L positions of the response.
 """
@@ -18,9 +18,9 @@ class BlockPlan:
     """A block of the response that has masks, and how many tokens each of its steps commits.
 
     Attributes:
-        index: among all blocks, those without masks counted too.
+        index: the block's number, counting the blocks without masks too.
         start, stop: response positions.
-        transfers: tokens to commit, step by step; None: a parallel rule decides.
+        transfers: the number of tokens to commit, step by step; None if a parallel rule decides.
     """
 
     index: int
@@ -29,13 +29,60 @@ class BlockPlan:
     transfers: tuple[int, ...] | None
 
 
-def plan_blocks(is_masked_L: np.ndarray, block_length: int, params: GenerationParams) -> list[BlockPlan]:
-    """The blocks that have masks, from left to right; the last one may be shorter.
+class Schedule:
+    """The blocks that still have masks, left to right, and a cursor into the first of them.
+
+    Attributes:
+        block_step: the number of steps run in the active block.
+    """
+
+    def __init__(self, blocks: Sequence[BlockPlan], *, cache_refresh_interval: int | None = None) -> None:
+        """
+        Args:
+            cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
+        """
+        self._blocks = list(blocks)
+        self._refresh_interval = cache_refresh_interval
+        self.block_step = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no block has masks left."""
+        return not self._blocks
+
+    @property
+    def block(self) -> BlockPlan:
+        """The active block, in which the next step commits."""
+        return self._blocks[0]
+
+    @property
+    def is_refresh(self) -> bool:
+        """Whether the next step refreshes the cache: at a block's start, and at every refresh interval."""
+        if self.block_step == 0:
+            return True
+        return self._refresh_interval is not None and self.block_step % self._refresh_interval == 0
+
+    @property
+    def num_transfers(self) -> int | None:
+        """The number of tokens that the next step commits; None if a parallel rule decides."""
+        transfers = self.block.transfers
+        return None if transfers is None else transfers[self.block_step]
+
+    def advance(self, *, is_block_full: bool) -> None:
+        """Move past the step that was run: within the block or, once it has no mask left, to the next block."""
+        self.block_step += 1
+        if is_block_full:
+            del self._blocks[0]
+            self.block_step = 0
+
+
+def plan_blocks(is_masked_L: np.ndarray, params: GenerationParams) -> list[BlockPlan]:
+    """Cut a response into blocks and keep those that have masks, left to right; the last block may be shorter.
 
     Raises:
         InvalidParameterError: fewer steps than blocks with masks.
     """
-    length = len(is_masked_L)
+    length, block_length = len(is_masked_L), params.effective_block_length
     blocks = [range(start, min(start + block_length, length)) for start in range(0, length, block_length)]
     masked_per_block = [int(is_masked_L[block.start : block.stop].sum()) for block in blocks]
     shares = steps_per_block(masked_per_block, params.steps or max(1, sum(masked_per_block)))
@@ -52,7 +99,7 @@ def plan_blocks(is_masked_L: np.ndarray, block_length: int, params: GenerationPa
 
 
 def transfer_schedule(num_masked: int, steps: int) -> list[int]:
-    """Tokens to commit in each step of a block: even, the remainder in front (LLaDA's `get_num_transfer_tokens`).
+    """Spread a block's masks over its steps: evenly, the remainder in front (LLaDA's `get_num_transfer_tokens`).
 
     A step that would commit nothing is not run, so the list may be shorter than `steps`.
     """
@@ -61,10 +108,10 @@ def transfer_schedule(num_masked: int, steps: int) -> list[int]:
 
 
 def steps_per_block(masked_per_block: Sequence[int], steps: int) -> list[int]:
-    """Share `steps` among blocks in proportion to their masked positions, at least one for a block that has any.
+    """Share `steps` among blocks in proportion to their masked positions, at least one per block that has any.
 
-    Largest remainder, the earlier block first. A block whose share is below one gets one, and what is left is shared
-    among the others; where everything divides evenly this is LLaDA's `steps // num_blocks`.
+    The largest remainder takes precedence; on a tie, the earlier block. A block whose share is below one gets one, and
+    the others share the rest. Where everything divides evenly this is LLaDA's `steps // num_blocks`.
 
     Raises:
         InvalidParameterError: fewer steps than blocks with masks.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
+from llada_core.diffusion.guidance import num_passes
 from llada_core.sampling.canvas import Canvas
 from server.engine.errors import CacheTooLargeError, QueueFullError
 from server.engine.mailbox import Mailbox
@@ -38,7 +39,7 @@ class Request:
     @property
     def num_tokens(self) -> int:
         """Tokens that its next step sends through the model."""
-        return len(self.canvas.window) * self.canvas.passes_per_step
+        return len(self.canvas.window) * num_passes(self.canvas.params.cfg_scale)
 
 
 class Scheduler:

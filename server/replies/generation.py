@@ -37,8 +37,8 @@ class Generation:
 
     def usage(self) -> dict[str, int]:
         """Tokens of prompt and text (not of the canvas), and the work they took."""
-        prompt_tokens = self.canvas.num_prompt_tokens
-        completion_tokens = len(self.text.text_ids) - self.canvas.num_given
+        prompt_tokens = self.canvas.layout.num_prompt_tokens
+        completion_tokens = len(self.text.text_ids) - self.canvas.layout.num_given
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": completion_tokens,

@@ -45,7 +45,7 @@ def require_scorable(
             if not ids:
                 raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
             state.special_tokens.require_no_mask(ids, field)
-            state.config.require_token_ids(ids, field)
+            state.shape.require_token_ids(ids, field)
     prompt_length, completion_length = max(map(len, prompts)), max(map(len, completions))
     if prompt_length + completion_length > state.max_model_len:
         raise bad_request(

@@ -3,6 +3,7 @@
 Final text grows from the left: the part before the first mask. A draft is the whole response as it stands.
 """
 
+from llada_core.diffusion.guidance import num_passes
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import Change, DenoisingStep
 from llada_core.text.final_text import FinalText
@@ -24,15 +25,15 @@ class TextStream:
         self.token_ids = canvas.response
         self.finish_reason = canvas.finish_reason
         self.denoising_steps = 0
-        self._passes_per_step = canvas.passes_per_step
-        self._mask_id = canvas.special_tokens.mask_id
+        self._passes_per_step = num_passes(canvas.params.cfg_scale)
+        self._mask_id = canvas.layout.mask_id
         self._commits: dict[int, Change] = {}
         self._num_taken = 0
-        self._text_length = canvas.text_length
+        self._text_length = canvas.text_end.text_length
         self._final_length = 0
         self._tokenizer = tokenizer
         self._final = FinalText(tokenizer, canvas.params.stop) if tokenizer else None
-        self._extend_text(canvas.final_length)
+        self._extend_text(canvas.text_end.final_length)
 
     @property
     def text(self) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from sse_starlette import ServerSentEvent
 
-from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.prepare import Gap
 from server.http.api_error import bad_request, stream_is_read, stream_not_found
 from server.http.sse import StreamResponse, event
 from server.replies.generation import Generation
@@ -118,7 +119,7 @@ def _start(state: ServerState, generation: Generation) -> dict[str, Any]:
         "id": generation.id,
         "model": state.settings.model_name,
         "created": generation.created,
-        "prompt_tokens": generation.canvas.num_prompt_tokens,
+        "prompt_tokens": generation.canvas.layout.num_prompt_tokens,
         "gen_length": params.gen_length,
         "block_length": params.block_length,
         "steps": params.steps,

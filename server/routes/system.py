@@ -62,5 +62,5 @@ def _model(state: ServerState) -> ModelCard:
         created=state.created,
         max_model_len=state.max_model_len,
         mask_token_id=state.special_tokens.mask_id,
-        vocab_size=state.config.vocab_size,
+        vocab_size=state.shape.vocab_size,
     )

@@ -36,6 +36,6 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizedTe
     state = state_of(request)
     state.check_model(body.model)
     tokenizer = state.required_tokenizer("tokens")
-    state.config.require_token_ids(body.tokens, "tokens")
+    state.shape.require_token_ids(body.tokens, "tokens")
     text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
     return DetokenizedText(prompt=text)

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, Tag, model_validator
 
-from llada_core.sampling.cache_policy import WINDOWS
-from llada_core.sampling.params import METHODS, PRESETS, SEMI_AUTOREGRESSIVE_PADDING, GenerationParams
-from llada_core.sampling.scores import REMASKING
+from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_PADDING, Cache, GenerationParams, Method, Preset, Remasking
 from server.http.api_error import bad_request
 from server.schemas.base import Body, List, NonEmptyText, NumberDict, Text, TokenId, few, kind
 
@@ -90,8 +88,8 @@ class DiffusionFields(Body):
     gen_length: int | None = Field(None, ge=1, description="LLaDA's name of max_tokens")
     steps: int | None = Field(None, ge=1, description="denoising steps over the whole response; default max_tokens")
     block_length: int | None = Field(None, ge=1, description="positions of a block; default 32")
-    method: Literal[METHODS] = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")  # type: ignore[valid-type]
-    remasking: Literal[tuple(REMASKING)] = Field("low_confidence", description="which proposals stay masked")  # type: ignore[valid-type]
+    method: Method = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")
+    remasking: Remasking = Field("low_confidence", description="which proposals stay masked")
     confidence_threshold: float | None = Field(
         None, gt=0, le=1, description="parallel decoding: commit what reaches this probability"
     )
@@ -101,11 +99,11 @@ class DiffusionFields(Body):
     entropy_bound: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="parallel decoding: bound on the entropies committed together"
     )
-    cache: Literal[tuple(WINDOWS)] = Field("none", description="approximate block-wise KV cache")  # type: ignore[valid-type]
+    cache: Cache = Field("none", description="approximate block-wise KV cache")
     cache_refresh_interval: int | None = Field(
         None, ge=1, description="steps of a block between refreshes of its cache; default once per block"
     )
-    preset: Literal[tuple(PRESETS)] = Field("exact", description="bundle of settings; a field given beside it wins")  # type: ignore[valid-type]
+    preset: Preset = Field("exact", description="bundle of settings; a field given beside it wins")
     temperature: float = Field(0.0, ge=0, le=1e6, description="of the Gumbel noise; 0: greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus among which a temperature above 0 draws")
     top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from llada_core import GenerationParams
-from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
 from llada_core.sampling.sampler import Sampler
 from tests.server.test_routes import events_of
 
@@ -39,11 +39,10 @@ def test_gaps_are_filled_and_segments_stay(tiny, tiny_client):
         "denoising_steps": 10,
         "forward_passes": 10,
     }
-    canvas = Canvas.infill(
+    canvas = prepare_infilling(
         [Gap(part["mask"]) if isinstance(part, dict) else part for part in SEGMENTS],
         GenerationParams(block_length=8),
-        config=tiny.config,
-        special_tokens=tiny.special_tokens,
+        Vocabulary.of(tiny),
     )
     while canvas.finish_reason is None:
         Sampler(tiny).step([canvas])

@@ -4,19 +4,15 @@ import json
 import shutil
 import subprocess
 import sys
-from typing import get_args
 
 import httpx
 import pytest
 import torch
 
 from llada_core import load_model, load_tokenizer
-from llada_core.sampling.params import METHODS
-from llada_core.sampling.scores import REMASKING
 from llada_core.text.tokenizer import Message, Tokenizer
 from tests.live_server import LiveServer
 from tests.training.conftest import CONFIG, ROOT, llada_train, records, succeed, write_jsonl
-from training.options.fields import Method, Remasking
 
 
 def test_text_becomes_a_model_that_the_server_serves(workspace, tmp_path):
@@ -129,11 +125,6 @@ def test_every_command_has_help(command):
     result = llada_train(command, "--help")
     assert result.returncode == 0
     assert "--" in result.stdout
-
-
-def test_the_sampling_options_are_those_of_the_core():
-    assert set(get_args(Method)) == set(METHODS)
-    assert set(get_args(Remasking)) == set(REMASKING)
 
 
 def test_help_does_not_wait_for_torch():

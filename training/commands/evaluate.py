@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from llada_core.checkpoint.load import load_checkpoint, load_special_tokens, load_tokenizer, resolve_folder
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.checkpoint.load import Checkpoint
+from llada_core.checkpoint.placement import Placement
 from training.data.formats import detect_format
 from training.data.samples import Dialogues, PackedDocuments, Samples
 from training.data.shards import DialogueEncoder, DocumentEncoder, Encoder, tokenize
@@ -19,11 +19,11 @@ from training.run.report import progress_bar
 
 def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
     """The `eval` command: dialogues are scored by their answers, texts as packed documents."""
-    folder = resolve_folder(options.model_name_or_path)
-    tokenizer, special_tokens = load_tokenizer(folder), load_special_tokens(folder)
+    checkpoint = Checkpoint.open(options.model_name_or_path)
+    tokenizer, special_tokens = checkpoint.tokenizer, checkpoint.special_tokens
     if tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
-    longest = LLaDAConfig.from_pretrained(folder).max_sequence_length
+    longest = checkpoint.config.max_sequence_length
     max_length = options.max_length or longest
     if max_length > longest:
         raise DataError(f"--max-length is {max_length}; it must be at most the model's max_sequence_length, {longest}")
@@ -43,7 +43,7 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
             samples = Dialogues(shards)
         if not len(samples):
             raise DataError("no samples: all of the data is longer than --max-length, or there is none")
-        model = load_checkpoint(folder, device=options.device)
+        model = checkpoint.load_network(Placement.of(options.device, "auto"))
         with progress_bar("evaluating", total=min(options.eval_samples, len(samples))) as advance:
             found = evaluate(
                 model,

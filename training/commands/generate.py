@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
-from llada_core.checkpoint.load import resolve_folder
+from llada_core.checkpoint.folder import resolve_folder
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.generate import GenerationResult
 from llada_core.text.tokenizer import Message, Tokenizer
@@ -44,7 +44,7 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
     if tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
     model = load_model(options.model_name_or_path, device=options.device)
-    _require_room(prompts, tokenizer, params, model.config.max_sequence_length)
+    _require_room(prompts, tokenizer, params, model.shape.max_sequence_length)
     with progress_bar("generating", total=len(prompts)) as advance:
         advance(num_done)
         for first, results in _results(model, tokenizer, prompts, params, first=num_done, size=options.batch_size):

@@ -16,7 +16,7 @@ import typer
 
 from llada_core import GenerationParams, generate, load_model, load_tokenizer
 from llada_core.model.interface import MaskPredictor
-from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.demo.sampling import stream
@@ -127,9 +127,7 @@ def _print_infilling(network: MaskPredictor, tokenizer: Tokenizer) -> None:
             Gap(len(tokenizer.encode_plain(missing))),
             tokenizer.encode_plain(after),
         ]
-        canvas = Canvas.infill(
-            segments, GenerationParams(), config=network.config, special_tokens=network.special_tokens
-        )
+        canvas = prepare_infilling(segments, GenerationParams(), Vocabulary.of(network))
         sampler = Sampler(network)
         while canvas.finish_reason is None:
             sampler.step([canvas])

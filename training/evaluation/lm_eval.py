@@ -93,7 +93,7 @@ class LLaDALM(LM):
             raise ValueError(f"pretrained is {pretrained!r}, which has no tokenizer.json; the harness speaks text")
         self._tokenizer = tokenizer
         self._model = load_model(pretrained, device=device, dtype=dtype)
-        self._max_length = self._model.config.max_sequence_length
+        self._max_length = self._model.shape.max_sequence_length
         self._device = self._model.device
         bos_id = tokenizer.token_to_id(BOS_TOKEN)
         # What stands in for an empty prompt.

@@ -10,11 +10,7 @@ from typing import Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-# Written out, as in the core: importing it here would make `--help` wait for torch. A test compares them.
-Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
-Remasking = Literal["low_confidence", "random", "margin", "entropy"]
-Preset = Literal["exact", "balanced", "fast"]
-Cache = Literal["none", "prefix", "dual"]
+from llada_core.sampling.params import Cache, Method, Preset, Remasking
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
 

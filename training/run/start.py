@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from llada_core.checkpoint.load import load_checkpoint, load_special_tokens, resolve_folder
+from llada_core.checkpoint.load import Checkpoint, load_checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.registry import find_architecture
 from llada_core.text.special_tokens import (
     BOS_TOKEN,
     END_HEADER_TOKEN,
@@ -94,13 +95,11 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
         start = Start(config, tokenizer, file, special_tokens, None, lora)
     else:
         assert options.model_name_or_path is not None
-        folder = resolve_folder(options.model_name_or_path, with_weights=with_weights)
-        config = LLaDAConfig.from_pretrained(folder)
-        file = folder / "tokenizer.json"
-        if not file.is_file():
+        checkpoint = Checkpoint.open(options.model_name_or_path, with_weights=with_weights)
+        if checkpoint.tokenizer is None:
             raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint; training needs one")
-        tokenizer = Tokenizer.from_folder(folder, vocab_size=config.vocab_size)
-        start = Start(config, tokenizer, file, load_special_tokens(folder), folder, lora)
+        folder, tokenizer = checkpoint.folder, checkpoint.tokenizer
+        start = Start(checkpoint.config, tokenizer, folder / "tokenizer.json", checkpoint.special_tokens, folder, lora)
     _require_fitting_lengths(options, start.config.max_sequence_length)
     if isinstance(options, SFTOptions):
         missing = [t for t in (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN) if tokenizer.token_to_id(t) is None]
@@ -164,7 +163,7 @@ def _config_for(
     for name, value in wanted.items():
         if fields.get(name) not in (None, value):
             log(f"{name}: {fields[name]} in {file.name}, {value} in the tokenizer; taking the tokenizer's")
-    return LLaDAConfig.from_dict({**fields, **wanted})
+    return find_architecture(fields).config_class.from_dict({**fields, **wanted})
 
 
 def _special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:

@@ -27,6 +27,8 @@ from llada_core.text.special_tokens import SpecialTokens
 Quantization = Literal["none", "int8"]
 QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
 Linear = Callable[[Tensor], Tensor]
+# (the role of a tensor, the depth of its block or None) → the tensor, in its stored dtype
+ReadTensor = Callable[[str, int | None], Tensor]
 
 # oneDNN chooses a layout for a number of rows; this one serves a canvas and a block alike.
 _TYPICAL_ROWS = 64
@@ -56,7 +58,7 @@ class CPUMaskPredictor:
         self,
         config: LLaDAConfig,
         special_tokens: SpecialTokens,
-        read: Callable[[str], Tensor],
+        read: ReadTensor,
         *,
         dtype: torch.dtype,
         quantization: Quantization = "none",
@@ -64,11 +66,11 @@ class CPUMaskPredictor:
         """Lay the weights out.
 
         Args:
-            read: a tensor of the checkpoint by its published name; it is not kept.
+            read: reads a tensor of the checkpoint; the tensor is not kept.
             quantization: `int8`: weights as int8 per output feature, the inputs of every linear map per row.
         """
         keep_freed_memory()
-        self.config = config
+        self.shape = config.shape
         self.special_tokens = special_tokens
         self.dtype = dtype
 
@@ -77,17 +79,12 @@ class CPUMaskPredictor:
         def linear(weight_NE: Tensor) -> Linear:
             return Int8Linear(weight_NE) if is_int8 else packed_linear(weight_NE.to(dtype))
 
-        def read_in_block(depth: int, name: str) -> Tensor:
-            return read(f"model.transformer.blocks.{depth}.{name}.weight")
-
-        # Read, used and dropped one by one, the largest first: the peak is about the packed weights alone.
-        head_VE = read(f"model.transformer.{'wte' if config.weight_tying else 'ff_out'}.weight")
-        self._head = linear(_fold(head_VE, read("model.transformer.ln_f.weight")))
+        # Read, used and dropped one by one, the largest first: the peak is little more than the packed weights.
+        head_VE = read("embedding" if config.weight_tying else "head", None)
+        self._head = linear(_fold(head_VE, read("final_norm", None)))
         del head_VE
-        self._embedding_VE = read("model.transformer.wte.weight").to(dtype)
-        self._blocks = [
-            _Block(config, depth, partial(read_in_block, depth), linear, dtype) for depth in range(config.n_layers)
-        ]
+        self._embedding_VE = read("embedding", None).to(dtype)
+        self._blocks = [_Block(config, depth, read, linear, dtype) for depth in range(config.n_layers)]
         self._eps = torch.tensor(config.rms_norm_eps)
         self._hidden_dtype = torch.float32 if is_int8 else dtype
         angles_LC = rotary_angles(config.max_sequence_length, config.head_dim, config.rope_theta)
@@ -121,7 +118,7 @@ class _Block:
         self,
         config: LLaDAConfig,
         depth: int,
-        read: Callable[[str], Tensor],
+        read: ReadTensor,
         linear: Callable[[Tensor], Linear],
         attention_dtype: torch.dtype,
     ) -> None:
@@ -131,17 +128,22 @@ class _Block:
         self._head_dim = config.head_dim
         self._heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
         self._eps = torch.tensor(config.rms_norm_eps)
-        attn_norm, ff_norm = read("attn_norm"), read("ff_norm")
-        q_EE = _fold(_pairs_side_by_side(read("q_proj"), config.head_dim), attn_norm) * config.head_dim**-0.5
-        k_NE = _fold(_pairs_side_by_side(read("k_proj"), config.head_dim), attn_norm)
-        kv_NE = torch.cat((k_NE, _fold(read("v_proj"), attn_norm)))
+
+        def read_after(norm_E: Tensor, role: str) -> Tensor:
+            return _fold(read(role, depth), norm_E)
+
+        norm_E = read("attention_norm", depth)
+        query_NE = _pairs_side_by_side(read_after(norm_E, "query"), config.head_dim) * config.head_dim**-0.5
+        key_NE = _pairs_side_by_side(read_after(norm_E, "key"), config.head_dim)
+        key_value_NE = torch.cat((key_NE, read_after(norm_E, "value")))
         if depth < config.n_layers - 1:
-            self._query_key_value = linear(torch.cat((q_EE, kv_NE)))
+            self._query_key_value = linear(torch.cat((query_NE, key_value_NE)))
         else:
-            self._query, self._key_value = linear(q_EE), linear(kv_NE)
-        self._attn_out = linear(read("attn_out"))
-        self._gate_up = linear(torch.cat((_fold(read("ff_proj"), ff_norm), _fold(read("up_proj"), ff_norm))))
-        self._ff_out = linear(read("ff_out"))
+            self._query, self._key_value = linear(query_NE), linear(key_value_NE)
+        self._attention_out = linear(read("attention_out", depth))
+        norm_E = read("feed_forward_norm", depth)
+        self._gate_up = linear(torch.cat((read_after(norm_E, "gate"), read_after(norm_E, "up"))))
+        self._down = linear(read("down", depth))
 
     def __call__(
         self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
@@ -159,9 +161,9 @@ class _Block:
             hidden_TE, x_TE, rotations_T1C = (x[rows.index_R] for x in (hidden_TE, x_TE, rotations_T1C))
             q_QHD = _rotate(self._query(x_TE).unflatten(-1, (-1, self._head_dim)), rotations_T1C)
         attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self._depth, kernel=self._kernel)
-        hidden_QE = self._attn_out(attended_QHD.flatten(-2).to(hidden_TE.dtype)).add_(hidden_TE)
+        hidden_QE = self._attention_out(attended_QHD.flatten(-2).to(hidden_TE.dtype)).add_(hidden_TE)
         gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
-        return self._ff_out(F.silu(gate_QM).mul_(up_QM)).add_(hidden_QE)
+        return self._down(F.silu(gate_QM).mul_(up_QM)).add_(hidden_QE)
 
 
 class Int8Linear:

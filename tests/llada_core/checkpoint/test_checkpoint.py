@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llada_core import UnsupportedCheckpointError, load_checkpoint, load_model, load_tokenizer
-from llada_core.checkpoint.load import load_special_tokens
+from llada_core.checkpoint.load import Checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.special_tokens import resolve_special_tokens
@@ -160,9 +160,9 @@ def test_a_folder_without_a_tokenizer_has_none():
 
 def test_special_ids_come_from_the_generation_config_first(tmp_path):
     folder = copy_of_tiny(tmp_path)
-    assert load_special_tokens(folder).eot_id == 318
+    assert Checkpoint.open(folder).special_tokens.eot_id == 318
     (folder / "generation_config.json").write_text(json.dumps({"mask_token_id": 7}))
-    special_tokens = load_special_tokens(folder)
+    special_tokens = Checkpoint.open(folder).special_tokens
     assert (special_tokens.mask_id, special_tokens.eos_id, special_tokens.eot_id) == (7, 317, None)
 
 

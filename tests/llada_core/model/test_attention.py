@@ -38,7 +38,7 @@ def test_the_variable_length_kernel_is_given_what_the_dense_one_sees(monkeypatch
     attended = []
     for is_varied in (False, True):
         # The second sequence is a window of four over a cache of nine.
-        cache = KVCache(CONFIG, 9, dtype=torch.bfloat16, device=torch.device("cpu"))
+        cache = KVCache(CONFIG.shape, 9, dtype=torch.bfloat16, device=torch.device("cpu"))
         cache.replace(0, 0, torch.ones(9, 2, 8), torch.ones(9, 2, 8))
         packed = PackedTokens(torch.zeros(16, dtype=torch.long), lengths, (0, 3, 0), (None, cache, None))
         plan = AttentionPlan(packed, row_counts)

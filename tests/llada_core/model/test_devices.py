@@ -9,8 +9,8 @@ from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
-from llada_core.sampling.canvas import Canvas
-from llada_core.sampling.sampler import Sampler, _groups
+from llada_core.sampling.prepare import Vocabulary, prepare_response
+from llada_core.sampling.sampler import Sampler, _head_groups
 from llada_core.text.special_tokens import SpecialTokens
 from training.data.batches import Batch
 from training.run.objective import corrupt_batch
@@ -29,7 +29,7 @@ def model(request):
 
 @torch.inference_mode()
 def test_a_forward_over_whole_sequences_and_cached_windows(model):
-    cache = KVCache(model.config, 9, dtype=model.dtype, device=META)
+    cache = KVCache(model.shape, 9, dtype=model.dtype, device=META)
     packed = PackedTokens(torch.zeros(7, dtype=torch.long, device=META), (4, 3), (0, 5), (None, cache))
     rows = Rows.of(packed, [np.arange(2), np.arange(3)])
     assert model.head(model.hidden_states(packed, rows)).shape == (5, 60)
@@ -45,20 +45,13 @@ def test_a_sampler_step_of_every_kind(model):
         {"entropy_bound": 0.1, "remasking": "margin", "confidence_eos_eot_inf": True},
     ]
     canvases = [
-        Canvas.for_prompt(
-            [1, 2, 3],
-            GenerationParams(gen_length=12, **setting),
-            config=model.config,
-            special_tokens=model.special_tokens,
-        )
+        prepare_response([1, 2, 3], GenerationParams(gen_length=12, **setting), Vocabulary.of(model))
         for setting in settings
     ]
     sampler = Sampler(model)
     # All of `Sampler.step` before its one copy to the host, which a tensor without data cannot make.
-    positions = [canvas.proposal_positions() for canvas in canvases]
-    caches = [sampler._caches(canvas) for canvas in canvases]
-    groups = _groups(sampler._hidden_rows(canvases, positions, caches))
-    proposals = [proposal for group in groups for proposal in sampler._propose(group)]
+    turns = [sampler._turn(canvas) for canvas in canvases]
+    proposals = [packed for group in _head_groups(sampler._hidden_states(turns)) for packed in sampler._propose(group)]
     assert [(proposal.device.type, proposal.shape) for proposal in proposals] == [("meta", (4, 12))] * len(settings)
 
 

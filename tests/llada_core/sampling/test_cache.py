@@ -8,7 +8,8 @@ import torch
 
 from llada_core import GenerationParams, denoise, generate
 from llada_core.model.kv_cache import KVCache
-from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import Reporting
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.conftest import GOLDEN
 
@@ -28,7 +29,7 @@ def params_of(case):
 
 
 def canvas_of(model, prompt, params, **options):
-    return Canvas.for_prompt(prompt, params, config=model.config, special_tokens=model.special_tokens, **options)
+    return prepare_response(prompt, params, Vocabulary.of(model), **options)
 
 
 def run(model, canvases):
@@ -150,7 +151,7 @@ def test_a_failed_step_leaves_no_half_filled_cache_behind(tiny, monkeypatch):
 
 def test_a_finished_canvas_holds_no_cache(tiny):
     params = GenerationParams(gen_length=8, cache="dual", cfg_scale=1.0)
-    canvas = Canvas.for_prompt([1, 2], params, config=tiny.config, special_tokens=tiny.special_tokens)
+    canvas = prepare_response([1, 2], params, Vocabulary.of(tiny))
     while canvas.finish_reason is None:
         Sampler(tiny).step([canvas])
     assert canvas.caches is None
@@ -158,7 +159,7 @@ def test_a_finished_canvas_holds_no_cache(tiny):
 
 def test_predictions_cover_every_mask_in_cached_steps_too(tiny):
     params = GenerationParams(gen_length=12, block_length=4, cache="dual", ignore_eos=True)
-    canvas = canvas_of(tiny, [1, 2], params, include_predictions=True)
+    canvas = canvas_of(tiny, [1, 2], params, reporting=Reporting(include_predictions=True))
     sampler = Sampler(tiny)
     while canvas.finish_reason is None:
         event = sampler.step([canvas])[0]
@@ -168,7 +169,7 @@ def test_predictions_cover_every_mask_in_cached_steps_too(tiny):
 
 
 def test_the_memory_of_a_cache_is_what_is_said(tiny):
-    cache = KVCache(tiny.config, 10, dtype=torch.float32, device=torch.device("cpu"))
+    cache = KVCache(tiny.shape, 10, dtype=torch.float32, device=torch.device("cpu"))
     keys, values = cache.replace(2, 4, torch.ones(3, 4, 16), torch.ones(3, 4, 16))
     assert (keys.shape, values.shape) == ((10, 4, 16), (10, 4, 16))
-    assert KVCache.num_bytes(tiny.config, 10, torch.float32) == 3 * 2 * 10 * 64 * 4
+    assert KVCache.num_bytes(tiny.shape, 10, torch.float32) == 3 * 2 * 10 * 64 * 4

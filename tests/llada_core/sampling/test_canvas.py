@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from llada_core.errors import InvalidParameterError
-from llada_core.sampling.canvas import Canvas, Gap
 from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
+from llada_core.sampling.proposals import Proposals
 
 MASK, EOS, EOT = 319, 317, 318
 
@@ -11,11 +11,10 @@ MASK, EOS, EOT = 319, 317, 318
 @pytest.fixture
 def make(tiny):
     def make(prompt=(1, 2), constraints=None, **params):
-        return Canvas.for_prompt(
+        return prepare_response(
             list(prompt),
             GenerationParams(**params),
-            config=tiny.config,
-            special_tokens=tiny.special_tokens,
+            Vocabulary.of(tiny),
             constraints=constraints,
         )
 
@@ -32,14 +31,16 @@ def write(canvas, *tokens):
 
 
 def commit(canvas, positions, ids, confidence, scores):
-    return canvas.commit(positions, ids, confidence, scores, np.zeros(len(positions)), np.zeros((2, 0, len(positions))))
+    nothing_AR = np.zeros((0, len(positions)))
+    proposals = Proposals(ids, confidence, scores, np.zeros(len(positions)), nothing_AR, nothing_AR)
+    return canvas.commit(positions, proposals)
 
 
 def test_the_last_block_may_be_shorter(make):
     canvas = make(gen_length=10, block_length=4)
     steps = []
     while canvas.finish_reason is None:
-        steps.append((canvas.active_block.index, canvas.active_block.start, canvas.active_block.stop))
+        steps.append((canvas.schedule.block.index, canvas.schedule.block.start, canvas.schedule.block.stop))
         write(canvas)
     assert steps == [(0, 0, 4)] * 4 + [(1, 4, 8)] * 4 + [(2, 8, 10)] * 2
 
@@ -99,39 +100,13 @@ def test_guidance_masks_prompt_and_constraints(make):
     assert canvas.forward_passes == 2
 
 
-def test_constraints_that_do_not_fit_are_refused(make):
-    for constraints, message in (
-        ({3: [1, 2]}, "must lie within gen_length"),
-        ({-1: [1]}, "must lie within gen_length"),
-        ({0: [1, 2], 1: [3]}, "overlaps"),
-        ({0: [MASK]}, "mask id"),
-        ({0: [320]}, "ids must be from 0 to 319"),
-    ):
-        with pytest.raises(InvalidParameterError, match=message):
-            make(gen_length=4, constraints=constraints)
-
-
 def test_a_response_fixed_whole_needs_no_step(make):
     canvas = make(gen_length=2, constraints={0: [5, 6]})
     assert (canvas.finish_reason, canvas.text_ids) == ("length", [5, 6])
 
 
-def test_prompts_that_cannot_be_denoised_are_refused(make):
-    for prompt, message in (([], "at least 1"), ([MASK], "mask id"), ([320], "from 0 to 319"), ([-1], "from 0 to 319")):
-        with pytest.raises(InvalidParameterError, match=message):
-            make(prompt=prompt)
-
-
-def test_a_canvas_longer_than_the_models_positions_is_refused_with_both_numbers(make, tiny):
-    longest = tiny.config.max_sequence_length
-    with pytest.raises(InvalidParameterError, match=f"{longest + 1} positions; the model has at most {longest}"):
-        make(prompt=(1, 2), gen_length=longest - 1)
-    with pytest.raises(InvalidParameterError, match=f"{longest + 1} positions"):
-        infill(tiny, [[1], Gap(longest)])
-
-
 def infill(tiny, segments, **params):
-    return Canvas.infill(segments, GenerationParams(**params), config=tiny.config, special_tokens=tiny.special_tokens)
+    return prepare_infilling(segments, GenerationParams(**params), Vocabulary.of(tiny))
 
 
 def test_infilling_skips_blocks_without_gaps_and_steps_default_to_the_masks(tiny):
@@ -140,49 +115,3 @@ def test_infilling_skips_blocks_without_gaps_and_steps_default_to_the_masks(tiny
     assert canvas.params.steps == 3
     assert canvas.unconditional_tokens().tolist() == [MASK] * 10
     assert [write(canvas).block for _ in range(3)] == [1, 1, 2]
-
-
-def test_infilling_never_writes_an_end_or_a_mask(tiny):
-    canvas = infill(tiny, [[1], Gap(1)])
-    assert canvas.banned_ids == [EOS, EOT, MASK]
-
-
-def test_an_infilling_canvas_needs_a_gap(tiny):
-    for segments in ([[1, 2]], []):
-        with pytest.raises(InvalidParameterError, match="no gap"):
-            infill(tiny, segments)
-    with pytest.raises(InvalidParameterError, match="at least 1"):
-        infill(tiny, [[1], Gap(0)])
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("gen_length", 0),
-        ("steps", 0),
-        ("block_length", 0),
-        ("method", "autoregressive"),
-        ("remasking", "high_confidence"),
-        ("temperature", -0.1),
-        ("temperature", float("nan")),
-        ("top_k", -1),
-        ("top_p", 0.0),
-        ("top_p", 1.1),
-        ("cfg_scale", float("inf")),
-    ],
-)
-def test_a_setting_out_of_range_is_named_with_value_and_rule(field, value):
-    with pytest.raises(InvalidParameterError, match=rf"{field} is .*; it must be") as caught:
-        GenerationParams(**{field: value})
-    assert caught.value.field == field
-
-
-def test_fixed_length_has_one_block(make):
-    assert make(gen_length=100, method="fixed_length").params.block_length == 100
-    with pytest.raises(InvalidParameterError, match="block_length is 32"):
-        GenerationParams(gen_length=100, method="fixed_length", block_length=32)
-
-
-def test_fewer_steps_than_blocks_are_refused(make):
-    with pytest.raises(InvalidParameterError, match=r"steps is 2; it must be at least .* 3"):
-        make(gen_length=96, steps=2)

@@ -3,7 +3,7 @@
 import pytest
 
 from llada_core import GenerationParams, denoise
-from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.conftest import GOLDEN_CASES
 
@@ -74,9 +74,7 @@ def test_all_cases_in_one_batch_give_the_same_tokens(models, model_name):
     for case in GOLDEN_CASES["generate"]:
         if case["model"] == model_name:
             for row, prompt in rows_of(case):
-                canvases.append(
-                    Canvas.for_prompt(prompt, params_of(case), config=model.config, special_tokens=model.special_tokens)
-                )
+                canvases.append(prepare_response(prompt, params_of(case), Vocabulary.of(model)))
                 expected.append(case["output_ids"][row])
     sampler = Sampler(model)
     while open_canvases := [canvas for canvas in canvases if canvas.finish_reason is None]:

@@ -6,8 +6,8 @@ import torch
 
 from llada_core import GenerationParams, denoise
 from llada_core.model.packed import PackedTokens
-from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 
 ORDERED = np.array([0.97, 0.95, 0.8, 0.62, 0.3])
 ENTROPIES = np.array([0.05, 0.04, 0.2, 0.02, 0.9])
@@ -48,7 +48,7 @@ def test_the_loosest_rule_fills_a_block_at_once(tiny, rule):
 def test_the_entropy_bound_uses_the_entropies_of_the_step(tiny):
     # A bound that lies between the two smallest sums of the first step admits exactly two tokens.
     exact = GenerationParams(gen_length=4, remasking="entropy", ignore_eos=True)
-    canvas = Canvas.for_prompt([1, 2], exact, config=tiny.config, special_tokens=tiny.special_tokens)
+    canvas = prepare_response([1, 2], exact, Vocabulary.of(tiny))
     packed = PackedTokens(torch.from_numpy(canvas.tokens), (6,))
     with torch.inference_mode():
         probabilities = tiny.head(tiny.hidden_states(packed))[2:].double().softmax(dim=1)

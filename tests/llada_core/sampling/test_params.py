@@ -1,7 +1,11 @@
+from typing import get_args
+
 import pytest
 
 from llada_core import GenerationParams, InvalidParameterError
-from llada_core.sampling.params import PRESETS
+from llada_core.sampling.cache_policy import CACHE_POLICIES
+from llada_core.sampling.params import PRESETS, Cache, Preset, Remasking
+from llada_core.sampling.scores import SCORES
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -46,3 +50,31 @@ def test_settings_that_contradict_are_refused_by_field(settings, field, message)
     with pytest.raises(InvalidParameterError, match=message) as refused:
         GenerationParams(**settings)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("gen_length", 0),
+        ("steps", 0),
+        ("block_length", 0),
+        ("method", "autoregressive"),
+        ("remasking", "high_confidence"),
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("top_k", -1),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("cfg_scale", float("inf")),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_value_and_rule(field, value):
+    with pytest.raises(InvalidParameterError, match=rf"{field} is .*; it must be") as caught:
+        GenerationParams(**{field: value})
+    assert caught.value.field == field
+
+
+def test_every_named_choice_has_an_implementation():
+    assert set(get_args(Remasking)) == set(SCORES)
+    assert set(get_args(Cache)) == set(CACHE_POLICIES)
+    assert set(get_args(Preset)) == set(PRESETS)

@@ -5,7 +5,9 @@ import torch
 
 from llada_core import GenerationParams, denoise, generate
 from llada_core.errors import NonFiniteLogitsError
-from llada_core.sampling.canvas import Canvas, Gap
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import Reporting
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
 from llada_core.sampling.sampler import Sampler
 
 SETTINGS = [
@@ -32,7 +34,7 @@ def mixed_requests():
 
 
 def canvas_of(model, prompt, params):
-    return Canvas.for_prompt(prompt, params, config=model.config, special_tokens=model.special_tokens)
+    return prepare_response(prompt, params, Vocabulary.of(model))
 
 
 @pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
@@ -107,9 +109,7 @@ def test_an_early_stop_saves_steps_and_keeps_the_text(tiny):
 def test_predictions_cover_every_mask_and_change_nothing(tiny):
     params = GenerationParams(gen_length=8, block_length=4)
     plain = [step.changes for step in denoise(tiny, [1, 2], params)]
-    canvas = Canvas.for_prompt(
-        [1, 2], params, config=tiny.config, special_tokens=tiny.special_tokens, include_predictions=True
-    )
+    canvas = prepare_response([1, 2], params, Vocabulary.of(tiny), reporting=Reporting(include_predictions=True))
     sampler = Sampler(tiny)
     for changes in plain:
         event = sampler.step([canvas])[0]
@@ -118,11 +118,8 @@ def test_predictions_cover_every_mask_and_change_nothing(tiny):
 
 
 def test_infilling_leaves_the_segments_and_fills_every_gap(tiny):
-    canvas = Canvas.infill(
-        [[1, 2], Gap(5), [3], Gap(2)],
-        GenerationParams(temperature=2.0, seed=1),
-        config=tiny.config,
-        special_tokens=tiny.special_tokens,
+    canvas = prepare_infilling(
+        [[1, 2], Gap(5), [3], Gap(2)], GenerationParams(temperature=2.0, seed=1), Vocabulary.of(tiny)
     )
     sampler = Sampler(tiny)
     while canvas.finish_reason is None:

@@ -10,8 +10,8 @@ import httpx
 import pytest
 import torch
 
-from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from server.app import create_app
 from server.engine.engine import Engine
@@ -288,9 +288,7 @@ def test_other_work_gets_as_much_of_the_model_as_a_request_does(tiny):
 
     sampler = CountingSampler(tiny)
     params = GenerationParams(gen_length=32, ignore_eos=True)
-    canvases = [
-        Canvas.for_prompt([1] * 8, params, config=tiny.config, special_tokens=tiny.special_tokens) for _ in range(8)
-    ]
+    canvases = [prepare_response([1] * 8, params, Vocabulary.of(tiny)) for _ in range(8)]
     steps_before_part = []
 
     def parts():

@@ -1,7 +1,7 @@
 import pytest
 
-from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_response
 from server.engine.errors import CacheTooLargeError, QueueFullError
 from server.engine.mailbox import Mailbox
 from server.engine.scheduler import Request, Scheduler
@@ -11,9 +11,7 @@ from server.engine.scheduler import Request, Scheduler
 def request_of(tiny):
     def request_of(length: int, **params: object) -> Request:
         params = GenerationParams(gen_length=length - 1, **params)
-        return Request(
-            Canvas.for_prompt([1], params, config=tiny.config, special_tokens=tiny.special_tokens), Mailbox()
-        )
+        return Request(prepare_response([1], params, Vocabulary.of(tiny)), Mailbox())
 
     return request_of
 

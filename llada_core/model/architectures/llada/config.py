@@ -4,12 +4,13 @@ Most of the published fields choose between variants of the OLMo code base that 
 asks for such a variant is refused by name: loading it with the wrong arithmetic would give text that is merely bad.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from transformers import PreTrainedConfig
 
-from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.errors import UnsupportedCheckpointError
+from llada_core.model.architectures.llada.names import tensor_name
+from llada_core.model.shape import ModelShape
 
 # field → the only value implemented; every one changes what the network computes.
 _IMPLEMENTED: dict[str, object] = {
@@ -120,13 +121,11 @@ class LLaDAConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Read a `config.json`; unlike the constructor it takes nothing that matters for granted."""
-        architectures = config_dict.get("architectures")
-        if architectures != ["LLaDAModelLM"]:
-            raise UnsupportedCheckpointError(
-                f"config.json: architectures is {architectures!r}; this project loads ['LLaDAModelLM'] "
-                "(LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5 and checkpoints of the same architecture)"
-            )
+        """Read a `config.json`; unlike the constructor, it assumes no default for a field that matters.
+
+        Raises:
+            UnsupportedCheckpointError: a required field is missing, or an unknown one is set.
+        """
         missing = [name for name in _REQUIRED if config_dict.get(name) is None]
         if missing:
             raise UnsupportedCheckpointError(f"config.json: {', '.join(missing)} missing; not guessed")
@@ -149,39 +148,44 @@ class LLaDAConfig(PreTrainedConfig):
         """The name other libraries look for (`peft`, `accelerate`)."""
         return self.d_model
 
+    @property
+    def shape(self) -> ModelShape:
+        """The sizes that the code around the network depends on."""
+        assert self.n_kv_heads is not None
+        return ModelShape(
+            num_layers=self.n_layers,
+            num_key_value_heads=self.n_kv_heads,
+            head_dim=self.head_dim,
+            vocab_size=self.vocab_size,
+            max_sequence_length=self.max_sequence_length,
+        )
+
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The tensors of a checkpoint, by their published names."""
+        """The shape of every tensor of a checkpoint, by its published name."""
         assert self.n_kv_heads is not None
         assert self.embedding_size is not None
         assert self.mlp_hidden_size is not None
         width, kv_width, mlp_width = self.d_model, self.n_kv_heads * self.head_dim, self.mlp_hidden_size
         block = {
-            "attn_norm": (width,),
-            "q_proj": (width, width),
-            "k_proj": (kv_width, width),
-            "v_proj": (kv_width, width),
-            "attn_out": (width, width),
-            "ff_norm": (width,),
-            "ff_proj": (mlp_width, width),
-            "up_proj": (mlp_width, width),
-            "ff_out": (width, mlp_width),
+            "attention_norm": (width,),
+            "query": (width, width),
+            "key": (kv_width, width),
+            "value": (kv_width, width),
+            "attention_out": (width, width),
+            "feed_forward_norm": (width,),
+            "gate": (mlp_width, width),
+            "up": (mlp_width, width),
+            "down": (width, mlp_width),
         }
-        shapes: dict[str, tuple[int, ...]] = {"wte": (self.embedding_size, width), "ln_f": (width,)}
-        shapes |= {f"blocks.{depth}.{name}": shape for depth in range(self.n_layers) for name, shape in block.items()}
+        shapes: dict[str, tuple[int, ...]] = {
+            tensor_name("embedding"): (self.embedding_size, width),
+            tensor_name("final_norm"): (width,),
+        }
+        for depth in range(self.n_layers):
+            shapes |= {tensor_name(role, depth): shape for role, shape in block.items()}
         if not self.weight_tying:
-            shapes["ff_out"] = (self.embedding_size, width)
-        return {f"model.transformer.{name}.weight": shape for name, shape in shapes.items()}
-
-    def require_token_ids(self, ids: Iterable[int], field: str) -> None:
-        """
-        Raises:
-            InvalidParameterError: an id outside the vocabulary; `field` is where a user gave it.
-        """
-        for token_id in ids:
-            if not 0 <= token_id < self.vocab_size:
-                raise InvalidParameterError(
-                    f"{field} holds the token id {token_id}; ids must be from 0 to {self.vocab_size - 1}", field
-                )
+            shapes[tensor_name("head")] = (self.embedding_size, width)
+        return shapes
 
     def _refuse_what_is_not_implemented(self) -> None:
         for name, implemented in _IMPLEMENTED.items():

@@ -14,6 +14,7 @@ from llada_core.model.architectures.llada.layers import LLaDABlock, Projection, 
 from llada_core.model.attention import AttentionPlan
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import RotaryTable
+from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import SpecialTokens
 
 
@@ -78,21 +79,36 @@ class LLaDAModelLM(PreTrainedModel):
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
         """The last hidden state, normed, at the rows asked for or at every position: [R, E] or [T, E]."""
         cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)
-        transformer = self.model.transformer
-        *blocks, last = transformer["blocks"]
+        *blocks, last = self.blocks
         plan = AttentionPlan(packed)
-        hidden_TE = transformer["wte"](packed.tokens_T)
+        hidden_TE = self.get_input_embeddings()(packed.tokens_T)
         for block in blocks:
             hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
         last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
         # Rebinding the name lets go of the last layer's input.
         hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
-        return transformer["ln_f"](hidden_TE)
+        normed_TE: Tensor = self.final_norm(hidden_TE)
+        return normed_TE
 
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Logits [R, V] of normed hidden states; the head is the embedding itself where `weight_tying` is set."""
         weight: Tensor = self.get_output_embeddings().weight
         return F.linear(hidden_RE, weight)
+
+    @property
+    def shape(self) -> ModelShape:
+        return self.config.shape
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        blocks: nn.ModuleList = self.model.transformer["blocks"]
+        return blocks
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the head."""
+        return self.model.transformer["ln_f"]
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.transformer["wte"]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from llada_core import InvalidParameterError, load_model
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.names import tensor_name
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.backends import cpu as cpu_module
 from llada_core.model.backends.cpu import CPUMaskPredictor
@@ -35,7 +36,7 @@ def predictor_of(network, *, dtype=torch.float32, quantization="none"):
     return CPUMaskPredictor(
         network.config,
         SpecialTokens(0, 1, 2),
-        network.state_dict().__getitem__,
+        lambda role, depth: network.state_dict()[tensor_name(role, depth)],
         dtype=dtype,
         quantization=quantization,
     )
@@ -69,7 +70,7 @@ def test_rows_of_the_last_layer_equal_those_of_the_whole(golden_models, golden_n
 @pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
 def test_a_window_over_a_fresh_cache_equals_the_whole(golden_models, golden_networks, model_name):
     for model in (golden_models[model_name], golden_networks[model_name]):
-        cache = KVCache(model.config, 20, dtype=torch.float32, device=torch.device("cpu"))
+        cache = KVCache(model.shape, 20, dtype=torch.float32, device=torch.device("cpu"))
         packed = pack(20, 5)
         whole = model.hidden_states(PackedTokens(packed.tokens_T, (20, 5), (0, 0), (cache, None)))
         window = torch.cat((packed.tokens_T[6:14], packed.tokens_T[20:]))

@@ -3,9 +3,10 @@ import math
 import pytest
 import torch
 
-from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.proposal import draw, gumbel_max, propose, top_k, top_p
+from llada_core.sampling.prepare import Vocabulary, prepare_response
+from llada_core.sampling.proposals import copy_to_host, unpack
+from llada_core.sampling.propose import draw, gumbel_max, propose, top_k, top_p
 from tests.conftest import GOLDEN_CASES
 
 
@@ -37,16 +38,10 @@ def test_top_k_and_top_p_limit_the_draw():
 
 
 def proposal_for(model, logits_RV, **params):
-    canvas = Canvas.for_prompt(
-        [1],
-        GenerationParams(gen_length=len(logits_RV), **params),
-        config=model.config,
-        special_tokens=model.special_tokens,
-    )
-    x0_R, confidence_R, score_R, _ = propose(
-        logits_RV.clone(), canvas, torch.arange(len(logits_RV)), vocab_size=model.config.vocab_size
-    )
-    return x0_R.long().tolist(), confidence_R.tolist(), score_R.tolist()
+    canvas = prepare_response([1], GenerationParams(gen_length=len(logits_RV), **params), Vocabulary.of(model))
+    packed = propose(logits_RV.clone(), canvas, torch.arange(len(logits_RV)), vocab_size=model.shape.vocab_size)
+    proposals = unpack(copy_to_host([packed]), 0)
+    return proposals.token_ids_R.tolist(), proposals.confidence_R.tolist(), proposals.scores_R.tolist()
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""Where a checkpoint's files lie: a local folder, or a snapshot of a hub repository."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+
+from llada_core.errors import UnsupportedCheckpointError
+
+_FILES = ("config.json", "generation_config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
+
+
+def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None, with_weights: bool = True) -> Path:
+    """Return the folder of a checkpoint: `path` itself, or the hub's snapshot of the id `path`, downloaded once.
+
+    Args:
+        with_weights: False fetches only config and tokenizer.
+
+    Raises:
+        FileNotFoundError: no such folder, no config.json in it, or nothing under that id on the hub.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise FileNotFoundError(f"{folder}: no config.json in this folder")
+        return folder
+    name = str(path)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{name}: neither a folder nor a Hugging Face id (owner/name)")
+    try:
+        patterns = [pattern for pattern in _FILES if with_weights or "safetensors" not in pattern]
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub's client raises many kinds, from the network's to its own
+        raise FileNotFoundError(f"{name}: no such folder here, and from the hub: {error}") from None
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        OSError: it cannot be read, or is not JSON; names the file.
+        UnsupportedCheckpointError: it holds another JSON value than an object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OSError(f"{file}: is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UnsupportedCheckpointError(f"{file}: holds a {type(content).__name__}; it must hold a JSON object")
+    return content

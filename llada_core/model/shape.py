@@ -1,0 +1,35 @@
+"""The sizes of a model that the code around it depends on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llada_core.errors import InvalidParameterError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """Sizes that every architecture has, whatever its config calls them.
+
+    Attributes:
+        num_layers, num_key_value_heads, head_dim: the size of a KV cache.
+        vocab_size: token ids are below it.
+        max_sequence_length: the longest canvas, prompt included.
+    """
+
+    num_layers: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_sequence_length: int
+
+    def require_token_ids(self, ids: Iterable[int], field: str) -> None:
+        """Check that every id is in the vocabulary.
+
+        Raises:
+            InvalidParameterError: an id outside it; `field` names where the user gave the id.
+        """
+        for token_id in ids:
+            if not 0 <= token_id < self.vocab_size:
+                raise InvalidParameterError(
+                    f"{field} holds the token id {token_id}; ids must be from 0 to {self.vocab_size - 1}", field
+                )

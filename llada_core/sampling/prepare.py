@@ -1,0 +1,214 @@
+"""From a request's ids and settings to a canvas, checked against the model that will denoise it."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from llada_core.errors import InvalidParameterError
+from llada_core.model.interface import MaskPredictor
+from llada_core.model.shape import ModelShape
+from llada_core.sampling.canvas import Canvas, Layout
+from llada_core.sampling.events import Reporting
+from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
+from llada_core.sampling.schedule import Schedule, plan_blocks
+from llada_core.sampling.text_end import TextEnd
+from llada_core.text.final_text import FinalText
+from llada_core.text.special_tokens import SpecialTokens
+from llada_core.text.tokenizer import Tokenizer
+
+_PLAIN = Reporting()
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The ids that a model reads and writes, their special ones, and the tokenizer that turns them into text."""
+
+    shape: ModelShape
+    special_tokens: SpecialTokens
+    tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def of(cls, model: MaskPredictor, tokenizer: Tokenizer | None = None) -> "Vocabulary":
+        return cls(model.shape, model.special_tokens, tokenizer)
+
+    def require_tokens(self, ids: Collection[int], field: str, hint: str = "") -> None:
+        """Check that `ids` are tokens of the vocabulary, and none of them the mask.
+
+        Args:
+            field: where the user gave them.
+            hint: follows the error's rule where a mask is found.
+
+        Raises:
+            InvalidParameterError: names the field and the id.
+        """
+        self.special_tokens.require_no_mask(ids, field, hint)
+        self.shape.require_token_ids(ids, field)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """`length` masked positions among the segments of an infilling canvas."""
+
+    length: int
+
+
+def prepare_response(
+    prompt: Sequence[int],
+    params: GenerationParams,
+    vocabulary: Vocabulary,
+    *,
+    suffix: Sequence[int] = (),
+    constraints: Mapping[int, Sequence[int]] | None = None,
+    reporting: Reporting = _PLAIN,
+) -> Canvas:
+    """Prepare a response of `params.gen_length` masks after `prompt`.
+
+    Args:
+        suffix: ids that follow the response, which then is a gap: EOS, EoT and mask are never written into it.
+        constraints: response position → ids that stand from there on.
+
+    Raises:
+        InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave the
+            response; fewer steps than blocks; a canvas longer than the model's positions; stop strings without a
+            tokenizer; a suffix beside a method that does not see it.
+    """
+    if not prompt:
+        raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
+    vocabulary.require_tokens(prompt, "prompt", "; write gaps with a suffix or as an infilling canvas")
+    vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")
+    vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
+    vocabulary.require_tokens(suffix, "suffix")
+    if suffix:
+        _refuse_origin(params, "with a suffix")
+    _require_positions(len(prompt) + params.gen_length + len(suffix), vocabulary, "gen_length")
+    response = _masks(params.gen_length, vocabulary)
+    for position, ids in sorted((constraints or {}).items()):
+        vocabulary.require_tokens(ids, "constraints")
+        _place_constraint(response, position, ids, vocabulary.special_tokens.mask_id)
+    return _canvas(prompt, response, suffix, params, vocabulary, reporting)
+
+
+def prepare_infilling(
+    segments: Iterable[Sequence[int] | Gap],
+    params: GenerationParams,
+    vocabulary: Vocabulary,
+    *,
+    reporting: Reporting = _PLAIN,
+) -> Canvas:
+    """Prepare a canvas of fixed segments and gaps; blocks are cut over the whole of it.
+
+    `params.gen_length` is replaced by the canvas's length. EOS, EoT and mask are never written into a gap.
+
+    Raises:
+        InvalidParameterError: no gap, an empty one, an id out of range or the mask id in a segment; a canvas longer
+            than the model's positions; stop strings, stop ids or a method that an infilling canvas cannot have.
+    """
+    parts = [_part(segment, vocabulary) for segment in segments]
+    response = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    if not (response == vocabulary.special_tokens.mask_id).any():
+        raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
+    _require_positions(len(response), vocabulary, "canvas")
+    vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
+    for field, value in (("stop", list(params.stop)), ("stop_token_ids", sorted(params.stop_token_ids))):
+        if value:
+            raise InvalidParameterError(f"{field} is {value}; it must be absent on an infilling canvas", field)
+    _refuse_origin(params, "on an infilling canvas")
+    return _canvas([], response, [], replace(params, gen_length=len(response)), vocabulary, reporting)
+
+
+def _canvas(
+    prompt: Sequence[int],
+    response: np.ndarray,
+    suffix: Sequence[int],
+    params: GenerationParams,
+    vocabulary: Vocabulary,
+    reporting: Reporting,
+) -> Canvas:
+    special_tokens = vocabulary.special_tokens
+    is_infilling = not prompt or len(suffix) > 0
+    tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
+    is_masked = response == special_tokens.mask_id
+    banned_ids = {special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set())
+    ends_text = not (params.ignore_eos or is_infilling)
+    default_steps = params.gen_length if prompt else int(is_masked.sum())
+    resolved = replace(
+        params,
+        steps=None if params.parallel_rule else params.steps or default_steps,
+        block_length=params.effective_block_length,
+    )
+    return Canvas(
+        tokens,
+        resolved,
+        Layout(
+            prompt_length=len(prompt),
+            response_length=len(response),
+            fixed_L=tokens != special_tokens.mask_id,
+            special_tokens=special_tokens,
+            banned_ids=tuple(sorted(banned_ids)),
+        ),
+        schedule=Schedule(plan_blocks(is_masked, params), cache_refresh_interval=params.cache_refresh_interval),
+        text_end=TextEnd(
+            mask_id=special_tokens.mask_id,
+            end_ids=params.stop_token_ids | (special_tokens.end_ids if ends_text else frozenset()),
+            stop_text=_stop_text(params, vocabulary.tokenizer),
+        ),
+        reporting=reporting,
+    )
+
+
+def _masks(length: int, vocabulary: Vocabulary) -> np.ndarray:
+    return np.full(length, vocabulary.special_tokens.mask_id, dtype=np.int64)
+
+
+def _part(segment: Sequence[int] | Gap, vocabulary: Vocabulary) -> np.ndarray:
+    """Return the ids of one part of an infilling canvas."""
+    if not isinstance(segment, Gap):
+        vocabulary.require_tokens(segment, "canvas", '; write gaps as {"mask": n}')
+        return np.array(segment, dtype=np.int64)
+    if segment.length < 1:
+        raise InvalidParameterError(f"canvas: mask is {segment.length}; it must be at least 1", "canvas")
+    return _masks(segment.length, vocabulary)
+
+
+def _stop_text(params: GenerationParams, tokenizer: Tokenizer | None) -> FinalText | None:
+    if not params.stop:
+        return None
+    if tokenizer is None:
+        raise InvalidParameterError(f"stop is {list(params.stop)}; without a tokenizer it must be absent", "stop")
+    return FinalText(tokenizer, params.stop)
+
+
+def _refuse_origin(params: GenerationParams, where: str) -> None:
+    if params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
+        raise InvalidParameterError(
+            f"method is {params.method!r}; {where} it must be another: this one does not see the tokens that follow",
+            "method",
+        )
+
+
+def _require_positions(length: int, vocabulary: Vocabulary, field: str) -> None:
+    longest = vocabulary.shape.max_sequence_length
+    if length > longest:
+        raise InvalidParameterError(
+            f"{field}: the canvas has {length} positions; the model has at most {longest}", field
+        )
+
+
+def _place_constraint(response: np.ndarray, position: int, ids: Sequence[int], mask_id: int) -> None:
+    stop = position + len(ids)
+    if not ids:
+        raise InvalidParameterError(
+            f"constraints: the one at position {position} has 0 tokens; it must have at least 1", "constraints"
+        )
+    if position < 0 or stop > len(response):
+        raise InvalidParameterError(
+            f"constraints: {len(ids)} tokens at position {position} end at {stop}; "
+            f"they must lie within gen_length ({len(response)})",
+            "constraints",
+        )
+    if (response[position:stop] != mask_id).any():
+        raise InvalidParameterError(
+            f"constraints: the one at position {position} overlaps an earlier one", "constraints"
+        )
+    response[position:stop] = ids

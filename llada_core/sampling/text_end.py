@@ -1,0 +1,57 @@
+"""Where the text of a response ends, as far as the committed tokens decide it.
+
+Decided in one place, so that streams, usage and the early stop of a generation cannot disagree.
+"""
+
+from collections.abc import Sequence, Set
+
+from llada_core.text.final_text import FinalText
+
+
+class TextEnd:
+    """Follows the tokens from the left until one ends the text.
+
+    Attributes:
+        final_length: response positions from the left that no later step changes; the end token is not counted.
+        text_length: those of them that belong to the text: all of them, or the ones before a stop string.
+        finish_reason: None while steps remain, then `stop` (an end token or stop string) or `length`.
+    """
+
+    def __init__(self, *, mask_id: int, end_ids: Set[int], stop_text: FinalText | None) -> None:
+        """
+        Args:
+            end_ids: the tokens that end the text.
+            stop_text: finds stop strings; None if there are none.
+        """
+        self._mask_id = mask_id
+        self._end_ids = end_ids
+        self._stop_text = stop_text
+        self.final_length = self.text_length = 0
+        self.finish_reason: str | None = None
+
+    def advance(self, response: Sequence[int], *, is_over: bool) -> None:
+        """Move the border of the final text to the right, at most up to the first mask.
+
+        Args:
+            response: the response's ids as they stand.
+            is_over: no step remains.
+        """
+        for token_id in response[self.final_length :]:
+            if token_id == self._mask_id:
+                break
+            if token_id in self._end_ids:
+                self.finish_reason = "stop"
+                return
+            self.final_length += 1
+            self.text_length = self.final_length
+            if self._stop_text is not None and self._is_stopped_by(self._stop_text, token_id):
+                return
+        if is_over:
+            self.finish_reason = "length"
+
+    def _is_stopped_by(self, stop_text: FinalText, token_id: int) -> bool:
+        stop_text.push([token_id])
+        if stop_text.is_stopped:
+            self.text_length = stop_text.num_tokens
+            self.finish_reason = "stop"
+        return stop_text.is_stopped
