@@ -19,7 +19,7 @@ _MULTIPLIER_2 = 0x94D049BB133111EB
 
 
 class Purpose(IntEnum):
-    """What a draw is for. Two purposes never share a number, whatever their coordinates."""
+    """The purpose of a draw. Two purposes never share a number, whatever their coordinates."""
 
     GUMBEL = 1
     REMASKING = 2
@@ -33,11 +33,11 @@ class Purpose(IntEnum):
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """Uniform float64 numbers in the open interval (0, 1), one for each combination of the broadcast coordinates.
+    """Draw uniform float64 numbers in the open interval (0, 1), one for each combination of the broadcast coordinates.
 
     Args:
         seed: any integer; taken modulo 2^64.
-        coordinates: integers or int64 tensors that broadcast against each other; their order matters.
+        coordinates: integers, or int64 tensors that broadcast against each other; their order matters.
     """
     state = torch.tensor(_signed(seed), device=device)
     for coordinate in (int(purpose), *coordinates):
@@ -57,6 +57,6 @@ def _logical_shift(state: Tensor, bits: int) -> Tensor:
 
 
 def _signed(value: int) -> int:
-    """`value` modulo 2^64 as the int64 with the same bits, which is what torch calculates with."""
+    """Return `value` modulo 2^64 as the int64 with the same bits; torch computes with those."""
     value &= _MASK_64
     return value - (1 << 64) if value >> 63 else value

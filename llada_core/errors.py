@@ -1,11 +1,11 @@
-"""Errors that are the user's to mend: each names the field, its value and the rule it breaks."""
+"""Errors that users can correct: each names the field, its value and the rule it breaks."""
 
 
 class InvalidParameterError(ValueError):
     """A request or a call asks for something the rules do not allow.
 
     Attributes:
-        field: the parameter's name as the user wrote it; None when no single one is at fault.
+        field: the parameter's name as the user wrote it; None when no single parameter is at fault.
     """
 
     def __init__(self, message: str, field: str | None = None) -> None:
@@ -14,8 +14,8 @@ class InvalidParameterError(ValueError):
 
 
 class UnsupportedCheckpointError(ValueError):
-    """A checkpoint that this code would load wrongly, and therefore does not load."""
+    """A checkpoint that this code does not load, because it would load it wrongly."""
 
 
 class NonFiniteLogitsError(ArithmeticError):
-    """The network returned NaN or infinity where a probability was due: broken weights, or a dtype out of range."""
+    """The network returned NaN or infinity instead of logits: broken weights, or values beyond the dtype's range."""

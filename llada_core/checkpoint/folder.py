@@ -1,4 +1,4 @@
-"""Where a checkpoint's files lie: a local folder, or a snapshot of a hub repository."""
+"""Find a checkpoint's files: in a local folder, or in a snapshot of a hub repository."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""From a checkpoint folder, or a hub id, to a model that is ready to denoise or to train.
+"""Load a checkpoint folder, or a hub id, as a model that is ready to denoise or to train.
 
 Weights are read from safetensors with this project's own classes: no pickle, no remote code. Missing or unexpected
 tensors are errors, since half-loaded weights generate fluent nonsense.

@@ -1,4 +1,4 @@
-"""Where a model computes and in which dtype, from the names that users write."""
+"""The device and dtype of a model, resolved from the names that users write."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,11 @@ from llada_core.model.backends.cpu import QUANTIZATIONS, Quantization
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a model computes, and in which dtype; a `dtype` of None depends on the checkpoint."""
+    """The device and dtype of a model.
+
+    Attributes:
+        dtype: None for the checkpoint's own.
+    """
 
     device: torch.device
     dtype: torch.dtype | None
@@ -38,7 +42,7 @@ class Placement:
         return cls(torch_device, _resolve_dtype(dtype), quantization)
 
     def dtype_for(self, config: LLaDAConfig) -> torch.dtype:
-        """The dtype to compute in; where the user left it open, the checkpoint's own."""
+        """Return the dtype to compute in."""
         if self.dtype is not None:
             return self.dtype
         return config.dtype if isinstance(config.dtype, torch.dtype) else torch.bfloat16

@@ -16,7 +16,7 @@ from llada_core.text.tokenizer import CHAT_TEMPLATE
 if TYPE_CHECKING:
     from llada_core.model.architectures.llada.network import LLaDAModelLM
 
-# Where LLaDA's own loading code lies: `AutoModel.from_pretrained(folder, trust_remote_code=True)` fetches it.
+# The location of LLaDA's own loading code, which `AutoModel.from_pretrained(folder, trust_remote_code=True)` fetches.
 _AUTO_MAP = {
     auto_class: f"GSAI-ML/LLaDA-8B-Instruct--{name}"
     for auto_class, name in (
@@ -32,8 +32,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint into `folder` that this server and LLaDA's own code load.
 
-    The files are written aside and moved in, `config.json` last: until then the folder is no checkpoint. Older weights
-    go first, since a single file would be loaded in place of new shards.
+    The files are written aside and moved in, `config.json` last: until then the folder is not a checkpoint. Older
+    weights are deleted first, since a single file would be loaded in place of new shards.
     """
     aside = folder / "incomplete"
     shutil.rmtree(aside, ignore_errors=True)
@@ -82,7 +82,7 @@ def _without_progress_bar() -> Iterator[None]:
 
 
 def _tokenizer_config(config: LLaDAConfig) -> dict[str, Any]:
-    """What transformers needs to know beside `tokenizer.json`."""
+    """Return what transformers needs beside `tokenizer.json`."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS_TOKEN,

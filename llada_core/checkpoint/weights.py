@@ -1,7 +1,6 @@
 """The tensors of a checkpoint folder, read from safetensors one at a time.
 
-One at a time, so that a model can be laid out while it is read: the file is mapped for one tensor only, and what was
-laid out is not kept a second time.
+A model is laid out while its file is read: only one tensor is mapped at a time, so the weights never exist twice.
 """
 
 import json
@@ -36,10 +35,10 @@ class CheckpointWeights:
                     self._files[name] = file
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """Every tensor of the model, in its shape, and no other: half-loaded weights generate fluent nonsense.
+        """Check that the files hold every tensor of the model in its shape, and no other.
 
         Raises:
-            UnsupportedCheckpointError: naming some that are missing, left over or of another shape.
+            UnsupportedCheckpointError: names some tensors that are missing, unexpected or of another shape.
         """
         problems = {
             "missing": expected.keys() - self._shapes.keys(),
@@ -54,7 +53,7 @@ class CheckpointWeights:
                 )
 
     def read(self, name: str) -> Tensor:
-        """One tensor in its stored dtype; its memory is the file's, mapped until the tensor is dropped."""
+        """Read one tensor in its stored dtype; its memory is the mapped file until the tensor is dropped."""
         with self._opened(self._files[name]) as tensors:
             tensor: Tensor = tensors.get_tensor(name)
         return tensor
@@ -64,7 +63,9 @@ class CheckpointWeights:
             return [self._folder / _SINGLE]
         index = self._folder / _INDEX
         if not index.exists():
-            raise FileNotFoundError(f"{self._folder}: no {_SINGLE} and no {_INDEX} in this folder; no other is read")
+            raise FileNotFoundError(
+                f"{self._folder}: no {_SINGLE} and no {_INDEX} in this folder; other weight files are not read"
+            )
         try:
             names = set(json.loads(index.read_text())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,7 +1,7 @@
-"""Monte-Carlo likelihood of an answer given a prompt (LLaDA, `get_log_likelihood.py`; arXiv:2502.09992, equation 6).
+"""Monte-Carlo likelihood of an answer after a prompt (LLaDA, `get_log_likelihood.py`; arXiv:2502.09992, equation 6).
 
-Each draw masks x of the answer's L tokens, x spread evenly over 1 … L, and scores them with weight L / x: an unbiased
-estimate of the bound on log p(answer | prompt), of lower variance than independent masks.
+Each draw masks x of the answer's L tokens, with x spread evenly over 1 … L, and scores them with weight L / x. This
+estimates the bound on log p(answer | prompt) without bias, and with less variance than independent masks.
 
 Shape suffixes: N draws, L answer tokens, R masked positions of a batch of draws, V columns of the head.
 """
@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
-from llada_core.diffusion.guidance import guide
+from llada_core.diffusion.guidance import guide, num_passes
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.packed import PackedTokens, Rows
 
-# Draws that go through the model at once are bounded by this many tokens.
+# The number of tokens that go through the model at once.
 _MAX_TOKENS = 4096
 
 
@@ -42,13 +42,13 @@ def log_likelihood(
     cfg_scale: float = 0.0,
     seed: int = 0,
 ) -> LogLikelihood:
-    """Estimate log p(answer | prompt) from `mc_num` draws; the prompt is never masked (but for guidance).
+    """Estimate log p(answer | prompt) from `mc_num` draws; only guidance masks the prompt.
 
     Raises:
         InvalidParameterError: an empty answer, or fewer than one draw.
     """
     if not answer:
-        raise InvalidParameterError("completion has 0 tokens; it must have at least 1", "completion")
+        raise InvalidParameterError("answer has 0 tokens; it must have at least 1", "answer")
     if mc_num < 1:
         raise InvalidParameterError(f"mc_num is {mc_num}; it must be at least 1", "mc_num")
     scorer = AnswerScorer(model, prompt, answer, mask_id=mask_id, cfg_scale=cfg_scale)
@@ -56,20 +56,20 @@ def log_likelihood(
 
 
 def summarize(estimates_N: Tensor, *, num_tokens: int) -> LogLikelihood:
-    """The mean of the draws' estimates, and how far it may be off."""
+    """Return the mean of the draws' estimates and its standard error."""
     stderr = float(estimates_N.std() / len(estimates_N) ** 0.5) if len(estimates_N) > 1 else None
     return LogLikelihood(float(estimates_N.mean()), stderr, num_tokens)
 
 
 def answer_masks(length: int, mc_num: int, *, seed: int, draws: range | None = None) -> Tensor:
-    """Which answer tokens each draw masks, bool [N, L]: counts evenly spaced from a random start, places uniform.
+    """Choose the answer tokens that each draw masks, bool [N, L]: counts evenly spaced, places uniform.
 
     Args:
-        draws: those of the `mc_num` that are wanted; None: all.
+        draws: which of the `mc_num` draws to return; None for all.
     """
     draws_N = torch.arange(mc_num) if draws is None else torch.arange(draws.start, draws.stop)
     first = 1 + int(uniform(seed, Purpose.MASK_COUNT, 0) * length)
-    # Halves are rounded up: to even, as torch.round has it, would favour even counts and bias the estimate.
+    # Round halves up: torch.round rounds them to even, which favours even counts and biases the estimate.
     offsets_N = torch.floor(draws_N.double() * length / mc_num + 0.5).long()
     counts_N = (first + offsets_N - 1) % length + 1
     draws_NL = uniform(seed, Purpose.MASK_ORDER, draws_N.unsqueeze(1), torch.arange(length))
@@ -89,25 +89,29 @@ class AnswerScorer:
     cfg_scale: float = 0.0
 
     def estimate_per_draw(self, masks_NL: Tensor) -> Tensor:
-        """The estimate that each draw gives alone, float64 [N]: Σ over its masked tokens of log p, times L / masked."""
+        """Return each draw's estimate, float64 [N]: Σ over its masked tokens of log p, times L / masked."""
         return torch.cat([self._estimate(part_NL) for part_NL in masks_NL.split(self._draws_within(_MAX_TOKENS))])
 
     def estimate_in_parts(self, mc_num: int, *, seed: int, max_tokens: int = _MAX_TOKENS) -> Iterator[Tensor]:
-        """The same for `mc_num` draws, some at a time: one forward pass over at most `max_tokens`, or over one draw."""
+        """Yield the estimates of `mc_num` draws, those of one forward pass at a time.
+
+        Args:
+            max_tokens: the largest forward pass; a single draw may exceed it.
+        """
         draws_at_once = self._draws_within(max_tokens)
         for first in range(0, mc_num, draws_at_once):
             draws = range(first, min(first + draws_at_once, mc_num))
             yield self._estimate(answer_masks(len(self.answer), mc_num, seed=seed, draws=draws))
 
     def _draws_within(self, max_tokens: int) -> int:
-        copies = 2 if self.cfg_scale else 1
-        return max(1, max_tokens // (copies * (len(self.prompt) + len(self.answer))))
+        tokens_per_draw = num_passes(self.cfg_scale) * (len(self.prompt) + len(self.answer))
+        return max(1, max_tokens // tokens_per_draw)
 
     @torch.inference_mode()
     def _estimate(self, masks_NL: Tensor) -> Tensor:
         device = self.model.device
         num_draws, length = masks_NL.shape
-        counts = tuple(masks_NL.sum(dim=1).tolist()) * (2 if self.cfg_scale else 1)
+        counts = tuple(masks_NL.sum(dim=1).tolist()) * num_passes(self.cfg_scale)
         masks_NL = masks_NL.to(device)
         answer_L = torch.tensor(self.answer, device=device)
         prompt_P = torch.tensor(self.prompt, dtype=torch.long, device=device)

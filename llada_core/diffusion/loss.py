@@ -1,8 +1,8 @@
 """The training objective: cross-entropy at the masked positions, weighted by one over their masking probability.
 
-Pre-training and SFT differ in two inputs only. Pre-training masks anywhere and divides by the number of tokens of the
-batch; SFT masks the answer alone and divides each row by its answer's length, EOS padding included, then by the number
-of rows (LLaDA, GUIDELINES). The loss of a batch is thus Σ over rows of `row_losses` / normaliser; under gradient
+Pre-training and SFT differ in two inputs only. Pre-training masks anywhere and divides by the number of tokens in the
+batch; SFT masks only the answer and divides each row by its answer's length, EOS padding included, then by the number
+of rows (LLaDA, GUIDELINES). The loss of a batch is thus Σ over rows of `row_losses` / normaliser. Under gradient
 accumulation the normaliser is that of the whole optimizer step, so that the parts add up to its loss.
 
 Shape suffixes: B rows, L positions of a row, R masked positions of the batch, V columns of the head.
@@ -18,8 +18,8 @@ from llada_core.diffusion.noise import Corrupted
 from llada_core.model.interface import TrainableMaskPredictor
 from llada_core.model.packed import PackedTokens
 
-# Rows that meet the head are padded to a multiple of this. A new shape each step leaves holes in the CPU allocator's
-# heap: a training process grew by a gigabyte in 300 steps.
+# The number of rows at the head is padded to a multiple of this. A new shape at each step leaves holes in the CPU
+# allocator's heap: a training process grew by a gigabyte in 300 steps.
 _ROWS_MULTIPLE = 64
 
 
@@ -30,14 +30,14 @@ def row_losses(
     *,
     spans: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Σ over a row's masked positions of cross-entropy / p_mask, float64 [B].
+    """Return Σ over a row's masked positions of cross-entropy / p_mask, float64 [B].
 
     Args:
-        spans: for each row the lengths of the parts that attend within themselves, from the left; what they leave of
-            the row is padding that is not computed and must not be masked. None: a row attends to all of itself.
+        spans: for each row the lengths of the parts that attend within themselves, from the left. The rest of the
+            row is padding, which is not computed and must not be masked. None if a row attends to all of itself.
     """
     cross_entropy_R = masked_cross_entropy(model, tokens_BL, corrupted, spans=spans)
-    # A dense sum, not index_add: that one adds in another order each time on a GPU.
+    # A dense sum, since on a GPU index_add adds in a different order each time.
     cross_entropy_BL = torch.zeros(tokens_BL.shape, dtype=torch.float32, device=tokens_BL.device)
     sums_B = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R).sum(dim=1, dtype=torch.float64)
     return sums_B / corrupted.p_mask_B
@@ -50,7 +50,10 @@ def masked_cross_entropy(
     *,
     spans: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """-log p(token) at every masked position in row-major order, float32 [R]. No other position meets the head."""
+    """Return -log p(token) at every masked position in row-major order, float32 [R].
+
+    Only these positions go through the head.
+    """
     batch_size, length = tokens_BL.shape
     if spans is None:
         packed = PackedTokens(corrupted.tokens_BL.flatten(), (length,) * batch_size)
@@ -66,7 +69,7 @@ def masked_cross_entropy(
 
 
 def token_normalizer(num_targets_B: Tensor) -> Tensor:
-    """Every token of the batch weighs the same: pre-training's rule.
+    """Give every token of the batch the same weight: the rule of pre-training.
 
     Args:
         num_targets_B: positions of each row that may be masked.
@@ -75,9 +78,9 @@ def token_normalizer(num_targets_B: Tensor) -> Tensor:
 
 
 def sequence_normalizer(num_targets_B: Tensor) -> Tensor:
-    """Every row weighs the same, whatever its length: SFT's rule.
+    """Give every row the same weight, whatever its length: the rule of SFT.
 
     Args:
-        num_targets_B: each row's answer length: row minus prompt. EOS padding counts, that is how length is learned.
+        num_targets_B: each row's answer length, row minus prompt. EOS padding counts: it teaches the model length.
     """
     return num_targets_B.double() * len(num_targets_B)

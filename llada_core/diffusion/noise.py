@@ -1,4 +1,4 @@
-"""The forward process: text to partly masked text (arXiv:2502.09992, section 2.2).
+"""The forward process, from text to partly masked text (arXiv:2502.09992, section 2.2).
 
 Shape suffixes: B rows of a batch, L positions of a row.
 """
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
 
-# Keeps 1 / p bounded: a row is masked with probability at least this.
+# The least probability with which a row is masked; it keeps 1 / p bounded.
 MIN_MASK_PROBABILITY = 1e-3
 
 
@@ -20,8 +20,8 @@ class Corrupted:
 
     Attributes:
         tokens_BL: the model's input; masked positions hold the mask id.
-        masked_BL: which positions were masked; the loss is taken there and nowhere else.
-        p_mask_B: the probability with which each row's positions were masked.
+        masked_BL: which positions were masked; the loss is taken at these only.
+        p_mask_B: the probability with which the positions of each row were masked.
     """
 
     tokens_BL: Tensor
@@ -30,12 +30,12 @@ class Corrupted:
 
 
 def noise_levels(seed: int, samples_B: Tensor, epoch: int) -> Tensor:
-    """The noise level t ~ U(0, 1) of each sample in an epoch, float64 [B]."""
+    """Draw the noise level t ~ U(0, 1) of each sample in an epoch, float64 [B]."""
     return uniform(seed, Purpose.NOISE_LEVEL, samples_B, epoch, device=samples_B.device)
 
 
 def corruption_draws(seed: int, samples_B: Tensor, epoch: int, length: int) -> Tensor:
-    """The uniform number that decides about each position, float64 [B, L]; independent of how samples are batched."""
+    """Draw the uniform numbers that decide which positions are masked, float64 [B, L], however samples are batched."""
     positions_L = torch.arange(length, device=samples_B.device)
     return uniform(seed, Purpose.CORRUPTION, samples_B.unsqueeze(1), epoch, positions_L, device=samples_B.device)
 
@@ -48,7 +48,7 @@ def corrupt(
     Args:
         t_B: noise level of each row, in [0, 1].
         draws_BL: uniform numbers; a position is masked where its draw is below p.
-        maskable_BL: positions that may be masked; None for all. SFT leaves the prompt out.
+        maskable_BL: positions that may be masked; None for all. SFT excludes the prompt.
     """
     p_mask_B = (1 - MIN_MASK_PROBABILITY) * t_B + MIN_MASK_PROBABILITY
     masked_BL = draws_BL < p_mask_B.unsqueeze(1)

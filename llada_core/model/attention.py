@@ -1,6 +1,6 @@
 """Bidirectional attention over a ragged batch, with or without cached keys.
 
-Without a mask, query heads that share a key head are simply more queries of it, so grouped heads need no copies.
+Without a mask, query heads that share a key head are simply more queries to that head, so grouped heads need no copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Sequences that attend in one call: neighbours of one shape, as all of a training batch; or one with a cache."""
+    """Sequences that attend in one call: neighbours of the same shape, or a single one with a cache."""
 
     queries: slice
     keys: slice
@@ -29,14 +29,14 @@ class _Run:
     cache: KVCache | None
 
     def keys_and_values(self, layer: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of the run's sequences, [N · L, K, D]; a cache learns its window's first."""
+        """Return all keys and values of the run's sequences, [N · L, K, D]; a cache is updated first."""
         k_TKD, v_TKD = k_TKD[self.keys], v_TKD[self.keys]
         return (k_TKD, v_TKD) if self.cache is None else self.cache.replace(layer, self.start, k_TKD, v_TKD)
 
 
 @dataclass(frozen=True, slots=True)
 class _Offsets:
-    """Where each sequence's queries and keys begin: what variable-length kernels ask for."""
+    """The offsets of each sequence's queries and keys, which variable-length kernels need."""
 
     queries: Tensor
     keys: Tensor
@@ -55,24 +55,27 @@ class _Offsets:
 
 
 class AttentionPlan:
-    """Who attends to whom in a batch; made once for a forward pass, used by its layers."""
+    """The attention pattern of a batch; made once for a forward pass, used by all its layers."""
 
     def __init__(self, packed: PackedTokens, row_counts: Sequence[int] | None = None) -> None:
-        """`row_counts`: how many positions of each sequence ask; None: all of them."""
+        """
+        Args:
+            row_counts: how many positions of each sequence have queries; None for all of them.
+        """
         counts = tuple(packed.lengths if row_counts is None else row_counts)
         self._runs = list(_runs(packed, counts))
         self._offsets = _Offsets.of(packed, counts) if packed.tokens_T.is_cuda else None
 
     def attend(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, kernel: Kernel | None = None) -> Tensor:
-        """Softmax attention in which every position sees its whole sequence and nothing else: [Q, H, D].
+        """Compute softmax attention in which every position sees its whole sequence and nothing else: [Q, H, D].
 
         Args:
             q_QHD: queries of H heads; head h reads key head h // (H / K).
             k_TKD, v_TKD: keys and values of K heads.
-            layer: index of the layer, under which caches keep them.
-            kernel: attention over sequences of one shape; None: torch's own for the device.
+            layer: index of the layer, under which caches keep keys and values.
+            kernel: attention over sequences of one shape; None for torch's own on the device.
         """
-        # In training a batch is one run, which torch's dense kernel takes whole.
+        # A training batch is a single run, which torch's dense kernel takes whole.
         is_varied = self._offsets is not None and not torch.is_grad_enabled()
         if kernel is None and is_varied and q_QHD.dtype in (torch.bfloat16, torch.float16):
             return self._attend_at_once(q_QHD, k_TKD, v_TKD, layer)
@@ -85,7 +88,7 @@ class AttentionPlan:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _attend_at_once(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
-        # Imported here: it brings torch's compiler along, a second that only accelerators need to spend.
+        # Imported here: it loads torch's compiler, a second that only accelerators need to spend.
         from torch.nn.attention.varlen import varlen_attn
 
         offsets = self._offsets
@@ -106,13 +109,13 @@ class AttentionPlan:
 
 
 def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor) -> Tensor:
-    """torch's own dense attention."""
+    """Attend with torch's own dense kernel."""
     q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
     return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD).reshape(q_NHQD.shape)
 
 
 def group_queries(q_NHQD: Tensor, num_key_heads: int) -> Tensor:
-    """The queries of all heads that share a key head, one after another: [N, K, H / K · Q, D]."""
+    """Lay the queries of all heads that share a key head one after another: [N, K, H / K · Q, D]."""
     if q_NHQD.shape[1] == num_key_heads:
         return q_NHQD
     return q_NHQD.unflatten(1, (num_key_heads, -1)).flatten(2, 3)
@@ -127,7 +130,7 @@ def _runs(packed: PackedTokens, counts: tuple[int, ...]) -> Iterator[_Run]:
     caches = packed.caches or (None,) * sequences
     starts = packed.starts or (0,) * sequences
     query = key = 0
-    # Padding is a sequence that does not ask at the last layer, and is not in its counts.
+    # Padding is a sequence without queries at the last layer, so that layer's counts leave it out.
     counts += (0,) * (len(packed.lengths) - len(counts))
     # A cached sequence differs from every other by its cache, so it is a run of its own.
     shapes = zip(counts, packed.lengths, starts, caches, strict=True)

@@ -1,4 +1,4 @@
-"""What samplers, losses and servers need to know about a model, whichever architecture and backend compute it."""
+"""The interface of a model, for samplers, losses and servers, whichever architecture and backend compute it."""
 
 from typing import Protocol
 

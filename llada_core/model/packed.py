@@ -1,7 +1,7 @@
 """A ragged batch without padding.
 
 Shape suffixes used in this package: B sequences, L positions of one sequence, T positions of the whole batch laid end
-to end, R rows at which logits are wanted, Q positions that ask in attention (T or R), E model width, H heads, K
+to end, R rows at which logits are wanted, Q positions with queries in attention (T or R), E model width, H heads, K
 key/value heads, D width of one head, V columns of the head (`embedding_size`). `tokens_T` is one long vector,
 `logits_RV` a matrix.
 """
@@ -21,14 +21,14 @@ from llada_core.model.kv_cache import KVCache
 class PackedTokens:
     """Windows of sequences laid end to end. A position attends to its own sequence only.
 
-    A window is the whole sequence unless a cache holds the rest of it: then the positions outside are attended to as
-    the cache remembers them, and those inside replace what it held.
+    A window is the whole sequence unless a cache holds the rest of it: then positions outside are attended to as the
+    cache remembers them, and positions inside replace what it held.
 
     Attributes:
         tokens_T: int64 token ids.
         lengths: the length of each window; they sum to T.
-        starts: the position in its sequence at which each window begins; None: 0.
-        caches: for each sequence where its keys and values are kept, or None; None: no sequence has a cache.
+        starts: the position in its sequence at which each window begins; None for 0.
+        caches: each sequence's cache of keys and values, or None; None if no sequence has one.
     """
 
     tokens_T: Tensor
@@ -37,13 +37,13 @@ class PackedTokens:
     caches: tuple[KVCache | None, ...] | None = None
 
     def positions(self) -> Tensor:
-        """The position of every token within its own sequence, int64 [T]."""
+        """Return the position of every token within its own sequence, int64 [T]."""
         starts = self.starts or (0,) * len(self.lengths)
         windows = [np.arange(start, start + length) for start, length in zip(starts, self.lengths, strict=True)]
         return torch.from_numpy(np.concatenate(windows)).to(self.tokens_T.device, non_blocking=True)
 
     def padded(self, multiple: int) -> "PackedTokens":
-        """With a last sequence of padding that makes T a multiple of `multiple`; nobody need ask for its rows."""
+        """Return the batch with a last sequence of padding that makes T a multiple of `multiple`."""
         missing = -len(self.tokens_T) % multiple
         if missing == 0:
             return self
@@ -64,11 +64,11 @@ class PackedTokens:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of a packed batch at which the model's answer is wanted.
+    """The rows of a packed batch at which the model's output is wanted.
 
     Attributes:
         index_R: row numbers, ascending.
-        counts: how many of them lie in each sequence.
+        counts: how many of the rows lie in each sequence.
     """
 
     index_R: Tensor
@@ -76,17 +76,17 @@ class Rows:
 
     @classmethod
     def of(cls, packed: PackedTokens, rows: Sequence[np.ndarray]) -> "Rows":
-        """From each window's own ascending row numbers."""
+        """Build from each window's own ascending row numbers."""
         offsets = np.cumsum((0, *packed.lengths[:-1]))
-        index_R = np.concatenate([own + offset for own, offset in zip(rows, offsets, strict=True)])
+        index_R = np.concatenate([window + offset for window, offset in zip(rows, offsets, strict=True)])
         device = packed.tokens_T.device
-        return cls(torch.from_numpy(index_R).to(device, non_blocking=True), tuple(len(own) for own in rows))
+        return cls(torch.from_numpy(index_R).to(device, non_blocking=True), tuple(len(window) for window in rows))
 
     def padded(self, multiple: int) -> tuple["Rows", Tensor]:
-        """With the last row of each sequence repeated until their number is a multiple of `multiple`.
+        """Repeat the last row of each sequence until their number is a multiple of `multiple`.
 
         Returns:
-            The rows, and which of them are these: int64 [R].
+            The padded rows, and the indices of the original ones among them: int64 [R].
         """
         counts = np.array(self.counts, dtype=np.int64)
         padded = counts + -counts % multiple
@@ -95,7 +95,7 @@ class Rows:
             first + np.minimum(np.arange(size), count - 1)
             for first, size, count in zip(firsts, padded, counts, strict=True)
         ]
-        own = [first + np.arange(count) for first, count in zip(padded_firsts, counts, strict=True)]
+        kept = [first + np.arange(count) for first, count in zip(padded_firsts, counts, strict=True)]
         device = self.index_R.device
         index_R = self.index_R[torch.from_numpy(np.concatenate(repeated)).to(device)]
-        return Rows(index_R, tuple(padded.tolist())), torch.from_numpy(np.concatenate(own)).to(device)
+        return Rows(index_R, tuple(padded.tolist())), torch.from_numpy(np.concatenate(kept)).to(device)

@@ -1,4 +1,4 @@
-"""Which architecture a checkpoint has: its config's `architectures` decides, since `model_type` is not unique.
+"""The architectures that can be loaded. The config's `architectures` decides, since `model_type` is not unique.
 
 An architecture is a folder under `architectures/` and a line of the table.
 """

@@ -7,7 +7,7 @@ from torch import Tensor
 class RotaryTable:
     """Cosines and sines for the positions 0 … n-1, grown on demand and kept once per device.
 
-    A plain object, not a module: the table follows from two numbers, so no checkpoint holds it.
+    A plain object, not a module: two numbers determine the table, so no checkpoint holds it.
     """
 
     def __init__(self, head_dim: int, theta: float) -> None:
@@ -16,10 +16,10 @@ class RotaryTable:
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def at(self, positions_T: Tensor, *, longest: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines at `positions_T`, two float32 tensors [T, 1, D].
+        """Return the cosines and sines at `positions_T`, two float32 tensors [T, 1, D].
 
         Args:
-            longest: a bound above every position, known to the host, so that the device is never asked for it.
+            longest: a bound above every position, known on the host, so that the device is never queried for it.
         """
         cos_LD, sin_LD = self._table(longest, positions_T.device)
         return cos_LD[positions_T].unsqueeze(1), sin_LD[positions_T].unsqueeze(1)
@@ -39,13 +39,13 @@ class RotaryTable:
 
 
 def rotary_angles(length: int, head_dim: int, theta: float, *, device: torch.device | str = "cpu") -> Tensor:
-    """The angle by which each position turns each pair of a head, float32 [length, head_dim / 2]."""
+    """Return the angle by which each position turns each pair of a head, float32 [length, head_dim / 2]."""
     exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
     return torch.outer(torch.arange(length, device=device, dtype=torch.float32), 1.0 / theta**exponents)
 
 
 def rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    """Rotate queries or keys; computed in float32, returned in the input's dtype."""
+    """Rotate queries or keys in float32; return them in the input's dtype."""
     x = x_THD.float()
     left, right = x.chunk(2, dim=-1)
     return (x * cos_T1D + torch.cat((-right, left), dim=-1) * sin_T1D).to(x_THD.dtype)

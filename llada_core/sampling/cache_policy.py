@@ -1,4 +1,4 @@
-"""Which positions a step recomputes; all others are attended to as the cache remembers them.
+"""Cache policies: the positions that a step recomputes. It attends to all others as the cache remembers them.
 
 The first step of a block goes over the whole canvas and fills the cache; later steps recompute a window of it
 (Fast-dLLM, arXiv:2505.22618, section 3.2). A new policy is a function, a line of the table and a name in

@@ -1,11 +1,11 @@
-"""What leaves the core after a denoising step: the changes that it made, never a copy of the canvas."""
+"""The events that leave the core: the changes of a denoising step, never a copy of the canvas."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Reporting:
-    """What a canvas reports beyond its commits.
+    """The extra information that a canvas reports with its steps.
 
     Attributes:
         include_predictions: the best guess at every masked position, in each step.

@@ -32,7 +32,7 @@ DEFAULT_BLOCK_LENGTH = 32
 
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
-    """How one request is denoised (names and defaults: docs/api.md, LLaDA's `generate.py`).
+    """The settings of one request (names and defaults: docs/api.md, LLaDA's `generate.py`).
 
     Attributes:
         gen_length: positions of the response.
@@ -130,7 +130,7 @@ class GenerationParams:
 
     @property
     def parallel_rule(self) -> tuple[str, float] | None:
-        """The parallel rule in force and its value."""
+        """The parallel rule that applies and its value; None for a fixed schedule."""
         given = ((name, getattr(self, name)) for name in PARALLEL_RULES)
         return next(((name, value) for name, value in given if value is not None), None)
 

@@ -1,4 +1,4 @@
-"""From a request's ids and settings to a canvas, checked against the model that will denoise it."""
+"""Prepare canvases: check a request's ids and settings against the model, and lay out prompt, masks and schedule."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""From logits to proposals: a token for every masked row, its confidence, and the score that ranks it.
+"""Turn logits into proposals: a token for every masked row, its confidence, and the score that ranks it.
 
 The order of operations is documented in docs/api.md: logits → `logits_eos_inf` → `logit_bias` → confidence is taken
 here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past

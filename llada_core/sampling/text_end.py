@@ -1,6 +1,6 @@
-"""Where the text of a response ends, as far as the committed tokens decide it.
+"""The end of a response's text, as far as the committed tokens decide it.
 
-Decided in one place, so that streams, usage and the early stop of a generation cannot disagree.
+It is decided in one place, so that streams, usage and the early stop of a generation cannot disagree.
 """
 
 from collections.abc import Sequence, Set

@@ -1,7 +1,7 @@
-"""A chat format given as a Jinja template, as transformers and vLLM read them.
+"""Chat formats given as Jinja templates, which transformers and vLLM read too.
 
-The template never sees what users wrote: it is rendered over marks, which the texts then replace. So a text cannot open
-a turn, and it is encoded as plain text, as the built-in format does it.
+The template never sees the messages' texts: it is rendered over marks, which the texts then replace. So a text cannot
+open a turn, and it is encoded as plain text, as in the built-in format.
 """
 
 import re
@@ -27,13 +27,17 @@ class Turn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a rendered conversation; `is_content`: a message's text, in which nothing is special."""
+    """A piece of a rendered conversation.
+
+    Attributes:
+        is_content: the piece is a message's text, in which no token is special.
+    """
 
     text: str
     is_content: bool
 
 
-# Two characters that mean nothing to anyone; the spaces show whether the template trims.
+# Two private-use characters around the message's index; the spaces show whether the template trims.
 _MARK = re.compile("( ?)\ue000([0-9]+)\ue001( ?)")
 
 
@@ -41,9 +45,10 @@ class ChatTemplate:
     """A compiled template."""
 
     def __init__(self, source: str) -> None:
-        """
+        """Compile a template.
+
         Raises:
-            ValueError: what is no template, with the line.
+            ValueError: the source is not a Jinja template; names the line.
         """
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
         environment.globals["raise_exception"] = _raise
@@ -61,13 +66,13 @@ class ChatTemplate:
         add_generation_prompt: bool,
         continue_final_message: bool,
     ) -> list[Part]:
-        """The conversation in order, cut at the borders of the messages' texts.
+        """Render a conversation and cut it at the borders of the messages' texts.
 
         Args:
             continue_final_message: end with the last message's text.
 
         Raises:
-            InvalidParameterError: the template refuses the messages, or leaves the one out that is to be continued.
+            InvalidParameterError: the template refuses the messages, or leaves out the one to be continued.
         """
         marked = [{"role": message.role, "content": f" \ue000{index}\ue001 "} for index, message in enumerate(messages)]
         try:

@@ -1,4 +1,4 @@
-"""Text as it becomes final, token by token from the left, up to the stop string that is complete first."""
+"""Text as it becomes final, token by token from the left, up to the first stop string."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -7,11 +7,11 @@ from llada_core.text.tokenizer import Tokenizer
 
 
 class FinalText:
-    """Decodes final tokens and holds back what may yet turn out to begin a stop string.
+    """Decodes final tokens and holds back text that may turn out to begin a stop string.
 
     Attributes:
-        text: what is certain so far; it never changes but for growing.
-        is_stopped: a stop string was found; the text ends before it, and further tokens are ignored.
+        text: the certain text so far; it only grows.
+        is_stopped: a stop string was completed; the text ends before it, and further tokens are ignored.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -20,21 +20,21 @@ class FinalText:
         self._decoder = tokenizer.incremental_decoder()
         self._matchers = [_Matcher(word) for word in stop]
         self._decoded = ""
-        # Where in the decoded text each token ends; the last tokens may still wait for the rest of a character.
+        # The end of each token in the decoded text; the last tokens may still wait for the rest of a character.
         self._ends: list[int] = []
         self._num_waiting = 0
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that lie wholly within the text."""
+        """The number of tokens that lie wholly within the text."""
         return bisect_right(self._ends, len(self.text))
 
     def start_of(self, index: int) -> int:
-        """Where in the text the token `index` begins; it or the one before must be within the text."""
+        """Return the character at which the token `index` begins; it or the one before must lie within the text."""
         return self._ends[index - 1] if index else 0
 
     def push(self, ids: Iterable[int]) -> str:
-        """Take in the next tokens; returns the text that they make certain."""
+        """Take in the next tokens; return the text that they make certain."""
         before = len(self.text)
         for token_id in ids:
             if self.is_stopped:
@@ -46,7 +46,7 @@ class FinalText:
         return self.text[before:]
 
     def flush(self) -> str:
-        """There are no more tokens: what was held back is certain, half a character becomes U+FFFD."""
+        """End the text: release what was held back; half a character becomes U+FFFD."""
         before = len(self.text)
         if not self.is_stopped:
             self._extend(self._decoder.flush())
@@ -62,10 +62,10 @@ class FinalText:
         self._decoded += piece
         self._place_waiting()
         for end, character in enumerate(piece, start + 1):
-            found = [len(matcher.word) for matcher in self._matchers if matcher.push(character)]
-            if found:
+            completed = [len(matcher.word) for matcher in self._matchers if matcher.push(character)]
+            if completed:
                 self.is_stopped = True
-                self.text = self._decoded[: end - max(found)]
+                self.text = self._decoded[: end - max(completed)]
                 return
         num_held = max((matcher.num_matched for matcher in self._matchers), default=0)
         self.text = self._decoded[: len(self._decoded) - num_held]
@@ -76,22 +76,22 @@ class FinalText:
 
 
 class _Matcher:
-    """Looks for a word in text that comes character by character, each at a constant cost (Knuth, Morris and Pratt).
+    """Looks for a word in text that comes character by character, at a constant cost each (Knuth, Morris and Pratt).
 
     Attributes:
-        num_matched: with so many of its characters the word begins at the end of the text.
+        num_matched: how many of the word's first characters the text ends with.
     """
 
     def __init__(self, word: str) -> None:
         self.word = word
         self.num_matched = 0
-        # For each beginning of the word: the length of the longest shorter one with which it ends.
+        # The failure function: for each prefix of the word, the longest shorter prefix that it ends with.
         self._shorter = [0, 0]
         for character in word[1:]:
             self._shorter.append(self._longer(self._shorter[-1], character))
 
     def push(self, character: str) -> bool:
-        """Take in the next character; returns whether the word ends with it."""
+        """Take in the next character; return whether it completes the word."""
         self.num_matched = self._longer(self.num_matched, character)
         return self.num_matched == len(self.word)
 

@@ -1,4 +1,4 @@
-"""The token ids with a meaning of their own, resolved once when a checkpoint is loaded."""
+"""Special tokens: the ids with a meaning of their own, resolved once when a checkpoint is loaded."""
 
 import json
 from collections.abc import Callable, Collection
@@ -15,7 +15,7 @@ EOT_TOKEN = "<|eot_id|>"
 START_HEADER_TOKEN = "<|start_header_id|>"
 END_HEADER_TOKEN = "<|end_header_id|>"
 
-# LLaDA-8B and LLaDA-1.5. The Base tokenizer does not register the last three as tokens, yet the ids are reserved.
+# The ids of LLaDA-8B and LLaDA-1.5. The Base tokenizer does not register the last three, but reserves their ids.
 PUBLISHED_VOCAB_SIZE = 126464
 PUBLISHED_IDS = {
     BOS_TOKEN: 126080,
@@ -29,7 +29,7 @@ PUBLISHED_IDS = {
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """Ids that the sampler treats apart. A checkpoint need not have an end-of-turn token."""
+    """Ids that the sampler treats specially. A checkpoint need not have an end-of-turn token."""
 
     mask_id: int
     eos_id: int
@@ -41,9 +41,14 @@ class SpecialTokens:
         return frozenset({self.eos_id} if self.eot_id is None else {self.eos_id, self.eot_id})
 
     def require_no_mask(self, ids: Collection[int], field: str, hint: str = "") -> None:
-        """
+        """Check that no id is the mask.
+
+        Args:
+            field: where the user gave the ids.
+            hint: follows the rule in the error.
+
         Raises:
-            InvalidParameterError: a mask, where `field` is to hold tokens.
+            InvalidParameterError: names the field and the mask id.
         """
         if self.mask_id in ids:
             raise InvalidParameterError(
@@ -54,7 +59,9 @@ class SpecialTokens:
 def resolve_special_tokens(
     folder: Path, config: dict[str, Any], token_to_id: Callable[[str], int | None]
 ) -> SpecialTokens:
-    """Look in `generation_config.json`, `config.json`, the tokenizer, then the published ids of vocabulary 126464.
+    """Find the special ids of a checkpoint: `generation_config.json`, `config.json`, tokenizer, then the published ids.
+
+    The published ids hold for vocabulary 126464 only. The first source that names an id takes precedence.
 
     Raises:
         UnsupportedCheckpointError: no source names the mask or the EOS id.

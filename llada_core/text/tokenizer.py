@@ -1,7 +1,7 @@
-"""Text to ids and back: plain text, the chat template, and decoding that never shows half a character.
+"""Text to ids and back: plain text, chats, and decoding that never shows half a character.
 
-The format of a chat is LLaDA's own, written out here because the published Jinja file adds the assistant's header where
-it must not. It is assembled from ids, so that no text a user sends can open a turn or plant a mask.
+The chat format is LLaDA's own, written out here because the published Jinja file adds the assistant's header where it
+must not. It is assembled from ids, so that no text a user sends can open a turn or insert a mask.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from llada_core.text.special_tokens import (
     START_HEADER_TOKEN,
 )
 
-# The template of `Tokenizer.encode_chat` for other programs, in the form that transformers reads.
+# The format of `Tokenizer.encode_chat` for other programs, as a template that transformers reads.
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     f"{{{{ '{START_HEADER_TOKEN}' + message['role'] + '{END_HEADER_TOKEN}\n\n' }}}}"
@@ -50,21 +50,23 @@ class Message:
 class Tokenizer:
     """A checkpoint's `tokenizer.json`.
 
-    Two encoders share one vocabulary. A prompt is encoded by the first, which reads special tokens written out in it
-    (people paste whole templates) except the mask; a chat message by the second, to which everything is plain text.
+    Two encoders share one vocabulary. The first encodes prompts and reads special tokens written out in them (people
+    paste whole templates), except the mask. The second encodes chat messages, in which everything is plain text.
 
     Attributes:
-        special_ids: tokens that decode to nothing.
+        fingerprint: identifies the definition.
+        special_ids: tokens that decode to no text.
     """
 
     def __init__(
         self, definition: str, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
     ) -> None:
-        """
+        """Read a tokenizer.
+
         Args:
             definition: the text of a `tokenizer.json`.
-            chat_template: in place of LLaDA's own chat format, for generation.
             vocab_size: the checkpoint's; 126464 admits the published ids for tokens that the file does not register.
+            chat_template: replaces LLaDA's own chat format.
         """
         self._decoder = tokenizers.Tokenizer.from_str(definition)
         self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_mask(definition))
@@ -89,27 +91,28 @@ class Tokenizer:
         return self._decoder.get_vocab_size()
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token of the vocabulary, or of one that the published vocabulary reserves."""
-        published = PUBLISHED_IDS.get(token) if self._has_published_ids else None
-        found: int | None = self._decoder.token_to_id(token)
-        return published if found is None else found
+        """Return the id of a token; None if neither the file nor the published vocabulary has it."""
+        token_id: int | None = self._decoder.token_to_id(token)
+        if token_id is None and self._has_published_ids:
+            return PUBLISHED_IDS.get(token)
+        return token_id
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """A prompt's ids, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
-        # As a batch: a single encode holds Python's lock, for seconds where the text has megabytes.
+        """Encode a prompt, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
+        # As a batch: encoding a single text holds Python's lock, for seconds if it has megabytes.
         return self._prompt_encoder.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def offsets(self, text: str) -> list[int]:
-        """Where in the text each id of `encode` begins, in characters."""
+        """Return the character of the text at which each id of `encode` begins."""
         return [start for start, _ in self._prompt_encoder.encode(text).offsets]
 
     def encode_plain(self, text: str) -> list[int]:
-        """Ids of text in which nothing is special and to which nothing is added."""
+        """Encode text in which nothing is special and to which nothing is added."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode_plain` of many texts, on all cores."""
-        return [found.ids for found in self._message_encoder.encode_batch_fast(texts, add_special_tokens=False)]
+        """Encode many texts as `encode_plain` does, on all cores."""
+        return [encoding.ids for encoding in self._message_encoder.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_chat(
         self,
@@ -118,12 +121,13 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
-        """A conversation's ids in LLaDA's chat format (the Llama-3 layout): BOS, then header, content and EoT of each
-        message; or in that of the template that was given.
+        """Encode a conversation in LLaDA's chat format (the Llama-3 layout), or in the format of the given template.
+
+        LLaDA's format is BOS, then header, content and EoT of each message.
 
         Args:
-            add_generation_prompt: end with the assistant's header, for a reply to follow.
-            continue_final_message: leave the last message open, for its rest to follow.
+            add_generation_prompt: end with the assistant's header, so that a reply follows.
+            continue_final_message: leave the last message open, so that its continuation follows.
 
         Raises:
             InvalidParameterError: the vocabulary has no header or end-of-turn tokens; a template refuses the messages.
@@ -153,7 +157,7 @@ class Tokenizer:
         return ids
 
     def encode_turns(self, dialogues: Sequence[Sequence[Message]]) -> list[list[list[int]]]:
-        """The template's part of each message (header, content, EoT) of each dialogue; on all cores."""
+        """Encode each message of each dialogue (header, content, EoT), on all cores."""
         contents = iter(self.encode_batch([message.content.strip() for turns in dialogues for message in turns]))
         end_of_turn = self._template_id(EOT_TOKEN)
         return [
@@ -161,56 +165,56 @@ class Tokenizer:
         ]
 
     def header(self, role: str) -> list[int]:
-        """The ids that open a turn."""
+        """Return the ids that open a turn."""
         if role not in self._headers:
             start, end = self._template_id(START_HEADER_TOKEN), self._template_id(END_HEADER_TOKEN)
             self._headers[role] = [start, *self.encode_plain(role), end, *self.encode_plain("\n\n")]
         return self._headers[role]
 
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
-        """Text of the ids; special tokens left out or by name, bytes that are not UTF-8 become U+FFFD."""
-        # As a batch, which unlike a single decode does not hold Python's lock.
+        """Decode ids; special tokens are left out or named, bytes that are not UTF-8 become U+FFFD."""
+        # As a batch: decoding a single list holds Python's lock.
         return self._decoder.decode_batch([list(ids)], skip_special_tokens=skip_special_tokens)[0]
 
     def token_text(self, token_id: int) -> str:
-        """One token alone, special ones by their name; bytes that are half a character become U+FFFD."""
+        """Return the text of one token, or the name of a special one; half a character becomes U+FFFD."""
         return self.decode([token_id], skip_special_tokens=False)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The tokens as the vocabulary writes them, "Ġthere" for " there"; an id that it lacks is empty."""
+        """Return the tokens as the vocabulary writes them, "Ġthere" for " there"; an unknown id becomes empty."""
         return [self._decoder.id_to_token(token_id) or "" for token_id in ids]
 
     def incremental_decoder(self) -> "IncrementalDecoder":
         return IncrementalDecoder(self)
 
     def _name_of(self, token: str) -> str:
-        """What a template writes for it: nothing where the vocabulary has none."""
+        """Return the token as a template writes it; empty if the vocabulary lacks it."""
         return token if self.token_to_id(token) is not None else ""
 
     def _template_id(self, token: str) -> int:
-        found = self.token_to_id(token)
-        if found is None:
+        token_id = self.token_to_id(token)
+        if token_id is None:
             raise InvalidParameterError(
                 f"messages: this model's tokenizer has no {token}, which chat needs; send a prompt instead",
                 "messages",
             )
-        return found
+        return token_id
 
 
 class IncrementalDecoder:
-    """Decodes ids as they become final. What it has given never changes; half a character waits for its rest.
+    """Decodes ids as they become final. Text once returned never changes; half a character waits for the other half.
 
-    The parts add up to `Tokenizer.decode` of all ids, at a cost that does not grow with the text: only the ids since
-    the last clean border are decoded again.
+    The parts add up to `Tokenizer.decode` of all ids. The cost does not grow with the text: only the ids since the last
+    clean border are decoded again.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._context: list[int] = []  # ids whose text is out, kept because a decoder may join with what follows
+        self._context: list[int] = []  # ids already returned as text, kept because decoding may join them with the next
         self._pending: list[int] = []
 
     def push(self, ids: Iterable[int]) -> str:
-        """The text that these ids complete; empty while a character is unfinished."""
+        """Take in the next ids; return the text that they complete, empty while a character is unfinished."""
         self._pending += [token_id for token_id in ids if token_id not in self._tokenizer.special_ids]
         text = self._pending_text()
         if not text or text.endswith(REPLACEMENT_CHARACTER):
@@ -219,11 +223,11 @@ class IncrementalDecoder:
 
     @property
     def is_waiting(self) -> bool:
-        """Tokens were pushed whose text is not complete."""
+        """Whether tokens were pushed whose text is not complete yet."""
         return bool(self._pending)
 
     def flush(self) -> str:
-        """What is left, with bytes that never became a character as U+FFFD."""
+        """Return the remaining text; bytes that never became a character are U+FFFD."""
         return self._release(self._pending_text())
 
     def _pending_text(self) -> str:

@@ -1,8 +1,8 @@
 """Inference on a CPU: the same network, its weights laid out once for oneDNN.
 
-What differs from `LLaDAModelLM` is order and rounding, not the function: norm weights and the attention scale are
-multiplied into the weights that follow, keys and values share a matrix as do gate and up, and rotary pairs lie side by
-side, so that a rotation is one complex product. In float32 logits agree to about 1e-5.
+The function is that of `LLaDAModelLM`; only order and rounding differ. Norm weights and the attention scale are
+multiplied into the weights that follow, keys and values share a matrix, as do gate and up, and rotary pairs lie side
+by side, so that a rotation is one complex product. In float32 the logits agree to about 1e-5.
 
 Shape suffixes besides those of `packed`: C complex rotary pairs of a head (D / 2), M width of the feed-forward, N
 output features of a linear map.
@@ -30,17 +30,17 @@ Linear = Callable[[Tensor], Tensor]
 # (the role of a tensor, the depth of its block or None) → the tensor, in its stored dtype
 ReadTensor = Callable[[str, int | None], Tensor]
 
-# oneDNN chooses a layout for a number of rows; this one serves a canvas and a block alike.
+# oneDNN chooses a layout for a number of rows; this number serves a canvas and a block alike.
 _TYPICAL_ROWS = 64
 
-# The numbers of rows that meet a matrix product are rounded up to this. oneDNN compiles a kernel for each number that
-# it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand of them: a mixed load would compile at every step.
+# The number of rows in a matrix product is rounded up to a multiple of this. oneDNN compiles a kernel for each number
+# it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand: a mixed load would compile at every step.
 _ROWS_MULTIPLE = 8
 
-# A sequence's attention scores that may exist at once, 64 MB in float32; longer ones go through torch's blocked kernel.
+# The attention scores of a sequence that may exist at once, 64 MB in float32; beyond it torch's blocked kernel is used.
 _MAX_SCORES = 1 << 24
 
-# Keeps a row of zeros from dividing by zero, and is lost beside any other.
+# Keeps a row of zeros from dividing by zero; too small to change any other row.
 _TINY = 1e-30
 
 
@@ -48,8 +48,8 @@ class CPUMaskPredictor:
     """A mask predictor with packed weights; immutable, so any number of threads may call it.
 
     Attributes:
-        dtype: of weights, hidden states, keys and values. Around quantised weights hidden states are float32, which
-            costs less here than converting them at every quantisation.
+        dtype: the dtype of weights, hidden states, keys and values. Around quantised weights hidden states are
+            float32, which costs less here than converting them at every quantisation.
     """
 
     device = torch.device("cpu")
@@ -67,7 +67,7 @@ class CPUMaskPredictor:
 
         Args:
             read: reads a tensor of the checkpoint; the tensor is not kept.
-            quantization: `int8`: weights as int8 per output feature, the inputs of every linear map per row.
+            quantization: `int8` quantises weights per output feature, and the inputs of every linear map per row.
         """
         keep_freed_memory()
         self.shape = config.shape
@@ -91,11 +91,11 @@ class CPUMaskPredictor:
         self._rotations_LC = torch.polar(torch.ones_like(angles_LC), angles_LC)
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
-        """The last hidden state, normed, at the rows asked for or at every position: [R, E] or [T, E]."""
+        """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
         if rows is None:
             rows = Rows.of(packed, [np.arange(length) for length in packed.lengths])
         packed = packed.padded(_ROWS_MULTIPLE)
-        rows, own_R = rows.padded(_ROWS_MULTIPLE)
+        rows, kept_R = rows.padded(_ROWS_MULTIPLE)
         rotations_T1C = self._rotations_LC[packed.positions()].unsqueeze(1)
         plan = AttentionPlan(packed)
         hidden_TE = F.embedding(packed.tokens_T, self._embedding_VE).to(self._hidden_dtype)
@@ -103,16 +103,16 @@ class CPUMaskPredictor:
             hidden_TE = block(hidden_TE, rotations_T1C, plan)
         last_plan = AttentionPlan(packed, rows.counts)
         hidden_RE = self._blocks[-1](hidden_TE, rotations_T1C, last_plan, rows)
-        return _normalize(hidden_RE[own_R], self._eps)
+        return _normalize(hidden_RE[kept_R], self._eps)
 
     def head(self, hidden_RE: Tensor) -> Tensor:
-        """Logits [R, V] of normed hidden states."""
+        """Compute the logits [R, V] of normed hidden states."""
         num_rows = len(hidden_RE)
         return self._head(F.pad(hidden_RE, (0, 0, 0, -num_rows % _ROWS_MULTIPLE)))[:num_rows]
 
 
 class _Block:
-    """One transformer block. Norm weights are already in the weights that follow them."""
+    """One transformer block. Norm weights are multiplied into the weights that follow them."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class _Block:
             qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
             q_QHD, k_TKD = _rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1)
         else:
-            # Keys and values are those of all positions; queries and what follows are needed at the rows alone.
+            # Keys and values come from all positions; queries and what follows are needed at the rows only.
             k_TKD, v_TKD = self._key_value(x_TE).unflatten(-1, (-1, self._head_dim)).split([num_k, num_v], dim=1)
             k_TKD = _rotate(k_TKD, rotations_T1C)
             hidden_TE, x_TE, rotations_T1C = (x[rows.index_R] for x in (hidden_TE, x_TE, rotations_T1C))
@@ -167,9 +167,9 @@ class _Block:
 
 
 class Int8Linear:
-    """A linear map in int8: weights quantised per output feature, inputs per row when they come.
+    """A linear map in int8: weights are quantised per output feature at load, inputs per row at every call.
 
-    Each row has a scale of its own, so that a row's result never depends on its neighbours. Inputs are float32.
+    Each row has its own scale, so that its result never depends on its neighbours. Inputs are float32.
     """
 
     def __init__(self, weight_NE: Tensor) -> None:
@@ -177,7 +177,7 @@ class Int8Linear:
         largest_N = weight_NE.abs().amax(dim=1).add_(_TINY)
         quantized_NE = (weight_NE * (127 / largest_N.unsqueeze(1))).round_().to(torch.int8)
         self._levels = _input_levels()
-        # What the rows' largest are multiplied with when they are known.
+        # Becomes the scale of a product once multiplied by the row's largest input.
         self._scale_N = largest_N / (127 * self._levels)
         self._weight = torch.ops.onednn.qlinear_prepack(quantized_NE, [_TYPICAL_ROWS, weight_NE.shape[1]])
         self._zero_point_N = torch.zeros(len(weight_NE), dtype=torch.int32)
@@ -185,8 +185,8 @@ class Int8Linear:
     def __call__(self, x_TE: Tensor) -> Tensor:
         largest_T1 = x_TE.abs().amax(dim=1, keepdim=True).add_(_TINY)
         signed_TE = (x_TE * (self._levels / largest_T1)).round_().to(torch.int8)
-        # Unsigned around a zero point (the sum wraps): oneDNN has fast kernels for unsigned inputs alone, torch a fast
-        # conversion for signed ones.
+        # Unsigned around a zero point (the sum wraps): oneDNN has fast kernels only for unsigned inputs, torch a fast
+        # conversion only for signed ones.
         zero_point = self._levels + 1
         quantized_TE = signed_TE.view(torch.uint8).add_(zero_point)
         y_TN = _int8_product(quantized_TE, zero_point, self._weight, self._scale_N, self._zero_point_N)
@@ -194,7 +194,7 @@ class Int8Linear:
 
 
 def _int8_product(x_TE: Tensor, zero_point: int, weight: Tensor, scale_N: Tensor, zero_point_N: Tensor) -> Tensor:
-    """(x - zero point) · weight · scale, float32 [T, N]; x unsigned, weight packed."""
+    """Compute (x - zero point) · weight · scale, float32 [T, N]; x is unsigned, the weight packed."""
     return torch.ops.onednn.qlinear_pointwise(
         x_TE,
         1.0,
@@ -214,10 +214,10 @@ def _int8_product(x_TE: Tensor, zero_point: int, weight: Tensor, scale_N: Tensor
 
 @cache
 def _input_levels() -> int:
-    """Into how many steps on either side of zero an input is quantised: 127, or 63 where products could overflow.
+    """Return the number of quantisation levels on either side of zero: 127, or 63 where products could overflow.
 
-    Without VNNI instructions oneDNN adds pairs of products in 16 bits, which saturate for 8-bit inputs, not for 7-bit
-    ones. Tried rather than asked: oneDNN may be told to leave instructions of the processor alone.
+    Without VNNI instructions oneDNN adds pairs of products in 16 bits, which saturate for 8-bit inputs but not for
+    7-bit ones. A trial product decides: the environment may forbid oneDNN instructions that the processor has.
     """
     largest = torch.full((1, 64), 255, dtype=torch.uint8)
     weight = torch.ops.onednn.qlinear_prepack(torch.full((1, 64), 127, dtype=torch.int8), [1, 64])
@@ -226,7 +226,7 @@ def _input_levels() -> int:
 
 
 def packed_linear(weight_NE: Tensor) -> Linear:
-    """A linear map whose weight oneDNN has laid out for this CPU; torch's own where oneDNN lacks the dtype."""
+    """Return a linear map whose weight oneDNN has laid out for this CPU; torch's own if oneDNN lacks the dtype."""
     if not _onednn_computes(weight_NE.dtype):
         return lambda x_TE: F.linear(x_TE, weight_NE)
     packed = torch.ops.mkldnn._reorder_linear_weight(weight_NE.contiguous(), _TYPICAL_ROWS)
@@ -244,12 +244,12 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
 
 
 def _fold(weight_NE: Tensor, norm_E: Tensor) -> Tensor:
-    """W such that W x = weight (norm · x); in float32, so that low precision rounds once."""
+    """Return W such that W x = weight (norm · x); in float32, so that low precision rounds once."""
     return weight_NE.float() * norm_E.float()
 
 
 def _pairs_side_by_side(weight_NE: Tensor, head_dim: int) -> Tensor:
-    """Output features reordered within each head: i beside i + D/2. Products of queries and keys stay the same."""
+    """Reorder the output features of each head: i beside i + D/2. Products of queries and keys stay the same."""
     return weight_NE.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
@@ -259,14 +259,14 @@ def _normalize(x_TE: Tensor, eps: Tensor) -> Tensor:
 
 
 def _rotate(x_TND: Tensor, rotations_T1C: Tensor) -> Tensor:
-    """Rotate the pairs of queries or keys: float32, and in place where that is what they are."""
+    """Rotate the pairs of queries or keys in float32; in place if they are float32 already."""
     pairs_TNC = torch.view_as_complex(x_TND.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs_TNC.mul_(rotations_T1C)).flatten(-2)
 
 
 def _attention(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Attention without scale, which the queries have already. Plain products beat torch's kernel at these sizes."""
-    # Rotated queries and keys are float32: one pass rounds them and lays out each head for itself.
+    """Attend without a scale, which the queries already have. Plain products beat torch's kernel at these sizes."""
+    # Rotated queries and keys are float32: one pass rounds them and makes each head contiguous.
     q_NHQD, k_NKLD, v_NKLD = (x.to(dtype, memory_format=torch.contiguous_format) for x in (q_NHQD, k_NKLD, v_NKLD))
     q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
     if q_NKQD[0, ..., 0].numel() * k_NKLD.shape[2] > _MAX_SCORES:

@@ -69,7 +69,7 @@ def test_the_seed_decides_the_masks():
 
 
 def test_an_empty_answer_or_no_draw_is_refused(tiny):
-    with pytest.raises(InvalidParameterError, match="completion has 0 tokens"):
+    with pytest.raises(InvalidParameterError, match="answer has 0 tokens"):
         log_likelihood(tiny, [1], [], mask_id=319)
     with pytest.raises(InvalidParameterError, match="mc_num is 0"):
         log_likelihood(tiny, [1], [2], mask_id=319, mc_num=0)

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llada_core.errors import InvalidParameterError
-from llada_core.sampling.schedule import steps_per_block, transfer_schedule
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.schedule import Schedule, plan_blocks, steps_per_block, transfer_schedule
 from tests.conftest import GOLDEN_CASES
 
 
@@ -48,3 +50,21 @@ def test_every_block_with_masks_gets_a_step_and_all_steps_are_given_out(masked_p
 )
 def test_steps_are_shared_in_proportion_the_earlier_block_first(masked_per_block, steps, shares):
     assert steps_per_block(masked_per_block, steps) == shares
+
+
+def test_the_cursor_goes_through_the_blocks_and_refreshes_at_each_start_and_interval():
+    is_masked = np.array([True] * 3 + [False] * 3 + [True] * 2)
+    schedule = Schedule(
+        plan_blocks(is_masked, GenerationParams(gen_length=8, block_length=3)), cache_refresh_interval=2
+    )
+    visited = []
+    while not schedule.is_over:
+        visited.append((schedule.block.index, schedule.block_step, schedule.num_transfers, schedule.is_refresh))
+        schedule.advance(is_block_full=schedule.block_step + 1 == len(schedule.block.transfers))
+    assert visited == [(0, 0, 1, True), (0, 1, 1, False), (0, 2, 1, True), (2, 0, 1, True), (2, 1, 1, False)]
+
+
+def test_under_a_parallel_rule_the_number_of_tokens_is_left_to_the_rule():
+    params = GenerationParams(gen_length=4, confidence_threshold=0.9)
+    (block,) = plan_blocks(np.ones(4, dtype=bool), params)
+    assert Schedule([block]).num_transfers is None

@@ -34,7 +34,7 @@ def test_a_dry_run_leaves_a_hub_models_weights_on_the_hub(workspace, tmp_path, m
         asked.append((name, [pattern for pattern in allow_patterns if "safetensors" in pattern]))
         return str(workspace.folder / "base")
 
-    monkeypatch.setattr("llada_core.checkpoint.load.snapshot_download", download)  # no hub here
+    monkeypatch.setattr("llada_core.checkpoint.folder.snapshot_download", download)  # no hub here
     succeed(*workspace.sft(tmp_path / "out", "--model-name-or-path", "owner/name"), "--dry-run")
     assert asked == [("owner/name", [])]
 

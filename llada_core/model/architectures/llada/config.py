@@ -1,7 +1,7 @@
 """The architecture of a checkpoint, in the field names of the published `config.json`.
 
 Most of the published fields choose between variants of the OLMo code base that no LLaDA checkpoint uses. A file that
-asks for such a variant is refused by name: loading it with the wrong arithmetic would give text that is merely bad.
+asks for such a variant is refused by name: loaded with the wrong arithmetic, it would merely generate bad text.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from llada_core.errors import UnsupportedCheckpointError
 from llada_core.model.architectures.llada.names import tensor_name
 from llada_core.model.shape import ModelShape
 
-# field → the only value implemented; every one changes what the network computes.
+# field → the only value implemented; every field here changes what the network computes.
 _IMPLEMENTED: dict[str, object] = {
     "activation_type": "silu",
     "alibi": False,
@@ -34,7 +34,7 @@ _IMPLEMENTED: dict[str, object] = {
     "use_cache": False,
 }
 
-# Null in these follows `include_bias`, which is false.
+# Null in these fields means the value of `include_bias`, which is false.
 _NULLABLE = ("bias_for_layer_norm", "include_qkv_bias")
 
 # Fields whose default in the published ModelConfig is not what LLaDA-8B uses: a file must state them.
@@ -53,7 +53,7 @@ _REQUIRED = (
     "weight_tying",
 )
 
-# Fields of a file that say how it came to be, not what it computes.
+# Fields that say how a file came to be, not what the network computes.
 _DESCRIPTIVE = {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "model_type"}
 _TOKEN_IDS = {"bos_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
 
@@ -136,7 +136,7 @@ class LLaDAConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """Everything, defaults included: a saved `config.json` states what it relies on."""
+        """Return every field, defaults included: a saved `config.json` states what it relies on."""
         return self.to_dict()
 
     @property
@@ -145,7 +145,7 @@ class LLaDAConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """The name other libraries look for (`peft`, `accelerate`)."""
+        """The width under the name that other libraries look for (`peft`, `accelerate`)."""
         return self.d_model
 
     @property
@@ -193,7 +193,7 @@ class LLaDAConfig(PreTrainedConfig):
             is_unset = value is None and name in _NULLABLE
             if value != implemented and not is_unset:
                 raise UnsupportedCheckpointError(
-                    f"config.json: {name} is {value!r}; implemented is {implemented!r} alone"
+                    f"config.json: {name} is {value!r}; only {implemented!r} is implemented"
                 )
 
     def _check_sizes(self) -> None:

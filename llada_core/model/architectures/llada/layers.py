@@ -59,7 +59,7 @@ class LLaDABlock(GradientCheckpointingLayer):
     def forward(
         self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None = None
     ) -> Tensor:
-        """The next hidden states, at every position or, in the last layer, only at the rows that are wanted."""
+        """Compute the next hidden states: at every position or, in the last layer, only at the requested rows."""
         attended_QE = self._attention(self.attn_norm(hidden_TE), cos_T1D, sin_T1D, plan, rows)
         hidden_QE = (hidden_TE if rows is None else hidden_TE[rows.index_R]) + attended_QE
         return hidden_QE + self._feed_forward(self.ff_norm(hidden_QE))
@@ -67,7 +67,7 @@ class LLaDABlock(GradientCheckpointingLayer):
     def _attention(
         self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None
     ) -> Tensor:
-        # Keys and values are those of all positions; queries and what follows are needed at the rows alone.
+        # Keys and values come from all positions; queries and what follows are needed at the rows only.
         x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
         q_QHD, k_TKD, v_TKD = (
             projection(x).unflatten(-1, (-1, self.head_dim))

@@ -19,7 +19,7 @@ from llada_core.text.special_tokens import SpecialTokens
 
 
 class LLaDATransformer(nn.Module):
-    """The network below the head; it exists for the prefix `model.transformer.` of the published names."""
+    """The modules of the network, under the prefix `model.transformer.` of the published names."""
 
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__()
@@ -54,12 +54,12 @@ class LLaDAModelLM(PreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool = True
     ) -> MaskedLMOutput | tuple[Tensor]:
-        """Logits at every position of a padded batch: the interface of LLaDA's own scripts.
+        """Compute the logits at every position of a padded batch: the interface of LLaDA's own scripts.
 
         Args:
             input_ids: [B, L]
-            attention_mask: [B, L], 1 = token, 0 = padding on either side. Padding is left out of the computation;
-                its rows of the result are zero.
+            attention_mask: [B, L], 1 = token, 0 = padding on either side. Padding is left out of the computation,
+                and its rows of the result are zero.
 
         Returns:
             `MaskedLMOutput` with `logits` [B, L, V].
@@ -73,11 +73,11 @@ class LLaDAModelLM(PreTrainedModel):
         return MaskedLMOutput(logits=logits_BLV) if return_dict else (logits_BLV,)
 
     def predict(self, packed: PackedTokens, rows_R: Tensor) -> Tensor:
-        """Logits [R, V] at the rows `rows_R` of a ragged batch, in any order, and nowhere else."""
+        """Compute the logits [R, V] at the rows `rows_R` of a ragged batch, in any order, and nowhere else."""
         return self.head(self.hidden_states(packed)[rows_R])
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
-        """The last hidden state, normed, at the rows asked for or at every position: [R, E] or [T, E]."""
+        """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
         cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)
         *blocks, last = self.blocks
         plan = AttentionPlan(packed)
@@ -85,13 +85,13 @@ class LLaDAModelLM(PreTrainedModel):
         for block in blocks:
             hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
         last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
-        # Rebinding the name lets go of the last layer's input.
+        # Rebinding the name frees the last layer's input.
         hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
         normed_TE: Tensor = self.final_norm(hidden_TE)
         return normed_TE
 
     def head(self, hidden_RE: Tensor) -> Tensor:
-        """Logits [R, V] of normed hidden states; the head is the embedding itself where `weight_tying` is set."""
+        """Compute the logits [R, V] of normed hidden states; under `weight_tying` the head is the embedding."""
         weight: Tensor = self.get_output_embeddings().weight
         return F.linear(hidden_RE, weight)
 
@@ -121,7 +121,7 @@ class LLaDAModelLM(PreTrainedModel):
         return head
 
     def _init_weights(self, module: nn.Module) -> None:
-        """The published "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
+        """Apply the published "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
         if isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Projection):
