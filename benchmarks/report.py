@@ -1,10 +1,12 @@
 """Tables and plots from the results: `python -m benchmarks.report`, after the benchmarks have run.
 
-Between the markers `<!-- bench:NAME -->` and `<!-- /bench -->` of README.md and docs/speed.md the tables are replaced.
+Tables replace the text between the markers `<!-- bench:NAME -->` and `<!-- /bench -->` of the documents; plots lie
+beside the results.
 """
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,24 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 ROOT = Path(__file__).parent.parent
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/speed.md", RESULTS / "README.md")
+
+# The rows of the short table: what a user chooses between.
+SUMMARY = ("reference float32", "float32", "bfloat16", "int8", "int8, dual cache")
 
 
 def main() -> None:
     """Write every table and plot for which there is a result."""
     tables: dict[str, str] = {}
-    for name, of_result in (("inference", _inference), ("server", _server), ("quality", _quality)):
+    for name, tables_of in (("inference", _inference), ("server", _server), ("quality", _quality)):
         file = RESULTS / f"{name}.json"
         if file.exists():
             result = json.loads(file.read_text())
-            tables |= of_result(result)
+            tables |= tables_of(result)
             tables[f"{name}-machine"] = _machine(result["machine"])
-    for document in (ROOT / "README.md", ROOT / "docs/speed.md"):
+    for document in DOCUMENTS:
         document.write_text(_filled(document.read_text(), tables))
-    typer.echo(f"{', '.join(tables)} written to README.md and docs/speed.md")
+    typer.echo(f"{', '.join(tables)} written to {', '.join(str(document.relative_to(ROOT)) for document in DOCUMENTS)}")
 
 
 def _filled(text: str, tables: dict[str, str]) -> str:
@@ -54,21 +60,27 @@ def _machine(machine: dict[str, Any]) -> str:
 
 def _inference(result: dict[str, Any]) -> dict[str, str]:
     sizes = result["sizes"]
-    lines = ["| " + " | ".join(("", *sizes)) + " |", "|---|" + "---|" * len(sizes)]
     names = list(next(iter(sizes.values()))["candidates"])
+    _plot_inference(sizes, [name for name in names if not name.startswith("reference")])
+    return {
+        "inference": _inference_table(sizes, names),
+        "inference-summary": _inference_table(sizes, [name for name in names if name in SUMMARY]),
+    }
+
+
+def _inference_table(sizes: dict[str, Any], names: Sequence[str]) -> str:
+    lines = ["| " + " | ".join(("", *sizes)) + " |", "|---|" + "---|" * len(sizes)]
     for name in names:
         cells = [name]
-        for found in sizes.values():
-            own = found["candidates"][name]
+        for size in sizes.values():
+            seconds = size["candidates"][name]["generation_cpu_s"]
             float32, bfloat16 = (
-                found["candidates"][f"reference {dtype}"]["generation_cpu_s"] / own["generation_cpu_s"]
+                size["candidates"][f"reference {dtype}"]["generation_cpu_s"] / seconds
                 for dtype in ("float32", "bfloat16")
             )
-            time = f"{own['generation_cpu_s']:.2f} s"
-            cells.append(f"{time}, {float32:.1f}× / {bfloat16:.1f}×")
+            cells.append(f"{seconds:.2f} s, {float32:.1f}× / {bfloat16:.1f}×")
         lines.append("| " + " | ".join(cells) + " |")
-    _plot_inference(sizes, [name for name in names if not name.startswith("reference")])
-    return {"inference": "\n".join(lines)}
+    return "\n".join(lines)
 
 
 def _plot_inference(sizes: dict[str, Any], names: list[str]) -> None:
@@ -83,7 +95,7 @@ def _plot_inference(sizes: dict[str, Any], names: list[str]) -> None:
     axes.set_ylabel("times the published loop, float32")
     axes.legend(title="parameters")
     figure.tight_layout()
-    figure.savefig(ROOT / "docs/speed.png", dpi=120)
+    figure.savefig(RESULTS / "speed.png", dpi=120)
 
 
 def _server(result: dict[str, Any]) -> dict[str, str]:
@@ -117,22 +129,30 @@ def _quality(result: dict[str, Any]) -> dict[str, str]:
     tasks = list(next(iter(settings.values()))["accuracy"])
     presets = {
         name: preset
-        for name, found in settings.items()
+        for name, setting in settings.items()
         for preset, bundle in PRESETS.items()
-        if bundle == found["params"]
+        if bundle == setting["params"]
     }
     exact = next(settings[name]["forward_passes"] for name, preset in presets.items() if preset == "exact")
+    _plot_quality(settings, tasks, exact)
+    labels = {name: f"**{name}** (preset `{presets[name]}`)" if name in presets else name for name in settings}
+    return {
+        "quality": _quality_table(settings, labels, tasks, exact),
+        "quality-presets": _quality_table(settings, {name: f"`{presets[name]}`" for name in presets}, tasks, exact),
+    }
+
+
+def _quality_table(settings: dict[str, Any], labels: dict[str, str], tasks: Sequence[str], exact: int) -> str:
     lines = [
         "| " + " | ".join(("", *tasks, "forward passes", "tokens a step")) + " |",
         "|---|" + "---|" * (len(tasks) + 2),
     ]
-    for name, found in settings.items():
-        accuracies = [f"{found['accuracy'][task]:.1%}" for task in tasks]
-        share = f"{found['forward_passes']} ({found['forward_passes'] / exact:.0%})"
-        label = f"**{name}** (preset `{presets[name]}`)" if name in presets else name
-        lines.append("| " + " | ".join((label, *accuracies, share, f"{found['tokens_per_step']:.2f}")) + " |")
-    _plot_quality(settings, tasks, exact)
-    return {"quality": "\n".join(lines)}
+    for name, label in labels.items():
+        setting = settings[name]
+        accuracies = [f"{setting['accuracy'][task]:.1%}" for task in tasks]
+        share = f"{setting['forward_passes']} ({setting['forward_passes'] / exact:.0%})"
+        lines.append("| " + " | ".join((label, *accuracies, share, f"{setting['tokens_per_step']:.2f}")) + " |")
+    return "\n".join(lines)
 
 
 def _plot_quality(settings: dict[str, Any], tasks: list[str], exact: int) -> None:
@@ -150,7 +170,7 @@ def _plot_quality(settings: dict[str, Any], tasks: list[str], exact: int) -> Non
     axes.set_ylabel(f"accuracy, mean of {', '.join(tasks)}")
     axes.text(1.03, 1, "\n".join(names), transform=axes.transAxes, fontsize=7, va="top")
     figure.tight_layout()
-    figure.savefig(ROOT / "docs/quality.png", dpi=120)
+    figure.savefig(RESULTS / "quality.png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 const LOW_CONFIDENCE = 0.3;
 const MEDIUM_CONFIDENCE = 0.7;
 const WHITESPACE = /(\s)/;
-const END_TOKEN = /^<\|?(endoftext|eot_id|eos|\/s)\|?>$/;
 const CELLS_BY_KEY = { ArrowLeft: -1, ArrowRight: 1 };
 
 export class CanvasView {
@@ -97,7 +96,7 @@ function drawCell(element, cell) {
   element.dataset.state = cell.state;
   element.dataset.band = cell.confidence === null ? "" : confidenceBand(cell.confidence);
   element.classList.toggle("is-past-end", cell.isPastEnd);
-  element.classList.toggle("is-special", END_TOKEN.test(cell.text));
+  element.classList.toggle("is-special", cell.endToken !== null);
   element.style.setProperty("--confidence", String(cell.confidence ?? 0));
   element.title = describe(cell);
   element.replaceChildren(...tokenNodes(cell));
@@ -113,7 +112,8 @@ function confidenceBand(confidence) {
 function describe(cell) {
   if (cell.state === "mask") return `Position ${cell.position}: masked`;
   const where = `Position ${cell.position}: token ${cell.tokenId}`;
-  const token = cell.text === "" ? where : `${where} ${JSON.stringify(cell.text)}`;
+  const text = cell.endToken ?? cell.text;
+  const token = text === "" ? where : `${where} ${JSON.stringify(text)}`;
   if (cell.step === null || cell.confidence === null) return `${token}, fixed from the start`;
   return `${token}, step ${cell.step + 1}, confidence ${cell.confidence.toFixed(3)}`;
 }
@@ -125,7 +125,7 @@ function describe(cell) {
  */
 function tokenNodes(cell) {
   if (cell.state === "mask") return [];
-  if (END_TOKEN.test(cell.text)) return ["end"];
+  if (cell.endToken !== null) return ["end"];
   if (cell.text === "") return [`#${cell.tokenId}`];
   return cell.text.split(WHITESPACE).filter(Boolean).map((part) => (WHITESPACE.test(part) ? whitespace(part) : part));
 }

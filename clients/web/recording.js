@@ -5,7 +5,8 @@
  *   confidence: number}} Change
  * @typedef {{step: number, block: number, changes: Change[], masked: number, elapsed_ms: number}} StepData
  * @typedef {{id: string, model: string, prompt_tokens: number, gen_length: number, block_length: number,
- *   steps: number | null, mask_token_id: number, token_ids: number[]}} StartData
+ *   steps: number | null, mask_token_id: number, special_tokens: Record<string, string>,
+ *   token_ids: number[]}} StartData
  * @typedef {{prompt_tokens: number, completion_tokens: number, denoising_steps: number, forward_passes: number}} Usage
  * @typedef {{text: string, finish_reason: string, usage: Usage, token_ids: number[]}} DoneData
  *
@@ -14,6 +15,7 @@
  * @property {number} tokenId
  * @property {"mask" | "fixed" | "fresh" | "settled"} state  fixed: on the canvas from the start; fresh: of the newest step
  * @property {string} text
+ * @property {string | null} endToken  the token's name if it ends the text
  * @property {number | null} step
  * @property {number | null} confidence
  * @property {boolean} isPastEnd  right of where the final text ends
@@ -86,7 +88,8 @@ export class Recording {
    */
   #initialCell(tokenId, position) {
     const state = tokenId === this.start.mask_token_id ? "mask" : "fixed";
-    return { position, tokenId, state, text: "", step: null, confidence: null, isPastEnd: false };
+    const endToken = this.#endToken(tokenId);
+    return { position, tokenId, state, text: "", endToken, step: null, confidence: null, isPastEnd: false };
   }
 
   /**
@@ -97,6 +100,14 @@ export class Recording {
   #changedCell(change, isFresh) {
     if (change.op === "remask") return this.#initialCell(this.start.mask_token_id, change.position);
     const { position, token_id: tokenId, text, step, confidence } = change;
-    return { position, tokenId, state: isFresh ? "fresh" : "settled", text, step, confidence, isPastEnd: false };
+    const state = isFresh ? "fresh" : "settled";
+    const endToken = this.#endToken(tokenId);
+    return { position, tokenId, state, text, endToken, step, confidence, isPastEnd: false };
+  }
+
+  /** @param {number} tokenId */
+  #endToken(tokenId) {
+    if (tokenId === this.start.mask_token_id) return null;
+    return this.start.special_tokens[tokenId] ?? null;
   }
 }

@@ -21,6 +21,7 @@ START = {
     "block_length": 2,
     "steps": 2,
     "mask_token_id": MASK,
+    "special_tokens": {"1": "<|endoftext|>", str(MASK): "<|mdm_mask|>", "5": "<|eot_id|>"},
     "token_ids": [MASK, MASK],
 }
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "denoising_steps": 2, "forward_passes": 2}
@@ -98,6 +99,29 @@ def test_cells_of_the_last_frame_spell_the_final_text(page: Page) -> None:
     text = generate_to_the_end(page, "What is the capital of France?", max_tokens="32")
     cells = page.locator(".canvas .cell:not(.is-past-end)").all_text_contents()
     assert "".join(cells) == text
+
+
+def test_end_tokens_are_drawn_as_end_and_called_by_their_name(page: Page) -> None:
+    end, eos = commit(0, 1, 5, "", 0.9), commit(1, 0, 1, "", 0.8)
+    done = {**DONE, "text": "", "finish_reason": "stop", "token_ids": [1, 5]}
+    answer(page, sse(("start", START), ("step", end), ("step", eos), ("done", done)))
+    generate_to_the_end(page)
+    cells = page.locator(".canvas .cell")
+    assert cells.all_text_contents() == ["end", "end"]
+    cells.nth(1).hover()
+    expect(page.locator("#inspector")).to_contain_text('token 5 "<|eot_id|>"')
+
+
+def test_a_token_without_text_that_is_no_end_shows_its_id(page: Page) -> None:
+    answer(page, sse(("start", START), ("step", commit(0, 1, 7, "", 0.9)), ("step", SECOND), ("done", DONE)))
+    generate(page)
+    expect(page.locator(".canvas .cell").nth(1)).to_have_text("#7")
+
+
+def test_the_end_token_of_a_real_answer_is_drawn_as_end(page: Page) -> None:
+    generate_to_the_end(page, "What is the capital of France?", max_tokens="32")
+    assert "end" in page.locator(".canvas .cell.is-special").all_text_contents()
+    assert not any(text.startswith("#") for text in page.locator(".canvas .cell").all_text_contents())
 
 
 def test_completion_sends_the_prompt_as_it_stands(page: Page) -> None:
