@@ -30,6 +30,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 DEFAULT_BLOCK_LENGTH = 32
 
 
+# More than a dozen attributes: one for each sampling setting of the API.
 @dataclass(frozen=True, slots=True)
 class GenerationParams:
     """The settings of one request (names and defaults: docs/api.md, LLaDA's `generate.py`).

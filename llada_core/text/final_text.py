@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from llada_core.text.tokenizer import Tokenizer
+from llada_core.text.tokenizer import IncrementalDecoder, Tokenizer
 
 
 class FinalText:
@@ -17,7 +17,7 @@ class FinalText:
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.text = ""
         self.is_stopped = False
-        self._decoder = tokenizer.incremental_decoder()
+        self._decoder = IncrementalDecoder(tokenizer)
         self._matchers = [_Matcher(word) for word in stop]
         self._decoded = ""
         # The end of each token in the decoded text; the last tokens may still wait for the rest of a character.

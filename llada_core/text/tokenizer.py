@@ -184,9 +184,6 @@ class Tokenizer:
         """Return the tokens as the vocabulary writes them, "Ġthere" for " there"; an unknown id becomes empty."""
         return [self._decoder.id_to_token(token_id) or "" for token_id in ids]
 
-    def incremental_decoder(self) -> "IncrementalDecoder":
-        return IncrementalDecoder(self)
-
     def _name_of(self, token: str) -> str:
         """Return the token as a template writes it; empty if the vocabulary lacks it."""
         return token if self.token_to_id(token) is not None else ""

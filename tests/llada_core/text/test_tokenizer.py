@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llada_core.errors import InvalidParameterError
-from llada_core.text.tokenizer import Message, Tokenizer
+from llada_core.text.tokenizer import IncrementalDecoder, Message, Tokenizer
 from training.commands.tokenizer import train_tokenizer
 
 TEXTS = ["Hello there, how are you?", "Straße, naïve, 東京, 🎈 — fine.", "1 + 2 = 3\n\nuser assistant system"] * 5
@@ -93,7 +93,7 @@ def test_parts_of_arbitrary_ids_add_up_to_the_whole(tokenizer, ids, sizes):
 
 
 def in_parts(tokenizer, ids, sizes):
-    decoder = tokenizer.incremental_decoder()
+    decoder = IncrementalDecoder(tokenizer)
     parts, start = [], 0
     for size in sizes * (len(ids) // len(sizes) + 1):
         parts.append(decoder.push(ids[start : start + size]))
@@ -102,7 +102,7 @@ def in_parts(tokenizer, ids, sizes):
 
 
 def test_half_a_character_is_never_shown(tokenizer):
-    decoder = tokenizer.incremental_decoder()
+    decoder = IncrementalDecoder(tokenizer)
     shown = [decoder.push([i]) for i in tokenizer.encode_plain("🎈x")]
     assert [part for part in shown if part] == ["🎈", "x"]
 
