@@ -1,4 +1,4 @@
-/** The server's HTTP interface: addresses are relative, so the page also works below a root path. */
+/** The server's HTTP interface. Addresses are relative, so the page also works below a root path. */
 
 import { readEvents } from "./sse.js";
 
@@ -6,7 +6,7 @@ import { readEvents } from "./sse.js";
 
 const KEY_ITEM = "llada-api-key";
 
-/** An error the server answered with: `{"error": {message, type, param, code}}`. */
+/** An error response of the server: `{"error": {message, type, param, code}}`. */
 export class ApiError extends Error {
   /**
    * @param {string} message
@@ -94,7 +94,7 @@ async function readError(response) {
     const { message, param } = (await response.json()).error;
     return new ApiError(message, { status, param });
   } catch {
-    // A proxy in between may answer with something that is not the server's JSON.
+    // A proxy in between may answer with something other than the server's JSON.
     return new ApiError(`HTTP ${status} ${response.statusText}`, { status });
   }
 }

@@ -1,4 +1,4 @@
-/** The page: a prompt is sent, its denoising states are recorded as they stream in, and any of them can be shown again. */
+/** The page: sends a prompt, records its denoising states as they stream in, and shows any of them again. */
 
 import { ApiError, denoise, rejoin } from "./api.js";
 import { CanvasView } from "./canvas.js";
@@ -21,11 +21,11 @@ const state = {
   shownFrame: null,
   /** @type {AbortController | null} set while a request runs */
   request: null,
-  /** where a broken stream can go on; empty when it cannot */
+  /** the event after which a broken stream can resume; empty if it cannot */
   lastEventId: "",
-  /** the frame drawn last */
+  /** the last frame drawn */
   drawnFrame: 0,
-  /** sent, and nothing has come back yet */
+  /** whether a request was sent and nothing has come back yet */
   isWaiting: false,
   isDrawPending: false,
 };
@@ -147,7 +147,7 @@ function draw() {
 }
 
 /**
- * A fast model runs several steps between two drawings: live, all of them are new.
+ * Returns the frame after which changes are new. Live, a fast model runs several steps between two drawings.
  * @param {number} frame
  */
 function seenFrame(frame) {

@@ -17,7 +17,7 @@ export class CanvasView {
 
   /**
    * @param {HTMLElement} root
-   * @param {HTMLElement} inspector  where the cell pointed at is described
+   * @param {HTMLElement} inspector  describes the cell under the pointer or focus
    */
   constructor(root, inspector) {
     this.root = root;
@@ -53,7 +53,7 @@ export class CanvasView {
    */
   draw(cells, activeBlock) {
     cells.forEach((cell, i) => {
-      // Most cells stay as they are between two frames: leave their elements alone.
+      // Most cells do not change between two frames: their elements are not touched.
       const key = [cell.state, cell.tokenId, cell.step, cell.isPastEnd].join();
       if (key === this.#drawn[i]) return;
       this.#drawn[i] = key;
@@ -119,7 +119,7 @@ function describe(cell) {
 }
 
 /**
- * The token's text, its whitespace in elements of their own so that the style sheet can mark it.
+ * Splits the token's text: whitespace gets elements of its own, so that the style sheet can mark it.
  * @param {Cell} cell
  * @returns {(Node | string)[]}
  */

@@ -13,7 +13,7 @@ export function readRequest(form) {
 }
 
 /**
- * One block means one block length: the server refuses another beside `fixed_length`.
+ * Disables the block length under `fixed_length`, which has one block: the server refuses any other length.
  * @param {HTMLFormElement} form
  */
 export function followMethod(form) {
@@ -21,7 +21,7 @@ export function followMethod(form) {
 }
 
 /**
- * Highlights and focuses the field an error names, if the form has it.
+ * Highlights and focuses the field that an error names, if the form has it.
  * @param {HTMLFormElement} form
  * @param {string} param  such as `steps` or `messages[0].content`
  */

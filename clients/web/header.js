@@ -1,4 +1,4 @@
-/** The masthead: which model is served, whether it is ready, and the key if the server wants one. */
+/** The masthead: the served model, its readiness, and a field for the key if the server requires one. */
 
 import { ApiError, fetchModel, fetchReadiness, keepApiKey } from "./api.js";
 import { $ } from "./page.js";

@@ -1,4 +1,4 @@
-/** How a request came out: its final text and usage, or a notice that says what went wrong. */
+/** Shows the result of a request: its final text and usage, or a notice that says what went wrong. */
 
 import { ApiError } from "./api.js";
 import { clearInvalid, markInvalid } from "./form.js";
@@ -21,7 +21,7 @@ export function showResult({ text, finish_reason: reason, usage }) {
 }
 
 /**
- * A stream must rebuild the server's canvas exactly; if one does not, the page says so.
+ * Checks that the stream rebuilt the server's canvas exactly; if it did not, the page says so.
  * @param {number[]} positions
  */
 export function showMismatches(positions) {
@@ -46,7 +46,7 @@ export function hideNotice() {
 }
 
 export async function copyText() {
-  // The clipboard is closed to pages from another host over plain HTTP: there the text is only selected.
+  // Over plain HTTP the clipboard is available only on localhost; elsewhere the text is selected instead.
   getSelection()?.selectAllChildren($("text"));
   await navigator.clipboard?.writeText($("text").textContent);
   $("copy").textContent = navigator.clipboard ? "Copied" : "Selected";

@@ -1,4 +1,4 @@
-/** Everything one request streamed, and the canvas at any of its steps. */
+/** Records the events of one request, and rebuilds the canvas at any of its steps. */
 
 /**
  * @typedef {{op: "commit" | "edit" | "remask", step: number, position: number, token_id: number, text: string,
@@ -13,12 +13,12 @@
  * @typedef {object} Cell
  * @property {number} position
  * @property {number} tokenId
- * @property {"mask" | "fixed" | "fresh" | "settled"} state  fixed: on the canvas from the start; fresh: of the newest step
+ * @property {"mask" | "fixed" | "fresh" | "settled"} state  fixed: on the canvas from the start; fresh: from the newest step
  * @property {string} text
  * @property {string | null} endToken  the token's name if it ends the text
  * @property {number | null} step
  * @property {number | null} confidence
- * @property {boolean} isPastEnd  right of where the final text ends
+ * @property {boolean} isPastEnd  right of the end of the final text
  */
 
 /** Frame 0 is the canvas at the start, frame k the canvas after the k-th step event. */
@@ -37,14 +37,14 @@ export class Recording {
     return this.steps.length;
   }
 
-  /** How many frames there will be as far as is known: fewer steps run when the text ends early. */
+  /** The number of frames to expect; fewer steps run if the text ends early. */
   get expectedFrames() {
     return this.done ? this.lastFrame : Math.max(this.start.steps ?? 0, this.lastFrame);
   }
 
   /**
    * @param {number} frame
-   * @param {number} seenFrame  what changed after it is fresh
+   * @param {number} seenFrame  changes after this frame are fresh
    * @returns {Cell[]}
    */
   cellsAt(frame, seenFrame = frame - 1) {

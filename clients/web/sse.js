@@ -1,11 +1,11 @@
 /**
- * Server-sent events out of a fetch response. EventSource cannot send a POST, hence this parser
+ * Reads server-sent events from a fetch response: EventSource cannot send a POST
  * (WHATWG HTML, "Interpreting an event stream").
  */
 
 /** @typedef {{event: string, data: string, id: string}} SseEvent */
 
-/** Turns text, cut anywhere, into events. */
+/** Parses events from text that may be cut anywhere. */
 export class SseParser {
   #rest = "";
   #endedInCr = false;
