@@ -197,12 +197,13 @@ def core_cpu_seconds(model: Any, clients: int) -> float:
         scheduler.add([Request(canvas, Mailbox())])
     steps = 0
     started = time.process_time()
-    while batch := scheduler.schedule():
-        for request, event in zip(batch, sampler.step([request.canvas for request in batch]), strict=True):
+    while turn := scheduler.schedule():
+        events = sampler.step([request.canvas for request in turn.requests])
+        for request, event in zip(turn.requests, events, strict=True):
             if event.finish_reason is not None:
                 scheduler.remove(request)
-        scheduler.release(batch)
-        steps += len(batch)
+        scheduler.release(turn.requests)
+        steps += len(turn.requests)
     return (time.process_time() - started) / steps
 
 

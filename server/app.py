@@ -24,8 +24,8 @@ from server.http.api_error import ErrorBody
 from server.http.errors import install_error_handlers
 from server.http.middleware import ApiKey, BodyLimit, RequestBoundary
 from server.routes import chat, completions, denoise, responses, score, system, tokenize
+from server.service import Service
 from server.settings import Settings
-from server.state import ServerState
 
 WEB_FOLDER = Path(clients.__file__).parent / "web"
 
@@ -58,7 +58,7 @@ def create_app(
         # Of every error; it also keeps FastAPI from documenting a 422 that this server never sends.
         responses={"default": {"model": ErrorBody, "description": "an error"}},
     )
-    app.state.server = ServerState(settings, model, tokenizer, engine, metrics)
+    app.state.service = Service(settings, model, tokenizer, engine, metrics)
     for module in (completions, chat, responses, denoise, score, tokenize, system):
         app.include_router(module.router)
     _mount_page(app)

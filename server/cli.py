@@ -18,7 +18,7 @@ from server.settings import Settings
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from server.state import ServerState
+    from server.service import Service
 
 
 class JSONFormatter(logging.Formatter):
@@ -43,9 +43,9 @@ class Server(uvicorn.Server):
     period; only then does uvicorn close. A second signal ends at once.
     """
 
-    def __init__(self, config: uvicorn.Config, state: "ServerState") -> None:
+    def __init__(self, config: uvicorn.Config, service: "Service") -> None:
         super().__init__(config)
-        self._state = state
+        self._service = service
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -53,7 +53,7 @@ class Server(uvicorn.Server):
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(f"Serving {self._state.settings.model_name} on http://{shown}:{port}", flush=True)
+            print(f"Serving {self._service.settings.model_name} on http://{shown}:{port}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None:
@@ -63,7 +63,7 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         try:
-            await self._state.drain()
+            await self._service.running.drain()
         finally:
             self.should_exit = True
 
@@ -88,7 +88,7 @@ def main() -> None:
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=5,
     )
-    Server(config, app.state.server).run()
+    Server(config, app.state.service).run()
 
 
 def _bound_kernel_caches() -> None:

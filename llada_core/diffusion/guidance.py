@@ -6,3 +6,8 @@ from torch import Tensor
 def guide(conditional_RV: Tensor, unconditional_RV: Tensor, cfg_scale: float) -> Tensor:
     """Logits pushed away from those of a sequence whose fixed tokens are masked: u + (scale + 1)(c - u)."""
     return unconditional_RV + (cfg_scale + 1) * (conditional_RV - unconditional_RV)
+
+
+def num_passes(cfg_scale: float) -> int:
+    """Forward passes per step: guidance adds the unconditional one."""
+    return 2 if cfg_scale else 1

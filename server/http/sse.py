@@ -60,23 +60,27 @@ class StreamResponse(EventSourceResponse):
             yield self._error_event(to_api_error(error, self._request_id).body)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, and cancel it as soon as the client is gone.
+async def while_connected(request: Request, answer: Coroutine[Any, Any, T], *, release: Callable[[], None]) -> T:
+    """Await an answer, and cancel it as soon as the client is gone.
+
+    Args:
+        release: called at the end, however it came; `answer` may have been cancelled before it began.
 
     Raises:
-        APIError: the client left; nobody will read an answer.
+        APIError: the client left; nobody will read the answer.
     """
-    working = asyncio.ensure_future(work)
+    answering = asyncio.ensure_future(answer)
     watching = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
             raise client_gone()
-        return working.result()
+        return answering.result()
     finally:
         watching.cancel()
-        working.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        answering.cancel()
+        release()
+        await asyncio.gather(answering, watching, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:

@@ -42,12 +42,12 @@ class TokenNames:
         return None if REPLACEMENT_CHARACTER in text else list(text.encode())
 
 
-def given_tokens(sent: str | Sequence[int], ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:
+def prompt_tokens(prompt: str | Sequence[int], ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:
     """The tokens of an echoed prompt, sent as text or as ids; they begin where they do in what is shown of it."""
     if tokenizer is None:
         offsets = [0] * len(ids)
-    elif isinstance(sent, str):
-        offsets = tokenizer.offsets(sent)
+    elif isinstance(prompt, str):
+        offsets = tokenizer.offsets(prompt)
     else:
         final = FinalText(tokenizer)
         final.push(ids)

@@ -104,7 +104,7 @@ def test_choices_are_admitted_whole_or_not_at_all(tiny):
 
 def test_more_choices_than_ever_fit_are_refused_before_any_work(tiny, monkeypatch):
     with serving(tiny) as url:
-        monkeypatch.setattr("server.state.Canvas.for_prompt", lambda *args, **kwargs: 1 / 0)
+        monkeypatch.setattr("server.canvases.Canvas.for_prompt", lambda *args, **kwargs: 1 / 0)
         for more in ({}, {"structured_outputs": {"choice": ["a"] * 64}}):
             answer = httpx.post(f"{url}/v1/completions", json={"prompt": [[1]] * 3000, "n": 128, **more}, timeout=5)
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")

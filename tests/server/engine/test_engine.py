@@ -208,7 +208,7 @@ async def leave_at(app, scope, body, number):
 def test_a_client_may_leave_at_any_send_and_nothing_goes_on(tiny, path, number):
     async def scenario():
         app = create_app(Settings(), tiny, None)
-        engine = app.state.server.engine
+        engine = app.state.service.engine
         async with app.router.lifespan_context(app):
             body = json.dumps({**LONG, "stream": True, "diffusing": True} if "comp" in path else LONG).encode()
             sent = await leave_at(app, asgi_scope("POST", path), body, number)
@@ -228,7 +228,7 @@ def test_a_client_may_leave_at_any_send_and_nothing_goes_on(tiny, path, number):
 def test_a_disconnect_in_the_very_moment_of_a_step_is_not_lost(tiny):
     async def scenario():
         app = create_app(Settings(), tiny, None)
-        engine = app.state.server.engine
+        engine = app.state.service.engine
         async with app.router.lifespan_context(app):
             for ticks in range(6):
                 left = asyncio.Event()
@@ -305,8 +305,8 @@ def test_other_work_gets_as_much_of_the_model_as_a_request_does(tiny):
         requests = engine.submit(canvases)
         work = engine.start_work(parts())
         for request in requests:
-            async for _ in engine.stream(request):
-                pass
+            while not request.is_complete:
+                await engine.next_step(request)
         await work.result()
         engine.stop()
 

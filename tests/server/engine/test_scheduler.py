@@ -20,9 +20,11 @@ def request_of(tiny):
 
 def step_of(scheduler: Scheduler) -> list[Request]:
     """Who is in a step, with the step over."""
-    batch = scheduler.schedule()
-    scheduler.release(batch)
-    return batch
+    turn = scheduler.schedule()
+    if turn is None:
+        return []
+    scheduler.release(turn.requests)
+    return turn.requests
 
 
 def scheduler_with(**limits: int) -> Scheduler:
@@ -132,23 +134,23 @@ def test_a_request_that_a_thread_steps_is_left_to_it(request_of):
     first, second, third = requests = [request_of(10) for _ in range(3)]
     scheduler.add(requests)
     # Two of three each at most, so that no thread is idle while another has several.
-    assert scheduler.schedule() == [first, second]
-    assert scheduler.schedule() == [third]
-    assert scheduler.schedule() == []
+    assert scheduler.schedule().requests == [first, second]
+    assert scheduler.schedule().requests == [third]
+    assert scheduler.schedule() is None
     scheduler.release([first, second])
-    assert scheduler.schedule() == [first, second]
+    assert scheduler.schedule().requests == [first, second]
 
 
 def test_a_request_that_comes_back_during_its_step_waits_for_the_step_to_end(request_of):
     scheduler = scheduler_with(model_threads=2)
     request = request_of(10)
     scheduler.add([request])
-    batch = scheduler.schedule()
+    batch = scheduler.schedule().requests
     scheduler.remove(request)
     scheduler.add([request])
-    assert scheduler.schedule() == []
+    assert scheduler.schedule() is None
     scheduler.release(batch)
-    assert scheduler.schedule() == [request]
+    assert scheduler.schedule().requests == [request]
 
 
 def cached(request: Request, size: int) -> Request:
@@ -180,7 +182,7 @@ def test_whoever_leaves_gives_its_caches_up_but_not_during_its_step(request_of):
     scheduler = scheduler_with(kv_cache_memory=100)
     idle, stepping = cached(request_of(10), 10), cached(request_of(10), 10)
     scheduler.add([idle, stepping])
-    batch = scheduler.schedule()
+    batch = scheduler.schedule().requests
     scheduler.release([idle])
     scheduler.remove(idle)
     scheduler.remove(stepping)

@@ -174,7 +174,7 @@ def test_an_error_does_not_repeat_a_huge_value(tiny_client):
 
 def test_errors_of_every_kind_carry_the_cors_header(tiny, monkeypatch):
     with serving(tiny, cors_origin=["https://a.example"]) as url, httpx.Client(base_url=url) as client:
-        monkeypatch.setattr("server.state.ServerState.check_model", lambda self, name: 1 / 0)
+        monkeypatch.setattr("server.service.Service.check_model", lambda self, name: 1 / 0)
         for body, status in (({"prompt": [1]}, 500), ({"prompt": []}, 400)):
             response = client.post("/v1/completions", json=body, headers={"Origin": "https://a.example"})
             assert response.status_code == status
