@@ -9,7 +9,9 @@ from llada_core.sampling.canvas import Canvas, Gap
 from llada_core.sampling.params import GenerationParams
 from llada_core.text.tokenizer import Tokenizer
 from server.http.api_error import bad_request
-from server.schemas import DenoiseRequest, DiffusionFields, MaskGap, OpenAIFields
+from server.schemas.denoise import DenoiseRequest, MaskGap
+from server.schemas.diffusion import DiffusionFields
+from server.schemas.openai import OpenAIFields
 
 DEFAULT_MAX_TOKENS = 128
 

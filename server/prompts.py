@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import Tokenizer
-from server.schemas import ChatFields, ChatMessage
+from server.schemas.conversation import ChatFields, ChatMessage
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from server.replies.envelope import Envelope
 from server.replies.likelihood import Likelihood
 from server.replies.parking import Parking
 from server.replies.running import Running
-from server.schemas import DiffusionFields
+from server.schemas.diffusion import DiffusionFields
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)

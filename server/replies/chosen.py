@@ -20,7 +20,7 @@ from server.replies.likelihood import Likelihood
 from server.replies.openai_shape import OpenAIShape
 from server.replies.running import Running
 from server.replies.usage import Usage
-from server.schemas import OpenAIFields
+from server.schemas.openai import OpenAIFields
 
 MC_NUM = 64
 

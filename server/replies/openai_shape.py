@@ -10,7 +10,7 @@ from server.http.sse import event
 from server.replies.dialects import Dialect
 from server.replies.envelope import Envelope
 from server.replies.usage import Usage
-from server.schemas import OpenAIFields
+from server.schemas.openai import OpenAIFields
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from server.http.sse import event
 from server.replies.envelope import Envelope
 from server.replies.generation import Generation
 from server.replies.running import Running
-from server.schemas import ResponseRequest
+from server.schemas.responses import ResponseRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from server.replies.dialects import ChatDialect
 from server.routes import openai
-from server.schemas import ChatCompletionRequest
 from server.schemas.answers import CHUNKS, ChatCompletion, answers
+from server.schemas.openai import ChatCompletionRequest
 from server.service import service_of
 
 router = APIRouter()

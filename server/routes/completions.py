@@ -7,8 +7,8 @@ from fastapi import APIRouter, Request, Response
 from server.replies.denoised import Echo
 from server.replies.dialects import CompletionDialect
 from server.routes import openai
-from server.schemas import CompletionRequest, FillInTheMiddleRequest
 from server.schemas.answers import CHUNKS, Completion, answers
+from server.schemas.openai import CompletionRequest, FillInTheMiddleRequest
 from server.service import service_of
 
 router = APIRouter()

@@ -9,8 +9,8 @@ from server.http.api_error import bad_request, stream_is_read, stream_not_found
 from server.http.sse import StreamResponse
 from server.replies.denoise_events import DenoiseReply
 from server.replies.parking import DenoisingStream
-from server.schemas import DenoiseRequest, MaskGap
 from server.schemas.answers import answers, events
+from server.schemas.denoise import DenoiseRequest, MaskGap
 from server.service import Service, service_of
 
 router = APIRouter()

@@ -11,7 +11,7 @@ from server.replies.chosen import Candidate, ChoiceParams, ChosenReply, choosing
 from server.replies.denoised import Choice, DenoisedReply, Echo
 from server.replies.dialects import Dialect
 from server.replies.openai_shape import OpenAIShape
-from server.schemas import OpenAIFields
+from server.schemas.openai import OpenAIFields
 from server.service import Service, service_of
 
 

@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request, Response
 
 from server.http.sse import StreamResponse, while_connected
 from server.replies.responses import ResponseReply
-from server.schemas import ChatFields, ResponseRequest
 from server.schemas.answers import ResponseObject, answers, events
+from server.schemas.conversation import ChatFields
+from server.schemas.responses import ResponseRequest
 from server.service import service_of
 
 router = APIRouter()

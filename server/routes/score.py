@@ -6,8 +6,8 @@ from llada_core.diffusion.guidance import num_passes
 from server.canvases import seed_or_random
 from server.http.sse import while_connected
 from server.replies.usage import Usage
-from server.schemas import ScoreRequest
 from server.schemas.answers import Score, ScoreUsage
+from server.schemas.score import ScoreRequest
 from server.service import service_of
 
 router = APIRouter()

@@ -4,8 +4,8 @@ import asyncio
 
 from fastapi import APIRouter, Request
 
-from server.schemas import DetokenizeRequest, TokenizeRequest
 from server.schemas.answers import DetokenizedText, Tokens
+from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from server.service import service_of
 
 router = APIRouter()

@@ -7,22 +7,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server import schemas
 from server.schemas import answers
+from server.schemas.denoise import DenoiseRequest
+from server.schemas.openai import ChatCompletionRequest, CompletionRequest, FillInTheMiddleRequest
+from server.schemas.responses import ResponseRequest
+from server.schemas.score import ScoreRequest
+from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from tests.server.engine.test_engine import gauge, until
 
 ROUTES = {
-    "/v1/completions": (schemas.CompletionRequest, {"prompt": [1, 2], "max_tokens": 4}),
+    "/v1/completions": (CompletionRequest, {"prompt": [1, 2], "max_tokens": 4}),
     "/v1/chat/completions": (
-        schemas.ChatCompletionRequest,
+        ChatCompletionRequest,
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4},
     ),
-    "/v1/responses": (schemas.ResponseRequest, {"input": "x", "max_output_tokens": 4}),
-    "/v1/fim/completions": (schemas.FillInTheMiddleRequest, {"prompt": [1], "suffix": "x", "max_tokens": 4}),
-    "/v1/denoise": (schemas.DenoiseRequest, {"prompt": [1, 2], "max_tokens": 4}),
-    "/v1/score": (schemas.ScoreRequest, {"prompt": [1], "completion": [2], "mc_num": 4}),
-    "/tokenize": (schemas.TokenizeRequest, {"prompt": "x"}),
-    "/detokenize": (schemas.DetokenizeRequest, {"tokens": [1]}),
+    "/v1/responses": (ResponseRequest, {"input": "x", "max_output_tokens": 4}),
+    "/v1/fim/completions": (FillInTheMiddleRequest, {"prompt": [1], "suffix": "x", "max_tokens": 4}),
+    "/v1/denoise": (DenoiseRequest, {"prompt": [1, 2], "max_tokens": 4}),
+    "/v1/score": (ScoreRequest, {"prompt": [1], "completion": [2], "mc_num": 4}),
+    "/tokenize": (TokenizeRequest, {"prompt": "x"}),
+    "/detokenize": (DetokenizeRequest, {"tokens": [1]}),
 }
 
 ANSWERS = {

@@ -16,8 +16,12 @@ from pydantic import ValidationError
 
 from llada_core import DEMO_FOLDER, load_tokenizer
 from llada_core.text.tokenizer import Message
-from server import schemas
 from server.http.errors import to_api_error
+from server.schemas.denoise import DenoiseRequest
+from server.schemas.openai import ChatCompletionRequest, CompletionRequest, FillInTheMiddleRequest
+from server.schemas.responses import ResponseRequest
+from server.schemas.score import ScoreRequest
+from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from tests.server.conftest import serving
 
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
@@ -47,14 +51,14 @@ BASES: dict[str, dict[str, Any]] = {
     DETOKENIZE: {"tokens": [20, 30]},
 }
 BODIES = {
-    COMPLETIONS: schemas.CompletionRequest,
-    FIM: schemas.FillInTheMiddleRequest,
-    CHAT: schemas.ChatCompletionRequest,
-    RESPONSES: schemas.ResponseRequest,
-    DENOISE: schemas.DenoiseRequest,
-    SCORE: schemas.ScoreRequest,
-    TOKENIZE: schemas.TokenizeRequest,
-    DETOKENIZE: schemas.DetokenizeRequest,
+    COMPLETIONS: CompletionRequest,
+    FIM: FillInTheMiddleRequest,
+    CHAT: ChatCompletionRequest,
+    RESPONSES: ResponseRequest,
+    DENOISE: DenoiseRequest,
+    SCORE: ScoreRequest,
+    TOKENIZE: TokenizeRequest,
+    DETOKENIZE: DetokenizeRequest,
 }
 
 

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from server.schemas import CompletionRequest
+from server.schemas.openai import CompletionRequest
 from tests.server.conftest import serving
 
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
