@@ -1,6 +1,7 @@
 """A server in this process: a real uvicorn on a real port, with a model small enough for any test."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +39,45 @@ def serving(
         server.should_exit = True
         thread.join(20)
     assert not thread.is_alive()
+
+
+class GatedSampler(Sampler):
+    """Waits at a gate before each step and remembers who was in it."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.steps = []
+
+    def step(self, canvases):
+        self.gate.wait(30)
+        self.steps.append([len(canvas.tokens) for canvas in canvases])
+        return super().step(canvases)
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def gauge(url, name):
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise AssertionError(name)
+
+
+def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
+    """(name, data) of every event of a stream."""
+    found = []
+    for block in response.text.replace("\r\n", "\n").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in fields:
+            found.append((fields.get("event"), json.loads(fields["data"])))
+    return found
 
 
 @pytest.fixture(scope="module")

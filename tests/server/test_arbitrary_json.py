@@ -13,7 +13,7 @@ from server.schemas.openai import ChatCompletionRequest, CompletionRequest, Fill
 from server.schemas.responses import ResponseRequest
 from server.schemas.score import ScoreRequest
 from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
-from tests.server.engine.test_engine import gauge, until
+from tests.server.conftest import gauge, until
 
 ROUTES = {
     "/v1/completions": (CompletionRequest, {"prompt": [1, 2], "max_tokens": 4}),

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llada_core.text.tokenizer import Message
-from tests.server.test_routes import events_of
+from tests.server.conftest import events_of
 
 QUESTIONS = ("What is the capital of France?", "What is 12 + 30?", "Tell me a story about a fox.", "Hello!", "▒ä\n")
 EOS, EOT = 1, 5

@@ -18,25 +18,10 @@ from server.engine.engine import Engine
 from server.engine.metrics import Metrics
 from server.engine.scheduler import Scheduler
 from server.settings import Settings
-from tests.server.conftest import serving
+from tests.server.conftest import GatedSampler, gauge, serving, until
 
 LONG = {"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True}
 SHORT = {"prompt": [4, 5], "max_tokens": 2, "ignore_eos": True}
-
-
-class GatedSampler(Sampler):
-    """Waits at a gate before each step and remembers who was in it."""
-
-    def __init__(self, model):
-        super().__init__(model)
-        self.gate = threading.Event()
-        self.gate.set()
-        self.steps = []
-
-    def step(self, canvases):
-        self.gate.wait(30)
-        self.steps.append([len(canvas.tokens) for canvas in canvases])
-        return super().step(canvases)
 
 
 class PoisonedSampler(Sampler):
@@ -46,20 +31,6 @@ class PoisonedSampler(Sampler):
         if any(canvas.tokens[0] == 13 for canvas in canvases):
             raise RuntimeError("poisoned")
         return super().step(canvases)
-
-
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
-
-
-def gauge(url, name):
-    for line in httpx.get(f"{url}/metrics").text.splitlines():
-        if line.startswith(f"{name} "):
-            return float(line.split()[1])
-    raise AssertionError(name)
 
 
 def test_health_answers_while_a_step_is_blocked(tiny):

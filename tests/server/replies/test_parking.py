@@ -7,9 +7,7 @@ import pytest
 
 from llada_core import GenerationParams, generate
 from server.replies import parking
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import GatedSampler, gauge, until
-from tests.server.test_routes import events_of
+from tests.server.conftest import GatedSampler, events_of, gauge, serving, until
 
 BODY = {"prompt": [1, 2, 3], "max_tokens": 40, "steps": 40, "ignore_eos": True}
 

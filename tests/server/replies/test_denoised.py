@@ -6,8 +6,7 @@ import time
 import httpx
 import pytest
 
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import GatedSampler, gauge, until
+from tests.server.conftest import GatedSampler, gauge, serving, until
 
 SAMPLED = {"max_tokens": 14, "temperature": 1.2, "ignore_eos": True, "return_token_ids": True}
 

@@ -7,8 +7,7 @@ import httpx
 import openai
 import pytest
 
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import GatedSampler, gauge, until
+from tests.server.conftest import GatedSampler, gauge, serving, until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 CITIES = ["The capital of France is Rome.", "The capital of France is Paris.", "The capital of France is Berlin."]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llada_core.model.packed import PackedTokens
-from tests.server.test_routes import events_of
+from tests.server.conftest import events_of
 
 MASK = 319
 PROMPT = [1, 2, 3]

@@ -6,7 +6,7 @@ import pytest
 from llada_core import GenerationParams
 from llada_core.sampling.canvas import Canvas, Gap
 from llada_core.sampling.sampler import Sampler
-from tests.server.test_routes import events_of
+from tests.server.conftest import events_of
 
 SEGMENTS = [[5, 6, 7], {"mask": 4}, [8], {"mask": 6}]
 

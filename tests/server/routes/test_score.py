@@ -8,8 +8,7 @@ import pytest
 from llada_core import GenerationParams, generate
 from llada_core.diffusion.likelihood import log_likelihood
 from tests.llada_core.diffusion.test_likelihood import exact_bound
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import until
+from tests.server.conftest import serving, until
 
 BODY = {"prompt": [3, 4, 5], "completion": [9, 200, 17], "mc_num": 1024, "seed": 1}
 
