@@ -1,4 +1,4 @@
-"""`llada-server`: load a checkpoint, serve it, leave in good order."""
+"""`llada-server`: load a checkpoint, serve it, shut down cleanly."""
 
 import asyncio
 import json
@@ -37,10 +37,10 @@ class JSONFormatter(logging.Formatter):
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says where it listens, and that drains before it stops listening.
+    """A uvicorn server that prints its address, and that drains before it stops listening.
 
-    On the first signal readiness turns 503 and new requests are refused, while what runs may finish within the grace
-    period; only then does uvicorn close. A second signal ends at once.
+    On the first signal the server is no longer ready and refuses new requests, while running ones may finish within the
+    grace period; only then does uvicorn close. A second signal ends the process at once.
     """
 
     def __init__(self, config: uvicorn.Config, service: "Service") -> None:
@@ -52,8 +52,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            print(f"Serving {self._service.settings.model_name} on http://{shown}:{port}", flush=True)
+            url_host = f"[{host}]" if ":" in host else host
+            print(f"Serving {self._service.settings.model_name} on http://{url_host}:{port}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None:
@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
 
 
 def main() -> None:
-    """Run the server until a signal."""
+    """Run the server until a signal stops it."""
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
@@ -92,9 +92,9 @@ def main() -> None:
 
 
 def _bound_kernel_caches() -> None:
-    """How many kernels oneDNN and torch around it keep, each of one shape: read when torch is imported.
+    """Bound the kernels that oneDNN and torch keep, one for each shape. Both read the limit when torch is imported.
 
-    A server sees shapes without end, and of the thousand that they would keep each takes a few hundred kilobytes.
+    A server meets ever new shapes. By default a thousand kernels are kept, each of a few hundred kilobytes.
     """
     for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(variable, "128")
@@ -102,7 +102,7 @@ def _bound_kernel_caches() -> None:
 
 def _load_app(settings: Settings) -> "FastAPI":
     _bound_kernel_caches()
-    # Imported here, so that --help and a wrong option answer without waiting for torch.
+    # Imported here so that --help and a wrong option are answered without waiting for torch.
     from llada_core.checkpoint.load import DEMO_FOLDER, load_model, load_tokenizer
     from llada_core.text.chat_template import ChatTemplate
     from server.app import create_app

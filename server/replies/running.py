@@ -59,7 +59,7 @@ class Running:
         """Each step with the text that it made final. Leaving early takes the request out of the batch.
 
         Raises:
-            APIError: 504 past the request timeout.
+            APIError: the request took longer than the request timeout.
         """
         try:
             while not generation.request.is_complete:
@@ -75,7 +75,7 @@ class Running:
         """Run generations to their ends.
 
         Raises:
-            APIError: 504 past the request timeout.
+            APIError: the request took longer than the request timeout.
         """
         # The engine runs them all at once, in whatever order their steps are read.
         for generation in generations:
@@ -117,7 +117,7 @@ class Running:
         """The result of a computation.
 
         Raises:
-            APIError: 504 past the request timeout.
+            APIError: the request took longer than the request timeout.
         """
         try:
             return await self._within_limit(work.result(), work.started)

@@ -1,4 +1,4 @@
-"""Models, health, readiness, metrics, version."""
+"""The served model, health, readiness, metrics, version."""
 
 from importlib.metadata import version
 
@@ -14,7 +14,7 @@ router = APIRouter()
 
 @router.get("/health")
 async def health(request: Request) -> Status:
-    """200 while the process lives and the engine thread runs, else 503."""
+    """Answer 200 while the process lives and its model threads run, otherwise 503."""
     if not service_of(request).engine.is_alive:
         raise engine_stopped()
     return Status()
@@ -22,7 +22,7 @@ async def health(request: Request) -> Status:
 
 @router.get("/ready")
 async def ready(request: Request) -> Status:
-    """200 when requests are accepted, else 503."""
+    """Answer 200 while requests are accepted, otherwise 503."""
     service = service_of(request)
     if service.running.is_draining:
         raise shutting_down()
@@ -31,7 +31,7 @@ async def ready(request: Request) -> Status:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """Prometheus text."""
+    """Metrics in Prometheus' text format."""
     return Response(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -43,13 +43,13 @@ async def get_version() -> Version:
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
-    """The one model served, as a list."""
+    """List the one model that is served."""
     return ModelList(data=[_model(service_of(request))])
 
 
 @router.get("/v1/models/{model_id:path}")
 async def get_model(model_id: str, request: Request) -> ModelCard:
-    """The model served."""
+    """Describe the model that is served."""
     service = service_of(request)
     if model_id != service.settings.model_name:
         raise model_not_found(model_id, service.settings.model_name)

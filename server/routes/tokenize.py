@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `/detokenize`: the model's tokenizer, in vLLM's shape."""
+"""`POST /tokenize` and `/detokenize`: the model's tokenizer, in vLLM's shapes."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ router = APIRouter()
 
 @router.post("/tokenize")
 async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
-    """Token ids of a text, or of a conversation in the chat template: what a generation would start from."""
+    """Turn a text, or a conversation in the chat template, into the token ids that a generation would start from."""
     service = service_of(request)
     service.check_model(body.model)
     if body.messages is not None:
@@ -32,7 +32,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
 
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizedText:
-    """The text of token ids, special tokens by their names."""
+    """Turn token ids into text; special tokens are shown by name."""
     service = service_of(request)
     service.check_model(body.model)
     tokenizer = service.prompts.required_tokenizer("tokens")
