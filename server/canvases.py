@@ -1,4 +1,4 @@
-"""From a request's body and token ids to canvases. Nothing else in the server constructs a `Canvas`."""
+"""Turns a request's body and token ids into canvases. Nothing else in the server constructs a `Canvas`."""
 
 import secrets
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""From text to token ids: prompts, conversations, segments of a canvas."""
+"""Turns text into token ids: prompts, conversations, segments of a canvas."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from server.schemas.conversation import ChatFields, ChatMessage
 class Prompts:
     """Encodes what requests send as text; token ids pass through unchanged.
 
-    Every encoding runs in a worker thread: a text of megabytes takes seconds, which the event loop must not wait for.
+    Encoding runs in worker threads: a text of megabytes takes seconds, and the event loop must not wait for it.
     """
 
     tokenizer: Tokenizer | None

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class Service:
-    """What the routes work with, in the order in which a request meets it.
+    """Everything that the routes work with.
 
     Attributes:
         created: when the model was loaded, in seconds since 1970.
@@ -57,7 +57,7 @@ class Service:
             raise model_not_found(name, self.settings.model_name)
 
     def envelope(self, body: DiffusionFields, prefix: str) -> Envelope:
-        """The envelope of an answer to `body`; its id is logged with who asked."""
+        """The envelope of an answer to `body`. Its id is logged with the user and metadata, if any."""
         envelope = Envelope.new(prefix, self.settings.model_name)
         if body.user or body.metadata:
             logger.info("%s: user %.1000r, metadata %.4000r", envelope.id, body.user, body.metadata)

@@ -33,7 +33,7 @@ class Engine:
     def __init__(self, sampler: Sampler, scheduler: Scheduler, metrics: Metrics, *, model_threads: int = 1) -> None:
         """
         Args:
-            model_threads: a single one leaves torch its own threads; each of several computes on one core.
+            model_threads: a single thread leaves torch its own threads; with several, each computes on one core.
         """
         self._sampler = sampler
         self._scheduler = scheduler
@@ -78,8 +78,8 @@ class Engine:
         """Queue canvases, all of them or none; each request's steps are then read with `next_step`.
 
         Raises:
-            QueueFullError: they do not fit.
-            CacheTooLargeError: the caches of one need more than the memory for all.
+            QueueFullError: the queue has no room for them.
+            CacheTooLargeError: the caches of one canvas need more than the memory set aside for all.
         """
         requests = [Request(canvas, Mailbox(), self._sampler.cache_bytes(canvas)) for canvas in canvases]
         with self._changing() as scheduler:
@@ -90,7 +90,7 @@ class Engine:
         """Queue a cancelled request again; it goes on from where it stood.
 
         Raises:
-            QueueFullError: it does not fit.
+            QueueFullError: the queue is full.
         """
         if request.is_complete:
             return
@@ -198,7 +198,7 @@ class Engine:
         self._post([(batch[0], error)])
 
     def _advance_work(self, work: Work[Any]) -> None:
-        """Compute the next part; a computation without one, or one that nobody waits for, ends."""
+        """Compute the next part. A computation ends when no part is left, or nobody waits for the result."""
         tokens, error = None, None
         try:
             tokens = work.advance() if work.is_wanted else None

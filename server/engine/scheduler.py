@@ -1,4 +1,4 @@
-"""Who computes next: the whole policy of the engine.
+"""The whole policy of the engine: which requests and works compute next.
 
 Pure bookkeeping: no thread, no torch, no asyncio; the engine holds a lock around it.
 """
@@ -48,7 +48,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one model thread computes next: a step of `requests`, a part of `work`, or both."""
+    """The next computation of a model thread: a step of `requests`, a part of `work`, or both."""
 
     requests: list[Request]
     work: Work[Any] | None
@@ -157,8 +157,9 @@ class Scheduler:
         return requests, works
 
     def schedule(self) -> Turn | None:
-        """What a free thread computes next; None if there is nothing. The thread gives it back by `release` and
-        `release_work`.
+        """Choose what a free thread computes next; None if there is nothing.
+
+        The thread gives it back by `release` and `release_work`.
         """
         self._admit()
         requests = self._next_requests()
@@ -185,10 +186,10 @@ class Scheduler:
             if cache_bytes + self._waiting[0].cache_bytes > self._kv_cache_memory:
                 break
             request = self._waiting.popleft()
-            # A resubmitted one may have ended with the step that was under way when it was cancelled.
+            # A resubmitted request may have ended with the step during which it was cancelled.
             if request.canvas.finish_reason is None:
                 request.admitted_at = request.admitted_at or time.monotonic()
-                # As if stepped in the last round: newcomers must not starve those that wait for their turn.
+                # As if stepped in the last round: newcomers must not starve requests that wait for their turn.
                 request.last_scheduled = self._round - 1
                 self._running.append(request)
                 cache_bytes += request.cache_bytes

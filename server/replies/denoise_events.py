@@ -32,8 +32,9 @@ class DenoiseReply:
             yield event(data, name=name, id_=id_)
         async with aclosing(self._new_events()) as events:
             async for name, data in events:
-                # Without predictions, which grow with the square of the length and are of no use in a replay.
-                yield self._recorded(name, {key: value for key, value in data.items() if key != "predictions"}, data)
+                # A replay goes without predictions: they grow with the square of the length.
+                replay_data = {key: value for key, value in data.items() if key != "predictions"}
+                yield self._recorded(name, data, replay_data)
 
     def error_event(self, error: dict[str, Any]) -> ServerSentEvent:
         """The last event of a stream that failed."""
@@ -45,9 +46,9 @@ class DenoiseReply:
         self.running.pause(self.stream.generation)
         self.parking.park(self.stream)
 
-    def _recorded(self, name: EventName, kept: dict[str, Any], sent: dict[str, Any]) -> ServerSentEvent:
-        self.stream.events.append((name, kept))
-        return event(sent, name=name, id_=len(self.stream.events) - 1)
+    def _recorded(self, name: EventName, data: dict[str, Any], replay_data: dict[str, Any]) -> ServerSentEvent:
+        self.stream.events.append((name, replay_data))
+        return event(data, name=name, id_=len(self.stream.events) - 1)
 
     async def _new_events(self) -> AsyncGenerator[tuple[EventName, dict[str, Any]]]:
         """The events after those that the stream already has."""
@@ -97,7 +98,7 @@ def step_object(timed: TimedStep, tokenizer: Tokenizer | None) -> dict[str, Any]
     """The data of a `step` event."""
 
     def text_of(token_id: int) -> str:
-        """The token decoded alone; special ones are empty."""
+        """The text of a token by itself; empty for special tokens."""
         return tokenizer.decode([token_id]) if tokenizer else ""
 
     step = timed.event

@@ -72,7 +72,7 @@ class DenoisedReply:
             yield last
 
     def release(self) -> None:
-        """Take out of the batch what still runs."""
+        """Take choices that are still running out of the batch."""
         self.running.cancel(choice.generation for choice in self.choices)
 
     def _completed_choice(self, choice: Choice) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class DenoisedReply:
         )
 
     def _step_chunk(self, choice: Choice, timed: TimedStep, delta: str) -> ServerSentEvent | None:
-        """The chunk for a step; None for a step that the client learns nothing from."""
+        """The chunk for a step; None for a step that adds nothing to the answer."""
         text, is_draft = choice.generation.text, self.shape.body.diffusing
         if not (delta or is_draft or text.finish_reason):
             return None

@@ -1,4 +1,4 @@
-"""Where OpenAI's two completion endpoints differ."""
+"""The differences between OpenAI's two completion endpoints."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -1,4 +1,4 @@
-"""What every generated answer carries, whatever its shape: an id, the time, the model."""
+"""The fields that every generated answer has, whatever its shape: an id, a time, the model."""
 
 import secrets
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Shared by all objects and events of one answer; `created` is in seconds since 1970."""
+    """The fields shared by all objects and events of an answer; `created` is in seconds since 1970."""
 
     id: str
     created: int

@@ -26,7 +26,7 @@ class Generation:
 
     @property
     def canvas(self) -> Canvas:
-        """The canvas, for what stays the same during a run: params, prompt. The rest belongs to the model threads."""
+        """The canvas. Only its params and prompt may be read while it runs; the rest belongs to the model threads."""
         return self.request.canvas
 
     def pause(self) -> None:

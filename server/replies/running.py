@@ -1,4 +1,4 @@
-"""Requests while they run: admission, their steps, the time limit, and their end."""
+"""Requests while they run: their admission, their steps, the time limit, their end."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Running:
-    """All that runs on the engine. No other part of the server admits a request or takes one out of the batch.
+    """Everything that runs on the engine. Requests are admitted and cancelled only here.
 
     Attributes:
         is_draining: the server is shutting down; new requests are refused.
@@ -50,7 +50,7 @@ class Running:
             QueueFullError: too many requests are waiting already.
         """
         self._refuse_while_draining()
-        # Made first: once submitted, a canvas belongs to the model threads.
+        # Created first: once submitted, a canvas belongs to the model threads.
         texts = [TextStream(canvas, self._tokenizer) for canvas in canvases]
         requests = self._engine.submit(canvases)
         return [Generation(request, text) for request, text in zip(requests, texts, strict=True)]

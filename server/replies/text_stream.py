@@ -1,4 +1,4 @@
-"""From denoising steps to text, final and draft.
+"""Turns denoising steps into text, final and draft.
 
 The final text is the part of the response before the first mask; it grows from the left. The draft is the whole
 response at the current step.
@@ -14,7 +14,7 @@ MASK_CHARACTER = "▒"
 
 
 class TextStream:
-    """Follows one request through its steps, from which any client could do the same.
+    """Follows one request through its steps. They are all that it needs; any client could do the same.
 
     Attributes:
         token_ids: the whole response, masks included.

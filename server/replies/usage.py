@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts for one generation or a whole answer. Completion tokens are those of the text, not of the canvas."""
+    """The usage of one generation or of an answer. Completion tokens are counted in the text, not on the canvas."""
 
     prompt_tokens: int
     completion_tokens: int

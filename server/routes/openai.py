@@ -1,4 +1,4 @@
-"""What completions and chat completions do alike, once their prompts are token ids."""
+"""The common path of completions and chat completions once their prompts are token ids."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ async def answer(
     """Produce `n` choices after each prompt and answer as `body` asks: as a whole, or streamed.
 
     Args:
-        echoes: for each prompt, what its choices begin their text with.
+        echoes: for each prompt, the text with which its choices begin.
     """
     service = service_of(request)
     reply: DenoisedReply | ChosenReply

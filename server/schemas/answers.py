@@ -31,7 +31,7 @@ class Version(Answer):
 
 
 class ModelCard(Answer):
-    """A model as OpenAI lists it, with what its users need to know."""
+    """A model as OpenAI lists it, with its limits and its mask token."""
 
     id: str
     object: Literal["model"] = "model"

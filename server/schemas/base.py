@@ -23,7 +23,7 @@ T = TypeVar("T")
 MAX_ITEMS = 2**17
 """The most items of a list; more than any LLaDA has positions."""
 MAX_ENTRIES = 4096
-"""The most entries of what is checked one by one: constraints, biases, segments."""
+"""The most entries that are checked one by one: constraints, biases, segments."""
 
 
 def _whole(value: Any) -> Any:
@@ -71,8 +71,8 @@ def _is_list_of(value: Any, type_: type) -> bool:
 
 
 def kind(*tags: str) -> Discriminator:
-    """Choose the branch of a union by its JSON type before checking it, so that there is one error and it concerns the
-    branch that was meant. If several fit, the first is taken.
+    """Choose the branch of a union by its JSON type before checking it, so that there is a single error, about the
+    branch that was meant. If several branches fit, the first is taken.
     """
 
     def tag_of(value: Any) -> str | None:

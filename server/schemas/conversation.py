@@ -1,4 +1,4 @@
-"""Conversations, and where the reply to one begins."""
+"""Conversations, and the position at which a reply begins."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -51,7 +51,7 @@ class ChatMessage(Body):
 
 
 class ChatFields(Body):
-    """Where the reply to a conversation begins (vLLM's fields)."""
+    """The position in a conversation at which the reply begins (vLLM's fields)."""
 
     add_generation_prompt: bool = Field(default=True, description="open the assistant's turn after the messages")
     continue_final_message: bool = Field(
@@ -81,7 +81,8 @@ class PromptOrMessages(ChatFields):
         if len(present) != 1:
             names = " and ".join(present) if present else "none"
             field = present[1] if present else self.exclusive[0]
-            raise bad_request(f"{names} given of {', '.join(self.exclusive)}; it must be exactly one", field)
+            verb = "are" if len(present) > 1 else "is"
+            raise bad_request(f"{names} {verb} given; it must be exactly one of {', '.join(self.exclusive)}", field)
         return self
 
     @model_validator(mode="after")

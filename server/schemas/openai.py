@@ -85,7 +85,7 @@ class OpenAIFields(DiffusionFields):
     def _drafts_have_no_logprobs(self) -> "OpenAIFields":
         if self.diffusing and self.num_alternatives is not None:
             raise bad_request(
-                "logprobs are asked for beside diffusing; they must not be: a draft is not final", "logprobs"
+                "logprobs are requested beside diffusing; they must be absent: a draft is not final", "logprobs"
             )
         return self
 

@@ -189,3 +189,54 @@ def test_whoever_leaves_gives_its_caches_up_but_not_during_its_step(request_of):
     assert (idle.canvas.caches, stepping.canvas.caches) == (None, ("keys and values",))
     scheduler.release(batch)
     assert stepping.canvas.caches is None
+
+
+def test_a_work_alone_has_every_turn(request_of):
+    scheduler, work = scheduler_with(), object()
+    scheduler.add_work(work)
+    for _ in range(3):
+        turn = scheduler.schedule()
+        assert (turn.requests, turn.work) == ([], work)
+        # A second thread finds nothing to do meanwhile.
+        assert scheduler.schedule() is None
+        scheduler.release_work(work, 1000)
+
+
+def test_a_work_gets_as_many_tokens_as_each_request(request_of):
+    scheduler, work = scheduler_with(), object()
+    scheduler.add([request_of(25), request_of(25)])
+    scheduler.add_work(work)
+    has_turn = []
+    for _ in range(8):
+        turn = scheduler.schedule()
+        has_turn.append(turn.work is work)
+        scheduler.release(turn.requests)
+        if turn.work is not None:
+            scheduler.release_work(work, 100)  # as many as four steps of one request
+    # Every fourth step; the first part came before the work had earned it.
+    assert has_turn == [True, False, False, True, False, False, False, True]
+
+
+def test_a_work_that_is_over_has_no_further_turn_and_makes_room(request_of):
+    scheduler, work = scheduler_with(max_batch_size=1, max_queue=0), object()
+    scheduler.add_work(work)
+    assert scheduler.num_running == 1
+    with pytest.raises(QueueFullError):
+        scheduler.add_work(object())
+    scheduler.schedule()
+    scheduler.release_work(work, None)
+    assert (scheduler.num_running, scheduler.schedule()) == (0, None)
+
+
+def test_clearing_forgets_works_even_during_their_turn_and_frees_caches(request_of):
+    scheduler, work = scheduler_with(kv_cache_memory=100), object()
+    request = cached(request_of(10), 10)
+    scheduler.add([request])
+    scheduler.add_work(work)
+    turn = scheduler.schedule()
+    assert scheduler.clear() == ([request], [work])
+    assert request.canvas.caches is not None
+    scheduler.release(turn.requests)
+    scheduler.release_work(work, 10)
+    assert request.canvas.caches is None
+    assert scheduler.schedule() is None
