@@ -15,7 +15,7 @@ from pydantic_settings import CliApp
 
 from server.settings import Settings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing these would load torch before --help could answer
     from fastapi import FastAPI
 
     from server.service import Service

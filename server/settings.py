@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 DEMO_NAME = "llada-demo"
 
 
+# One attribute for each option of the command.
 class Settings(BaseSettings):
     """Serve one LLaDA model over HTTP; with no options, the demo model on 127.0.0.1:8000."""
 

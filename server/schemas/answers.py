@@ -214,6 +214,7 @@ class ResponseUsage(Answer):
     forward_passes: int
 
 
+# One attribute for each field of OpenAI's object.
 class ResponseObject(Answer):
     """`POST /v1/responses`, finished."""
 

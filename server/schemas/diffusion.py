@@ -78,6 +78,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+# One attribute for each field of the protocol.
 class DiffusionFields(Body):
     """The fields of `GenerationParams`. An absent one has the preset's value or the default."""
 

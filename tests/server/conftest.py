@@ -21,7 +21,7 @@ from server.settings import Settings
 def serving(
     model: LLaDAModelLM, tokenizer: Tokenizer | None = None, sampler: Sampler | None = None, **settings: object
 ) -> Iterator[str]:
-    """The base URL of a uvicorn that runs in a thread while the block lasts."""
+    """Run uvicorn in a thread while the block lasts; yields its base URL."""
     app = create_app(Settings(**{"served_model_name": "tiny", **settings}), model, tokenizer, sampler=sampler)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -42,7 +42,7 @@ def serving(
 
 
 class GatedSampler(Sampler):
-    """Waits at a gate before each step and remembers who was in it."""
+    """Waits at a gate before each step and records the lengths of the canvases in it."""
 
     def __init__(self, model):
         super().__init__(model)
@@ -71,18 +71,18 @@ def gauge(url, name):
 
 
 def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
-    """(name, data) of every event of a stream."""
-    found = []
+    """The name and data of every event of a stream."""
+    events = []
     for block in response.text.replace("\r\n", "\n").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
         if "data" in fields:
-            found.append((fields.get("event"), json.loads(fields["data"])))
-    return found
+            events.append((fields.get("event"), json.loads(fields["data"])))
+    return events
 
 
 @pytest.fixture(scope="module")
 def tiny_url(tiny) -> Iterator[str]:
-    """A server of the tiny checkpoint, which has no tokenizer."""
+    """The base URL of a server with the tiny checkpoint, which has no tokenizer."""
     with serving(tiny) as url:
         yield url
 

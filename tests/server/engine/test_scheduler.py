@@ -19,7 +19,7 @@ def request_of(tiny):
 
 
 def step_of(scheduler: Scheduler) -> list[Request]:
-    """Who is in a step, with the step over."""
+    """The requests of a step that has ended."""
     turn = scheduler.schedule()
     if turn is None:
         return []
@@ -88,7 +88,7 @@ def test_newcomers_do_not_starve_those_that_wait_for_their_turn(request_of):
     assert stepped >= 5
 
 
-def test_one_that_does_not_fit_is_passed_over_and_comes_first_later(request_of):
+def test_a_request_that_does_not_fit_is_passed_over_and_comes_first_later(request_of):
     scheduler = scheduler_with(max_batch_tokens=100)
     big, bigger, small = request_of(60), request_of(70), request_of(30)
     scheduler.add([big, bigger, small])
@@ -133,7 +133,7 @@ def test_a_request_that_a_thread_steps_is_left_to_it(request_of):
     scheduler = scheduler_with(model_threads=2)
     first, second, third = requests = [request_of(10) for _ in range(3)]
     scheduler.add(requests)
-    # Two of three each at most, so that no thread is idle while another has several.
+    # At most two of three for each thread, so that none is idle while another has several.
     assert scheduler.schedule().requests == [first, second]
     assert scheduler.schedule().requests == [third]
     assert scheduler.schedule() is None
@@ -178,7 +178,7 @@ def test_a_cache_larger_than_the_memory_for_all_is_refused(request_of):
     assert scheduler.num_waiting == 0
 
 
-def test_whoever_leaves_gives_its_caches_up_but_not_during_its_step(request_of):
+def test_a_request_that_leaves_gives_up_its_caches_but_not_during_its_step(request_of):
     scheduler = scheduler_with(kv_cache_memory=100)
     idle, stepping = cached(request_of(10), 10), cached(request_of(10), 10)
     scheduler.add([idle, stepping])

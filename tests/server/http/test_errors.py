@@ -1,4 +1,4 @@
-"""Errors over HTTP: one shape on every route, and each names field, value and rule."""
+"""Errors over HTTP: one shape on every route; each names field, value and rule."""
 
 import json
 
@@ -146,7 +146,7 @@ def test_an_error_is_short_whatever_was_sent(tiny_client):
         assert len(tiny_client.post(COMPLETIONS, json=body).text) < 500
 
 
-def test_a_wrong_method_is_told_the_right_ones(tiny_client):
+def test_a_wrong_method_gets_the_allowed_ones(tiny_client):
     answer = tiny_client.put("/v1/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 

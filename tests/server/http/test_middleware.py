@@ -1,4 +1,4 @@
-"""What happens to every request before a route sees it."""
+"""API keys and path prefixes, which concern every route."""
 
 import httpx
 

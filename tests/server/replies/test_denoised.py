@@ -30,7 +30,7 @@ def test_choice_i_is_a_single_call_with_the_seed_plus_i(tiny_client):
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
     ids = [choice["token_ids"] for choice in answer["choices"]]
     assert ids == [single["choices"][0]["token_ids"] for single in singles]
-    assert len({tuple(own) for own in ids}) == 4
+    assert len({tuple(choice_ids) for choice_ids in ids}) == 4
     assert answer["generation_params"]["seed"] == 7
 
 
@@ -69,11 +69,11 @@ def test_streamed_choices_are_those_of_the_plain_answer(tiny_client):
     }
     streamed = [[choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == i] for i in range(4)]
     assert set(ends) == set(range(4))
-    for own, choice in zip(streamed, plain["choices"], strict=True):
-        assert [token_id for part in own for token_id in part["token_ids"]] == choice["token_ids"]
-        # In its first chunk, and only there.
-        assert ["prompt_token_ids" in part for part in own] == [True] + [False] * (len(own) - 1)
-        assert own[0]["prompt_token_ids"] == choice["prompt_token_ids"]
+    for chunk_choices, choice in zip(streamed, plain["choices"], strict=True):
+        assert [token_id for part in chunk_choices for token_id in part["token_ids"]] == choice["token_ids"]
+        # Only in its first chunk.
+        assert ["prompt_token_ids" in part for part in chunk_choices] == [True] + [False] * (len(chunk_choices) - 1)
+        assert chunk_choices[0]["prompt_token_ids"] == choice["prompt_token_ids"]
 
 
 def test_text_prompts_stream_to_their_own_texts(live_server):
@@ -117,7 +117,7 @@ def test_a_client_that_leaves_takes_all_its_choices_along(tiny, stream):
         body = {"prompt": [1], "n": 3, "max_tokens": 30, "ignore_eos": True, "stream": stream}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/completions", json=body, timeout=0.5)
-        # While the first step is still under way: all are out before a next one.
+        # While the first step is still running: all leave before the next one.
         until(lambda: gauge(url, "llada_requests_running") + gauge(url, "llada_requests_waiting") == 0)
         sampler.gate.set()
         until(lambda: len(sampler.steps) == 1)

@@ -1,4 +1,4 @@
-"""A client that drops off, and comes back."""
+"""A client that drops off and comes back."""
 
 import time
 
@@ -90,7 +90,7 @@ def test_a_stream_that_is_being_read_is_not_given_to_a_second_reader(tiny):
         sampler.gate.set()
 
 
-def test_what_cannot_be_resumed_is_said(tiny, monkeypatch):
+def test_unknown_and_expired_streams_and_bad_event_ids_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(parking, "PARKING_SECONDS", 0.5)
     with serving(tiny) as url:
         assert httpx.get(f"{url}/v1/denoise/nothing").status_code == 404

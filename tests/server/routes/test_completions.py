@@ -1,4 +1,4 @@
-"""The HTTP surface: the golden vectors through it, its events, what it tells of itself."""
+"""Completions over HTTP: the golden vectors, and the settings that come back."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from tests.server.conftest import serving
 
 
 def recorded_requests(model_name):
-    """(body, recorded tokens) of every golden run, Fast-dLLM's with caches and thresholds included."""
+    """The body and recorded tokens of every golden run, including Fast-dLLM's with caches and thresholds."""
     for case in GOLDEN_CASES["generate"]:
         if case["model"] == model_name:
             params = {name: value for name, value in case["params"].items() if name != "gen_length"}
@@ -121,6 +121,6 @@ def test_a_preset_comes_back_as_the_settings_it_stands_for(tiny_client):
     fast = tiny_client.post("/v1/completions", json={**body, "preset": "fast"}).json()
     assert fast["generation_params"].items() >= dict(PRESETS["fast"]).items()
     assert fast["generation_params"]["steps"] is None
-    own = tiny_client.post("/v1/completions", json={**body, "preset": "fast", "steps": 4}).json()
-    assert (own["generation_params"]["steps"], own["generation_params"]["entropy_bound"]) == (4, None)
-    assert own["generation_params"]["cache"] == PRESETS["fast"]["cache"]
+    with_steps = tiny_client.post("/v1/completions", json={**body, "preset": "fast", "steps": 4}).json()
+    assert (with_steps["generation_params"]["steps"], with_steps["generation_params"]["entropy_bound"]) == (4, None)
+    assert with_steps["generation_params"]["cache"] == PRESETS["fast"]["cache"]

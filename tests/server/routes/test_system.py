@@ -1,4 +1,4 @@
-"""What the server tells about itself."""
+"""The routes on which the server describes itself."""
 
 
 def test_models_health_readiness_version_and_page(tiny_client):
