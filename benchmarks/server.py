@@ -1,11 +1,11 @@
-"""The server under load, against the core alone: throughput, latency, start-up, memory.
+"""Measures the server under load, and the core without it: throughput, latency, start-up, memory.
 
-    python -m benchmarks.server                     # random weights of 134 M parameters; half an hour
+    python -m benchmarks.server                     # a random model of 134 M parameters; half an hour
     python -m benchmarks.server --size 8M
 
-Servers are real processes. With one model thread everything of torch is given one core, so that the load generator has
-the other. CPU time of the server process is compared with that of the same steps run in this process without HTTP; wall
-time is recorded beside it. Requests have 160 prompt and 32 response tokens, and eight steps.
+Servers are real processes. With one model thread, torch has one core and the load generator the other. The CPU time of
+the server process is compared with that of the same steps run in this process without HTTP; the wall time is recorded
+too. Requests have 160 prompt tokens, 32 response tokens and eight steps.
 """
 
 import asyncio
@@ -52,10 +52,10 @@ MIXED: tuple[Mapping[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Load:
-    """What a number of concurrent clients saw.
+    """The measurements of a number of concurrent clients.
 
     Attributes:
-        first_token_s: until the first committed token, where steps are streamed.
+        first_token_s: seconds until the first committed token, if steps are streamed.
     """
 
     wall_s: float
@@ -66,19 +66,19 @@ class Load:
 
     def figures(self) -> dict[str, float]:
         """Throughput, and percentiles of the latencies."""
-        found = {
+        figures = {
             "steps_per_s": self.steps / self.wall_s,
             "steps_per_server_cpu_s": self.steps / self.server_cpu_s,
         }
         for name, values in (("latency", self.latencies_s), ("first_token", self.first_token_s)):
             if len(values) > 1:
                 cuts = quantiles(values, n=20)
-                found |= {f"{name}_p50_s": cuts[9], f"{name}_p95_s": cuts[18]}
-        return found
+                figures |= {f"{name}_p50_s": cuts[9], f"{name}_p95_s": cuts[18]}
+        return figures
 
 
 class MeasuredServer(LiveServer):
-    """A `llada-server` process that is watched from outside."""
+    """A `llada-server` process measured from outside."""
 
     def cpu_seconds(self) -> float:
         times = psutil.Process(self.process.pid).cpu_times()
@@ -93,16 +93,16 @@ class MeasuredServer(LiveServer):
 
 
 def main(
-    size: Annotated[str, typer.Option(help=f"Of {', '.join(SIZES)}.")] = "134M",
-    rounds: Annotated[int, typer.Option(help="Requests of each concurrent client.", min=1)] = 2,
+    size: Annotated[str, typer.Option(help=f"Size of the model: {', '.join(SIZES)}.")] = "134M",
+    rounds: Annotated[int, typer.Option(help="Number of requests of each concurrent client.", min=1)] = 2,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "bfloat16",
-    output_dir: Annotated[Path, typer.Option(help="Where server.json goes.")] = machine.RESULTS,
-    only: Annotated[list[str], typer.Option(help="Measure this part again, keep the others; repeatable.")] = [],  # noqa: B006
+    output_dir: Annotated[Path, typer.Option(help="Folder for server.json.")] = machine.RESULTS,
+    only: Annotated[list[str], typer.Option(help="Measure this part again and keep the others; repeatable.")] = [],  # noqa: B006
 ) -> None:
-    """Print each figure as it is found and write all of them as JSON."""
+    """Print each figure as soon as it is measured and write all of them as JSON."""
     torch.set_num_threads(1)
-    here = machine.describe()
-    result: dict[str, Any] = {"machine": here, "size": size, "dtype": dtype, "commits": {}}
+    description = machine.describe()
+    result: dict[str, Any] = {"machine": description, "size": size, "dtype": dtype, "commits": {}}
     if only:
         result |= json.loads((output_dir / "server.json").read_text())
     with tempfile.TemporaryDirectory() as scratch:
@@ -119,13 +119,13 @@ def main(
             if only and name not in only:
                 continue
             result[name] = dict(part)
-            result["commits"][name] = here["commit"]
+            result["commits"][name] = description["commit"]
             typer.echo(f"{name}: {json.dumps(result[name], indent=1)}")
             machine.write("server", result, output_dir)
 
 
 def save_random_model(shape: Mapping[str, Any], folder: Path) -> None:
-    """A checkpoint of random weights without a tokenizer; its last three words are the special ones."""
+    """Save a checkpoint of random weights without a tokenizer; its last three token ids are the special ones."""
     torch.manual_seed(0)
     LLaDAModelLM(LLaDAConfig(**shape, max_sequence_length=1024, architectures=["LLaDAModelLM"])).save_pretrained(folder)
     ids = {
@@ -145,7 +145,7 @@ def cold_start() -> Iterator[tuple[str, float]]:
 
 
 def memory(folder: Path, dtype: str) -> Iterator[tuple[str, float]]:
-    """Peak of a server under load, and what it should consist of, in megabytes."""
+    """The peak memory of a server under load, and its expected parts, in megabytes."""
     code = "import psutil, server.app, llada_core.checkpoint.load; print(psutil.Process().memory_info().rss)"
     imports = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
@@ -153,33 +153,33 @@ def memory(folder: Path, dtype: str) -> Iterator[tuple[str, float]]:
     yield "weights_mb", stored * (1 if dtype == "float32" else 0.5) / 1e6
     with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
         yield "peak_loaded_mb", server.peak_bytes() / 1e6
-        # Lengths of every kind: what grows with their variety must show.
+        # Many different lengths, to reveal whatever grows with their number.
         bodies = [{**MIXED[n % len(MIXED)], "prompt": prompt_of(n)[: 20 + 11 * n % 139]} for n in range(64)]
         asyncio.run(load(server, bodies, clients=8, rounds=8))
         yield "peak_under_load_mb", server.peak_bytes() / 1e6
 
 
 def concurrency(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """Mixed settings at rising numbers of clients, each of which watches the denoising."""
+    """Mixed settings with more and more clients, each of which streams the denoising steps."""
     with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
         for clients in (1, 4, 16, 32):
             turns = max(rounds, 8 // clients)
-            found = asyncio.run(load(server, MIXED, clients=clients, rounds=turns, path="/v1/denoise"))
-            yield str(clients), found.figures()
+            measured = asyncio.run(load(server, MIXED, clients=clients, rounds=turns, path="/v1/denoise"))
+            yield str(clients), measured.figures()
 
 
 def overhead(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, float]]:
-    """What 16 streams through HTTP cost beside the same steps in this process, in turns; CPU time a step."""
+    """The cost of 16 streams through HTTP over the same steps in this process, measured in turns; CPU time per step."""
     model = load_model(folder, dtype=dtype)
     with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
         asyncio.run(load(server, [PLAIN], clients=4, rounds=1))
         core, plain, denoised = [], [], []
         for _ in range(rounds):
             core.append(core_cpu_seconds(model, 16))
-            found = asyncio.run(load(server, [PLAIN], clients=16, rounds=1, stream=True))
-            plain.append(found.server_cpu_s / found.steps)
-            found = asyncio.run(load(server, [PLAIN], clients=16, rounds=1, path="/v1/denoise"))
-            denoised.append(found.server_cpu_s / found.steps)
+            measured = asyncio.run(load(server, [PLAIN], clients=16, rounds=1, stream=True))
+            plain.append(measured.server_cpu_s / measured.steps)
+            measured = asyncio.run(load(server, [PLAIN], clients=16, rounds=1, path="/v1/denoise"))
+            denoised.append(measured.server_cpu_s / measured.steps)
     yield "core_cpu_ms_per_step", min(core) * 1000
     yield "http_stream_cpu_ms_per_step", min(plain) * 1000
     yield "denoise_stream_cpu_ms_per_step", min(denoised) * 1000
@@ -188,7 +188,7 @@ def overhead(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, float
 
 
 def core_cpu_seconds(model: Any, clients: int) -> float:
-    """CPU time a step of `clients` canvases that take turns as the server's scheduler has it."""
+    """The CPU time per step of `clients` canvases that take turns as the server's scheduler decides."""
     scheduler = Scheduler(max_batch_size=32, max_batch_tokens=256, max_queue=256)
     sampler = Sampler(model)
     params = GenerationParams(gen_length=GEN_LENGTH, steps=STEPS, ignore_eos=True)
@@ -197,38 +197,41 @@ def core_cpu_seconds(model: Any, clients: int) -> float:
         scheduler.add([Request(canvas, Mailbox())])
     steps = 0
     started = time.process_time()
-    while batch := scheduler.schedule():
-        for request, event in zip(batch, sampler.step([request.canvas for request in batch]), strict=True):
+    while turn := scheduler.schedule():
+        events = sampler.step([request.canvas for request in turn.requests])
+        for request, event in zip(turn.requests, events, strict=True):
             if event.finish_reason is not None:
                 scheduler.remove(request)
-        scheduler.release(batch)
-        steps += len(batch)
+        scheduler.release(turn.requests)
+        steps += len(turn.requests)
     return (time.process_time() - started) / steps
 
 
 def caches(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, float]]:
-    """Throughput of 32 clients over that of one, without caches and with the dual cache; CPU time."""
+    """The throughput of 32 clients relative to one, without caches and with the dual cache; CPU time."""
     with MeasuredServer("--model", str(folder), "--dtype", dtype) as server:
         for name, body in (("none", PLAIN), ("dual", CACHED)):
             asyncio.run(load(server, [body], clients=4, rounds=1))
             many = asyncio.run(load(server, [body], clients=32, rounds=rounds)).figures()
-            one = asyncio.run(load(server, [body], clients=1, rounds=8 * rounds)).figures()
-            yield f"{name}_at_1_steps_per_cpu_s", one["steps_per_server_cpu_s"]
+            single = asyncio.run(load(server, [body], clients=1, rounds=8 * rounds)).figures()
+            yield f"{name}_at_1_steps_per_cpu_s", single["steps_per_server_cpu_s"]
             yield f"{name}_at_32_steps_per_cpu_s", many["steps_per_server_cpu_s"]
-            yield f"{name}_32_over_1", many["steps_per_server_cpu_s"] / one["steps_per_server_cpu_s"]
+            yield f"{name}_32_over_1", many["steps_per_server_cpu_s"] / single["steps_per_server_cpu_s"]
 
 
 def model_threads(folder: Path, dtype: str, rounds: int) -> Iterator[tuple[str, float]]:
-    """Steps a second of one and of two model threads with one core each, and of one with two; wall time."""
+    """Steps per second of one and of two model threads with one core each, and of one with two cores; wall time."""
     settings = {"1": (1, 1), "2": (2, 2), "1_with_2_cores": (1, 2)}
-    found = {}
+    steps_per_s = {}
     options = ("--model", str(folder), "--dtype", dtype)
     for name, (number, cores) in settings.items():
         with MeasuredServer(*options, "--model-threads", str(number), threads=cores) as server:
             asyncio.run(load(server, [PLAIN], clients=4, rounds=1))
-            found[name] = asyncio.run(load(server, [PLAIN], clients=8, rounds=2 * rounds)).figures()["steps_per_s"]
-        yield f"{name}_steps_per_s", found[name]
-    yield "2_over_1", found["2"] / found["1"]
+            steps_per_s[name] = asyncio.run(load(server, [PLAIN], clients=8, rounds=2 * rounds)).figures()[
+                "steps_per_s"
+            ]
+        yield f"{name}_steps_per_s", steps_per_s[name]
+    yield "2_over_1", steps_per_s["2"] / steps_per_s["1"]
 
 
 async def load(
@@ -240,7 +243,7 @@ async def load(
     stream: bool = False,
     path: str = "/v1/completions",
 ) -> Load:
-    """`clients` requests at any time, each client sending its next when it has its answer."""
+    """Keep `clients` requests running at any time; each client sends its next one when it has its answer."""
     latencies, first_tokens = [], []
     num_steps = 0
 
@@ -268,7 +271,7 @@ async def load(
 
 
 def prompt_of(number: int) -> list[int]:
-    """A prompt of its own for every request."""
+    """A different prompt for every request."""
     rng = Random(number)
     return [rng.randrange(200) for _ in range(PROMPT_LENGTH)]
 

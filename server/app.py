@@ -24,8 +24,8 @@ from server.http.api_error import ErrorBody
 from server.http.errors import install_error_handlers
 from server.http.middleware import ApiKey, BodyLimit, RequestBoundary
 from server.routes import chat, completions, denoise, responses, score, system, tokenize
+from server.service import Service
 from server.settings import Settings
-from server.state import ServerState
 
 WEB_FOLDER = Path(clients.__file__).parent / "web"
 
@@ -36,7 +36,7 @@ def create_app(
     """An ASGI app that serves `model`; its engine thread lives as long as the app's lifespan.
 
     Args:
-        sampler: in place of the model's own, for tests that need a slow or failing one.
+        sampler: replaces the model's own sampler, for tests that need a slow or failing one.
     """
     metrics = Metrics()
     engine = Engine(
@@ -55,10 +55,10 @@ def create_app(
         lifespan=lifespan,
         strict_content_type=False,
         redirect_slashes=False,
-        # Of every error; it also keeps FastAPI from documenting a 422 that this server never sends.
+        # The shape of every error; it also keeps FastAPI from documenting a 422 that this server never sends.
         responses={"default": {"model": ErrorBody, "description": "an error"}},
     )
-    app.state.server = ServerState(settings, model, tokenizer, engine, metrics)
+    app.state.service = Service(settings, model, tokenizer, engine, metrics)
     for module in (completions, chat, responses, denoise, score, tokenize, system):
         app.include_router(module.router)
     _mount_page(app)
@@ -71,7 +71,7 @@ def _scheduler(settings: Settings, device: torch.device) -> Scheduler:
     is_cpu = device.type == "cpu"
     if settings.model_threads > 1 and not is_cpu:
         raise InvalidParameterError(f"--model-threads is {settings.model_threads}; it must be 1 on {device.type}")
-    # A step of one or two canvases keeps a CPU busy; a larger one only makes each of them wait (docs/speed.md).
+    # One or two canvases keep a CPU busy; a larger step only makes each of them wait longer (docs/speed.md).
     default_batch_tokens = 256 if is_cpu else 8192
     return Scheduler(
         max_batch_size=settings.max_batch_size,
@@ -83,13 +83,13 @@ def _scheduler(settings: Settings, device: torch.device) -> Scheduler:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes that are free now, with the model loaded."""
+    """The bytes that are free, with the model loaded."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = int(psutil.virtual_memory().available)
     limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     try:
-        # In a container the host's memory is not all ours (cgroup v2; "max" is no number: no limit).
+        # A container may not use all of the host's memory (cgroup v2; without a limit the file says "max").
         return min(free, int(limit.read_text()) - int(used.read_text()))
     except (OSError, ValueError):
         return free
@@ -104,7 +104,7 @@ def _mount_page(app: FastAPI) -> None:
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    # Added last is outermost: CORS answers preflights before a key is asked for, and marks errors of every kind.
+    # The last one added is the outermost: CORS answers preflights without a key, and adds its headers to every error.
     app.add_middleware(BodyLimit)
     if settings.api_key:
         app.add_middleware(ApiKey, keys=settings.api_key)

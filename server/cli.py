@@ -1,4 +1,4 @@
-"""`llada-server`: load a checkpoint, serve it, leave in good order."""
+"""`llada-server`: load a checkpoint, serve it, shut down cleanly."""
 
 import asyncio
 import json
@@ -15,10 +15,10 @@ from pydantic_settings import CliApp
 
 from server.settings import Settings
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing these would load torch before --help could answer
     from fastapi import FastAPI
 
-    from server.state import ServerState
+    from server.service import Service
 
 
 class JSONFormatter(logging.Formatter):
@@ -37,23 +37,23 @@ class JSONFormatter(logging.Formatter):
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says where it listens, and that drains before it stops listening.
+    """A uvicorn server that prints its address, and that drains before it stops listening.
 
-    On the first signal readiness turns 503 and new requests are refused, while what runs may finish within the grace
-    period; only then does uvicorn close. A second signal ends at once.
+    On the first signal the server is no longer ready and refuses new requests, while running ones may finish within the
+    grace period; only then does uvicorn close. A second signal ends the process at once.
     """
 
-    def __init__(self, config: uvicorn.Config, state: "ServerState") -> None:
+    def __init__(self, config: uvicorn.Config, service: "Service") -> None:
         super().__init__(config)
-        self._state = state
+        self._service = service
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            print(f"Serving {self._state.settings.model_name} on http://{shown}:{port}", flush=True)
+            url_host = f"[{host}]" if ":" in host else host
+            print(f"Serving {self._service.settings.model_name} on http://{url_host}:{port}", flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None:
@@ -63,13 +63,13 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         try:
-            await self._state.drain()
+            await self._service.running.drain()
         finally:
             self.should_exit = True
 
 
 def main() -> None:
-    """Run the server until a signal."""
+    """Run the server until a signal stops it."""
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
@@ -88,13 +88,13 @@ def main() -> None:
         access_log=settings.log_level == "debug",
         timeout_graceful_shutdown=5,
     )
-    Server(config, app.state.server).run()
+    Server(config, app.state.service).run()
 
 
 def _bound_kernel_caches() -> None:
-    """How many kernels oneDNN and torch around it keep, each of one shape: read when torch is imported.
+    """Bound the kernels that oneDNN and torch keep, one for each shape. Both read the limit when torch is imported.
 
-    A server sees shapes without end, and of the thousand that they would keep each takes a few hundred kilobytes.
+    A server meets ever new shapes. By default a thousand kernels are kept, each of a few hundred kilobytes.
     """
     for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(variable, "128")
@@ -102,24 +102,21 @@ def _bound_kernel_caches() -> None:
 
 def _load_app(settings: Settings) -> "FastAPI":
     _bound_kernel_caches()
-    # Imported here, so that --help and a wrong option answer without waiting for torch.
-    from llada_core.checkpoint.load import DEMO_FOLDER, load_model, load_tokenizer
+    # Imported here so that --help and a wrong option are answered without waiting for torch.
+    from llada_core.checkpoint.load import DEMO_FOLDER, Checkpoint
+    from llada_core.checkpoint.placement import Placement
     from llada_core.text.chat_template import ChatTemplate
     from server.app import create_app
 
-    folder = settings.model or DEMO_FOLDER
+    template = settings.chat_template
     try:
-        model = load_model(
-            folder,
-            device=settings.device,
-            dtype=settings.dtype,
-            quantization=settings.quantization,
+        placement = Placement.of(settings.device, settings.dtype, settings.quantization)
+        checkpoint = Checkpoint.open(
+            settings.model or DEMO_FOLDER,
             revision=settings.revision,
+            chat_template=None if template is None else ChatTemplate(template.read_text(encoding="utf-8")),
         )
-        template = settings.chat_template
-        chat_template = None if template is None else ChatTemplate(template.read_text(encoding="utf-8"))
-        tokenizer = load_tokenizer(folder, revision=settings.revision, chat_template=chat_template)
-        return create_app(settings, model, tokenizer)
+        return create_app(settings, checkpoint.load_model(placement), checkpoint.tokenizer)
     except (OSError, ValueError) as error:  # no such folder, hub out of reach, unreadable or unsupported checkpoint
         print(f"llada-server: {error}", file=sys.stderr)
         raise SystemExit(1) from None

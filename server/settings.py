@@ -1,4 +1,4 @@
-"""Every option of `llada-server`, each also an environment variable LLADA_<NAME>."""
+"""The options of `llada-server`; each is also an environment variable LLADA_<NAME>."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 DEMO_NAME = "llada-demo"
 
 
+# One attribute for each option of the command.
 class Settings(BaseSettings):
     """Serve one LLaDA model over HTTP; with no options, the demo model on 127.0.0.1:8000."""
 
@@ -25,48 +26,56 @@ class Settings(BaseSettings):
 
     model: str | None = Field(
         None,
-        description="folder with config.json, safetensors, tokenizer, or a hub id (default: the bundled demo model)",
+        description="folder with config.json, safetensors and tokenizer, or a hub id (default: the bundled demo model)",
     )
     revision: str | None = Field(None, description="revision of a hub id")
-    served_model_name: str | None = Field(None, description="name in the API (default: the folder's or repo's name)")
+    served_model_name: str | None = Field(
+        None, description="model name in the API (default: the folder's or repo's name)"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free one")
-    root_path: str = Field("", description="path prefix that a proxy in front strips")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free port")
+    root_path: str = Field("", description="path prefix that a proxy in front of the server strips")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: float32 on a CPU, the checkpoint's own on an accelerator"
+        "auto", description="auto: float32 on a CPU, the checkpoint's own dtype on an accelerator"
     )
     quantization: Literal["none", "int8"] = Field(
-        "none", description="int8: linear maps quantised when they are loaded; CPU only"
+        "none", description="int8: quantise the linear layers when loading; CPU only"
     )
     model_threads: int = Field(
-        1, ge=1, description="threads that step the model; of several each computes on one core; CPU only"
+        1, ge=1, description="threads that run the model; with several, each uses one core; CPU only"
     )
-    max_batch_size: int = Field(32, ge=1, description="requests admitted at once")
+    max_batch_size: int = Field(32, ge=1, description="most requests that run at once")
     max_batch_tokens: int | None = Field(
-        None, ge=1, description="tokens of one denoising step (default: 256 on a CPU, 8192 on an accelerator)"
+        None, ge=1, description="most tokens of one denoising step (default: 256 on a CPU, 8192 on an accelerator)"
     )
     kv_cache_memory: ByteSize | None = Field(
-        None, description="memory for the caches of all requests, as in 4GiB (default: half of what is free)"
+        None, description="memory for the caches of all requests, such as 4GiB (default: half of the free memory)"
     )
-    max_queue: int = Field(256, ge=0, description="requests that may wait; more get 429")
+    max_queue: int = Field(256, ge=0, description="most requests that may wait; further ones get status 429")
     max_model_len: int | None = Field(
-        None, ge=2, description="longest prompt plus response; may only lower the model's"
+        None,
+        ge=2,
+        description="most positions of prompt and response together (default and maximum: the model's own limit)",
     )
-    request_timeout: float = Field(600, gt=0, description="seconds until a request ends with 504")
-    shutdown_grace: float = Field(15, ge=0, description="seconds that running requests get after SIGTERM")
-    api_key: Annotated[list[str], NoDecode] = Field([], description="accepted key; repeatable")
-    cors_origin: Annotated[list[str], NoDecode] = Field([], description="origin allowed by CORS; repeatable")
+    request_timeout: float = Field(600, gt=0, description="seconds until a request ends with status 504")
+    shutdown_grace: float = Field(15, ge=0, description="seconds that running requests have to finish after SIGTERM")
+    api_key: Annotated[list[str], NoDecode] = Field([], description="accepted API key; repeatable")
+    cors_origin: Annotated[list[str], NoDecode] = Field([], description="origin that CORS allows; repeatable")
     chat_template: Path | None = Field(
-        None, description="file with a Jinja template for chats, in place of LLaDA's own format"
+        None, description="file with a Jinja template that replaces LLaDA's own chat format"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe level logged")
-    log_format: Literal["text", "json"] = Field("text", description="one line or one JSON object per record")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe level that is logged"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="log each record as a line of text or as a JSON object"
+    )
 
     @field_validator("api_key", "cors_origin", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
-        """An environment variable holds a list as comma-separated words. An empty one is an accident, not an option."""
+        """Split the list of an environment variable at its commas. An empty entry is an accident, not an option."""
         words = value.split(",") if isinstance(value, str) else value
         words = [word.strip() for word in words]
         if (value and not all(words)) or value == "":

@@ -1,4 +1,4 @@
-"""A real `llada-server` process for tests and benchmarks: started on a free port, ended with the block."""
+"""A real `llada-server` process for tests and benchmarks, on a free port, for the duration of a block."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _START_SECONDS = 60
 
 
 class LiveServer:
-    """Runs `llada-server` with the given options while the block lasts.
+    """Runs `llada-server` with these options while the block lasts.
 
     Attributes:
         url: its base URL.
@@ -23,7 +23,10 @@ class LiveServer:
     url: str
 
     def __init__(self, *options: str, threads: int = 1) -> None:
-        """`threads`: what torch may use within one operation."""
+        """
+        Args:
+            threads: the threads that torch may use within one operation.
+        """
         self._options = options
         self._threads = threads
 
@@ -40,9 +43,9 @@ class LiveServer:
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
-        found = re.fullmatch(r"Serving \S+ on (http://\S+)\n", line)
-        assert found, f"the server did not start: {line!r}"
-        self.url = found[1]
+        match = re.fullmatch(r"Serving \S+ on (http://\S+)\n", line)
+        assert match, f"the server did not start: {line!r}"
+        self.url = match[1]
         return self
 
     def __exit__(

@@ -27,16 +27,19 @@ PACKAGES_ALLOWED = {
     "clients": {"clients"},
 }
 
+SERVER_MODULES = ("server.service", "server.prompts", "server.canvases", "server.app", "server.cli")
+
 # Folder or module → what it must never import, however it is spelled.
 FORBIDDEN = {
     "llada_core.text": ("llada_core.model", "llada_core.checkpoint", "llada_core.diffusion", "llada_core.sampling"),
     "llada_core.model": ("llada_core.checkpoint", "llada_core.diffusion", "llada_core.sampling"),
     "llada_core.diffusion": ("llada_core.checkpoint", "llada_core.sampling"),
     "llada_core.checkpoint": ("llada_core.diffusion", "llada_core.sampling"),
-    "server.engine": ("server.http", "server.replies", "server.routes", "server.schemas", "server.service"),
-    "server.schemas": ("server.engine", "server.replies", "server.routes", "server.service"),
-    "server.http": ("server.replies", "server.routes", "server.schemas", "server.service"),
-    "server.replies": ("server.routes", "server.service", "server.app"),
+    "server.engine": ("server.http", "server.replies", "server.routes", "server.schemas", *SERVER_MODULES),
+    "server.schemas": ("server.engine", "server.replies", "server.routes", "server.http.errors", *SERVER_MODULES),
+    "server.http": ("server.replies", "server.routes", "server.schemas", *SERVER_MODULES),
+    "server.replies": ("server.routes", *SERVER_MODULES),
+    "server.routes": ("server.app", "server.engine"),
     "training.data": (
         "training.run",
         "training.stages",
@@ -125,6 +128,21 @@ def test_only_architectures_spell_tensor_names():
         if not within(module, "llada_core.model.architectures"):
             for number, line in enumerate(file.read_text().splitlines(), start=1):
                 assert not tensor.search(line), f"{file}:{number}: {line.strip()}"
+
+
+def test_only_one_module_of_the_server_prepares_canvases():
+    makers = {
+        module for module in FILES if within(module, "server") and "prepare_response" in FILES[module].read_text()
+    }
+    assert makers == {"server.canvases"}
+
+
+def test_http_status_codes_are_written_in_one_room_of_the_server():
+    for module, file in FILES.items():
+        if within(module, "server") and not within(module, "server.http"):
+            numbers = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+            codes = {number for number in numbers if isinstance(number, int) and 400 <= number < 600}
+            assert not codes, f"{file}: {codes}"
 
 
 # Classes whose fields are somebody else's format or a command's options: as many as there are, said once.

@@ -11,18 +11,20 @@ from llada_core import GenerationParams
 from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.params import PRESETS, Method
 from llada_core.sampling.scores import SCORES
-from server import schemas
 from server.app import create_app
+from server.schemas.denoise import DenoiseRequest
+from server.schemas.openai import ChatCompletionRequest, CompletionRequest
+from server.schemas.responses import ResponseRequest
 from server.settings import Settings
 from training.options.fields import GenerateOptions
 
 PARAMS = {field.name: field for field in fields(GenerationParams)}
 ROOT = Path(__file__).parent.parent
 BODIES = (
-    schemas.CompletionRequest,
-    schemas.ChatCompletionRequest,
-    schemas.DenoiseRequest,
-    schemas.ResponseRequest,
+    CompletionRequest,
+    ChatCompletionRequest,
+    DenoiseRequest,
+    ResponseRequest,
 )
 ROUTES = ("/v1/completions", "/v1/chat/completions", "/v1/denoise", "/v1/responses", "/v1/fim/completions")
 

@@ -65,7 +65,9 @@ def test_every_path_in_the_readmes_tree_exists():
 
 
 def test_every_field_of_the_api_page_is_a_field_of_the_server_and_back():
-    from server.schemas import ChatCompletionRequest, CompletionRequest, DenoiseRequest, ResponseRequest
+    from server.schemas.denoise import DenoiseRequest
+    from server.schemas.openai import ChatCompletionRequest, CompletionRequest
+    from server.schemas.responses import ResponseRequest
 
     text = (ROOT / "docs" / "api.md").read_text()
     section = text[text.index("## Fields") : text.index("## Events")]

@@ -1,19 +1,19 @@
-"""What the engine can refuse or give up."""
+"""Why the engine refuses a request or gives it up."""
 
 
 class QueueFullError(Exception):
-    """More requests wait than the queue may hold."""
+    """The queue has no room for more requests."""
 
 
 class CacheTooLargeError(Exception):
-    """One request's caches would take more memory than there is for all.
+    """One request's caches would need more memory than is set aside for all.
 
     Attributes:
         needed, available: bytes.
     """
 
     def __init__(self, needed: int, available: int) -> None:
-        super().__init__(f"caches of {needed} bytes; there are {available} for all requests")
+        super().__init__(f"caches need {needed} bytes; all requests together have {available}")
         self.needed = needed
         self.available = available
 

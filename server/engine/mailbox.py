@@ -1,7 +1,7 @@
 """The steps of one request on their way from the model thread to the client.
 
-A reader that is slower than the model must not make the engine wait, nor memory grow: past a bound the oldest steps
-are merged. Every change keeps the step it came from, so nothing is lost.
+A reader that is slower than the model must neither make the engine wait nor let memory grow: past a bound the oldest
+steps are merged. Every change keeps the number of its step, so nothing is lost.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Mailbox:
         self._arrived = asyncio.Event()
 
     def put(self, step: TimedStep) -> None:
-        """Add a step; where too many wait, the two oldest become one."""
+        """Add a step; if too many are waiting, merge the two oldest."""
         self._steps.append(step)
         if len(self._steps) > MAX_WAITING:
             oldest, second = self._steps.popleft(), self._steps.popleft()
@@ -38,15 +38,15 @@ class Mailbox:
         self._arrived.set()
 
     def fail(self, error: Exception) -> None:
-        """End the stream with an error, after the steps that already wait."""
+        """End the stream with an error, after the steps that are already waiting."""
         self._error = error
         self._arrived.set()
 
     async def get(self) -> TimedStep:
-        """The next step.
+        """Wait for the next step.
 
         Raises:
-            Exception: what `fail` was given.
+            Exception: the error passed to `fail`.
         """
         while not self._steps:
             if self._error is not None:

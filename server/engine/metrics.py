@@ -10,7 +10,7 @@ _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 
 
 class Metrics:
-    """One server's metrics, in a registry of their own so that two servers in one process do not collide."""
+    """One server's metrics, in a registry of its own so that two servers in one process do not collide."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -60,5 +60,5 @@ class Metrics:
         self._responses.labels(route, str(status)).inc()
 
     def render(self) -> bytes:
-        """The exposition text."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,28 +1,33 @@
-"""Who is in the next step. Pure bookkeeping: no thread, no torch, no asyncio; the engine holds a lock around it."""
+"""The whole policy of the engine: which requests and works compute next.
+
+Pure bookkeeping: no thread, no torch, no asyncio; the engine holds a lock around it.
+"""
 
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from typing import Any
 
 from llada_core.diffusion.guidance import num_passes
 from llada_core.sampling.canvas import Canvas
 from server.engine.errors import CacheTooLargeError, QueueFullError
 from server.engine.mailbox import Mailbox
+from server.engine.work import Work
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """A canvas under way, and where its steps are sent.
+    """A canvas in progress and the mailbox for its steps.
 
     Attributes:
         cache_bytes: memory that its keys and values take while it runs.
-        admitted_at: `time.monotonic()` when it left the queue for the first time.
-        last_scheduled: the number of the round in which it was last stepped, or else the one before it was admitted;
-            the least recent goes first.
-        is_stepping: a model thread has its canvas; nobody else may touch it.
-        is_complete: its reader has had the last step, or there is none (a response given whole by constraints).
+        admitted_at: `time.monotonic()` when it first left the queue.
+        last_scheduled: the round of its last step or, before its first step, the round before its admission; the least
+            recent comes first.
+        is_stepping: a model thread has its canvas; no other thread may touch it.
+        is_complete: its reader has had the last step, or there is none (constraints fix the whole response).
     """
 
     canvas: Canvas
@@ -42,10 +47,19 @@ class Request:
         return len(self.canvas.window) * num_passes(self.canvas.params.cfg_scale)
 
 
-class Scheduler:
-    """First come, first served, as far as `max_batch_size` and the memory for caches reach.
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The next computation of a model thread: a step of `requests`, a part of `work`, or both."""
 
-    Those admitted take turns when a step cannot hold them all, and several model threads share them evenly.
+    requests: list[Request]
+    work: Work[Any] | None
+
+
+class Scheduler:
+    """First come, first served, as far as `max_batch_size` and the memory for caches allow.
+
+    Admitted requests take turns when a step cannot hold them all, and several model threads share them evenly. Each
+    other computation gets as much of the model as a request does.
     """
 
     def __init__(
@@ -57,15 +71,23 @@ class Scheduler:
         kv_cache_memory: int = 0,
         model_threads: int = 1,
     ) -> None:
-        """`kv_cache_memory`: bytes that the caches of all admitted requests may take."""
+        """
+        Args:
+            kv_cache_memory: bytes that the caches of all admitted requests may take.
+        """
+        self.max_batch_tokens = max_batch_tokens
+        self._max_batch_size = max_batch_size
+        self._max_queue = max_queue
         self._kv_cache_memory = kv_cache_memory
         self._model_threads = model_threads
-        self._max_batch_size = max_batch_size
-        self.max_batch_tokens = max_batch_tokens
-        self._max_queue = max_queue
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
         self._round = 0
+        self._works: set[Work[Any]] = set()
+        # The works whose next part no thread is computing.
+        self._ready_works: deque[Work[Any]] = deque()
+        # Tokens that works may still send through the model before requests must have their turn.
+        self._work_allowance = 0.0
 
     @property
     def num_waiting(self) -> int:
@@ -73,7 +95,8 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        return len(self._running)
+        """Admitted requests and other computations."""
+        return len(self._running) + len(self._works)
 
     @property
     def cache_bytes(self) -> int:
@@ -81,11 +104,11 @@ class Scheduler:
         return sum(request.cache_bytes for request in self._running)
 
     def add(self, requests: Sequence[Request]) -> None:
-        """Queue all of `requests` or, when they do not fit, none.
+        """Queue all of `requests` or, if they do not fit, none.
 
         Raises:
             QueueFullError: the requests beyond the free places would overfill the queue.
-            CacheTooLargeError: a request's caches alone would take more than all the memory set aside for caches.
+            CacheTooLargeError: the caches of one request need more than the memory set aside for all.
         """
         largest = max((request.cache_bytes for request in requests), default=0)
         if largest > self._kv_cache_memory:
@@ -94,62 +117,69 @@ class Scheduler:
         self.require_room(len(requests))
         self._waiting.extend(requests)
 
+    def add_work(self, work: Work[Any]) -> None:
+        """Let a computation take turns with the requests.
+
+        Raises:
+            QueueFullError: as many computations are under way as requests may be admitted and wait.
+        """
+        self.require_room(len(self._works) + 1)
+        self._works.add(work)
+        self._ready_works.append(work)
+
     def require_room(self, num_requests: int) -> None:
         """
         Raises:
-            QueueFullError: so many more, beyond the free places, would overfill the queue.
+            QueueFullError: `num_requests` more, beyond the free places, would overfill the queue.
         """
         free_places = self._max_batch_size - len(self._running)
         if len(self._waiting) + num_requests > self._max_queue + free_places:
             raise QueueFullError
 
-    def remove(self, request: Request) -> None:
-        """Forget a request, finished or cancelled, wherever it is; its caches go as soon as no thread uses them."""
-        if request in self._running:
-            self._running.remove(request)
-        elif request in self._waiting:
-            self._waiting.remove(request)
-        if not request.is_stepping:
-            request.canvas.caches = None
-
     def is_running(self, request: Request) -> bool:
         """Admitted, and neither finished nor cancelled."""
         return request in self._running
 
-    def clear(self) -> list[Request]:
-        """Forget all requests; returns them."""
-        requests = [*self._running, *self._waiting]
-        self._running.clear()
-        self._waiting.clear()
-        return requests
+    def remove(self, request: Request) -> None:
+        """Forget a request, finished or cancelled, wherever it is."""
+        if request in self._running:
+            self._running.remove(request)
+        elif request in self._waiting:
+            self._waiting.remove(request)
+        self._free_caches(request)
 
-    def schedule(self) -> list[Request]:
-        """The requests of a thread's next step, until it gives them back by `release`; empty when none is free.
+    def clear(self) -> tuple[list[Request], list[Work[Any]]]:
+        """Forget all requests and computations; returns them."""
+        requests, works = [*self._running, *self._waiting], list(self._works)
+        for request in requests:
+            self.remove(request)
+        self._works.clear()
+        self._ready_works.clear()
+        return requests, works
 
-        Whoever waited longest is always in it. Others join in that order as far as their tokens fit; one that does not
-        fit is passed over, not waited for, and comes first in a later round. No thread takes more than its share, so
-        that none is idle while another has several.
+    def schedule(self) -> Turn | None:
+        """Choose what a free thread computes next; None if there is nothing.
+
+        The thread gives it back by `release` and `release_work`.
         """
         self._admit()
-        share = ceil(len(self._running) / self._model_threads)
-        batch: list[Request] = []
-        tokens_left = self.max_batch_tokens
-        free = [request for request in self._running if not request.is_stepping]
-        for request in sorted(free, key=lambda request: request.last_scheduled):
-            if not batch or (request.num_tokens <= tokens_left and len(batch) < share):
-                batch.append(request)
-                tokens_left -= request.num_tokens
-                request.last_scheduled = self._round
-                request.is_stepping = True
-        self._round += 1
-        return batch
+        requests = self._next_requests()
+        work = self._next_work(requests)
+        return Turn(requests, work) if requests or work else None
 
-    def release(self, batch: Sequence[Request]) -> None:
-        """A step of these requests is over. Those that were removed meanwhile give their caches up."""
-        for request in batch:
+    def release(self, requests: Sequence[Request]) -> None:
+        """Take back requests whose step is over."""
+        for request in requests:
             request.is_stepping = False
-            if request not in self._running:
-                request.canvas.caches = None
+            self._free_caches(request)
+
+    def release_work(self, work: Work[Any], tokens: int | None) -> None:
+        """Take back a computation whose part sent `tokens` through the model; None: it is over."""
+        if tokens is None:
+            self._works.discard(work)
+        elif work in self._works:
+            self._work_allowance -= tokens
+            self._ready_works.append(work)
 
     def _admit(self) -> None:
         cache_bytes = self.cache_bytes
@@ -157,10 +187,44 @@ class Scheduler:
             if cache_bytes + self._waiting[0].cache_bytes > self._kv_cache_memory:
                 break
             request = self._waiting.popleft()
-            # A resubmitted one may have ended with the step that was under way when it was cancelled.
+            # A resubmitted request may have ended with the step during which it was cancelled.
             if request.canvas.finish_reason is None:
                 request.admitted_at = request.admitted_at or time.monotonic()
-                # As if stepped in the last round: newcomers must not starve those that wait for their turn.
+                # As if stepped in the last round: newcomers must not starve requests that wait for their turn.
                 request.last_scheduled = self._round - 1
                 self._running.append(request)
                 cache_bytes += request.cache_bytes
+
+    def _next_requests(self) -> list[Request]:
+        """The requests of the next step; empty when none is free.
+
+        The one that waited longest is always among them. Others join in that order as far as their tokens fit; one that
+        does not fit is passed over, not waited for, and comes first in a later round. No thread takes more than its
+        share, so that none is idle while another has several.
+        """
+        share = ceil(len(self._running) / self._model_threads)
+        requests: list[Request] = []
+        tokens_left = self.max_batch_tokens
+        free = [request for request in self._running if not request.is_stepping]
+        for request in sorted(free, key=lambda request: request.last_scheduled):
+            if not requests or (request.num_tokens <= tokens_left and len(requests) < share):
+                requests.append(request)
+                tokens_left -= request.num_tokens
+                request.last_scheduled = self._round
+                request.is_stepping = True
+        self._round += 1
+        return requests
+
+    def _next_work(self, requests: Sequence[Request]) -> Work[Any] | None:
+        """The computation whose turn it is beside a step of `requests`."""
+        if not requests:
+            self._work_allowance = 0.0
+        elif self._works:
+            tokens = sum(request.num_tokens for request in requests)
+            self._work_allowance += len(self._works) * tokens / len(self._running)
+        return self._ready_works.popleft() if self._ready_works and self._work_allowance >= 0 else None
+
+    def _free_caches(self, request: Request) -> None:
+        """Free the keys and values of a request that has left, as soon as no thread uses them."""
+        if request not in self._running and not request.is_stepping:
+            request.canvas.caches = None

@@ -1,6 +1,7 @@
-"""A computation of the model's that takes turns with the denoising steps."""
+"""A computation of the model that takes turns with the denoising steps."""
 
 import asyncio
+import time
 from collections.abc import Generator
 from typing import Generic, TypeVar, cast
 
@@ -8,20 +9,22 @@ T = TypeVar("T")
 
 
 class Work(Generic[T]):
-    """A computation that takes turns with the canvases' steps. Made and awaited on the event loop.
+    """A computation in parts. It is created and awaited on the event loop.
 
     Attributes:
-        is_wanted: False once nobody waits for it: its next part is not computed.
+        started: `time.monotonic()` of its creation.
+        is_wanted: False once nobody waits for the result: no further part is computed.
     """
 
     def __init__(self, parts: Generator[int, None, T]) -> None:
+        self.started = time.monotonic()
         self.is_wanted = True
         self._parts = parts
         self._result: T | None = None
         self._future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def advance(self) -> int | None:
-        """Compute the next part, on a model thread; returns its tokens, or None when there was none left."""
+        """Compute the next part, on a model thread; returns the tokens it took, or None when no part was left."""
         try:
             return next(self._parts)
         except StopIteration as end:
@@ -29,7 +32,7 @@ class Work(Generic[T]):
             return None
 
     def end(self, error: Exception | None = None) -> None:
-        """Give the result, or the error, to who waits; on the event loop."""
+        """Hand the result, or the error, to the waiting reader; on the event loop."""
         if self._future.done():
             return
         if error is None:
@@ -46,5 +49,5 @@ class Work(Generic[T]):
         return await self._future
 
     def cancel(self) -> None:
-        """Nobody waits for it any more: no further part of it is computed."""
+        """Compute no further part: nobody waits for the result any more."""
         self.is_wanted = False

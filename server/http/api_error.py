@@ -1,4 +1,4 @@
-"""The error that a client sees, and one constructor for each kind: status codes live here alone."""
+"""The error that a client sees, and a constructor for each kind. Status codes live only in `server/http`."""
 
 import reprlib
 
@@ -10,7 +10,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong: in words, its kind, the field, a code for programs."""
+    """The message for people, the kind of error, the field if any, a code for programs."""
 
     message: str
     type: str
@@ -25,7 +25,7 @@ class ErrorBody(BaseModel):
 
 
 class APIError(Exception):
-    """An answer that is an error."""
+    """An error as the answer to a request."""
 
     def __init__(
         self,
@@ -38,12 +38,12 @@ class APIError(Exception):
         allow: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.allow = allow
         self.status = status
         self.message = message
         self.type = type_
         self.param = param
         self.code = code
+        self.allow = allow
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
@@ -89,16 +89,32 @@ def stream_is_read(stream_id: str) -> APIError:
     return APIError(409, message, type_="conflict_error", code="stream_is_read")
 
 
+def cache_too_large(needed: int, available: int) -> APIError:
+    message = (
+        f"the cache of this request would take {needed} bytes; "
+        f"all caches together must fit into {available} (--kv-cache-memory)"
+    )
+    return bad_request(message, "cache")
+
+
 def body_too_large(limit: int) -> APIError:
     return APIError(
         413, f"the body is larger than {limit} bytes", type_="invalid_request_error", code="request_too_large"
     )
 
 
+def queue_full() -> APIError:
+    return APIError(429, "the queue is full; try again later", type_="rate_limit_error", code="queue_full")
+
+
 def client_gone() -> APIError:
     return APIError(
         499, "the client closed the connection", type_="invalid_request_error", code="client_closed_request"
     )
+
+
+def internal_error(request_id: str) -> APIError:
+    return APIError(500, f"internal error; request id {request_id}", type_="server_error", code="internal_error")
 
 
 def shutting_down() -> APIError:
@@ -116,7 +132,7 @@ def timed_out(seconds: float) -> APIError:
 
 
 class _ShortRepr(reprlib.Repr):
-    """`repr` that looks no further than it shows: values may be of megabytes, or nested as deep as JSON may be."""
+    """A `repr` that reads no more than it shows: a value may have megabytes, or be nested as deeply as JSON allows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,15 +144,15 @@ class _ShortRepr(reprlib.Repr):
         return repr(text) if len(text) <= LONGEST_VALUE else f"{repr(text[:LONGEST_VALUE])[:-1]}…"
 
     def repr_int(self, number: int, level: int) -> str:
-        return (
-            repr(number) if abs(number) < 10**20 else f"{float(number):g}" if abs(number) < 10**300 else "a huge number"
-        )
+        if abs(number) < 10**20:
+            return repr(number)
+        return f"{float(number):g}" if abs(number) < 10**300 else "a huge number"
 
 
 _SHORT = _ShortRepr()
 
 
 def shortened(value: object) -> str:
-    """A value as it stands in an error."""
+    """A value as an error message shows it."""
     text = _SHORT.repr(value)
     return text if len(text) <= 2 * LONGEST_VALUE else f"{text[: 2 * LONGEST_VALUE]}…"

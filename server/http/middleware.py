@@ -1,4 +1,4 @@
-"""What happens to every request before a route sees it: an id, a metric, the API key, the size limit."""
+"""Every request passes here before a route sees it: request id, metric, API key, size limit."""
 
 import hmac
 import secrets
@@ -18,7 +18,7 @@ _PUBLIC_PREFIX = "/static/"
 
 
 class RequestBoundary:
-    """Gives every request an id and every response the header `x-request-id`; nothing leaves it as a traceback."""
+    """Gives every request an id and every response the header `x-request-id`; turns exceptions into error answers."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class RequestBoundary:
 
 
 class ApiKey:
-    """401 without one of the keys, where keys are set; the page, health and metrics stay open."""
+    """Answers 401 unless the request carries one of the API keys; page, health and metrics stay open."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
@@ -67,14 +67,14 @@ class ApiKey:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIX):
             return True
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Every key is compared, in constant time, whichever matches.
-        matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in self._keys]
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        # Constant time: every key is compared, even after a match.
+        matches = [hmac.compare_digest(key.encode("latin-1"), accepted) for accepted in self._keys]
         return scheme.lower() == "bearer" and any(matches)
 
 
 class BodyLimit:
-    """413 for a body over the limit, whether its length is declared or it merely keeps coming."""
+    """Answers 413 to a body over the limit, whether its length is declared or it arrives in chunks without end."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -94,7 +94,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise HTTPException(413)  # the one kind of exception that FastAPI lets through while it reads a body
+                raise HTTPException(413)  # FastAPI lets no other exception through while it reads a body
             return message
 
         await self._app(scope, counted_receive, send)

@@ -1,4 +1,4 @@
-"""Server-sent events, and work that ends with its client."""
+"""Answers that end with their client: streams of server-sent events, and plain answers that take a while."""
 
 import asyncio
 import json
@@ -17,13 +17,13 @@ T = TypeVar("T")
 
 
 def event(data: Any, *, name: str | None = None, id_: int | None = None) -> ServerSentEvent:
-    """One event with a JSON body."""
+    """A server-sent event whose data is JSON, or the text itself."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return ServerSentEvent(text, event=name, id=None if id_ is None else str(id_))
 
 
 class StreamResponse(EventSourceResponse):
-    """Streams events; an exception after the start becomes a last event with the error object."""
+    """A stream of events. An exception after the start becomes its last event, with the error object."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class StreamResponse(EventSourceResponse):
     ) -> None:
         """
         Args:
-            release: called when the response has ended, whichever way: the client may leave before `events` was ever
-                entered, and then nothing in it can clean up.
-            error_event: makes the last event from an error object; the default is the OpenAI protocol's, unnamed.
+            release: called when the response has ended, for whatever reason. The client may leave before the first of
+                `events` is requested, and then their generator cannot clean up.
+            error_event: turns an error object into the last event; by default the unnamed one of OpenAI's protocol.
         """
         self._events = events
         self._request_id: str = request.state.request_id
@@ -56,27 +56,31 @@ class StreamResponse(EventSourceResponse):
             async with aclosing(self._events) as events:
                 async for item in events:
                     yield item
-        except Exception as error:  # the status line is sent; this event is the only place left for the error
+        except Exception as error:  # the status line is sent: only an event can still carry the error
             yield self._error_event(to_api_error(error, self._request_id).body)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, and cancel it as soon as the client is gone.
+async def while_connected(request: Request, answer: Coroutine[Any, Any, T], *, release: Callable[[], None]) -> T:
+    """Await an answer; cancel it as soon as the client is gone.
+
+    Args:
+        release: called at the end, for whatever reason. An answer cancelled before it began cannot clean up itself.
 
     Raises:
-        APIError: the client left; nobody will read an answer.
+        APIError: the client left; nobody will read the answer.
     """
-    working = asyncio.ensure_future(work)
+    answering = asyncio.ensure_future(answer)
     watching = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
             raise client_gone()
-        return working.result()
+        return answering.result()
     finally:
         watching.cancel()
-        working.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        answering.cancel()
+        release()
+        await asyncio.gather(answering, watching, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:

@@ -7,45 +7,46 @@ from typing import Any
 from llada_core.sampling.canvas import Canvas
 from server.engine.scheduler import Request
 from server.replies.text_stream import TextStream
+from server.replies.usage import Usage
 
 
 @dataclass(slots=True)
 class Generation:
-    """One admitted request: what was asked, and what has come of it so far."""
+    """An admitted request and the text it has produced so far.
 
-    id: str
+    Attributes:
+        started: `time.monotonic()` of its admission, moved forward by the time it was paused.
+        paused: `time.monotonic()` of the last pause; None while it runs.
+    """
+
     request: Request
     text: TextStream
-    created: int = field(default_factory=lambda: int(time.time()))
     started: float = field(default_factory=time.monotonic)
     paused: float | None = None
 
     @property
     def canvas(self) -> Canvas:
-        """For what never changes while it runs: params, prompt. The rest belongs to the model thread."""
+        """The canvas. Only its params and prompt may be read while it runs; the rest belongs to the model threads."""
         return self.request.canvas
 
     def pause(self) -> None:
-        """Its client is gone: from now on it does not run, and its time limit stands still."""
+        """Stop the clock of the time limit."""
         self.paused = time.monotonic()
 
     def resume(self) -> None:
-        """Its client is back."""
+        """Let the clock of the time limit go on."""
         if self.paused is not None:
             self.started += time.monotonic() - self.paused
             self.paused = None
 
-    def usage(self) -> dict[str, int]:
-        """Tokens of prompt and text (not of the canvas), and the work they took."""
-        prompt_tokens = self.canvas.layout.num_prompt_tokens
-        completion_tokens = len(self.text.text_ids) - self.canvas.layout.num_given
-        return {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": completion_tokens,
-            "total_tokens": prompt_tokens + completion_tokens,
-            "denoising_steps": self.text.denoising_steps,
-            "forward_passes": self.text.forward_passes,
-        }
+    def usage(self) -> Usage:
+        """The tokens and steps so far."""
+        return Usage(
+            prompt_tokens=self.canvas.layout.num_prompt_tokens,
+            completion_tokens=len(self.text.text_ids) - self.canvas.layout.num_given,
+            denoising_steps=self.text.denoising_steps,
+            forward_passes=self.text.forward_passes,
+        )
 
     def generation_params(self) -> dict[str, Any]:
         """The settings used, defaults resolved, under the API's names."""

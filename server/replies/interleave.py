@@ -1,4 +1,4 @@
-"""Several streams read at once."""
+"""Read several streams at once."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 async def interleaved(streams: Sequence[AsyncGenerator[T]]) -> AsyncGenerator[tuple[int, T]]:
-    """The items of all streams as they come, each with its stream's index.
+    """The items of all streams as they arrive, each with the index of its stream.
 
-    Leaving early closes all streams; the first exception of one ends them all.
+    Leaving early closes all streams. An exception in one of them ends them all.
     """
 
     def next_of(index: int) -> asyncio.Task[T]:

@@ -1,56 +1,62 @@
-"""Likelihoods on the model threads, between the steps of others."""
+"""Likelihoods, computed on the model threads between the steps of other requests."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import torch
 
+from llada_core.diffusion.guidance import num_passes
 from llada_core.diffusion.likelihood import AnswerScorer, LogLikelihood, summarize
 from llada_core.errors import InvalidParameterError
+from llada_core.model.interface import MaskPredictor
+from llada_core.sampling.prepare import Vocabulary
 from server.http.api_error import bad_request
-from server.state import ServerState
 
 
-def estimation(
-    state: ServerState,
-    prompt: Sequence[int],
-    completion: Sequence[int],
-    *,
-    mc_num: int,
-    cfg_scale: float,
-    seed: int,
-) -> Generator[int, None, LogLikelihood]:
-    """Work that finds how likely `completion` is after `prompt`; it yields after every forward pass, its tokens."""
-    scorer = AnswerScorer(state.model, prompt, completion, mask_id=state.special_tokens.mask_id, cfg_scale=cfg_scale)
-    estimates = []
-    for estimates_N in scorer.estimate_in_parts(mc_num, seed=seed, max_tokens=state.engine.max_batch_tokens):
-        estimates.append(estimates_N)
-        yield len(estimates_N) * (len(prompt) + len(completion)) * (2 if cfg_scale else 1)
-    return summarize(torch.cat(estimates), num_tokens=len(completion))
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Estimates how likely a completion is after a prompt.
 
-
-def require_scorable(
-    state: ServerState,
-    prompts: Sequence[Sequence[int]],
-    completions: Sequence[Sequence[int]],
-    *,
-    completion_field: str,
-) -> None:
-    """Refuse what has no likelihood: any of `completions` after any of `prompts`.
-
-    Raises:
-        APIError, InvalidParameterError: no ids, ids that make no sense, or too many of them.
+    Attributes:
+        max_model_len: the most tokens of a prompt and its completion.
+        max_batch_tokens: the most tokens of one forward pass.
     """
-    for field, sequences in (("prompt", prompts), (completion_field, completions)):
-        for ids in sequences:
-            if not ids:
-                raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
-            state.special_tokens.require_no_mask(ids, field)
-            state.shape.require_token_ids(ids, field)
-    prompt_length, completion_length = max(map(len, prompts)), max(map(len, completions))
-    if prompt_length + completion_length > state.max_model_len:
-        raise bad_request(
-            f"prompt has {prompt_length} tokens and {completion_field} {completion_length}; "
-            f"together they must be at most max_model_len ({state.max_model_len})",
-            "prompt" if prompt_length >= state.max_model_len else completion_field,
-            "context_length_exceeded",
-        )
+
+    model: MaskPredictor
+    vocabulary: Vocabulary
+    max_model_len: int
+    max_batch_tokens: int
+
+    def require_scorable(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, completion_field: str
+    ) -> None:
+        """Refuse what has no likelihood: any of `completions` after any of `prompts`.
+
+        Raises:
+            APIError, InvalidParameterError: no ids, ids out of range, the mask id, or too many ids.
+        """
+        for field, sequences in (("prompt", prompts), (completion_field, completions)):
+            for ids in sequences:
+                if not ids:
+                    raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
+                self.vocabulary.require_tokens(ids, field)
+        prompt_length, completion_length = max(map(len, prompts)), max(map(len, completions))
+        if prompt_length + completion_length > self.max_model_len:
+            raise bad_request(
+                f"prompt has {prompt_length} tokens and {completion_field} {completion_length}; "
+                f"together they must be at most max_model_len ({self.max_model_len})",
+                "prompt" if prompt_length >= self.max_model_len else completion_field,
+                "context_length_exceeded",
+            )
+
+    def estimation(
+        self, prompt: Sequence[int], completion: Sequence[int], *, mc_num: int, cfg_scale: float, seed: int
+    ) -> Generator[int, None, LogLikelihood]:
+        """The work for a model thread. It yields after every forward pass: the tokens of that pass."""
+        mask_id = self.model.special_tokens.mask_id
+        scorer = AnswerScorer(self.model, prompt, completion, mask_id=mask_id, cfg_scale=cfg_scale)
+        estimates = []
+        for estimates_N in scorer.estimate_in_parts(mc_num, seed=seed, max_tokens=self.max_batch_tokens):
+            estimates.append(estimates_N)
+            yield len(estimates_N) * (len(prompt) + len(completion)) * num_passes(cfg_scale)
+        return summarize(torch.cat(estimates), num_tokens=len(completion))

@@ -1,4 +1,4 @@
-"""Log-probabilities of a choice's tokens, in the shapes of OpenAI's two endpoints."""
+"""Log-probabilities of a choice's tokens, in the shapes of OpenAI's two completion endpoints."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from llada_core.sampling.events import Change
 from llada_core.text.final_text import FinalText
 from llada_core.text.tokenizer import REPLACEMENT_CHARACTER, Tokenizer
 
-# JSON has no infinity; vLLM writes this.
+# JSON has no infinity; vLLM writes this number instead.
 _LEAST = -9999.0
 
 
@@ -18,8 +18,8 @@ class ScoredToken:
     """A token of a choice's text.
 
     Attributes:
-        offset: where in the text it begins.
-        change: the commit that wrote it; None for what was given.
+        offset: the index in the text at which it begins, in characters.
+        change: the commit that wrote it; None for a token of the prompt or of a constraint.
     """
 
     token_id: int
@@ -29,7 +29,7 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenNames:
-    """How tokens are written in an answer: their text or, without a tokenizer, `token_id:5`."""
+    """Names tokens in an answer: by their text or, without a tokenizer, as in `token_id:5`."""
 
     tokenizer: Tokenizer | None
 
@@ -37,17 +37,17 @@ class TokenNames:
         return f"token_id:{token_id}" if self.tokenizer is None else self.tokenizer.token_text(token_id)
 
     def utf8_of(self, token_id: int) -> list[int] | None:
-        """The bytes of the token's text; None where it is a part of a character."""
+        """The bytes of the token's text; None if it ends within a character."""
         text = self.of(token_id)
         return None if REPLACEMENT_CHARACTER in text else list(text.encode())
 
 
-def given_tokens(sent: str | Sequence[int], ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:
-    """The tokens of an echoed prompt, sent as text or as ids; they begin where they do in what is shown of it."""
+def prompt_tokens(prompt: str | Sequence[int], ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:
+    """The tokens of a prompt that the answer repeats; their offsets are those in its display text."""
     if tokenizer is None:
         offsets = [0] * len(ids)
-    elif isinstance(sent, str):
-        offsets = tokenizer.offsets(sent)
+    elif isinstance(prompt, str):
+        offsets = tokenizer.offsets(prompt)
     else:
         final = FinalText(tokenizer)
         final.push(ids)
@@ -85,14 +85,14 @@ def chat_logprobs(tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str,
 
 
 def commit_steps(tokens: Sequence[ScoredToken]) -> list[int | None]:
-    """The step that wrote each token."""
+    """The step that committed each token."""
     return [token.change.step if token.change else None for token in tokens]
 
 
 def _top(token: ScoredToken, names: TokenNames) -> dict[str, float] | None:
     if token.change is None:
         return None
-    # OpenAI's rule: the token itself is always among them.
+    # OpenAI's rule: the token itself is always among the alternatives.
     ranked = (*token.change.alternatives, (token.token_id, token.change.confidence))
     return {names.of(token_id): _log(probability) for token_id, probability in ranked}
 

@@ -1,52 +1,34 @@
-"""The objects of OpenAI's completions and chat completions: what denoised and chosen answers share."""
+"""The objects of OpenAI's completions and chat completions, the same for denoised and chosen answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from sse_starlette import ServerSentEvent
 
-from llada_core.text.special_tokens import SpecialTokens
 from server.http.sse import event
-from server.replies.logprobs import ScoredToken, TokenNames
-from server.schemas import OpenAIFields
-
-
-class Dialect(Protocol):
-    """Where the two endpoints differ."""
-
-    id_prefix: str
-    object: str
-    chunk_object: str
-    # vLLM's places of `prompt_token_ids`: a chat has one prompt, a completion one for each choice.
-    has_one_prompt: bool
-
-    def content(self, text: str) -> dict[str, Any]:
-        """The part of a choice that holds the whole text."""
-
-    def chunk_content(self, text: str) -> dict[str, Any]:
-        """The part of a chunk's choice that holds a piece of text."""
-
-    def logprobs(self, tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str, Any]:
-        """The log-probabilities of a choice or chunk."""
-
-    def opening(self) -> dict[str, Any] | None:
-        """The part of the choice of a first chunk that comes before any text; None for no such chunk."""
-
-    def end_id(self, special_tokens: SpecialTokens) -> int:
-        """The token that ends a text here."""
+from server.replies.dialects import Dialect
+from server.replies.envelope import Envelope
+from server.replies.usage import Usage
+from server.schemas.openai import OpenAIFields
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAIShape:
-    """Makes the objects of one answer, plain or streamed; `prompts` are those of all its choices, in order."""
+    """Builds the objects of one answer, plain or streamed: `body.n` choices after each of `prompts`."""
 
-    id: str
-    created: int
-    model: str
+    envelope: Envelope
     dialect: Dialect
     body: OpenAIFields
     prompts: Sequence[Sequence[int]]
+
+    @property
+    def num_choices(self) -> int:
+        return len(self.prompts) * self.body.n
+
+    def prompt_of(self, index: int) -> Sequence[int]:
+        """The prompt that the choice `index` follows."""
+        return self.prompts[index // self.body.n]
 
     def choice(
         self,
@@ -57,43 +39,55 @@ class OpenAIShape:
         token_ids: Sequence[int] = (),
         scores: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """A choice, or what a chunk says of it.
+        """A choice, or a chunk's part of it.
 
         Args:
-            token_ids: of the text in `content`.
-            scores: its log-probabilities, if they were asked for.
+            token_ids: the ids of the text in `content`.
+            scores: its log-probabilities, if they were requested.
         """
-        made = {"index": index, **content, **(scores or {"logprobs": None}), "finish_reason": finish_reason}
+        choice = {"index": index, **content, **(scores or {"logprobs": None}), "finish_reason": finish_reason}
         if self.body.return_token_ids:
-            made["token_ids"] = list(token_ids)
-        return made
+            choice["token_ids"] = list(token_ids)
+        return choice
 
-    def completed(
-        self, choices: Sequence[dict[str, Any]], usage: Mapping[str, int], params: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def completed(self, choices: Sequence[dict[str, Any]], usage: Usage, params: Mapping[str, Any]) -> dict[str, Any]:
         """The body of a plain answer."""
-        made = {**self._envelope(self.dialect.object), "choices": choices, "usage": usage, "generation_params": params}
-        return self._with_prompts(made)
+        answer = self._object(self.dialect.object, choices) | {
+            "usage": usage.as_completion(),
+            "generation_params": params,
+        }
+        return self._with_prompts(answer)
 
     def chunk(self, choice: dict[str, Any], *, is_first: bool, **more: Any) -> ServerSentEvent:
-        """A chunk of a stream; `is_first` of its choice."""
-        made = {**self._envelope(self.dialect.chunk_object), "choices": [choice], **more}
-        return event(self._with_prompts(made) if is_first else made)
+        """A chunk of a stream.
 
-    def closing(self, usage: Mapping[str, int]) -> Iterator[ServerSentEvent]:
-        """What a stream ends with."""
+        Args:
+            is_first: no earlier chunk belongs to this choice.
+        """
+        chunk = {**self._object(self.dialect.chunk_object, [choice]), **more}
+        return event(self._with_prompts(chunk) if is_first else chunk)
+
+    def closing(self, usage: Usage) -> Iterator[ServerSentEvent]:
+        """The last events of a stream."""
         if self.body.stream_options and self.body.stream_options.include_usage:
-            yield event({**self._envelope(self.dialect.chunk_object), "choices": [], "usage": usage})
+            yield event({**self._object(self.dialect.chunk_object, []), "usage": usage.as_completion()})
         yield event("[DONE]")
 
-    def _envelope(self, kind: str) -> dict[str, Any]:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+    def _object(self, kind: str, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        envelope = self.envelope
+        return {
+            "id": envelope.id,
+            "object": kind,
+            "created": envelope.created,
+            "model": envelope.model,
+            "choices": choices,
+        }
 
-    def _with_prompts(self, made: dict[str, Any]) -> dict[str, Any]:
+    def _with_prompts(self, answer: dict[str, Any]) -> dict[str, Any]:
         if self.body.return_token_ids:
             if self.dialect.has_one_prompt:
-                made["prompt_token_ids"] = self.prompts[0]
+                answer["prompt_token_ids"] = self.prompts[0]
             else:
-                for choice in made["choices"]:
-                    choice["prompt_token_ids"] = self.prompts[choice["index"]]
-        return made
+                for choice in answer["choices"]:
+                    choice["prompt_token_ids"] = self.prompt_of(choice["index"])
+        return answer

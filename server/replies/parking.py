@@ -1,9 +1,10 @@
-"""Denoising streams that outlive their connection, kept until the client comes back or a minute is over."""
+"""Denoising streams that outlive their connection: each is kept for a minute, for the client to come back."""
 
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from server.replies.envelope import Envelope
 from server.replies.generation import Generation
 
 PARKING_SECONDS = 60.0
@@ -17,21 +18,22 @@ class DenoisingStream:
     """One stream of `/v1/denoise`. An event's id is its index in `events`.
 
     Attributes:
-        is_read: a connection is reading it now; a second one must wait.
+        is_read: a connection is reading it now; a second one is refused.
     """
 
+    envelope: Envelope
     generation: Generation
     events: list[tuple[EventName, dict[str, Any]]] = field(default_factory=list)
     is_read: bool = False
 
     @property
     def is_over(self) -> bool:
-        """Its last event is there: nothing will follow, whoever asks for it again."""
+        """Its last event has happened; a connection that comes back gets nothing new."""
         return bool(self.events) and self.events[-1][0] in ("done", "error")
 
 
 class Parking:
-    """The streams that are read now, or were within the last minute. Belongs to the event loop's thread."""
+    """The streams that are being read, or were within the last minute. Belongs to the event loop's thread."""
 
     def __init__(self) -> None:
         self._streams: dict[str, DenoisingStream] = {}
@@ -40,17 +42,17 @@ class Parking:
     def find(self, stream_id: str) -> DenoisingStream | None:
         return self._streams.get(stream_id)
 
-    def take_out(self, stream: DenoisingStream) -> None:
-        """A connection begins to read the stream; until `park` it is kept and nobody else's."""
-        stream_id = stream.generation.id
+    def claim(self, stream: DenoisingStream) -> None:
+        """Give the stream to one connection; until `park` it does not expire, and no other connection may read it."""
+        stream_id = stream.envelope.id
         if expiry := self._expiries.pop(stream_id, None):
             expiry.cancel()
         stream.is_read = True
         self._streams[stream_id] = stream
 
     def park(self, stream: DenoisingStream) -> None:
-        """The connection has ended; keep the stream for a minute. The oldest goes where there are too many."""
-        stream_id = stream.generation.id
+        """Keep the stream for a minute after its connection has ended. If too many are kept, the oldest goes."""
+        stream_id = stream.envelope.id
         stream.is_read = False
         self._expiries[stream_id] = asyncio.get_running_loop().call_later(PARKING_SECONDS, self._forget, stream_id)
         while len(self._expiries) > MAX_PARKED:

@@ -1,6 +1,7 @@
-"""From denoising steps to text: what is final, and what is only a draft.
+"""Turns denoising steps into text, final and draft.
 
-Final text grows from the left: the part before the first mask. A draft is the whole response as it stands.
+The final text is the part of the response before the first mask; it grows from the left. The draft is the whole
+response at the current step.
 """
 
 from llada_core.diffusion.guidance import num_passes
@@ -14,10 +15,10 @@ MASK_CHARACTER = "▒"
 
 
 class TextStream:
-    """Follows one request by its steps alone, as any client could.
+    """Follows one request through its steps. They are all that it needs; any client could do the same.
 
     Attributes:
-        token_ids: the whole response as it stands.
+        token_ids: the whole response, masks included.
         finish_reason: None until the last step.
     """
 
@@ -50,7 +51,7 @@ class TextStream:
         return self.denoising_steps * self._passes_per_step
 
     def apply(self, event: DenoisingStep) -> str:
-        """Take in a step; returns the text that it made final."""
+        """Apply a step; returns the text that became final with it."""
         for change in event.changes:
             self.token_ids[change.position] = change.token_id
             self._commits[change.position] = change
@@ -60,9 +61,13 @@ class TextStream:
         return self._extend_text(event.final_length)
 
     def take_tokens(self, *, text_offset: int = 0) -> list[ScoredToken]:
-        """The tokens whose text became certain since the last call; `text_offset`: of what is shown before the text."""
-        certain = self._final.num_tokens if self._final and self.finish_reason is None else self._text_length
-        taken, self._num_taken = range(self._num_taken, certain), max(self._num_taken, certain)
+        """The tokens whose text became final since the last call.
+
+        Args:
+            text_offset: the length of what the answer shows before the text.
+        """
+        num_final = self._final.num_tokens if self._final and self.finish_reason is None else self._text_length
+        taken, self._num_taken = range(self._num_taken, num_final), max(self._num_taken, num_final)
         return [
             ScoredToken(
                 self.token_ids[position],
@@ -73,7 +78,7 @@ class TextStream:
         ]
 
     def draft(self) -> str:
-        """The response with ▒ for every mask; once finished, the text."""
+        """The response with ▒ for every mask; once finished, the final text."""
         if self.finish_reason is not None or self._tokenizer is None:
             return self.text
         parts: list[str] = []

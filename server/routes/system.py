@@ -1,4 +1,4 @@
-"""Models, health, readiness, metrics, version."""
+"""The served model, health, readiness, metrics, version."""
 
 from importlib.metadata import version
 
@@ -7,32 +7,32 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.http.api_error import engine_stopped, model_not_found, shutting_down
 from server.schemas.answers import ModelCard, ModelList, Status, Version
-from server.state import ServerState, state_of
+from server.service import Service, service_of
 
 router = APIRouter()
 
 
 @router.get("/health")
 async def health(request: Request) -> Status:
-    """200 while the process lives and the engine thread runs, else 503."""
-    if not state_of(request).engine.is_alive:
+    """Answer 200 while the process lives and its model threads run, otherwise 503."""
+    if not service_of(request).engine.is_alive:
         raise engine_stopped()
     return Status()
 
 
 @router.get("/ready")
 async def ready(request: Request) -> Status:
-    """200 when requests are accepted, else 503."""
-    state = state_of(request)
-    if state.is_draining:
+    """Answer 200 while requests are accepted, otherwise 503."""
+    service = service_of(request)
+    if service.running.is_draining:
         raise shutting_down()
     return await health(request)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
-    """Prometheus text."""
-    return Response(state_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    """Metrics in Prometheus' text format."""
+    return Response(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version")
@@ -43,24 +43,24 @@ async def get_version() -> Version:
 
 @router.get("/v1/models")
 async def list_models(request: Request) -> ModelList:
-    """The one model served, as a list."""
-    return ModelList(data=[_model(state_of(request))])
+    """List the one model that is served."""
+    return ModelList(data=[_model(service_of(request))])
 
 
 @router.get("/v1/models/{model_id:path}")
 async def get_model(model_id: str, request: Request) -> ModelCard:
-    """The model served."""
-    state = state_of(request)
-    if model_id != state.settings.model_name:
-        raise model_not_found(model_id, state.settings.model_name)
-    return _model(state)
+    """Describe the model that is served."""
+    service = service_of(request)
+    if model_id != service.settings.model_name:
+        raise model_not_found(model_id, service.settings.model_name)
+    return _model(service)
 
 
-def _model(state: ServerState) -> ModelCard:
+def _model(service: Service) -> ModelCard:
     return ModelCard(
-        id=state.settings.model_name,
-        created=state.created,
-        max_model_len=state.max_model_len,
-        mask_token_id=state.special_tokens.mask_id,
-        vocab_size=state.shape.vocab_size,
+        id=service.settings.model_name,
+        created=service.created,
+        max_model_len=service.max_model_len,
+        mask_token_id=service.model.special_tokens.mask_id,
+        vocab_size=service.model.shape.vocab_size,
     )

@@ -1,30 +1,30 @@
-"""`POST /tokenize` and `/detokenize`: the model's tokenizer, in vLLM's shape."""
+"""`POST /tokenize` and `/detokenize`: the model's tokenizer, in vLLM's shapes."""
 
 import asyncio
 
 from fastapi import APIRouter, Request
 
-from server.schemas import DetokenizeRequest, TokenizeRequest
 from server.schemas.answers import DetokenizedText, Tokens
-from server.state import state_of
+from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
+from server.service import service_of
 
 router = APIRouter()
 
 
 @router.post("/tokenize")
 async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
-    """Token ids of a text, or of a conversation in the chat template: what a generation would start from."""
-    state = state_of(request)
-    state.check_model(body.model)
+    """Turn a text, or a conversation in the chat template, into the token ids that a generation would start from."""
+    service = service_of(request)
+    service.check_model(body.model)
     if body.messages is not None:
-        ids = await state.encode_messages(body.messages, body)
+        ids = await service.prompts.encode_messages(body.messages, body)
     else:
         assert body.prompt is not None
-        ids = await state.encode_text(body.prompt, add_special_tokens=body.add_special_tokens)
-    tokenizer = state.required_tokenizer("prompt")
+        ids = await service.prompts.encode_text(body.prompt, add_special_tokens=body.add_special_tokens)
+    tokenizer = service.prompts.required_tokenizer("prompt")
     return Tokens(
         count=len(ids),
-        max_model_len=state.max_model_len,
+        max_model_len=service.max_model_len,
         tokens=ids,
         token_strs=await asyncio.to_thread(tokenizer.pieces, ids) if body.return_token_strs else None,
     )
@@ -32,10 +32,10 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
 
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizedText:
-    """The text of token ids, special tokens by their names."""
-    state = state_of(request)
-    state.check_model(body.model)
-    tokenizer = state.required_tokenizer("tokens")
-    state.shape.require_token_ids(body.tokens, "tokens")
+    """Turn token ids into text; special tokens are shown by name."""
+    service = service_of(request)
+    service.check_model(body.model)
+    tokenizer = service.prompts.required_tokenizer("tokens")
+    service.model.shape.require_token_ids(body.tokens, "tokens")
     text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
     return DetokenizedText(prompt=text)

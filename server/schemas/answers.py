@@ -1,7 +1,7 @@
-"""Shapes of the answers, as the OpenAPI page promises them.
+"""The shapes of the answers, as the OpenAPI page promises them.
 
-Small answers are made from these classes. Generated ones are built beside the generation, where a field may be the
-growing text of a stream: of those the classes are the documentation, and the tests hold real answers against them.
+Small answers are instances of these classes. Generated ones are built in `server/replies`, where a field may be the
+growing text of a stream; for those the classes are documentation, and the tests check real answers against them.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ FinishReason = Literal["stop", "length"]
 
 
 class Answer(BaseModel):
-    """Exactly these fields."""
+    """An answer has exactly the fields of its class."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,13 +31,13 @@ class Version(Answer):
 
 
 class ModelCard(Answer):
-    """A model as OpenAI lists it, and what its users need to know."""
+    """A model as OpenAI lists it, with its limits and its mask token."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "llada"
-    max_model_len: int = Field(description="positions of prompt and response together")
+    max_model_len: int = Field(description="the most positions of prompt and response together")
     mask_token_id: int
     vocab_size: int
 
@@ -50,7 +50,7 @@ class ModelList(Answer):
 
 
 class Tokens(Answer):
-    """`POST /tokenize`, as vLLM has it."""
+    """`POST /tokenize`, in vLLM's shape."""
 
     count: int
     max_model_len: int
@@ -59,13 +59,13 @@ class Tokens(Answer):
 
 
 class DetokenizedText(Answer):
-    """`POST /detokenize`, as vLLM has it."""
+    """`POST /detokenize`, in vLLM's shape."""
 
     prompt: str
 
 
 class ScoreUsage(Answer):
-    """Tokens read, and the work they took."""
+    """The number of tokens, and the work they took."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -77,7 +77,7 @@ class Score(Answer):
     """`POST /v1/score`."""
 
     log_likelihood: float = Field(description="in nats")
-    stderr: float | None = Field(description="standard error; null for one draw")
+    stderr: float | None = Field(description="standard error; null for a single draw")
     num_tokens: int = Field(description="tokens of the completion")
     mc_num: int
     seed: int
@@ -85,22 +85,22 @@ class Score(Answer):
 
 
 class Usage(ScoreUsage):
-    """Tokens of prompt and text (not of the canvas), and the work they took."""
+    """The number of tokens of prompt and text (not of the canvas), and the work they took."""
 
     denoising_steps: int
 
 
 class AnyChoice(Answer):
-    """One generation; the last fields are there when they were asked for."""
+    """One generation; the last fields are present if they were requested."""
 
     index: int = Field(description="prompt index · n + i")
     finish_reason: FinishReason
-    commit_steps: list[int | None] | None = Field(None, description="with logprobs: the step that wrote each token")
+    commit_steps: list[int | None] | None = Field(None, description="with logprobs: the step that committed each token")
     token_ids: list[int] | None = Field(None, description="with return_token_ids")
 
 
 class CompletionLogprobs(Answer):
-    """One entry a token; null for those of an echoed prompt."""
+    """One entry per token; null for the tokens of an echoed prompt."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -117,7 +117,7 @@ class CompletionChoice(AnyChoice):
 
 
 class ScoredText(Answer):
-    """A token, its log-probability when it was committed, and its bytes where they are whole characters."""
+    """A token, its log-probability when it was committed, and its bytes if they form whole characters."""
 
     token: str
     logprob: float
@@ -125,13 +125,13 @@ class ScoredText(Answer):
 
 
 class ChatLogprob(ScoredText):
-    """A token of the reply, and what else could have stood there."""
+    """A token of the reply and its alternatives."""
 
     top_logprobs: list[ScoredText]
 
 
 class ChatLogprobs(Answer):
-    """One entry a token."""
+    """One entry per token."""
 
     content: list[ChatLogprob]
     refusal: None
@@ -146,14 +146,14 @@ class Reply(Answer):
 
 
 class ChatChoice(AnyChoice):
-    """A reply."""
+    """One reply to the conversation."""
 
     message: Reply
     logprobs: ChatLogprobs | None
 
 
 class OpenAIObject(Answer):
-    """What completions and chat completions share."""
+    """The fields that completions and chat completions share."""
 
     id: str
     created: int = Field(description="in seconds since 1970")
@@ -197,13 +197,13 @@ class OutputMessage(Answer):
 
 
 class IncompleteDetails(Answer):
-    """Why a response is incomplete."""
+    """The reason why a response is incomplete."""
 
     reason: Literal["max_output_tokens"]
 
 
 class ResponseUsage(Answer):
-    """OpenAI's names for what `Usage` counts."""
+    """The counts of `Usage` under the names of OpenAI's responses."""
 
     input_tokens: int
     input_tokens_details: dict[str, int]
@@ -214,6 +214,7 @@ class ResponseUsage(Answer):
     forward_passes: int
 
 
+# One attribute for each field of OpenAI's object.
 class ResponseObject(Answer):
     """`POST /v1/responses`, finished."""
 
@@ -243,7 +244,7 @@ class ResponseObject(Answer):
 
 
 def events(description: str, *fields: str) -> dict[str, Any]:
-    """The OpenAPI page's schema of a server-sent event that has these fields, all of them text."""
+    """The OpenAPI page's schema for a server-sent event with these fields, all of them text."""
     return {
         "type": "object",
         "description": description,
@@ -257,6 +258,6 @@ CHUNKS = events("with stream: chunks as JSON, then [DONE]", "data")
 
 
 def answers(model: type[Answer] | None, stream: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI page's entry of a route that answers in JSON of `model`, if any, or streams events."""
+    """The OpenAPI page's entry for a route that answers with a `model` in JSON, if any, or streams events."""
     entry: dict[str, Any] = {"description": "the answer", "content": {"text/event-stream": {"schema": stream}}}
     return {200: entry if model is None else {**entry, "model": model}}

@@ -1,4 +1,4 @@
-"""What every request body follows: strict types, no unknown names, null means absent."""
+"""The rules of every request body: strict types, no unknown names, null counts as absent."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -21,23 +21,23 @@ from pydantic_core import CoreSchema, PydanticCustomError
 T = TypeVar("T")
 
 MAX_ITEMS = 2**17
-"""More than the positions of any LLaDA."""
+"""The most items of a list; more than any LLaDA has positions."""
 MAX_ENTRIES = 4096
-"""Of what is looked at one by one: constraints, biases, segments."""
+"""The most entries that are checked one by one: constraints, biases, segments."""
 
 
 def _whole(value: Any) -> Any:
-    """JSON knows numbers alone: 2.0 is as good a count as 2."""
+    """JSON does not tell integers from floats: 2.0 is as good a count as 2."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 TokenId = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
-# JSON's names of non-negative numbers: of tokens, and of positions.
+# Non-negative numbers as keys of a JSON object: token ids and positions.
 NumberKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 
 
 def _encodable(text: str) -> str:
-    """JSON can write half a surrogate pair, which no tokenizer can read."""
+    """Refuse half a surrogate pair: JSON can hold one, but no tokenizer can read it."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -54,7 +54,7 @@ def _filled(text: str) -> str:
 Text = Annotated[str, AfterValidator(_encodable)]
 NonEmptyText = Annotated[Text, AfterValidator(_filled), WithJsonSchema({"type": "string", "minLength": 1})]
 
-# The branches of unions, by their tags: what JSON of one begins like, and how an error names it.
+# The branches of unions by their tags: how to recognise the JSON of each, and how an error names it.
 _BRANCHES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "<text>": (lambda value: isinstance(value, str), "a string"),
     "<gap>": (lambda value: isinstance(value, dict), '{"mask": n}'),
@@ -71,19 +71,19 @@ def _is_list_of(value: Any, type_: type) -> bool:
 
 
 def kind(*tags: str) -> Discriminator:
-    """Tells the branches of a union apart by the JSON type, before they are checked: an error then speaks of the one
-    that was meant, and there is one of it. Of several that fit the first is taken.
+    """Choose the branch of a union by its JSON type before checking it, so that there is a single error, about the
+    branch that was meant. If several branches fit, the first is taken.
     """
 
-    def of(value: Any) -> str | None:
+    def tag_of(value: Any) -> str | None:
         return next((tag for tag in tags if _BRANCHES[tag][0](value)), None)
 
     *others, last = (_BRANCHES[tag][1] for tag in tags)
     rule = f"be {', '.join(others)} or {last}"
-    return Discriminator(of, custom_error_type="kind", custom_error_message=rule)
+    return Discriminator(tag_of, custom_error_type="kind", custom_error_message=rule)
 
 
-# A list ends at its first error: of a list of megabytes every error would be an object.
+# Checking stops at the first error: in a list of megabytes every further error would be another object.
 List = Annotated[list[T], Field(fail_fast=True, max_length=MAX_ITEMS)]
 NonEmptyList = Annotated[list[T], Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)]
 TokenIds = NonEmptyList[TokenId]
@@ -93,7 +93,7 @@ TextOrIds = Annotated[
 
 
 def few(value: Any) -> Any:
-    """Refuse an object of megabytes before its entries are looked at."""
+    """Refuse an object with too many entries before any of them is checked."""
     if isinstance(value, dict) and len(value) > MAX_ENTRIES:
         raise ValueError(f"have at most {MAX_ENTRIES} entries")
     return value
@@ -105,10 +105,10 @@ NumberDict = Annotated[
 
 
 class Body(BaseModel):
-    """Strict types, no unknown names; null means absent.
+    """Strict types, no unknown names; null counts as absent.
 
     Attributes:
-        neutral: fields without effect here, and the values of each that ask for none; every other value is refused.
+        neutral: unsupported fields and, for each, the values that request nothing; every other value is refused.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
@@ -116,7 +116,7 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_what_asks_for_nothing(cls, data: Any) -> Any:
+    def _drop_neutral_values(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         kept = {}
@@ -131,12 +131,12 @@ class Body(BaseModel):
                 continue
             kept[name] = _whole(value)
             if name not in cls.model_fields:
-                break  # one unknown name is enough for an error
+                break  # a single unknown name is enough for the error
         return kept
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The schema says what the validator above accepts: null for absent, neutral fields at neutral values."""
+        """Document what the validator above accepts: null for absent, unsupported fields at their neutral values."""
         reference = handler(core_schema)
         schema = handler.resolve_ref_schema(reference)
         properties = schema.setdefault("properties", {})
@@ -145,20 +145,23 @@ class Body(BaseModel):
                 properties[name] = _or_null(property_)
         for name, values in cls.neutral.items():
             if name not in properties:
-                properties[name] = {"enum": [*values, None], "description": "only as if it were absent"}
+                properties[name] = {
+                    "enum": [*values, None],
+                    "description": "not supported: accepted only at values without effect",
+                }
         return reference
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A property's schema that also takes null; what describes the property stays outside."""
+    """The schema of a property that may also be null; title, description and default stay outside the branches."""
     branches = schema.get("anyOf", ())
     if {"type": "null"} in branches:
         return schema
-    about: dict[str, Any] = {key: schema[key] for key in ("title", "description", "default") if key in schema}
-    kind = {key: value for key, value in schema.items() if key not in about}
-    return {**about, "anyOf": [*(branches or [kind]), {"type": "null"}]}
+    annotations: dict[str, Any] = {key: schema[key] for key in ("title", "description", "default") if key in schema}
+    kind = {key: value for key, value in schema.items() if key not in annotations}
+    return {**annotations, "anyOf": [*(branches or [kind]), {"type": "null"}]}
 
 
 def _is_same(value: object, neutral: object) -> bool:
-    """Equal, and not merely as False equals 0."""
+    """Equal, except that False is not 0 and True is not 1."""
     return isinstance(value, bool) == isinstance(neutral, bool) and value == neutral

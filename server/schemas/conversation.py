@@ -1,4 +1,4 @@
-"""Conversations, and where in one the reply begins."""
+"""Conversations, and the position at which a reply begins."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,7 +11,7 @@ from server.schemas.base import Body, List, NonEmptyList, Text, kind
 
 
 class TextPart(Body):
-    """A content part; of OpenAI's kinds only text."""
+    """A part of a message's content; only OpenAI's text parts are supported."""
 
     type: Literal["text"]
     text: Text
@@ -24,9 +24,9 @@ Content = Annotated[
 
 
 class ChatMessage(Body):
-    """One turn. A list of text parts is the text of all of them; a developer is OpenAI's newer name of the system."""
+    """One turn. Text parts are joined; `developer` is OpenAI's newer name for `system`."""
 
-    # Fields of an answer that is sent back.
+    # Fields of an earlier answer that a client sends back as a turn.
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "annotations": ([],),
         "audio": (),
@@ -51,11 +51,11 @@ class ChatMessage(Body):
 
 
 class ChatFields(Body):
-    """Where in a conversation the reply begins (vLLM's fields)."""
+    """The position in a conversation at which the reply begins (vLLM's fields)."""
 
     add_generation_prompt: bool = Field(default=True, description="open the assistant's turn after the messages")
     continue_final_message: bool = Field(
-        default=False, description="leave the last message open and go on in it; wants add_generation_prompt false"
+        default=False, description="leave the last message open and continue it; needs add_generation_prompt false"
     )
 
     @model_validator(mode="after")
@@ -77,11 +77,12 @@ class PromptOrMessages(ChatFields):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "PromptOrMessages":
-        given = [name for name in self.exclusive if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) if given else "none"
-            field = given[1] if given else self.exclusive[0]
-            raise bad_request(f"{found} given of {', '.join(self.exclusive)}; it must be exactly one", field)
+        present = [name for name in self.exclusive if getattr(self, name) is not None]
+        if len(present) != 1:
+            names = " and ".join(present) if present else "none"
+            field = present[1] if present else self.exclusive[0]
+            verb = "are" if len(present) > 1 else "is"
+            raise bad_request(f"{names} {verb} given; it must be exactly one of {', '.join(self.exclusive)}", field)
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Body of the endpoint that shows the denoising states."""
+"""The body of the endpoint that streams the denoising states."""
 
 from typing import Annotated, Literal
 
@@ -11,9 +11,9 @@ from server.schemas.diffusion import DiffusionFields
 
 
 class MaskGap(Body):
-    """Positions of a canvas that are to be filled."""
+    """Masked positions of a canvas, to be filled."""
 
-    mask: int = Field(ge=1, description="how many")
+    mask: int = Field(ge=1, description="the number of positions")
 
 
 Segment = Annotated[
@@ -31,11 +31,9 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     canvas: Annotated[list[Segment], Field(fail_fast=True, min_length=1, max_length=MAX_ENTRIES)] | None = Field(
         None, description="segments of text or token ids, and gaps between them, for infilling"
     )
-    constraints: NumberDict[TextOrIds] = Field(
-        {}, description="text or token ids that stand at a position of the response"
-    )
-    stream: Literal[True] = Field(True, description="always streamed")
-    include_predictions: bool = Field(False, description="also the best guess at every masked position")
+    constraints: NumberDict[TextOrIds] = Field({}, description="text or token ids fixed at positions of the response")
+    stream: Literal[True] = Field(True, description="the answer is always streamed")
+    include_predictions: bool = Field(False, description="add the best guess at every masked position to each step")
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -1,4 +1,4 @@
-"""How to denoise, as every generating endpoint takes it."""
+"""The fields that say how to denoise, shared by every endpoint that generates."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,10 +10,10 @@ from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_PADDING, Cache, Gener
 from server.http.api_error import bad_request
 from server.schemas.base import Body, List, NonEmptyText, NumberDict, Text, TokenId, few, kind
 
-# Given under the same name here; the length has several, the seed may be drawn.
+# Parameters with the same name in a body. The length has several names, and the seed may be random.
 _PARAMS = {field.name for field in fields(GenerationParams)} - {"gen_length", "seed"}
 
-# Fields of the OpenAI and vLLM protocols without effect here: accepted at the values that ask for none, and as null.
+# Unsupported fields of the OpenAI and vLLM protocols: accepted as null and at the values that request nothing.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "allowed_token_ids": (),
     "audio": (),
@@ -76,41 +76,50 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+# One attribute for each field of the protocol.
 class DiffusionFields(Body):
-    """How to denoise: the fields of `GenerationParams`, whose defaults or the preset's hold where one is absent."""
+    """The fields of `GenerationParams`. An absent one has the preset's value or the default."""
 
     neutral = NEUTRAL
     length_names: ClassVar[tuple[str, ...]] = ("max_tokens", "max_completion_tokens", "gen_length")
 
     model: str | None = Field(None, description="the served model's name; may be omitted")
     max_tokens: int | None = Field(None, ge=1, description="generation length; default min(128, room left)")
-    max_completion_tokens: int | None = Field(None, ge=1, description="another name of max_tokens")
-    gen_length: int | None = Field(None, ge=1, description="LLaDA's name of max_tokens")
+    max_completion_tokens: int | None = Field(None, ge=1, description="another name for max_tokens")
+    gen_length: int | None = Field(None, ge=1, description="LLaDA's name for max_tokens")
     steps: int | None = Field(None, ge=1, description="denoising steps over the whole response; default max_tokens")
-    block_length: int | None = Field(None, ge=1, description="positions of a block; default 32")
+    block_length: int | None = Field(None, ge=1, description="positions in a block; default 32")
     method: Method = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")
     remasking: Remasking = Field("low_confidence", description="which proposals stay masked")
     confidence_threshold: float | None = Field(
-        None, gt=0, le=1, description="parallel decoding: commit what reaches this probability"
+        None, gt=0, le=1, description="parallel decoding: commit every position whose probability reaches it"
     )
     confidence_factor: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="parallel decoding: the n-th needs 1 - factor / (n + 1)"
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="parallel decoding: the n-th position needs probability 1 - factor / (n + 1)",
     )
     entropy_bound: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="parallel decoding: bound on the entropies committed together"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="parallel decoding: bound on the entropies of the positions committed together",
     )
     cache: Cache = Field("none", description="approximate block-wise KV cache")
     cache_refresh_interval: int | None = Field(
-        None, ge=1, description="steps of a block between refreshes of its cache; default once per block"
+        None, ge=1, description="steps between refreshes of the cache within a block; default once per block"
     )
-    preset: Preset = Field("exact", description="bundle of settings; a field given beside it wins")
-    temperature: float = Field(0.0, ge=0, le=1e6, description="of the Gumbel noise; 0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus among which a temperature above 0 draws")
-    top_k: int = Field(0, ge=-1, description="tokens among which a temperature above 0 draws; 0 or -1: all")
-    cfg_scale: float = Field(0.0, ge=0, le=1e6, description="classifier-free guidance")
-    seed: int | None = Field(None, ge=-(2**63), lt=2**64, description="same request, same seed, same tokens")
+    preset: Preset = Field("exact", description="bundle of settings; a field given beside it takes precedence")
+    temperature: float = Field(0.0, ge=0, le=1e6, description="temperature of the Gumbel noise; 0: greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus from which a temperature above 0 draws")
+    top_k: int = Field(0, ge=-1, description="number of tokens from which a temperature above 0 draws; 0 or -1: all")
+    cfg_scale: float = Field(0.0, ge=0, le=1e6, description="strength of classifier-free guidance")
+    seed: int | None = Field(
+        None, ge=-(2**63), lt=2**64, description="the same request with the same seed gives the same tokens"
+    )
     logit_bias: NumberDict[Annotated[float, Field(ge=-100, le=100)]] = Field(
-        {}, description="token id → what is added to its logit"
+        {}, description="token id → number added to its logit"
     )
     logits_eos_inf: bool = Field(False, description="never generate EOS")
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
@@ -120,8 +129,8 @@ class DiffusionFields(Body):
         Annotated[NonEmptyText, Tag("<text>")]
         | Annotated[list[NonEmptyText], Field(fail_fast=True, max_length=4), Tag("<texts>")],
         kind("<text>", "<texts>"),
-    ] = Field([], description="a string or up to 4, before the first of which the text ends")
-    stream: bool = Field(False, description="answer in server-sent events")
+    ] = Field([], description="a string, or up to 4; the text ends before the first occurrence of any")
+    stream: bool = Field(False, description="stream the answer as server-sent events")
     user: Text | None = Field(None, description="logged")
     metadata: Annotated[dict[Text, Text], Field(max_length=16), BeforeValidator(few)] | None = Field(
         None, description="logged"
@@ -129,20 +138,21 @@ class DiffusionFields(Body):
 
     @model_validator(mode="after")
     def _one_name_for_the_length(self) -> "DiffusionFields":
-        given = [name for name in self.length_names if getattr(self, name)]
-        if len(given) > 1:
-            value = getattr(self, given[1])
-            raise bad_request(f"{given[1]} is {value} beside {given[0]}; only one of them may be given", given[1])
+        names = [name for name in self.length_names if getattr(self, name)]
+        if len(names) > 1:
+            value = getattr(self, names[1])
+            raise bad_request(f"{names[1]} is {value} beside {names[0]}; only one of them may be given", names[1])
+
         return self
 
     @property
     def length_name(self) -> str:
-        """The name under which the generation length is asked for, or the usual one."""
+        """The name under which the request gives the generation length, or else the usual name."""
         return next((name for name in self.length_names if getattr(self, name)), self.length_names[0])
 
     @property
     def length(self) -> int | None:
-        """The generation length asked for, under any of its names."""
+        """The requested generation length, under any of its names."""
         return getattr(self, self.length_name)
 
     def to_params(self, *, gen_length: int, seed: int) -> GenerationParams:
@@ -151,13 +161,13 @@ class DiffusionFields(Body):
         Raises:
             InvalidParameterError: settings that contradict each other.
         """
-        given: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS if name in self.model_fields_set}
-        if "top_k" in given:
-            given["top_k"] = max(0, self.top_k)
-        if "stop_token_ids" in given:
-            given["stop_token_ids"] = frozenset(self.stop_token_ids)
-        if "stop" in given:
-            given["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if "logit_bias" in given:
-            given["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
-        return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **given)
+        params: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS if name in self.model_fields_set}
+        if "top_k" in params:
+            params["top_k"] = max(0, self.top_k)
+        if "stop_token_ids" in params:
+            params["stop_token_ids"] = frozenset(self.stop_token_ids)
+        if "stop" in params:
+            params["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if "logit_bias" in params:
+            params["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
+        return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **params)

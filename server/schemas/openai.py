@@ -1,4 +1,4 @@
-"""Bodies of completions, fill-in-the-middle and chat completions."""
+"""The bodies of completions, fill-in-the-middle and chat completions."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class StreamOptions(Body):
 
 
 class StructuredOutputs(Body):
-    """vLLM's `structured_outputs`; of its kinds only a choice."""
+    """vLLM's `structured_outputs`; only `choice` is supported."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "disable_additional_properties": (False,),
@@ -39,14 +39,14 @@ class StructuredOutputs(Body):
     }
 
     choice: Annotated[list[NonEmptyText], Field(fail_fast=True)] = Field(
-        min_length=1, max_length=64, description="the answer is one of these, the likeliest"
+        min_length=1, max_length=64, description="the answer is the likeliest of these strings"
     )
 
 
 class OpenAIFields(DiffusionFields):
-    """What completions and chat completions share beyond the diffusion fields."""
+    """The fields that completions and chat completions share beyond those of diffusion."""
 
-    # An answer that is chosen is not denoised: what says how to denoise has no place beside it.
+    # A chosen answer is not denoised: fields that say how to denoise are refused beside it.
     beside_a_choice: ClassVar[frozenset[str]] = frozenset(
         {
             *("model", "prompt", "messages", "add_generation_prompt", "continue_final_message", "structured_outputs"),
@@ -55,11 +55,15 @@ class OpenAIFields(DiffusionFields):
         }
     )
 
-    n: int = Field(1, ge=1, le=128, description="choices for each prompt; the i-th has the seed plus i")
-    stream_options: StreamOptions | None = Field(None, description="with stream: usage in a last chunk")
+    n: int = Field(1, ge=1, le=128, description="number of choices for each prompt; choice i uses the seed plus i")
+    stream_options: StreamOptions | None = Field(
+        None, description="with stream: whether a last chunk carries the usage"
+    )
     diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
     return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
-    structured_outputs: StructuredOutputs | None = Field(None, description='{"choice": [...]}: one of these strings')
+    structured_outputs: StructuredOutputs | None = Field(
+        None, description='{"choice": [...]}: answer with one of these strings'
+    )
 
     @model_validator(mode="after")
     def _a_choice_is_not_denoised(self) -> "OpenAIFields":
@@ -75,13 +79,13 @@ class OpenAIFields(DiffusionFields):
     @property
     @abstractmethod
     def num_alternatives(self) -> int | None:
-        """How many alternatives to report with log-probabilities; None: no log-probabilities."""
+        """The number of alternatives reported with log-probabilities; None: no log-probabilities."""
 
     @model_validator(mode="after")
     def _drafts_have_no_logprobs(self) -> "OpenAIFields":
         if self.diffusing and self.num_alternatives is not None:
             raise bad_request(
-                "logprobs are asked for beside diffusing; they must not be: a draft is not final", "logprobs"
+                "logprobs are requested beside diffusing; they must be absent: a draft is not final", "logprobs"
             )
         return self
 
@@ -105,10 +109,13 @@ class CompletionRequest(OpenAIFields):
         | Annotated[NonEmptyList[TokenIds], Tag("<lists of ids>")],
         kind("<text>", "<texts>", "<lists of ids>", "<ids>"),
     ] = Field(description="text or token ids, or a list of them")
-    suffix: Text | None = Field(None, description="text after the gap that is to be filled")
-    echo: bool = Field(False, description="the text begins with the prompt")
+    suffix: Text | None = Field(None, description="text after the gap to fill")
+    echo: bool = Field(False, description="begin the text with the prompt")
     logprobs: int | None = Field(
-        None, ge=0, le=5, description="each token's log-probability when it was committed, and so many alternatives"
+        None,
+        ge=0,
+        le=5,
+        description="report each token's log-probability when it was committed, and this many alternatives",
     )
 
     model_config = ConfigDict(
@@ -121,7 +128,7 @@ class CompletionRequest(OpenAIFields):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """What each choice, or group of `n` choices, begins with."""
+        """The prompts, each of which `n` choices follow."""
         is_list = isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int)
         return list(self.prompt) if is_list else [self.prompt]  # type: ignore[arg-type, list-item]
 
@@ -129,7 +136,7 @@ class CompletionRequest(OpenAIFields):
 class FillInTheMiddleRequest(CompletionRequest):
     """`POST /v1/fim/completions`: a completion whose suffix is required (Mercury's route)."""
 
-    suffix: Text = Field(description="text after the gap that is to be filled")
+    suffix: Text = Field(description="text after the gap to fill")
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -144,8 +151,8 @@ class ChatCompletionRequest(ChatFields, OpenAIFields):
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "add_special_tokens": (False,)}
 
     messages: NonEmptyList[ChatMessage] = Field(description="the conversation so far")
-    logprobs: bool = Field(False, description="each token's log-probability when it was committed")
-    top_logprobs: int = Field(0, ge=0, le=20, description="with logprobs: so many alternatives")
+    logprobs: bool = Field(False, description="report each token's log-probability when it was committed")
+    top_logprobs: int = Field(0, ge=0, le=20, description="with logprobs: report this many alternatives")
 
     @model_validator(mode="after")
     def _alternatives_need_logprobs(self) -> "ChatCompletionRequest":

@@ -1,4 +1,4 @@
-"""Body of OpenAI's responses endpoint: text in and text out, nothing stored."""
+"""The body of OpenAI's responses endpoint: text in, text out, nothing stored."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,7 +11,7 @@ from server.schemas.diffusion import NEUTRAL, DiffusionFields
 
 
 class ResponseText(Body):
-    """A content part of the responses endpoint, of OpenAI's kinds only text; of an input or an answer sent back."""
+    """A text part of an input, or of an earlier answer that is sent back; other parts are not supported."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"annotations": ([],), "logprobs": ([],)}
 
@@ -29,8 +29,8 @@ class ResponseMessage(Body):
     content: Annotated[
         Annotated[Text, Tag("<text>")] | Annotated[List[ResponseText], Tag("<parts>")], kind("<text>", "<parts>")
     ]
-    id: str | None = Field(None, description="of an answer that is sent back; without effect")
-    status: str | None = Field(None, description="of an answer that is sent back; without effect")
+    id: str | None = Field(None, description="present in an answer that is sent back; has no effect")
+    status: str | None = Field(None, description="present in an answer that is sent back; has no effect")
 
     def as_chat(self) -> ChatMessage:
         """The same turn for the chat template."""
@@ -39,7 +39,7 @@ class ResponseMessage(Body):
 
 
 class ResponseRequest(DiffusionFields):
-    """`POST /v1/responses`: OpenAI's responses, text in and text out, nothing stored."""
+    """`POST /v1/responses`: OpenAI's responses, text in, text out, nothing stored."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **NEUTRAL,
@@ -60,9 +60,9 @@ class ResponseRequest(DiffusionFields):
     input: Annotated[
         Annotated[NonEmptyText, Tag("<text>")] | Annotated[NonEmptyList[ResponseMessage], Tag("<messages>")],
         kind("<text>", "<messages>"),
-    ] = Field(description="text of the user, or a conversation")
+    ] = Field(description="a user's text, or a conversation")
     instructions: Text | None = Field(None, description="a system message before the input")
-    max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name of max_tokens")
+    max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name for max_tokens")
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"input": "What is the capital of France?", "max_output_tokens": 32}]}

@@ -1,4 +1,4 @@
-"""Bodies of the tokenizer's endpoints."""
+"""The bodies of the tokenizer's endpoints."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -21,9 +21,11 @@ class TokenizeRequest(PromptOrMessages):
     }
 
     model: str | None = Field(None, description="the served model's name; may be omitted")
-    prompt: Text | None = Field(None, description="text")
-    add_special_tokens: bool = Field(True, description="with a prompt: add what the tokenizer itself adds")
-    return_token_strs: bool = Field(False, description="also every token as the vocabulary writes it")
+    prompt: Text | None = Field(None, description="text to encode")
+    add_special_tokens: bool = Field(
+        True, description="with a prompt: add the special tokens that the tokenizer itself adds"
+    )
+    return_token_strs: bool = Field(False, description="also return every token as the vocabulary writes it")
 
     @model_validator(mode="after")
     def _a_chat_gets_no_more_than_its_template(self) -> "TokenizeRequest":

@@ -1,6 +1,7 @@
 """A server in this process: a real uvicorn on a real port, with a model small enough for any test."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from server.settings import Settings
 def serving(
     model: LLaDAModelLM, tokenizer: Tokenizer | None = None, sampler: Sampler | None = None, **settings: object
 ) -> Iterator[str]:
-    """The base URL of a uvicorn that runs in a thread while the block lasts."""
+    """Run uvicorn in a thread while the block lasts; yields its base URL."""
     app = create_app(Settings(**{"served_model_name": "tiny", **settings}), model, tokenizer, sampler=sampler)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -40,9 +41,48 @@ def serving(
     assert not thread.is_alive()
 
 
+class GatedSampler(Sampler):
+    """Waits at a gate before each step and records the lengths of the canvases in it."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.steps = []
+
+    def step(self, canvases):
+        self.gate.wait(30)
+        self.steps.append([len(canvas.tokens) for canvas in canvases])
+        return super().step(canvases)
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.01)
+
+
+def gauge(url, name):
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.split()[1])
+    raise AssertionError(name)
+
+
+def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
+    """The name and data of every event of a stream."""
+    events = []
+    for block in response.text.replace("\r\n", "\n").split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in fields:
+            events.append((fields.get("event"), json.loads(fields["data"])))
+    return events
+
+
 @pytest.fixture(scope="module")
 def tiny_url(tiny) -> Iterator[str]:
-    """A server of the tiny checkpoint, which has no tokenizer."""
+    """The base URL of a server with the tiny checkpoint, which has no tokenizer."""
     with serving(tiny) as url:
         yield url
 

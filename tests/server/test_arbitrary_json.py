@@ -1,4 +1,4 @@
-"""Arbitrary JSON at every route: an answer, or an error of the one shape; never a 500, nothing left running."""
+"""Arbitrary JSON on any route gets an answer or an error of the one shape, never a 500, and leaves nothing running."""
 
 import json
 
@@ -7,22 +7,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server import schemas
 from server.schemas import answers
-from tests.server.engine.test_engine import gauge, until
+from server.schemas.denoise import DenoiseRequest
+from server.schemas.openai import ChatCompletionRequest, CompletionRequest, FillInTheMiddleRequest
+from server.schemas.responses import ResponseRequest
+from server.schemas.score import ScoreRequest
+from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
+from tests.server.conftest import gauge, until
 
 ROUTES = {
-    "/v1/completions": (schemas.CompletionRequest, {"prompt": [1, 2], "max_tokens": 4}),
+    "/v1/completions": (CompletionRequest, {"prompt": [1, 2], "max_tokens": 4}),
     "/v1/chat/completions": (
-        schemas.ChatCompletionRequest,
+        ChatCompletionRequest,
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4},
     ),
-    "/v1/responses": (schemas.ResponseRequest, {"input": "x", "max_output_tokens": 4}),
-    "/v1/fim/completions": (schemas.FillInTheMiddleRequest, {"prompt": [1], "suffix": "x", "max_tokens": 4}),
-    "/v1/denoise": (schemas.DenoiseRequest, {"prompt": [1, 2], "max_tokens": 4}),
-    "/v1/score": (schemas.ScoreRequest, {"prompt": [1], "completion": [2], "mc_num": 4}),
-    "/tokenize": (schemas.TokenizeRequest, {"prompt": "x"}),
-    "/detokenize": (schemas.DetokenizeRequest, {"tokens": [1]}),
+    "/v1/responses": (ResponseRequest, {"input": "x", "max_output_tokens": 4}),
+    "/v1/fim/completions": (FillInTheMiddleRequest, {"prompt": [1], "suffix": "x", "max_tokens": 4}),
+    "/v1/denoise": (DenoiseRequest, {"prompt": [1, 2], "max_tokens": 4}),
+    "/v1/score": (ScoreRequest, {"prompt": [1], "completion": [2], "mc_num": 4}),
+    "/tokenize": (TokenizeRequest, {"prompt": "x"}),
+    "/detokenize": (DetokenizeRequest, {"tokens": [1]}),
 }
 
 ANSWERS = {
@@ -35,7 +39,7 @@ ANSWERS = {
     "/detokenize": answers.DetokenizedText,
 }
 
-# Numbers are small where they are counts of work: a hang would look like patience.
+# Small numbers where they determine the amount of work, so that a hang is not mistaken for a long computation.
 scalars = (
     st.none()
     | st.booleans()
@@ -52,7 +56,7 @@ values = st.recursive(
 )
 
 
-# What the fields are meant to hold, so that combinations of them are tried and not only their refusals.
+# Plausible values, so that combinations of fields are tried and not only refused.
 plausible = {
     "steps": st.integers(1, 6),
     "block_length": st.integers(1, 6),
@@ -92,7 +96,7 @@ plausible = {
 
 
 def answer_to(client, route, body):
-    """The answer, whose status and shape are checked."""
+    """The answer, its status and shape checked."""
     answer = client.post(route, content=json.dumps(body))
     assert answer.status_code in (200, 400, 404), (route, body, answer.text)
     if answer.status_code == 200:
@@ -136,8 +140,8 @@ def test_a_good_body_with_any_values_in_its_fields_gets_an_answer(client, route,
 @given(data=st.data())
 def test_any_combination_of_fields_gets_an_answer(client, route, data):
     schema, good = ROUTES[route]
-    own = sorted(plausible.keys() & schema.model_fields.keys())
-    names = data.draw(st.lists(st.sampled_from(own), unique=True, max_size=6)) if own else []
+    field_names = sorted(plausible.keys() & schema.model_fields.keys())
+    names = data.draw(st.lists(st.sampled_from(field_names), unique=True, max_size=6)) if field_names else []
     answer_to(client, route, good | {name: data.draw(plausible[name], label=name) for name in names})
 
 

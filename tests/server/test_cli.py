@@ -1,4 +1,4 @@
-"""`llada-server` as a process: its options, its one line, its end."""
+"""`llada-server` as a process: its options, the line it prints, its shutdown."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def llada_server(*options: str, **environment: str) -> subprocess.CompletedProce
 
 def test_sigterm_lets_running_requests_finish_and_refuses_new_ones():
     with LiveServer("--model", TINY, "--request-timeout", "60") as server, httpx.Client(base_url=server.url) as client:
-        # A keep-alive connection from before: it shows what the draining server answers.
+        # A keep-alive connection opened before the signal shows what the draining server answers.
         assert client.get("/ready").status_code == 200
         with httpx.stream("POST", f"{server.url}/v1/denoise", json=LONG, timeout=60) as response:
             lines = response.iter_lines()
@@ -48,7 +48,7 @@ def test_sigterm_lets_running_requests_finish_and_refuses_new_ones():
         assert server.process.wait(20) == 0
 
 
-def test_what_outlives_the_grace_period_ends_with_a_clean_error():
+def test_requests_past_the_grace_period_end_with_a_clean_error():
     with LiveServer("--model", TINY, "--shutdown-grace", "0") as server:
         with httpx.stream("POST", f"{server.url}/v1/denoise", json=LONG, timeout=60) as response:
             lines = response.iter_lines()
@@ -63,7 +63,7 @@ def test_what_outlives_the_grace_period_ends_with_a_clean_error():
 
 def test_a_second_signal_ends_at_once():
     with LiveServer("--model", TINY, "--shutdown-grace", "60") as server, ThreadPoolExecutor(24) as pool:
-        # More work than the machine does in the seconds that follow.
+        # More work than the machine can do in the following seconds.
         for _ in range(24):
             pool.submit(httpx.post, f"{server.url}/v1/completions", json={**LONG, "cfg_scale": 1.0}, timeout=60)
         while not httpx.get(f"{server.url}/metrics").text.count("llada_requests_running 24.0"):
@@ -94,7 +94,7 @@ def test_a_wrong_option_ends_in_one_clear_line(options, message):
     assert "Traceback" not in result.stderr
 
 
-def test_a_port_in_use_is_said_plainly():
+def test_a_port_in_use_is_reported_plainly():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = llada_server("--model", TINY, "--port", str(taken.getsockname()[1]))
     assert result.returncode != 0
@@ -110,7 +110,7 @@ def test_a_chat_template_replaces_the_chat_format(tmp_path):
         text = httpx.post(f"{server.url}/detokenize", json={"tokens": ids}).json()["prompt"]
         answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages, "max_tokens": 4})
     assert text == "user: Hi <|eot_id|>\n"
-    # What a user writes opens and ends nothing.
+    # Text that a user writes neither opens nor ends a turn.
     assert 5 not in ids
     assert answer.json()["usage"]["prompt_tokens"] == len(ids)
 

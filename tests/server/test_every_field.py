@@ -1,7 +1,7 @@
-"""Every field of every body changes something that its sender can see: none is accepted and ignored.
+"""Every field of every body changes something that the client can see: none is accepted and ignored.
 
-One request is sent with the field and one without; ids, times and the settings that come back are left out of the
-comparison, so that what differs is an effect. The table must name every field of the schema.
+One request is sent with the field and one without. Ids, times and returned settings are left out of the comparison, so
+that a difference is an effect. The table must name every field of the schema.
 """
 
 import json
@@ -16,8 +16,12 @@ from pydantic import ValidationError
 
 from llada_core import DEMO_FOLDER, load_tokenizer
 from llada_core.text.tokenizer import Message
-from server import schemas
 from server.http.errors import to_api_error
+from server.schemas.denoise import DenoiseRequest
+from server.schemas.openai import ChatCompletionRequest, CompletionRequest, FillInTheMiddleRequest
+from server.schemas.responses import ResponseRequest
+from server.schemas.score import ScoreRequest
+from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from tests.server.conftest import serving
 
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
@@ -33,7 +37,7 @@ CONVERSATION = [{"role": "user", "content": STORY}]
 CHAT_IDS = TOKENIZER.encode_chat([Message("user", STORY)])
 ONCE = [{"role": "assistant", "content": "Once"}]
 
-# Noise and a short canvas: whatever touches a number, a choice or an order shows in the tokens.
+# Noise and a short canvas, so that any change of a number, a choice or an order shows in the tokens.
 GENERATED = {"max_tokens": 16, "temperature": 1.0, "seed": 0, "ignore_eos": True}
 TOKENS = {"return_token_ids": True, "logprobs": 2}
 BASES: dict[str, dict[str, Any]] = {
@@ -47,24 +51,24 @@ BASES: dict[str, dict[str, Any]] = {
     DETOKENIZE: {"tokens": [20, 30]},
 }
 BODIES = {
-    COMPLETIONS: schemas.CompletionRequest,
-    FIM: schemas.FillInTheMiddleRequest,
-    CHAT: schemas.ChatCompletionRequest,
-    RESPONSES: schemas.ResponseRequest,
-    DENOISE: schemas.DenoiseRequest,
-    SCORE: schemas.ScoreRequest,
-    TOKENIZE: schemas.TokenizeRequest,
-    DETOKENIZE: schemas.DetokenizeRequest,
+    COMPLETIONS: CompletionRequest,
+    FIM: FillInTheMiddleRequest,
+    CHAT: ChatCompletionRequest,
+    RESPONSES: ResponseRequest,
+    DENOISE: DenoiseRequest,
+    SCORE: ScoreRequest,
+    TOKENIZE: TokenizeRequest,
+    DETOKENIZE: DetokenizeRequest,
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """A field and a value that has an effect; None takes a field out.
+    """A field and a value that has an effect; None removes a field.
 
     Attributes:
-        beside: what stands in both requests.
-        instead: what the request with the field lacks or changes for it.
+        beside: further fields of both requests.
+        instead: further changes to the request with the field.
     """
 
     name: str
@@ -73,7 +77,7 @@ class Case:
     instead: dict[str, Any] = field(default_factory=dict)
 
 
-# In few steps.
+# The default length, in few steps.
 DEFAULT_LENGTH = {"max_tokens": None, "confidence_threshold": 0.01}
 DIFFUSION = [
     Case("model", "another"),
@@ -187,16 +191,16 @@ CASES = {
     ],
     DETOKENIZE: [Case("model", "another"), Case("tokens", [40])],
 }
-# Tested elsewhere or by another way: what is logged, what has one value, what the demo model cannot show.
+# Tested elsewhere: fields that are only logged, have a single value, or do nothing on the demo model.
 ELSEWHERE = {"user", "metadata"}
 ELSEWHERE_ON = {
     DENOISE: {"stream"},  # true is its only value
-    # The first is refused beside a suffix, which is required; a gap has no EOS to ignore.
+    # structured_outputs is refused beside the suffix, which is required; a gap has no EOS to ignore.
     FIM: {"structured_outputs", "ignore_eos"},
-    TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_asked_for
+    TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_requested
 }
 
-# Ids, times, and settings that come back: they prove that a field was read, not that it did anything.
+# Ids, times and returned settings prove that a field was read, not that it had an effect.
 _NO_EFFECT = {
     *("id", "item_id", "created", "created_at", "elapsed_ms", "generation_params"),
     *("seed", "temperature", "top_p", "instructions", "max_output_tokens", "mc_num"),
@@ -204,19 +208,19 @@ _NO_EFFECT = {
 }
 
 
-def without_what_only_echoes(value):
+def without_echoes(value):
     if isinstance(value, dict):
-        return {name: without_what_only_echoes(part) for name, part in value.items() if name not in _NO_EFFECT}
-    return [without_what_only_echoes(part) for part in value] if isinstance(value, list) else value
+        return {name: without_echoes(part) for name, part in value.items() if name not in _NO_EFFECT}
+    return [without_echoes(part) for part in value] if isinstance(value, list) else value
 
 
 def observed(client, route, body):
-    """The status, and every object of the answer."""
+    """The status and every object of the answer."""
     answer = client.post(route, json=body)
     if not answer.headers["content-type"].startswith("text/event-stream"):
-        return answer.status_code, without_what_only_echoes(answer.json())
+        return answer.status_code, without_echoes(answer.json())
     data = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
-    return answer.status_code, [without_what_only_echoes(json.loads(line)) for line in data]
+    return answer.status_code, [without_echoes(json.loads(line)) for line in data]
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +236,7 @@ def client(live_server):
 def test_a_field_has_an_effect(client, route, case):
     without = {**BASES[route], **case.beside}
     with_it = {**without, **case.instead, case.name: case.value}
-    # One draw may come out the same by chance.
+    # A single draw may be the same by chance.
     for draw in [{}] if "seed" not in without else [{"seed": seed} for seed in range(4)]:
         status, seen = observed(client, route, without | draw)
         changed_status, changed = observed(client, route, draw | with_it if case.name == "seed" else with_it | draw)

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness's own clients of OpenAI servers, on a task that needs no download."""
+"""The clients that lm-evaluation-harness has for OpenAI servers, on a task that needs no download."""
 
 from pathlib import Path
 

@@ -6,8 +6,7 @@ import threading
 import openai
 import pytest
 
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import GatedSampler, gauge, until
+from tests.server.conftest import GatedSampler, gauge, serving, until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 

@@ -1,4 +1,4 @@
-"""schemathesis over the whole OpenAPI page, with every check that it has; `make fuzz` runs all its phases."""
+"""Run schemathesis over the whole OpenAPI page with all its checks; `make fuzz` runs all its phases."""
 
 import subprocess
 import sys
@@ -8,8 +8,8 @@ import pytest
 
 from tests.live_server import LiveServer
 
-# What the schema cannot say is refused with 400 and a name: fields that exclude each other, ids past the vocabulary,
-# more positions than the model has. 404: the model or stream asked for.
+# A schema cannot express everything: fields that exclude each other, ids past the vocabulary and lengths past the
+# model's positions get a 400 that names the field; unknown models and streams get a 404.
 CONFIG = """
 reports.directory = "reports"
 [checks]
@@ -27,11 +27,11 @@ positive_data_acceptance.expected-statuses = [200, 400, 404]
 )
 def test_schemathesis_finds_nothing(tmp_path, phases, examples):
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
-    # A short model bounds every max_tokens, so that the page can be tried as it is; no number of choices is too many.
+    # A short model bounds every max_tokens and a long queue takes any number of choices, so the page can stay as it is.
     with LiveServer("--max-model-len", "64", "--max-queue", "100000") as server:
         command = [Path(sys.executable).with_name("st"), "run", f"{server.url}/openapi.json", "--checks", "all"]
         options = ["--phases", phases, "--max-examples", str(examples), "--workers", "2"]
         options += ["--generation-deterministic", "--no-color"]
-        found = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "15 selected / 15 total" in found.stdout
+        process = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "15 selected / 15 total" in process.stdout

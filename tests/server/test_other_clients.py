@@ -1,17 +1,17 @@
-"""Clients that people put between their code and a server like this one; `make test-clients` runs these."""
+"""Client libraries that people use with servers like this one; `make test-clients` runs these tests."""
 
 import pytest
 
 pytestmark = [
     pytest.mark.clients,
-    # What the packages warn of about themselves.
+    # Warnings that the packages cause themselves.
     pytest.mark.filterwarnings("default"),
 ]
 
 
 @pytest.fixture(autouse=True)
 def no_price_list(monkeypatch):
-    """litellm fetches one when it is imported."""
+    """litellm downloads this table when it is imported."""
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 

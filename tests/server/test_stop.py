@@ -1,4 +1,4 @@
-"""Stop strings and suffixes, through the server."""
+"""Stop strings and suffixes through the server."""
 
 import json
 
@@ -28,7 +28,7 @@ def streamed(http, **body):
 
 def test_the_text_ends_before_the_first_stop_string(http):
     whole = complete(http)["choices"][0]["text"]
-    # Across a token border, and in the middle of tokens.
+    # One across a token boundary, one in the middle of a token.
     for start, size in ((9, 7), (14, 2), (20, 9)):
         stop = whole[start : start + size]
         expected = whole[: whole.index(stop)]
@@ -75,7 +75,7 @@ def test_a_suffix_follows_a_gap_that_is_filled(http, route):
     ]
     assert answer["usage"]["prompt_tokens"] == sum(counted)
     assert answer["usage"]["completion_tokens"] == 3
-    # What comes after decides what is written before it.
+    # The suffix determines the text before it.
     other = http.post(route, json={**body, "suffix": " of France is Paris.", "return_token_ids": True}).json()
     assert other["choices"][0]["token_ids"] != choice["token_ids"]
 

@@ -1,4 +1,4 @@
-"""One request asked for plainly, as a stream and as denoising states: one text, one end, one usage, and all true."""
+"""The same request plain, streamed and as denoising states gives the same text, finish reason and correct usage."""
 
 import json
 
@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llada_core.text.tokenizer import Message
-from tests.server.test_routes import events_of
+from tests.server.conftest import events_of
 
 QUESTIONS = ("What is the capital of France?", "What is 12 + 30?", "Tell me a story about a fox.", "Hello!", "▒ä\n")
 EOS, EOT = 1, 5
@@ -35,7 +35,7 @@ requests = st.fixed_dictionaries(
         "ignore_eos": st.booleans(),
         "stop": st.sampled_from(["a", ["is", " "], "the", ".", "ö", "e named", "= 4"]),
         "stop_token_ids": st.sampled_from([[19], [262, 300]]),
-        # Bytes of characters, some of which never become whole.
+        # Bytes of characters, some of them never completed.
         "logit_bias": st.sampled_from([{"200": 100, "201": 99, "130": 100}, {"19": 30}]),
     },
 )
@@ -92,7 +92,7 @@ def test_text_end_and_usage_agree_and_are_true(http, demo_tokenizer, question, r
     ],
     ids=str,
 )
-def test_every_end_has_its_reason_and_counts_the_text_alone(http, fields, finish_reason, completion_tokens):
+def test_every_end_has_its_reason_and_counts_only_the_text(http, fields, finish_reason, completion_tokens):
     answer = http.post("/v1/completions", json={"prompt": [40], "max_tokens": 8, **fields}).json()
     assert answer["choices"][0]["finish_reason"] == finish_reason
     assert answer["usage"]["completion_tokens"] == completion_tokens

@@ -1,4 +1,4 @@
-"""The engine under real HTTP: steps that block, fail, and clients that leave."""
+"""The engine behind real HTTP: steps that block or fail, and clients that leave."""
 
 import asyncio
 import json
@@ -18,48 +18,19 @@ from server.engine.engine import Engine
 from server.engine.metrics import Metrics
 from server.engine.scheduler import Scheduler
 from server.settings import Settings
-from tests.server.conftest import serving
+from tests.server.conftest import GatedSampler, gauge, serving, until
 
 LONG = {"prompt": [1, 2, 3], "max_tokens": 200, "ignore_eos": True}
 SHORT = {"prompt": [4, 5], "max_tokens": 2, "ignore_eos": True}
 
 
-class GatedSampler(Sampler):
-    """Waits at a gate before each step and remembers who was in it."""
-
-    def __init__(self, model):
-        super().__init__(model)
-        self.gate = threading.Event()
-        self.gate.set()
-        self.steps = []
-
-    def step(self, canvases):
-        self.gate.wait(30)
-        self.steps.append([len(canvas.tokens) for canvas in canvases])
-        return super().step(canvases)
-
-
 class PoisonedSampler(Sampler):
-    """Fails whenever a canvas's prompt starts with 13."""
+    """Fails whenever the prompt of a canvas starts with 13."""
 
     def step(self, canvases):
         if any(canvas.tokens[0] == 13 for canvas in canvases):
             raise RuntimeError("poisoned")
         return super().step(canvases)
-
-
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
-
-
-def gauge(url, name):
-    for line in httpx.get(f"{url}/metrics").text.splitlines():
-        if line.startswith(f"{name} "):
-            return float(line.split()[1])
-    raise AssertionError(name)
 
 
 def test_health_answers_while_a_step_is_blocked(tiny):
@@ -90,7 +61,7 @@ def test_a_short_request_beside_a_long_one_takes_part_in_the_next_step(tiny):
         assert short.result().status_code == 200
         assert not long.done()
         assert long.result().status_code == 200
-    # One step was already under way when the request came; it is in the one after it.
+    # A step was already running when the request came; the request is in the next one.
     assert any(sorted(batch) == [4, 203] for batch in sampler.steps[before : before + 2])
 
 
@@ -104,7 +75,7 @@ def test_a_client_that_leaves_is_out_of_the_batch_before_the_next_step(tiny, bod
         until(lambda: gauge(url, "llada_requests_running") == 0)
         sampler.gate.set()
         assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
-    # Only the step that was already at the gate had the lost request in it.
+    # Only the step that was already at the gate contained the lost request.
     assert [batch for batch in sampler.steps if 203 in batch] == [[203]]
 
 
@@ -183,7 +154,7 @@ def asgi_scope(method, path, headers=()):
 
 
 async def leave_at(app, scope, body, number):
-    """Send a request straight through ASGI and disconnect while the server makes its n-th send; returns what came."""
+    """Send a request through ASGI and disconnect during the server's n-th send; returns all that the server sent."""
     left, sent = asyncio.Event(), []
     requests = [{"type": "http.request", "body": body}]
 
@@ -208,7 +179,7 @@ async def leave_at(app, scope, body, number):
 def test_a_client_may_leave_at_any_send_and_nothing_goes_on(tiny, path, number):
     async def scenario():
         app = create_app(Settings(), tiny, None)
-        engine = app.state.server.engine
+        engine = app.state.service.engine
         async with app.router.lifespan_context(app):
             body = json.dumps({**LONG, "stream": True, "diffusing": True} if "comp" in path else LONG).encode()
             sent = await leave_at(app, asgi_scope("POST", path), body, number)
@@ -216,7 +187,7 @@ def test_a_client_may_leave_at_any_send_and_nothing_goes_on(tiny, path, number):
             if "denoise" not in path or number < 2:
                 return
             stream_id = json.loads(sent[1]["body"].split(b"data: ")[1].split(b"\r\n")[0])["id"]
-            for _ in range(3):  # leaving in the middle of a replay, again and again
+            for _ in range(3):  # leave in the middle of a replay, several times
                 await leave_at(app, asgi_scope("GET", f"/v1/denoise/{stream_id}"), b"", 2)
                 assert engine.num_unfinished == 0
             whole = await leave_at(app, asgi_scope("GET", f"/v1/denoise/{stream_id}"), b"", 10_000)
@@ -228,7 +199,7 @@ def test_a_client_may_leave_at_any_send_and_nothing_goes_on(tiny, path, number):
 def test_a_disconnect_in_the_very_moment_of_a_step_is_not_lost(tiny):
     async def scenario():
         app = create_app(Settings(), tiny, None)
-        engine = app.state.server.engine
+        engine = app.state.service.engine
         async with app.router.lifespan_context(app):
             for ticks in range(6):
                 left = asyncio.Event()
@@ -294,7 +265,7 @@ def test_other_work_gets_as_much_of_the_model_as_a_request_does(tiny):
     def parts():
         for _ in range(4):
             steps_before_part.append(sampler.num_steps)
-            yield 8 * 40  # as many tokens as a step of all the requests
+            yield 8 * 40  # as many tokens as a step of all requests
 
     async def run():
         scheduler = Scheduler(max_batch_size=8, max_batch_tokens=8 * 40, max_queue=8)
@@ -303,11 +274,11 @@ def test_other_work_gets_as_much_of_the_model_as_a_request_does(tiny):
         requests = engine.submit(canvases)
         work = engine.start_work(parts())
         for request in requests:
-            async for _ in engine.stream(request):
-                pass
+            while not request.is_complete:
+                await engine.next_step(request)
         await work.result()
         engine.stop()
 
     asyncio.run(run())
-    # One part for every eight steps or so: the work is one of nine that share the model.
+    # About one part per eight steps: the work is one of nine that share the model.
     assert steps_before_part[3] - steps_before_part[0] >= 3 * 7, steps_before_part

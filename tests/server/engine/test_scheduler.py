@@ -17,10 +17,12 @@ def request_of(tiny):
 
 
 def step_of(scheduler: Scheduler) -> list[Request]:
-    """Who is in a step, with the step over."""
-    batch = scheduler.schedule()
-    scheduler.release(batch)
-    return batch
+    """The requests of a step that has ended."""
+    turn = scheduler.schedule()
+    if turn is None:
+        return []
+    scheduler.release(turn.requests)
+    return turn.requests
 
 
 def scheduler_with(**limits: int) -> Scheduler:
@@ -84,7 +86,7 @@ def test_newcomers_do_not_starve_those_that_wait_for_their_turn(request_of):
     assert stepped >= 5
 
 
-def test_one_that_does_not_fit_is_passed_over_and_comes_first_later(request_of):
+def test_a_request_that_does_not_fit_is_passed_over_and_comes_first_later(request_of):
     scheduler = scheduler_with(max_batch_tokens=100)
     big, bigger, small = request_of(60), request_of(70), request_of(30)
     scheduler.add([big, bigger, small])
@@ -129,24 +131,24 @@ def test_a_request_that_a_thread_steps_is_left_to_it(request_of):
     scheduler = scheduler_with(model_threads=2)
     first, second, third = requests = [request_of(10) for _ in range(3)]
     scheduler.add(requests)
-    # Two of three each at most, so that no thread is idle while another has several.
-    assert scheduler.schedule() == [first, second]
-    assert scheduler.schedule() == [third]
-    assert scheduler.schedule() == []
+    # At most two of three for each thread, so that none is idle while another has several.
+    assert scheduler.schedule().requests == [first, second]
+    assert scheduler.schedule().requests == [third]
+    assert scheduler.schedule() is None
     scheduler.release([first, second])
-    assert scheduler.schedule() == [first, second]
+    assert scheduler.schedule().requests == [first, second]
 
 
 def test_a_request_that_comes_back_during_its_step_waits_for_the_step_to_end(request_of):
     scheduler = scheduler_with(model_threads=2)
     request = request_of(10)
     scheduler.add([request])
-    batch = scheduler.schedule()
+    batch = scheduler.schedule().requests
     scheduler.remove(request)
     scheduler.add([request])
-    assert scheduler.schedule() == []
+    assert scheduler.schedule() is None
     scheduler.release(batch)
-    assert scheduler.schedule() == [request]
+    assert scheduler.schedule().requests == [request]
 
 
 def cached(request: Request, size: int) -> Request:
@@ -174,14 +176,65 @@ def test_a_cache_larger_than_the_memory_for_all_is_refused(request_of):
     assert scheduler.num_waiting == 0
 
 
-def test_whoever_leaves_gives_its_caches_up_but_not_during_its_step(request_of):
+def test_a_request_that_leaves_gives_up_its_caches_but_not_during_its_step(request_of):
     scheduler = scheduler_with(kv_cache_memory=100)
     idle, stepping = cached(request_of(10), 10), cached(request_of(10), 10)
     scheduler.add([idle, stepping])
-    batch = scheduler.schedule()
+    batch = scheduler.schedule().requests
     scheduler.release([idle])
     scheduler.remove(idle)
     scheduler.remove(stepping)
     assert (idle.canvas.caches, stepping.canvas.caches) == (None, ("keys and values",))
     scheduler.release(batch)
     assert stepping.canvas.caches is None
+
+
+def test_a_work_alone_has_every_turn(request_of):
+    scheduler, work = scheduler_with(), object()
+    scheduler.add_work(work)
+    for _ in range(3):
+        turn = scheduler.schedule()
+        assert (turn.requests, turn.work) == ([], work)
+        # A second thread finds nothing to do meanwhile.
+        assert scheduler.schedule() is None
+        scheduler.release_work(work, 1000)
+
+
+def test_a_work_gets_as_many_tokens_as_each_request(request_of):
+    scheduler, work = scheduler_with(), object()
+    scheduler.add([request_of(25), request_of(25)])
+    scheduler.add_work(work)
+    has_turn = []
+    for _ in range(8):
+        turn = scheduler.schedule()
+        has_turn.append(turn.work is work)
+        scheduler.release(turn.requests)
+        if turn.work is not None:
+            scheduler.release_work(work, 100)  # as many as four steps of one request
+    # Every fourth step; the first part came before the work had earned it.
+    assert has_turn == [True, False, False, True, False, False, False, True]
+
+
+def test_a_work_that_is_over_has_no_further_turn_and_makes_room(request_of):
+    scheduler, work = scheduler_with(max_batch_size=1, max_queue=0), object()
+    scheduler.add_work(work)
+    assert scheduler.num_running == 1
+    with pytest.raises(QueueFullError):
+        scheduler.add_work(object())
+    scheduler.schedule()
+    scheduler.release_work(work, None)
+    assert (scheduler.num_running, scheduler.schedule()) == (0, None)
+
+
+def test_clearing_forgets_works_even_during_their_turn_and_frees_caches(request_of):
+    scheduler, work = scheduler_with(kv_cache_memory=100), object()
+    request = cached(request_of(10), 10)
+    scheduler.add([request])
+    scheduler.add_work(work)
+    turn = scheduler.schedule()
+    assert scheduler.clear() == ([request], [work])
+    assert request.canvas.caches is not None
+    scheduler.release(turn.requests)
+    scheduler.release_work(work, 10)
+    assert request.canvas.caches is None
+    assert scheduler.schedule() is None

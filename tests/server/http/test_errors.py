@@ -1,4 +1,4 @@
-"""Errors over HTTP: one shape on every route, and each names field, value and rule."""
+"""Errors over HTTP: one shape on every route; each names field, value and rule."""
 
 import json
 
@@ -6,7 +6,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from server.schemas import CompletionRequest
+from server.schemas.openai import CompletionRequest
 from tests.server.conftest import serving
 
 IMAGE = {"type": "image_url", "image_url": {"url": "x"}}
@@ -146,7 +146,7 @@ def test_an_error_is_short_whatever_was_sent(tiny_client):
         assert len(tiny_client.post(COMPLETIONS, json=body).text) < 500
 
 
-def test_a_wrong_method_is_told_the_right_ones(tiny_client):
+def test_a_wrong_method_gets_the_allowed_ones(tiny_client):
     answer = tiny_client.put("/v1/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
@@ -174,7 +174,7 @@ def test_an_error_does_not_repeat_a_huge_value(tiny_client):
 
 def test_errors_of_every_kind_carry_the_cors_header(tiny, monkeypatch):
     with serving(tiny, cors_origin=["https://a.example"]) as url, httpx.Client(base_url=url) as client:
-        monkeypatch.setattr("server.state.ServerState.check_model", lambda self, name: 1 / 0)
+        monkeypatch.setattr("server.service.Service.check_model", lambda self, name: 1 / 0)
         for body, status in (({"prompt": [1]}, 500), ({"prompt": []}, 400)):
             response = client.post("/v1/completions", json=body, headers={"Origin": "https://a.example"})
             assert response.status_code == status

@@ -1,4 +1,4 @@
-"""A client that drops off, and comes back."""
+"""A client that drops off and comes back."""
 
 import time
 
@@ -7,9 +7,7 @@ import pytest
 
 from llada_core import GenerationParams, generate
 from server.replies import parking
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import GatedSampler, gauge, until
-from tests.server.test_routes import events_of
+from tests.server.conftest import GatedSampler, events_of, gauge, serving, until
 
 BODY = {"prompt": [1, 2, 3], "max_tokens": 40, "steps": 40, "ignore_eos": True}
 
@@ -92,7 +90,7 @@ def test_a_stream_that_is_being_read_is_not_given_to_a_second_reader(tiny):
         sampler.gate.set()
 
 
-def test_what_cannot_be_resumed_is_said(tiny, monkeypatch):
+def test_unknown_and_expired_streams_and_bad_event_ids_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(parking, "PARKING_SECONDS", 0.5)
     with serving(tiny) as url:
         assert httpx.get(f"{url}/v1/denoise/nothing").status_code == 404

@@ -6,8 +6,7 @@ import time
 import httpx
 import pytest
 
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import GatedSampler, gauge, until
+from tests.server.conftest import GatedSampler, gauge, serving, until
 
 SAMPLED = {"max_tokens": 14, "temperature": 1.2, "ignore_eos": True, "return_token_ids": True}
 
@@ -31,7 +30,7 @@ def test_choice_i_is_a_single_call_with_the_seed_plus_i(tiny_client):
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
     ids = [choice["token_ids"] for choice in answer["choices"]]
     assert ids == [single["choices"][0]["token_ids"] for single in singles]
-    assert len({tuple(own) for own in ids}) == 4
+    assert len({tuple(choice_ids) for choice_ids in ids}) == 4
     assert answer["generation_params"]["seed"] == 7
 
 
@@ -70,11 +69,11 @@ def test_streamed_choices_are_those_of_the_plain_answer(tiny_client):
     }
     streamed = [[choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == i] for i in range(4)]
     assert set(ends) == set(range(4))
-    for own, choice in zip(streamed, plain["choices"], strict=True):
-        assert [token_id for part in own for token_id in part["token_ids"]] == choice["token_ids"]
-        # In its first chunk, and only there.
-        assert ["prompt_token_ids" in part for part in own] == [True] + [False] * (len(own) - 1)
-        assert own[0]["prompt_token_ids"] == choice["prompt_token_ids"]
+    for chunk_choices, choice in zip(streamed, plain["choices"], strict=True):
+        assert [token_id for part in chunk_choices for token_id in part["token_ids"]] == choice["token_ids"]
+        # Only in its first chunk.
+        assert ["prompt_token_ids" in part for part in chunk_choices] == [True] + [False] * (len(chunk_choices) - 1)
+        assert chunk_choices[0]["prompt_token_ids"] == choice["prompt_token_ids"]
 
 
 def test_text_prompts_stream_to_their_own_texts(live_server):
@@ -104,7 +103,7 @@ def test_choices_are_admitted_whole_or_not_at_all(tiny):
 
 def test_more_choices_than_ever_fit_are_refused_before_any_work(tiny, monkeypatch):
     with serving(tiny) as url:
-        monkeypatch.setattr("server.state.prepare_response", lambda *args, **kwargs: 1 / 0)
+        monkeypatch.setattr("server.canvases.prepare_response", lambda *args, **kwargs: 1 / 0)
         for more in ({}, {"structured_outputs": {"choice": ["a"] * 64}}):
             answer = httpx.post(f"{url}/v1/completions", json={"prompt": [[1]] * 3000, "n": 128, **more}, timeout=5)
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
@@ -118,7 +117,7 @@ def test_a_client_that_leaves_takes_all_its_choices_along(tiny, stream):
         body = {"prompt": [1], "n": 3, "max_tokens": 30, "ignore_eos": True, "stream": stream}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/completions", json=body, timeout=0.5)
-        # While the first step is still under way: all are out before a next one.
+        # While the first step is still running: all leave before the next one.
         until(lambda: gauge(url, "llada_requests_running") + gauge(url, "llada_requests_waiting") == 0)
         sampler.gate.set()
         until(lambda: len(sampler.steps) == 1)

@@ -1,4 +1,4 @@
-"""`/v1/score`: the estimate, beside other requests, and how it ends."""
+"""`/v1/score`: its estimate, its turns with other requests, and how it can end."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,8 +8,7 @@ import pytest
 from llada_core import GenerationParams, generate
 from llada_core.diffusion.likelihood import log_likelihood
 from tests.llada_core.diffusion.test_likelihood import exact_bound
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import until
+from tests.server.conftest import serving, until
 
 BODY = {"prompt": [3, 4, 5], "completion": [9, 200, 17], "mc_num": 1024, "seed": 1}
 
@@ -22,12 +21,12 @@ def ask(client, **body):
 
 @pytest.mark.parametrize("cfg_scale", [0.0, 1.5])
 @pytest.mark.parametrize("completion", [[7], [9, 200], [5, 90, 17, 33]])
-def test_it_agrees_with_exact_enumeration(tiny, tiny_client, completion, cfg_scale):
-    found = ask(tiny_client, **{**BODY, "completion": completion, "cfg_scale": cfg_scale})
+def test_the_estimate_agrees_with_exact_enumeration(tiny, tiny_client, completion, cfg_scale):
+    answer = ask(tiny_client, **{**BODY, "completion": completion, "cfg_scale": cfg_scale})
     exact = exact_bound(tiny, BODY["prompt"], completion, cfg_scale)
-    assert found["log_likelihood"] == pytest.approx(exact, abs=max(3 * found["stderr"], 1e-3))
-    assert (found["num_tokens"], found["mc_num"]) == (len(completion), 1024)
-    assert found["usage"] == {
+    assert answer["log_likelihood"] == pytest.approx(exact, abs=max(3 * answer["stderr"], 1e-3))
+    assert (answer["num_tokens"], answer["mc_num"]) == (len(completion), 1024)
+    assert answer["usage"] == {
         "prompt_tokens": 3,
         "completion_tokens": len(completion),
         "total_tokens": 3 + len(completion),
@@ -36,12 +35,12 @@ def test_it_agrees_with_exact_enumeration(tiny, tiny_client, completion, cfg_sca
 
 
 def test_the_same_seed_gives_the_same_estimate_as_the_core(tiny, tiny_client):
-    found = ask(tiny_client, **BODY)
+    answer = ask(tiny_client, **BODY)
     expected = log_likelihood(tiny, BODY["prompt"], BODY["completion"], mask_id=319, mc_num=1024, seed=1)
-    assert found["log_likelihood"] == pytest.approx(expected.value, abs=1e-4)
-    assert found["stderr"] == pytest.approx(expected.stderr, abs=1e-4)
+    assert answer["log_likelihood"] == pytest.approx(expected.value, abs=1e-4)
+    assert answer["stderr"] == pytest.approx(expected.stderr, abs=1e-4)
     drawn = ask(tiny_client, **{name: BODY[name] for name in BODY if name != "seed"})
-    assert ask(tiny_client, **{**BODY, "seed": drawn["seed"]}) == drawn != found
+    assert ask(tiny_client, **{**BODY, "seed": drawn["seed"]}) == drawn != answer
 
 
 def test_one_draw_has_no_standard_error(tiny_client):
@@ -91,7 +90,7 @@ def test_a_client_that_leaves_ends_its_score(tiny, monkeypatch):
 
         until(stands_still)
         assert len(parts) < 2000
-        # And the thread goes on with others.
+        # The thread goes on with other requests.
         assert httpx.post(f"{url}/v1/score", json={**BODY, "mc_num": 2}, timeout=30).status_code == 200
 
 
@@ -102,7 +101,7 @@ def test_past_the_time_limit_it_is_a_504(tiny):
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
 
 
-def test_a_failing_model_fails_the_score_alone(tiny, monkeypatch):
+def test_a_failing_model_fails_only_the_score(tiny, monkeypatch):
     head = type(tiny).head
     with serving(tiny) as url:
         monkeypatch.setattr(type(tiny), "head", lambda self, hidden: 1 / 0)

@@ -1,4 +1,4 @@
-"""Answers that are one of given strings."""
+"""Answers that are one of several strings."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +7,7 @@ import httpx
 import openai
 import pytest
 
-from tests.server.conftest import serving
-from tests.server.engine.test_engine import GatedSampler, gauge, until
+from tests.server.conftest import GatedSampler, gauge, serving, until
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 CITIES = ["The capital of France is Rome.", "The capital of France is Paris.", "The capital of France is Berlin."]
@@ -90,7 +89,7 @@ def test_a_high_temperature_draws_among_them(http):
     ],
     ids=str,
 )
-def test_what_makes_no_choice_is_refused_by_name(http, fields, param, message):
+def test_invalid_choices_are_refused_by_name(http, fields, param, message):
     answer = http.post("/v1/chat/completions", json={"messages": QUESTION, **fields})
     error = answer.json()["error"]
     assert answer.status_code in (400, 404)

@@ -1,4 +1,4 @@
-"""Log-probabilities against a recomputation from the replayed canvas."""
+"""Log-probabilities compared with a recomputation from the replayed canvas."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llada_core.model.packed import PackedTokens
-from tests.server.test_routes import events_of
+from tests.server.conftest import events_of
 
 MASK = 319
 PROMPT = [1, 2, 3]
@@ -32,13 +32,13 @@ def http(live_server):
     ],
     ids=str,
 )
-def test_they_are_those_of_the_step_that_committed_the_token(tiny_network, tiny_client, settings):
+def test_log_probabilities_are_those_of_the_step_that_committed_the_token(tiny_network, tiny_client, settings):
     body = {"prompt": PROMPT, "max_tokens": 14, "ignore_eos": True, "logprobs": 3, "return_token_ids": True, **settings}
     choice = tiny_client.post("/v1/completions", json=body).json()["choices"][0]
     ids, steps, logprobs = choice["token_ids"], choice["commit_steps"], choice["logprobs"]
     assert len(ids) == len(steps) == len(logprobs["token_logprobs"]) == 14
     for position, (token, step) in enumerate(zip(ids, steps, strict=True)):
-        # The canvas as it stood before that step.
+        # The canvas before that step.
         response = [other if when < step else MASK for other, when in zip(ids, steps, strict=True)]
         with torch.inference_mode():
             packed = PackedTokens(torch.tensor(PROMPT + response), (len(PROMPT) + 14,))
@@ -49,10 +49,10 @@ def test_they_are_those_of_the_step_that_committed_the_token(tiny_network, tiny_
         expected = logits.log_softmax(dim=0)
         assert logprobs["token_logprobs"][position] == pytest.approx(float(expected[token]), abs=1e-3)
         best = [int(other) for other in expected[:320].argsort(descending=True) if other != MASK][:3]
-        found = logprobs["top_logprobs"][position]
-        assert {f"token_id:{other}" for other in (*best, token)} == found.keys()
+        reported = logprobs["top_logprobs"][position]
+        assert {f"token_id:{other}" for other in (*best, token)} == reported.keys()
         for other in best:
-            assert found[f"token_id:{other}"] == pytest.approx(float(expected[other]), abs=1e-3)
+            assert reported[f"token_id:{other}"] == pytest.approx(float(expected[other]), abs=1e-3)
 
 
 def test_events_carry_the_same_confidence(tiny_client):
@@ -120,7 +120,7 @@ def test_streamed_log_probabilities_add_up_to_the_plain_ones(http, more):
     assert [step for choice in choices for step in choice["commit_steps"]] == plain["commit_steps"]
 
 
-def test_the_openai_client_reads_those_of_a_chat(live_server):
+def test_the_openai_client_reads_the_log_probabilities_of_a_chat(live_server):
     with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused") as client:
         choice = client.chat.completions.create(
             model="llada-demo",
@@ -135,6 +135,6 @@ def test_the_openai_client_reads_those_of_a_chat(live_server):
     for token in content:
         assert len(token.top_logprobs) == 3
         assert token.top_logprobs[0].logprob == pytest.approx(max(top.logprob for top in token.top_logprobs))
-        # Greedy: what was committed is the most probable.
+        # Greedy decoding commits the most probable token.
         assert token.top_logprobs[0].token == token.token
     assert np.isfinite([token.logprob for token in content]).all()

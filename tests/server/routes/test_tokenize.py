@@ -1,4 +1,4 @@
-"""`/tokenize` and `/detokenize`, and where a reply begins in a chat."""
+"""`/tokenize` and `/detokenize`, and the position at which a chat's reply begins."""
 
 import httpx
 import pytest
@@ -27,14 +27,14 @@ def test_text_goes_to_ids_and_back(http, demo_tokenizer):
     assert http.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": text}
 
 
-def test_token_strings_come_only_when_asked_for(http):
+def test_token_strings_are_returned_only_when_requested(http):
     assert http.post("/tokenize", json={"prompt": ""}).json()["tokens"] == []
     assert http.post("/tokenize", json={"prompt": "a"}).json()["token_strs"] is None
     pieces = http.post("/tokenize", json={"prompt": "a fox", "return_token_strs": True}).json()["token_strs"]
     assert pieces == ["a", "Ġfox"]
 
 
-def test_special_tokens_are_added_only_when_asked_for(demo):
+def test_special_tokens_are_added_only_when_requested(demo):
     definition = tokenizers.Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer.json"))
     first = definition.id_to_token(0)
     definition.post_processor = TemplateProcessing(single=f"{first} $A", special_tokens=[(first, 0)])
@@ -42,7 +42,7 @@ def test_special_tokens_are_added_only_when_asked_for(demo):
         added = http.post("/tokenize", json={"prompt": "Once"}).json()["tokens"]
         bare = http.post("/tokenize", json={"prompt": "Once", "add_special_tokens": False}).json()["tokens"]
         assert added == [0, *bare]
-        # A generation's prompt gets them, a chat none beyond the template.
+        # The prompt of a generation gets them; a chat gets none beyond those of the template.
         body = {"prompt": "Once", "max_tokens": 1, "return_token_ids": True}
         assert http.post("/v1/completions", json=body).json()["choices"][0]["prompt_token_ids"] == added
         chat = http.post("/tokenize", json={"messages": CHAT}).json()["tokens"]
@@ -93,7 +93,7 @@ def test_bad_input_is_refused_by_name(http, route, body, param, message):
     assert message in answer.json()["error"]["message"]
 
 
-def test_without_a_tokenizer_both_say_so(tiny_client):
+def test_without_a_tokenizer_both_routes_are_refused(tiny_client):
     for route, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})):
         answer = tiny_client.post(route, json=body)
         assert answer.status_code == 400

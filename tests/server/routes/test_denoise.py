@@ -6,13 +6,13 @@ import pytest
 from llada_core import GenerationParams
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
 from llada_core.sampling.sampler import Sampler
-from tests.server.test_routes import events_of
+from tests.server.conftest import events_of
 
 SEGMENTS = [[5, 6, 7], {"mask": 4}, [8], {"mask": 6}]
 
 
 def replay(events):
-    """The events of one stream, checked: what every step changed gives the last canvas."""
+    """The events of a stream, after checking that the changes of all steps give the last canvas."""
     start, *steps, done = (data for _, data in events)
     canvas = list(start["token_ids"])
     for step in steps:
@@ -49,7 +49,7 @@ def test_gaps_are_filled_and_segments_stay(tiny, tiny_client):
     assert done["token_ids"] == canvas.response
 
 
-def test_steps_of_a_canvas_are_those_asked_for(tiny_client):
+def test_a_canvas_takes_the_requested_number_of_steps(tiny_client):
     body = {"canvas": SEGMENTS, "block_length": 8, "steps": 3}
     start, steps, _ = replay(events_of(tiny_client.post("/v1/denoise", json=body)))
     assert start["steps"] == len(steps) == 3
@@ -62,7 +62,7 @@ def test_a_text_canvas_reads_well_around_its_gap(live_server, demo_tokenizer):
     _, _, done = replay(events)
     assert done["text"].startswith(before)
     assert done["text"].endswith(after)
-    # A mask written as text is text.
+    # A mask token written as text is ordinary text.
     plain = {"canvas": ["<|mdm_mask|>", {"mask": 1}]}
     start, _, _ = replay(events_of(httpx.post(f"{live_server}/v1/denoise", json=plain, timeout=60)))
     assert start["token_ids"][:-1] == demo_tokenizer.encode_plain("<|mdm_mask|>")
@@ -90,7 +90,7 @@ def test_text_constraints_are_written_as_text(live_server, demo_tokenizer):
     assert start["token_ids"][3 : 3 + len(ids)] == done["token_ids"][3 : 3 + len(ids)] == ids
 
 
-def test_a_response_given_whole_needs_no_step(tiny_client):
+def test_a_response_fixed_by_constraints_needs_no_step(tiny_client):
     body = {"prompt": [1], "max_tokens": 2, "constraints": {"0": [40, 41]}}
     _, steps, done = replay(events_of(tiny_client.post("/v1/denoise", json=body)))
     assert (steps, done["token_ids"], done["usage"]["denoising_steps"]) == ([], [40, 41], 0)
@@ -123,7 +123,7 @@ def test_a_response_given_whole_needs_no_step(tiny_client):
     ],
     ids=str,
 )
-def test_what_makes_no_canvas_is_refused_by_name(tiny_client, body, param, message):
+def test_invalid_canvases_are_refused_by_name(tiny_client, body, param, message):
     answer = tiny_client.post("/v1/denoise", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, param), error

@@ -1,0 +1,130 @@
+"""Turns a request's body and token ids into canvases. Nothing else in the server constructs a `Canvas`."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import Reporting
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
+from server.http.api_error import bad_request
+from server.schemas.denoise import DenoiseRequest, MaskGap
+from server.schemas.diffusion import DiffusionFields
+from server.schemas.openai import OpenAIFields
+
+DEFAULT_MAX_TOKENS = 128
+
+_PLAIN = Reporting()
+_MASK_HINT = "; fill gaps with `suffix`, or with `canvas` on /v1/denoise"
+
+
+@dataclass(frozen=True, slots=True)
+class Canvases:
+    """Builds the canvases of one model.
+
+    Attributes:
+        max_model_len: the most positions that a canvas may have.
+    """
+
+    vocabulary: Vocabulary
+    max_model_len: int
+
+    def choices(
+        self, body: OpenAIFields, prompts: Sequence[Sequence[int]], *, suffix: Sequence[int] = ()
+    ) -> list[Canvas]:
+        """The canvases of `n` choices after each prompt. Choice i of every prompt has the seed plus i.
+
+        Raises:
+            APIError, InvalidParameterError: the request breaks a rule.
+        """
+        seed = seed_or_random(body.seed)
+        reporting = Reporting(num_alternatives=body.num_alternatives or 0)
+        return [
+            self.response(body, prompt, seed=seed + index, suffix=suffix, reporting=reporting)
+            for prompt in prompts
+            for index in range(body.n)
+        ]
+
+    def response(
+        self,
+        body: DiffusionFields,
+        prompt: Sequence[int],
+        *,
+        seed: int | None = None,
+        suffix: Sequence[int] = (),
+        constraints: Mapping[int, Sequence[int]] | None = None,
+        reporting: Reporting = _PLAIN,
+    ) -> Canvas:
+        """A response of masks after `prompt`.
+
+        Args:
+            seed: replaces the body's seed.
+            suffix: token ids after the response.
+            constraints: response position → token ids fixed from that position on.
+
+        Raises:
+            APIError, InvalidParameterError: the request breaks a rule.
+        """
+        self.vocabulary.require_tokens(prompt, "prompt", _MASK_HINT)
+        return prepare_response(
+            prompt,
+            _params(body, self.generation_length(body, len(prompt), len(suffix)), seed),
+            self.vocabulary,
+            suffix=suffix,
+            constraints=constraints,
+            reporting=reporting,
+        )
+
+    def infilling(self, body: DenoiseRequest, segments: Sequence[Sequence[int] | MaskGap]) -> Canvas:
+        """Fixed segments and the gaps between them.
+
+        Raises:
+            APIError, InvalidParameterError: the request breaks a rule.
+        """
+        length = sum(segment.mask if isinstance(segment, MaskGap) else len(segment) for segment in segments)
+        if length > self.max_model_len:
+            raise bad_request(
+                f"canvas has {length} positions; it must have at most max_model_len ({self.max_model_len})",
+                "canvas",
+                "context_length_exceeded",
+            )
+        return prepare_infilling(
+            [Gap(segment.mask) if isinstance(segment, MaskGap) else segment for segment in segments],
+            _params(body, max(1, length)),
+            self.vocabulary,
+            reporting=Reporting(include_predictions=body.include_predictions),
+        )
+
+    def generation_length(self, body: DiffusionFields, prompt_length: int, suffix_length: int = 0) -> int:
+        """The number of response positions: as requested, or the default cut to the room that is left.
+
+        Raises:
+            APIError: there is too little room.
+        """
+        room = self.max_model_len - prompt_length - suffix_length
+        lengths = f"the prompt has {prompt_length} tokens{f' and the suffix {suffix_length}' if suffix_length else ''}"
+        if room < 1:
+            raise bad_request(
+                f"{lengths}; max_model_len is {self.max_model_len} and must leave room for at least one more token",
+                "prompt",
+                "context_length_exceeded",
+            )
+        length = min(DEFAULT_MAX_TOKENS, room) if body.length is None else body.length
+        if length > room:
+            raise bad_request(
+                f"{lengths}, and {body.length_name} is {length}; "
+                f"together they must be at most max_model_len ({self.max_model_len})",
+                body.length_name,
+                "context_length_exceeded",
+            )
+        return length
+
+
+def seed_or_random(seed: int | None) -> int:
+    """The requested seed, or a new random one."""
+    return secrets.randbits(53) if seed is None else seed
+
+
+def _params(body: DiffusionFields, gen_length: int, seed: int | None = None) -> GenerationParams:
+    return body.to_params(gen_length=gen_length, seed=seed_or_random(body.seed) if seed is None else seed)

@@ -1,0 +1,136 @@
+"""The events of `/v1/denoise`: `start`, a `step` for each denoising step, `done` or `error` (docs/api.md)."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sse_starlette import ServerSentEvent
+
+from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
+from llada_core.text.tokenizer import Tokenizer
+from server.engine.mailbox import TimedStep
+from server.http.sse import event
+from server.replies.generation import Generation
+from server.replies.parking import DenoisingStream, EventName, Parking
+from server.replies.running import Running
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiseReply:
+    """One connection's reading of a stream, the first or a later one."""
+
+    stream: DenoisingStream
+    running: Running
+    parking: Parking
+    tokenizer: Tokenizer | None
+    special_tokens: SpecialTokens
+
+    async def events(self, *, first: int) -> AsyncGenerator[ServerSentEvent]:
+        """The events from the id `first` on: those that happened before, then the new ones."""
+        for id_, (name, data) in enumerate(self.stream.events[first:], first):
+            yield event(data, name=name, id_=id_)
+        async with aclosing(self._new_events()) as events:
+            async for name, data in events:
+                # A replay goes without predictions: they grow with the square of the length.
+                replay_data = {key: value for key, value in data.items() if key != "predictions"}
+                yield self._recorded(name, data, replay_data)
+
+    def error_event(self, error: dict[str, Any]) -> ServerSentEvent:
+        """The last event of a stream that failed."""
+        return self._recorded("error", error, error)
+
+    def release(self) -> None:
+        """Take the generation out of the batch and keep the stream for a while."""
+        # In this order: a stream that another connection can claim must not be running any more.
+        self.running.pause(self.stream.generation)
+        self.parking.park(self.stream)
+
+    def _recorded(self, name: EventName, data: dict[str, Any], replay_data: dict[str, Any]) -> ServerSentEvent:
+        self.stream.events.append((name, replay_data))
+        return event(data, name=name, id_=len(self.stream.events) - 1)
+
+    async def _new_events(self) -> AsyncGenerator[tuple[EventName, dict[str, Any]]]:
+        """The events after those that the stream already has."""
+        generation = self.stream.generation
+        if self.stream.is_over:
+            return
+        if not self.stream.events:
+            yield "start", self._start_object()
+        async with aclosing(self.running.steps(generation)) as steps:
+            async for timed, _ in steps:
+                yield "step", step_object(timed, self.tokenizer)
+        yield "done", _done_object(generation)
+
+    def _start_object(self) -> dict[str, Any]:
+        envelope, generation = self.stream.envelope, self.stream.generation
+        params = generation.canvas.params
+        return {
+            "id": envelope.id,
+            "model": envelope.model,
+            "created": envelope.created,
+            "prompt_tokens": generation.canvas.layout.num_prompt_tokens,
+            "gen_length": params.gen_length,
+            "block_length": params.block_length,
+            "steps": params.steps,
+            "mask_token_id": self.special_tokens.mask_id,
+            "special_tokens": special_token_names(self.special_tokens, self.tokenizer),
+            "token_ids": list(generation.text.token_ids),
+            "generation_params": generation.generation_params(),
+        }
+
+
+def special_token_names(special_tokens: SpecialTokens, tokenizer: Tokenizer | None) -> dict[str, str]:
+    """The names of the mask, EOS and EoT by their ids: the tokenizer's or, where it has none, the published ones."""
+    published = {
+        special_tokens.mask_id: MASK_TOKEN,
+        special_tokens.eos_id: EOS_TOKEN,
+        special_tokens.eot_id: EOT_TOKEN,
+    }
+    return {
+        str(token_id): (tokenizer.token_text(token_id) if tokenizer else "") or name
+        for token_id, name in published.items()
+        if token_id is not None
+    }
+
+
+def step_object(timed: TimedStep, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """The data of a `step` event."""
+
+    def text_of(token_id: int) -> str:
+        """The text of a token by itself; empty for special tokens."""
+        return tokenizer.decode([token_id]) if tokenizer else ""
+
+    step = timed.event
+    data: dict[str, Any] = {
+        "step": step.step,
+        "block": step.block,
+        "changes": [
+            {
+                "op": change.op,
+                "step": change.step,
+                "position": change.position,
+                "token_id": change.token_id,
+                "text": text_of(change.token_id),
+                "confidence": change.confidence,
+            }
+            for change in step.changes
+        ],
+        "masked": step.masked,
+        "elapsed_ms": round(timed.elapsed_ms, 3),
+    }
+    if step.predictions is not None:
+        data["predictions"] = [
+            {**asdict(prediction), "text": text_of(prediction.token_id)} for prediction in step.predictions
+        ]
+    return data
+
+
+def _done_object(generation: Generation) -> dict[str, Any]:
+    text = generation.text
+    return {
+        "text": text.text,
+        "finish_reason": text.finish_reason,
+        "usage": generation.usage().as_completion(),
+        "token_ids": text.token_ids,
+    }

@@ -1,0 +1,19 @@
+"""The fields that every generated answer has, whatever its shape: an id, a time, the model."""
+
+import secrets
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The fields shared by all objects and events of an answer; `created` is in seconds since 1970."""
+
+    id: str
+    created: int
+    model: str
+
+    @classmethod
+    def new(cls, prefix: str, model: str) -> "Envelope":
+        """An envelope with a new random id."""
+        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model)

@@ -1,0 +1,155 @@
+"""Requests while they run: their admission, their steps, the time limit, their end."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Generator, Iterable, Sequence
+from typing import TypeVar
+
+from llada_core.sampling.canvas import Canvas
+from llada_core.text.tokenizer import Tokenizer
+from server.engine.engine import Engine
+from server.engine.errors import EngineStoppedError
+from server.engine.mailbox import TimedStep
+from server.engine.metrics import Metrics
+from server.engine.work import Work
+from server.http.api_error import shutting_down, timed_out
+from server.replies.generation import Generation
+from server.replies.text_stream import TextStream
+from server.replies.usage import Usage
+from server.settings import Settings
+
+T = TypeVar("T")
+
+
+class Running:
+    """Everything that runs on the engine. Requests are admitted and cancelled only here.
+
+    Attributes:
+        is_draining: the server is shutting down; new requests are refused.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, metrics: Metrics, settings: Settings) -> None:
+        self.is_draining = False
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._metrics = metrics
+        self._settings = settings
+
+    def require_room(self, num_requests: int) -> None:
+        """
+        Raises:
+            QueueFullError: `num_requests` more would overfill the queue.
+        """
+        self._engine.require_room(num_requests)
+
+    def admit(self, canvases: Sequence[Canvas]) -> list[Generation]:
+        """Hand the canvases of one answer to the engine, all of them or none.
+
+        Raises:
+            APIError: the server is shutting down.
+            QueueFullError: too many requests are waiting already.
+        """
+        self._refuse_while_draining()
+        # Created first: once submitted, a canvas belongs to the model threads.
+        texts = [TextStream(canvas, self._tokenizer) for canvas in canvases]
+        requests = self._engine.submit(canvases)
+        return [Generation(request, text) for request, text in zip(requests, texts, strict=True)]
+
+    async def steps(self, generation: Generation) -> AsyncGenerator[tuple[TimedStep, str]]:
+        """Each step with the text that it made final. Leaving early takes the request out of the batch.
+
+        Raises:
+            APIError: the request took longer than the request timeout.
+        """
+        try:
+            while not generation.request.is_complete:
+                timed = await self._within_limit(self._engine.next_step(generation.request), generation.started)
+                delta = generation.text.apply(timed.event)
+                if (finish_reason := generation.text.finish_reason) is not None:
+                    self.observe_finished(finish_reason, generation.usage(), generation.started)
+                yield timed, delta
+        finally:
+            self.cancel([generation])
+
+    async def finish(self, generations: Iterable[Generation]) -> None:
+        """Run generations to their ends.
+
+        Raises:
+            APIError: the request took longer than the request timeout.
+        """
+        # The engine runs them all at once, in whatever order their steps are read.
+        for generation in generations:
+            async for _ in self.steps(generation):
+                pass
+
+    def cancel(self, generations: Iterable[Generation]) -> None:
+        """Take generations out of the batch before its next step; harmless for those that have left it."""
+        for generation in generations:
+            self._engine.cancel(generation.request)
+
+    def pause(self, generation: Generation) -> None:
+        """Take a generation out of the batch and stop its clock until `resume`."""
+        self.cancel([generation])
+        generation.pause()
+
+    def resume(self, generation: Generation) -> None:
+        """Hand a paused generation to the engine again.
+
+        Raises:
+            APIError: the server is shutting down.
+            QueueFullError: too many requests are waiting already.
+        """
+        self._refuse_while_draining()
+        self._engine.resubmit(generation.request)
+        generation.resume()
+
+    def start_work(self, parts: Generator[int, None, T]) -> Work[T]:
+        """Hand a computation to the engine. It yields wherever others may take a turn: the tokens of its last part.
+
+        Raises:
+            APIError: the server is shutting down.
+            QueueFullError: too many computations are under way already.
+        """
+        self._refuse_while_draining()
+        return self._engine.start_work(parts)
+
+    async def result_of(self, work: Work[T]) -> T:
+        """The result of a computation.
+
+        Raises:
+            APIError: the request took longer than the request timeout.
+        """
+        try:
+            return await self._within_limit(work.result(), work.started)
+        finally:
+            work.cancel()
+
+    def observe_finished(self, finish_reason: str, usage: Usage, started: float) -> None:
+        """Count a finished answer in the metrics; `started` is the `time.monotonic()` of its admission."""
+        self._metrics.observe_finished(
+            finish_reason,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            seconds=time.monotonic() - started,
+        )
+
+    async def drain(self) -> None:
+        """Refuse new requests, let those under way finish within the grace period, then end the rest with an error."""
+        self.is_draining = True
+        deadline = time.monotonic() + self._settings.shutdown_grace
+        while self._engine.num_unfinished and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        self._engine.fail_all(EngineStoppedError())
+
+    async def _within_limit(self, result: Awaitable[T], started: float) -> T:
+        limit = self._settings.request_timeout
+        try:
+            # Not wait_for, which loses a cancellation that coincides with a step.
+            async with asyncio.timeout(started + limit - time.monotonic()):
+                return await result
+        except TimeoutError:
+            raise timed_out(limit) from None
+
+    def _refuse_while_draining(self) -> None:
+        if self.is_draining:
+            raise shutting_down()

@@ -1,0 +1,56 @@
+"""The number of tokens in a request and its answer, and the work they took."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The usage of one generation or of an answer. Completion tokens are counted in the text, not on the canvas."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    denoising_steps: int
+    forward_passes: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @classmethod
+    def of_choices(cls, usages: Iterable["Usage"], *, choices_per_prompt: int) -> "Usage":
+        """The sum over all choices of an answer; each prompt counts once, however many choices follow it."""
+        usages = list(usages)
+        return cls(
+            prompt_tokens=sum(usage.prompt_tokens for usage in usages) // choices_per_prompt,
+            completion_tokens=sum(usage.completion_tokens for usage in usages),
+            denoising_steps=sum(usage.denoising_steps for usage in usages),
+            forward_passes=sum(usage.forward_passes for usage in usages),
+        )
+
+    def as_completion(self) -> dict[str, int]:
+        """The `usage` of completions, chat completions and `/v1/denoise`."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "denoising_steps": self.denoising_steps,
+            "forward_passes": self.forward_passes,
+        }
+
+    def as_response(self) -> dict[str, Any]:
+        """The `usage` of a response object, under OpenAI's newer names."""
+        return {
+            "input_tokens": self.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "output_tokens": self.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": self.total_tokens,
+            "denoising_steps": self.denoising_steps,
+            "forward_passes": self.forward_passes,
+        }
+
+    def as_score(self) -> dict[str, int]:
+        """The `usage` of a score, which no denoising step contributes to."""
+        return {name: count for name, count in self.as_completion().items() if name != "denoising_steps"}

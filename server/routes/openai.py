@@ -1,0 +1,74 @@
+"""The common path of completions and chat completions once their prompts are token ids."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request
+
+from server.canvases import seed_or_random
+from server.http.sse import StreamResponse, while_connected
+from server.replies.chosen import Candidate, ChoiceParams, ChosenReply, choosing, require_fitting
+from server.replies.denoised import Choice, DenoisedReply, Echo
+from server.replies.dialects import Dialect
+from server.replies.openai_shape import OpenAIShape
+from server.schemas.openai import OpenAIFields
+from server.service import Service, service_of
+
+
+async def answer(
+    dialect: Dialect,
+    body: OpenAIFields,
+    prompts: Sequence[list[int]],
+    request: Request,
+    *,
+    suffix: Sequence[int] = (),
+    echoes: Sequence[Echo] | None = None,
+) -> dict[str, Any] | StreamResponse:
+    """Produce `n` choices after each prompt and answer as `body` asks: as a whole, or streamed.
+
+    Args:
+        echoes: for each prompt, the text with which its choices begin.
+    """
+    service = service_of(request)
+    reply: DenoisedReply | ChosenReply
+    if body.structured_outputs is None:
+        reply = _denoised(service, dialect, body, prompts, suffix, echoes)
+    else:
+        reply = await _chosen(service, dialect, body, prompts, body.structured_outputs.choice)
+    if body.stream:
+        return StreamResponse(reply.chunks(), request, release=reply.release)
+    return await while_connected(request, reply.completed(), release=reply.release)
+
+
+def _denoised(
+    service: Service,
+    dialect: Dialect,
+    body: OpenAIFields,
+    prompts: Sequence[list[int]],
+    suffix: Sequence[int],
+    echoes: Sequence[Echo] | None,
+) -> DenoisedReply:
+    canvases = service.canvases.choices(body, prompts, suffix=suffix)
+    shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
+    choices = [
+        Choice(index, generation, echoes[index // body.n] if echoes else None)
+        for index, generation in enumerate(service.running.admit(canvases))
+    ]
+    return DenoisedReply(shape, choices, service.running, service.tokenizer)
+
+
+async def _chosen(
+    service: Service, dialect: Dialect, body: OpenAIFields, prompts: Sequence[list[int]], texts: Sequence[str]
+) -> ChosenReply:
+    service.running.require_room(len(prompts) * body.n)
+    candidates = [Candidate(text, await service.prompts.encode_segment(text, "structured_outputs")) for text in texts]
+    require_fitting(body, candidates)
+    for prompt in prompts:
+        service.canvases.generation_length(body, len(prompt))
+    end_id = dialect.end_id(service.model.special_tokens)
+    endings = [[*candidate.token_ids, end_id] for candidate in candidates]
+    service.likelihood.require_scorable(prompts, endings, completion_field="structured_outputs")
+    shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
+    params = ChoiceParams(body.temperature, body.cfg_scale, seed_or_random(body.seed))
+    work = service.running.start_work(choosing(service.likelihood, prompts, endings, params, choices_per_prompt=body.n))
+    return ChosenReply(shape, candidates, params, work, service.running)

@@ -1,0 +1,81 @@
+"""The model of this process and the rooms that a request passes through on its way to an answer."""
+
+import logging
+import time
+
+from fastapi import Request
+
+from llada_core.errors import InvalidParameterError
+from llada_core.model.interface import MaskPredictor
+from llada_core.sampling.prepare import Vocabulary
+from llada_core.text.tokenizer import Tokenizer
+from server.canvases import Canvases
+from server.engine.engine import Engine
+from server.engine.metrics import Metrics
+from server.http.api_error import model_not_found
+from server.prompts import Prompts
+from server.replies.envelope import Envelope
+from server.replies.likelihood import Likelihood
+from server.replies.parking import Parking
+from server.replies.running import Running
+from server.schemas.diffusion import DiffusionFields
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """Everything that the routes work with.
+
+    Attributes:
+        created: when the model was loaded, in seconds since 1970.
+        max_model_len: the most positions of prompt and response together.
+    """
+
+    def __init__(
+        self, settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, engine: Engine, metrics: Metrics
+    ) -> None:
+        self.settings = settings
+        self.model = model
+        self.tokenizer = tokenizer
+        self.engine = engine
+        self.metrics = metrics
+        self.created = int(time.time())
+        self.max_model_len = _max_model_len(settings, model)
+        self.prompts = Prompts(tokenizer)
+        vocabulary = Vocabulary.of(model, tokenizer)
+        self.canvases = Canvases(vocabulary, self.max_model_len)
+        self.likelihood = Likelihood(model, vocabulary, self.max_model_len, engine.max_batch_tokens)
+        self.running = Running(engine, tokenizer, metrics, settings)
+        self.parking = Parking()
+
+    def check_model(self, name: str | None) -> None:
+        """Refuse the name of any model but the one served.
+
+        Raises:
+            APIError: there is no such model.
+        """
+        if name is not None and name != self.settings.model_name:
+            raise model_not_found(name, self.settings.model_name)
+
+    def envelope(self, body: DiffusionFields, prefix: str) -> Envelope:
+        """The envelope of an answer to `body`. Its id is logged with the user and metadata, if any."""
+        envelope = Envelope.new(prefix, self.settings.model_name)
+        if body.user or body.metadata:
+            logger.info("%s: user %.1000r, metadata %.4000r", envelope.id, body.user, body.metadata)
+        return envelope
+
+
+def service_of(request: Request) -> Service:
+    """The service of the app that received this request."""
+    return request.app.state.service
+
+
+def _max_model_len(settings: Settings, model: MaskPredictor) -> int:
+    limit = model.shape.max_sequence_length
+    length = settings.max_model_len or limit
+    if length > limit:
+        raise InvalidParameterError(
+            f"--max-model-len is {length}; it must be at most the model's max_sequence_length, {limit}"
+        )
+    return length

@@ -1,0 +1,22 @@
+from server.replies.usage import Usage
+
+
+def test_a_prompt_counts_once_however_many_choices_follow_it():
+    usages = [Usage(prompt_tokens=3, completion_tokens=count, denoising_steps=2, forward_passes=4) for count in (5, 7)]
+    assert Usage.of_choices(usages, choices_per_prompt=2) == Usage(3, 12, 4, 8)
+    assert Usage.of_choices(usages, choices_per_prompt=1) == Usage(6, 12, 4, 8)
+
+
+def test_the_three_shapes_count_the_same():
+    usage = Usage(prompt_tokens=3, completion_tokens=5, denoising_steps=2, forward_passes=4)
+    completion, response, score = usage.as_completion(), usage.as_response(), usage.as_score()
+    assert completion == {
+        "prompt_tokens": 3,
+        "completion_tokens": 5,
+        "total_tokens": 8,
+        "denoising_steps": 2,
+        "forward_passes": 4,
+    }
+    assert [response[name] for name in ("input_tokens", "output_tokens", "total_tokens")] == [3, 5, 8]
+    assert (response["denoising_steps"], response["forward_passes"]) == (2, 4)
+    assert score == {name: count for name, count in completion.items() if name != "denoising_steps"}
