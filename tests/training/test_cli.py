@@ -216,7 +216,7 @@ def test_out_of_memory_says_what_lowers_it(workspace, tmp_path, monkeypatch, err
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("training.run.objective.Objective.forward", fail)
+    monkeypatch.setattr("training.stages.objective.Objective.forward", fail)
     result = llada_train(*workspace.pretrain(tmp_path / "out"))
     assert result.returncode == 1
     assert "out of memory: lower --micro-batch-size" in result.stderr

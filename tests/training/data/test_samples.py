@@ -6,9 +6,11 @@ import pytest
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.commands.tokenizer import train_tokenizer
 from training.data.samples import Dialogues, PackedDocuments
-from training.data.shards import DialogueEncoder, DocumentEncoder, tokenize
+from training.data.shards import tokenize
 from training.data.sources import find_sources
 from training.errors import DataError
+from training.stages.pretrain import DocumentEncoder
+from training.stages.sft import DialogueEncoder
 
 EOS = 1
 TEXTS = ["one two", "three", "four one two three", "two two two two"]

@@ -48,10 +48,10 @@ def exact_bound(model, tokens, prompt_length):
 def test_the_bound_is_that_of_enumerating_every_mask(tiny_network):
     samples = OneSample(6)
     expected = exact_bound(tiny_network, samples[0].tokens.tolist(), 1)
-    found = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0, here=ALONE)
-    assert found.nll == pytest.approx(expected, rel=5e-3)
-    assert found.perplexity == pytest.approx(math.exp(found.nll))
-    assert set(found.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}
+    evaluation = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0, world=ALONE)
+    assert evaluation.nll == pytest.approx(expected, rel=5e-3)
+    assert evaluation.perplexity == pytest.approx(math.exp(evaluation.nll))
+    assert set(evaluation.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}
 
 
 def test_the_number_is_the_same_on_every_run_and_another_seed_is_close(tmp_path):

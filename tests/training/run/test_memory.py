@@ -20,6 +20,7 @@ from llada_core.diffusion.loss import row_losses, token_normalizer
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
+from training.options.fields import LORA_TARGETS, LoraParams
 from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
 
 LLADA_8B = LLaDAConfig.from_dict(
@@ -56,17 +57,23 @@ on_one_device = partial(estimate_8b, strategy="single", world_size=1)
 over_eight = partial(estimate_8b, strategy="fsdp", world_size=8)
 
 
+def lora_of_rank(rank: int, *, targets: tuple[str, ...] = LORA_TARGETS) -> LoraParams:
+    return LoraParams(rank, rank, targets)
+
+
 class Denoising(nn.Module):
     """A loss in which every position is masked, as a module: DDP and FSDP act on a module's forward."""
 
-    def __init__(self, *, bfloat16: bool, activation_checkpointing: bool = False, lora_r: int | None = None) -> None:
+    def __init__(
+        self, *, bfloat16: bool, activation_checkpointing: bool = False, lora: LoraParams | None = None
+    ) -> None:
         super().__init__()
         self.model = LLaDAModelLM(SMALL).train()
         self.bfloat16 = bfloat16
-        if lora_r is not None:
+        if lora is not None:
             self.model.to(torch.bfloat16 if bfloat16 else torch.float32)
             targets = r".*\.blocks\.\d+\.(q_proj|k_proj|v_proj|attn_out|ff_proj|up_proj|ff_out)"
-            inject_adapter_in_model(LoraConfig(r=lora_r, target_modules=targets), self.model)
+            inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=targets), self.model)
         for weight in self.trained():
             weight.data = weight.data.float()
         if activation_checkpointing:
@@ -122,14 +129,14 @@ def one_rank() -> Iterator[None]:
 
 modes = pytest.mark.parametrize("activation_checkpointing", [False, True])
 dtypes = pytest.mark.parametrize("bfloat16", [False, True])
-adapters = pytest.mark.parametrize("lora_r", [None, 8])
+adapters = pytest.mark.parametrize("lora", [None, lora_of_rank(8)])
 
 
 @modes
 @dtypes
 @adapters
-def test_the_estimate_is_what_a_real_step_allocates(bfloat16, activation_checkpointing, lora_r):
-    choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora_r": lora_r}
+def test_the_estimate_is_what_a_real_step_allocates(bfloat16, activation_checkpointing, lora):
+    choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora": lora}
     estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="single", world_size=1, **choices)
     allocated = peak_of_a_later_step(Denoising(**choices))
     assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01)
@@ -137,8 +144,8 @@ def test_the_estimate_is_what_a_real_step_allocates(bfloat16, activation_checkpo
 
 @modes
 @adapters
-def test_the_estimate_is_what_fsdp_allocates(activation_checkpointing, lora_r, eight_ranks):
-    choices = {"bfloat16": True, "activation_checkpointing": activation_checkpointing, "lora_r": lora_r}
+def test_the_estimate_is_what_fsdp_allocates(activation_checkpointing, lora, eight_ranks):
+    choices = {"bfloat16": True, "activation_checkpointing": activation_checkpointing, "lora": lora}
     estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="fsdp", world_size=RANKS, **choices)
     module = Denoising(**choices)
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -177,14 +184,14 @@ def test_llada_8b_has_eight_billion_parameters_in_32_gigabytes():
 
 
 def test_the_counts_are_those_of_the_model_that_is_trained():
-    for lora_r in (None, 8):
-        module = Denoising(bfloat16=False, lora_r=lora_r)
+    for lora in (None, lora_of_rank(8)):
+        module = Denoising(bfloat16=False, lora=lora)
         total, trained = (sum(weight.numel() for weight in some) for some in (module.parameters(), module.trained()))
-        assert count_parameters(SMALL, lora_r) == (total, trained)
+        assert count_parameters(SMALL, lora) == (total, trained)
 
 
 def test_an_adapter_of_ff_out_leaves_the_head_alone():
-    _, trained = count_parameters(LLADA_8B, 16, ["ff_out"])
+    _, trained = count_parameters(LLADA_8B, lora_of_rank(16, targets=("ff_out",)))
     assert trained == 32 * 16 * (12288 + 4096)
 
 
@@ -195,7 +202,7 @@ def test_fsdp_divides_the_states_by_the_number_of_devices():
 
 
 def test_llada_8b_fits_one_gpu_with_adapters_and_eight_without():
-    assert on_one_device(lora_r=16).total < 80 * GB
+    assert on_one_device(lora=lora_of_rank(16)).total < 80 * GB
     assert over_eight().total < 80 * GB
     assert on_one_device().total > 80 * GB
 

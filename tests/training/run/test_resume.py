@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.training.conftest import llada_train, losses, start, succeed
 from training.data.samples import Sample
 from training.evaluation.likelihood_bound import evaluate
-from training.run.checkpoints import newest, read_state
+from training.run.state import newest_checkpoint, read_state
 from training.run.trainer import Trainer
 
 STAGES = {
@@ -76,7 +76,7 @@ def test_a_killed_run_that_resumes_ends_bit_for_bit_as_one_that_was_not(workspac
     assert not (broken / "config.json").exists()
     printed = succeed(*options(workspace, broken), "--resume")
     assert "continuing from step" in printed
-    assert_equal(*(contents(newest(tmp_path / name / "checkpoints")) for name in ("whole", "broken")))
+    assert_equal(*(contents(newest_checkpoint(tmp_path / name / "checkpoints")) for name in ("whole", "broken")))
     # The losses show that the batches were the same; each step is there once.
     assert losses(tmp_path / "whole") == losses(broken)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
@@ -123,7 +123,9 @@ def test_who_stops_a_run_does_not_wait_for_its_validation(workspace, tmp_path, m
         os.kill(os.getpid(), signal.SIGTERM)
         return Sample(np.arange(6, 16), 0, (10,))
 
-    monkeypatch.setattr("training.run.trainer.evaluate", lambda model, samples, **rest: evaluate(model, Fake(), **rest))
+    monkeypatch.setattr(
+        "training.run.validation.evaluate", lambda model, samples, **rest: evaluate(model, Fake(), **rest)
+    )
     monkeypatch.setattr(Fake, "__getitem__", interrupt)
     options = ["--val-data-path", workspace.folder / "pretrain.jsonl"]
     result = llada_train(*workspace.pretrain(tmp_path / "out", *options))
