@@ -44,6 +44,7 @@ class _Generation:
 class LLaDALM(LM):
     """A LLaDA checkpoint as a model of the harness. Results do not depend on the batch size."""
 
+    # One parameter for each key of `--model_args`: the harness passes them as keyword arguments.
     @validate_call
     def __init__(
         self,

@@ -59,6 +59,8 @@ class Options(BaseModel):
 
 
 class TokenizerOptions(Options):
+    """How `tokenizer` trains a tokenizer."""
+
     train_data_path: list[str] = Field(
         min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
     )

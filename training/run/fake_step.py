@@ -174,6 +174,7 @@ class _LiveBytes(TorchDispatchMode):
         return moments
 
     def moment(self) -> _Moment:
+        """The state now; the peak starts anew."""
         moment = _Moment(self._live, self._peak, self._cast)
         self._peak = self._live
         return moment

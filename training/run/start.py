@@ -95,7 +95,7 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     _require_fitting_lengths(options, stage, model.config.max_sequence_length)
     missing = [token for token in stage.required_tokens if model.tokenizer.token_to_id(token) is None]
     if missing:
-        raise DataError(f"the tokenizer has no {', '.join(missing)}, which SFT's chat template needs")
+        raise DataError(f"the tokenizer has no {', '.join(missing)}, which this stage's chat template needs")
     return Start(options, stage, model)
 
 

@@ -236,7 +236,7 @@ def test_without_generation_prompt_the_last_turn_stays_open(harness_model, demo_
 
 def test_a_tokenizer_that_reads_the_template_as_text_has_none(harness_model, monkeypatch):
     definition = json.loads((DEMO_FOLDER / "tokenizer.json").read_text())
-    # As LLaDA-8B-Base: the ids exist, the file does not register them.
+    # Like LLaDA-8B-Base: the ids exist, but the file does not register them.
     definition["added_tokens"] = [token for token in definition["added_tokens"] if "header" not in token["content"]]
     monkeypatch.setattr(harness_model, "_tokenizer", Tokenizer(json.dumps(definition), vocab_size=126464))
     with pytest.raises(ValueError, match=r"--apply_chat_template: the tokenizer of .* has no chat template"):

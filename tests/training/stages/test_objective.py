@@ -61,7 +61,7 @@ def test_golden_losses_through_the_data_path(golden_networks, monkeypatch, case)
     assert torch.equal(corrupted.tokens_BL, torch.tensor(case["noisy_ids"])[batch.samples_B])
 
 
-def test_spans_that_do_not_see_one_another_are_as_alone(tiny_network):
+def test_spans_give_the_loss_of_computing_them_one_by_one(tiny_network):
     torch.manual_seed(0)
     tokens_BL = torch.randint(5, 90, (2, 12))
     masked_BL = torch.rand(2, 12) < 0.5
@@ -70,11 +70,11 @@ def test_spans_that_do_not_see_one_another_are_as_alone(tiny_network):
         torch.where(masked_BL, tiny_network.special_tokens.mask_id, tokens_BL), masked_BL, torch.ones(2)
     )
     together = row_losses(tiny_network, tokens_BL, corrupted, spans=((5, 7), (9,))).sum()
-    alone = torch.zeros((), dtype=torch.float64)
+    one_by_one = torch.zeros((), dtype=torch.float64)
     for row, part in ((0, slice(0, 5)), (0, slice(5, 12)), (1, slice(0, 9))):
-        own = Corrupted(corrupted.tokens_BL[row, part][None], masked_BL[row, part][None], torch.ones(1))
-        alone += row_losses(tiny_network, tokens_BL[row, part][None], own).sum()
-    torch.testing.assert_close(together, alone)
+        corrupted_part = Corrupted(corrupted.tokens_BL[row, part][None], masked_BL[row, part][None], torch.ones(1))
+        one_by_one += row_losses(tiny_network, tokens_BL[row, part][None], corrupted_part).sum()
+    torch.testing.assert_close(together, one_by_one)
 
 
 def test_activation_checkpointing_changes_no_gradient(tiny_network):
