@@ -79,7 +79,7 @@ def _require_start(config: RunConfig, stage: str) -> None:
 
 
 def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], None]) -> None:
-    """Dry run. The scratch folder has what later stages need of a stage that has not run: all but the weights."""
+    """Dry run. A stage that has not run leaves its model without weights in a scratch folder, for later stages."""
     with TemporaryDirectory() as scratch:
         sketch = config.within(Path(scratch))
         for stage in stages:

@@ -27,7 +27,7 @@ _WINDOW_BATCHES = 50
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How samples are grouped into steps and weighted.
+    """Settings for grouping samples into steps and weighting them.
 
     Attributes:
         batch_size: samples of a step.
@@ -61,7 +61,7 @@ class StepRows:
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Where the targets of each row stop, and the length of all rows."""
+    """The position at which each row's targets stop, and the length of all rows."""
 
     target_stops_B: Tensor
     length: int

@@ -15,7 +15,7 @@ from training.data.shards import Shard
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token ids, the first `prompt_length` never masked; `spans` are the lengths of parts that attend to themselves."""
+    """Token ids, the first `prompt_length` never masked; `spans` are lengths of parts that attend within themselves."""
 
     tokens: np.ndarray
     prompt_length: int

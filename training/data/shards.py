@@ -21,7 +21,7 @@ from training.data.formats import ReadReport
 from training.data.sources import Source
 from training.errors import DataError
 
-# Raise it when the same text gives other shard contents.
+# Increase it when the same text gives other shard contents.
 _FORMAT_VERSION = 3
 _RECORDS_AT_ONCE = 1000
 

@@ -52,14 +52,14 @@ class Options(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object, info: ValidationInfo) -> object:
-        """A single path or prompt in a config file needs no brackets."""
+        """Accept a single path or prompt without brackets."""
         assert info.field_name is not None
         is_list = get_origin(cls.model_fields[info.field_name].annotation) is list
         return [value] if is_list and isinstance(value, str) else value
 
 
 class TokenizerOptions(Options):
-    """How `tokenizer` trains a tokenizer."""
+    """The options of `tokenizer`."""
 
     train_data_path: list[str] = Field(
         min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
@@ -172,7 +172,7 @@ class TrainingOptions(Options):
 
 
 class PretrainOptions(TrainingOptions):
-    """Pre-training starts from random weights or a checkpoint."""
+    """The options of `pretrain`, which starts from random weights or a checkpoint."""
 
     model_config_file: Path | None = Field(
         None, alias="model_config", description="Start from random weights of this config.json (official names)."
@@ -208,7 +208,7 @@ class PretrainOptions(TrainingOptions):
 
 
 class SFTOptions(TrainingOptions):
-    """SFT starts from a checkpoint."""
+    """The options of `sft`, which starts from a checkpoint."""
 
     model_name_or_path: str = Field(description="Start from this checkpoint: a folder or a hub id.")
     learning_rate: float = Field(2.5e-5, gt=0, description="Peak learning rate.")
@@ -223,7 +223,7 @@ class SFTOptions(TrainingOptions):
 
 
 class GenerateOptions(Options):
-    """How `generate` denoises; the defaults are the server's."""
+    """The options of `generate`; the defaults are the server's."""
 
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
     prompt: list[str] = Field([], description="Prompt; may be repeated.")
@@ -273,7 +273,7 @@ class GenerateOptions(Options):
 
 
 class EvalOptions(Options):
-    """How `eval` scores a checkpoint."""
+    """The options of `eval`."""
 
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
     val_data_path: list[str] = Field(
@@ -292,7 +292,7 @@ class EvalOptions(Options):
 
 
 class ExportOptions(Options):
-    """How `export` turns a checkpoint into a Hugging Face folder."""
+    """The options of `export`."""
 
     checkpoint: Path = Field(
         description="A checkpoints/step-<n> folder, or an output folder, whose newest one is taken."

@@ -105,7 +105,7 @@ class RunConfig:
         return replace(self, output_dir=folder, sections=sections)
 
     def can_start(self, stage: str) -> bool:
-        """Whether the stage before has written what this one takes from it."""
+        """Whether the previous stage has written everything that this one takes from it."""
         values = self._values(stage, {})
         inputs = {"model_name_or_path": ("pretraining", "config.json"), "tokenizer": ("tokenizer", "tokenizer.json")}
         return all(

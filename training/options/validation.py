@@ -1,4 +1,4 @@
-"""Values become options, or an error that names the place, the key, the value and the rule."""
+"""Validates options; an error names the place, the key, the value and the rule."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -13,7 +13,8 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 def build_options(kind: type[OptionsT], values: Mapping[str, Any], *, where: str) -> OptionsT:
-    """
+    """Validate the values and build the options.
+
     Raises:
         TrainingError: an unknown key, or a value that breaks its rule.
     """
@@ -24,7 +25,8 @@ def build_options(kind: type[OptionsT], values: Mapping[str, Any], *, where: str
 def check_options(
     kind: type[Options], values: Mapping[str, Any], *, where: str, may_be_incomplete: bool = False
 ) -> None:
-    """
+    """Validate the values.
+
     Args:
         may_be_incomplete: missing values are no error.
 

@@ -1,4 +1,4 @@
-"""What makes two runs the same run: everything that decides the loss curve."""
+"""The identity of a run: everything that decides its loss curve."""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What a run starts with: its options, its stage, and a model, of random weights or from a checkpoint."""
+"""The starting point of a run: its options, its stage, and a model, with random weights or from a checkpoint."""
 
 import json
 import shutil

@@ -9,13 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """What a checkpoint knows of its run.
+    """The run that a checkpoint belongs to.
 
     Attributes:
         decisive: the options and data that decide the loss curve; a run that resumes must have the same.
         special_tokens: the ids, by the names of `SpecialTokens`.
         base_model: the checkpoint that training started from, None for random weights.
-        lora: the fields of `LoraParams`, None where all weights are trained.
+        lora: the fields of `LoraParams`, None if all weights are trained.
     """
 
     decisive: dict[str, Any]
@@ -26,7 +26,7 @@ class RunIdentity:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The content of `state.json`. `val_loss` is in nats per token, None where this step was not validated."""
+    """The content of `state.json`. `val_loss` is in nats per token, None if this step was not validated."""
 
     step: int
     val_loss: float | None
@@ -51,13 +51,13 @@ def all_checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The last one in a `checkpoints` folder."""
+    """The newest complete checkpoint in a `checkpoints` folder."""
     checkpoints = all_checkpoints(folder)
     return checkpoints[-1] if checkpoints else None
 
 
 def best_checkpoint(folder: Path) -> tuple[Path, float] | None:
-    """The one with the lowest validation loss, and that loss; on a tie, the first by name."""
+    """The checkpoint with the lowest validation loss, and that loss; on a tie, the first by name."""
     measured = [(read_state(checkpoint).val_loss, checkpoint) for checkpoint in all_checkpoints(folder)]
     best = min(((loss, checkpoint) for loss, checkpoint in measured if loss is not None), default=None)
     return None if best is None else (best[1], best[0])

@@ -30,7 +30,7 @@ class Validation:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether the run has neither validation data nor prompts."""
         return self._samples is None and not self._options.eval_prompt
 
     def run(

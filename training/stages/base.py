@@ -13,7 +13,7 @@ from training.data.shards import Encoder, Shard
 
 
 class Stage(Protocol):
-    """A frozen dataclass of the settings in which samples of this stage differ.
+    """A kind of training; implementations are frozen dataclasses of its settings.
 
     Attributes:
         name: the stage's name in checkpoints; a run resumes only checkpoints of its own stage.
@@ -29,7 +29,7 @@ class Stage(Protocol):
         ...
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> Encoder:
-        """How records become samples."""
+        """The encoder that turns records into samples."""
         ...
 
     def samples(self, shards: Sequence[Shard]) -> Samples:
@@ -37,7 +37,7 @@ class Stage(Protocol):
         ...
 
     def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
-        """How samples become the rows of each step: where they are cut or padded, and which positions are targets."""
+        """The planner that lays out samples as the rows of each step: cut or padded, and with their targets."""
         ...
 
     def objective(self, model: LLaDAModelLM, *, seed: int) -> nn.Module:
@@ -45,5 +45,5 @@ class Stage(Protocol):
         ...
 
     def prompt(self, text: str) -> str | list[Message]:
-        """How a prompt is put to a model that this stage trains."""
+        """A prompt in the form that a model of this stage is trained on."""
         ...
