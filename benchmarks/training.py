@@ -1,11 +1,12 @@
-"""What the toolkit costs beside a bare training loop, and whether memory stays flat.
+"""Measures the cost of the toolkit against a bare training loop, and whether memory stays constant.
 
     python -m benchmarks.training                 # the demo model's SFT batch, 2 threads
     python -m benchmarks.training --memory-steps 500
 
 Both loops run the same model, optimizer, clipping and autocast on batches of the same shape, in turns of a few steps in
-one process; CPU time is compared, since wall time on a shared machine says little. The bare loop has its batch at hand,
-draws its noise with `torch.rand` and logs nothing; like the toolkit it computes the head at the masked positions alone.
+one process. CPU time is compared, since wall time on a shared machine says little. The bare loop has its batch in
+memory, draws its noise with `torch.rand` and logs nothing; like the toolkit it computes the head only at the masked
+positions.
 """
 
 import os
@@ -28,20 +29,21 @@ from training.distributed import World
 from training.options.fields import SFTOptions
 from training.run.optimizer import build_optimizer
 from training.run.report import Reporter
-from training.run.run import build_trainer, load_samples
+from training.run.run import build_trainer
+from training.run.samples import load_samples
 from training.run.start import find_start
 from training.run.trainer import Trainer
 
 
 def main(
     rounds: Annotated[int, typer.Option(help="Turns of each loop.")] = 12,
-    steps: Annotated[int, typer.Option(help="Optimizer steps of a turn.")] = 10,
+    steps: Annotated[int, typer.Option(help="Optimizer steps per turn.")] = 10,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-    memory_steps: Annotated[int, typer.Option(help="Also train so many steps and watch memory.")] = 0,
+    memory_steps: Annotated[int, typer.Option(help="Also train this many steps and watch memory.")] = 0,
 ) -> None:
     """Print steps per CPU second of both loops, and resident memory over the steps."""
     torch.set_num_threads(threads)
-    keep_freed_memory(all_of_it=True)  # as `llada-train` does; the bare loop has it too
+    keep_freed_memory(all_of_it=True)  # as `llada-train` does; it holds for the bare loop too
     with tempfile.TemporaryDirectory() as folder:
         trainer, rows, length = _trainer(Path(folder), threads)
         bare = BareLoop(LLaDAModelLM(trainer.model.config).train(), rows, length)
@@ -50,14 +52,14 @@ def main(
             timings["toolkit"].append(_cpu_seconds(trainer.train_step, steps))
             trainer.log_window()
             timings["bare"].append(_cpu_seconds(bare.train_step, steps))
-        # The first turn warms up.
-        best = {name: median(times[1:]) / steps for name, times in timings.items()}
+        # The first turn is a warm-up.
+        seconds_per_step = {name: median(times[1:]) / steps for name, times in timings.items()}
         typer.echo(f"batch {rows}×{length}, {threads} threads, median of {rounds} turns of {steps} steps, CPU time")
-        for name, seconds in best.items():
+        for name, seconds in seconds_per_step.items():
             typer.echo(
                 f"  {name:<8} {seconds * 1000:8.1f} ms a step  {rows * length / seconds:>9,.0f} tokens per CPU s"
             )
-        typer.echo(f"  toolkit / bare: {best['bare'] / best['toolkit']:.1%} of the throughput")
+        typer.echo(f"  toolkit / bare: {seconds_per_step['bare'] / seconds_per_step['toolkit']:.1%} of the throughput")
         for step in range(0, memory_steps, 50):
             typer.echo(f"  step {trainer.step:>5}: {_resident_mb():,.1f} MB resident")
             for _ in range(min(50, memory_steps - step)):
@@ -68,7 +70,7 @@ def main(
 
 
 class BareLoop:
-    """The shortest loop that trains the same thing."""
+    """The shortest loop that trains the same model."""
 
     def __init__(self, model: LLaDAModelLM, rows: int, length: int) -> None:
         self.model = model
@@ -108,7 +110,7 @@ def _options(folder: Path, threads: int) -> SFTOptions:
 
 
 def _trainer(folder: Path, threads: int) -> tuple[Trainer, int, int]:
-    """A trainer whose samples all have one length, about half of it prompt, so that both loops see one shape."""
+    """A trainer whose samples all have one length, about half of it prompt, so that both loops have the same shape."""
     line = '{"prompt": "one two three four five six seven eight %d", "completion": "%s"}\n'
     answer = "one two three four five six seven eight nine ten " * 2
     (folder / "data.jsonl").write_text("".join(line % (number % 10, answer) for number in range(2000)))
@@ -116,12 +118,8 @@ def _trainer(folder: Path, threads: int) -> tuple[Trainer, int, int]:
     reporter = Reporter(options.output_dir, is_main=False)
     world = World(0, 1, torch.device("cpu"))
     start = find_start(options, log=typer.echo)
-    samples, _ = load_samples(options, start, options.output_dir / "data", world, reporter)
-    return (
-        build_trainer(options, start, samples, None, world, reporter),
-        options.batch_size,
-        int(samples.lengths[0]),
-    )
+    samples = load_samples(start, options.output_dir / "data", world, reporter)
+    return build_trainer(start, samples, world, reporter), options.batch_size, int(samples.training.lengths[0])
 
 
 def _cpu_seconds(train_step: object, steps: int) -> float:

@@ -1,12 +1,12 @@
-"""`llada-train`: tokenizer, pre-training, SFT, generation, evaluation, export, and all of them from one config file."""
+"""`llada-train`: tokenizer, pre-training, SFT, generation, evaluation, export, and a pipeline of them from one file."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from training.errors import DataError, ElsewhereError, TrainingError
+from training.launch import read_launch
 from training.options.command_line import command_for
 from training.options.fields import (
     EvalOptions,
@@ -18,7 +18,7 @@ from training.options.fields import (
 )
 from training.options.file import RunConfig
 
-# What a command needs is imported when it runs: `--help` should not wait for torch.
+# Each command is imported when it runs: `--help` should not wait for torch.
 
 app = typer.Typer(
     name="llada-train",
@@ -48,14 +48,14 @@ def pretrain(options: PretrainOptions, *, dry_run: bool = False) -> None:
 @app.command()
 @command_for("sft", can_dry_run=True)
 def sft(options: SFTOptions, *, dry_run: bool = False) -> None:
-    """Fine-tune on dialogues; every assistant turn is a target, the prompt is never masked."""
+    """Fine-tune on dialogues: every assistant turn is a target, and the prompt is never masked."""
     _train(options, dry_run=dry_run)
 
 
 @app.command()
 @command_for("generate")
 def generate(options: GenerateOptions) -> None:
-    """Generate for prompts, or for every line of a file; a file's run that was stopped goes on where it was."""
+    """Answer prompts, or every line of a file; a file that was interrupted continues where it stopped."""
     from training.commands.generate import run_generate
 
     run_generate(options, log=typer.echo)
@@ -64,7 +64,7 @@ def generate(options: GenerateOptions) -> None:
 @app.command(name="eval")
 @command_for("eval")
 def evaluate(options: EvalOptions) -> None:
-    """Bound the negative log-likelihood and the perplexity of data; the same number on every run."""
+    """Bound the negative log-likelihood and the perplexity of data; every run gives the same number."""
     from training.commands.evaluate import run_eval
 
     run_eval(options, log=typer.echo)
@@ -73,8 +73,8 @@ def evaluate(options: EvalOptions) -> None:
 @app.command()
 @command_for("export")
 def export(options: ExportOptions) -> None:
-    """Write a checkpoint as a Hugging Face folder, adapters merged."""
-    from training.run.export import run_export
+    """Write a checkpoint as a Hugging Face folder, with adapters merged."""
+    from training.commands.export import run_export
 
     run_export(options, log=typer.echo)
 
@@ -84,34 +84,31 @@ def pipeline(
     config: Annotated[Path, typer.Option(help="YAML file with a section for every stage.")],
     stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft or inference.")] = "all",
     prompt: Annotated[list[str] | None, typer.Option(help="Prompt for inference; may be repeated.")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on: finished stages are left, a started one resumes.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip finished stages and continue a started one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the stages would do; write nothing.")] = False,
     list_stages: Annotated[
         bool, typer.Option("--list-stages", help="Print the training stages of the file; run nothing.")
     ] = False,
 ) -> None:
-    """Run the stages of a config file, each on what the one before made."""
+    """Run the stages of a config file, each on the output of the one before."""
     loaded = RunConfig.load(config)
     if list_stages:
         typer.echo("\n".join(loaded.stages))
         return
-    # Under torchrun one process speaks for all.
-    is_main = os.environ.get("RANK", "0") == "0"
-    if dry_run and not is_main:
+    launch = read_launch()
+    if dry_run and not launch.is_main:
         return
     from training.commands.pipeline import run_pipeline
 
     def log(text: str) -> None:
-        if is_main:
+        if launch.is_main:
             typer.echo(text)
 
     run_pipeline(loaded, stage, prompts=prompt or [], resume=resume, dry_run=dry_run, log=log)
 
 
 def main() -> None:
-    """Run the command line; the user's errors end in one line, not a traceback."""
+    """Run the command line; an error that the user can solve is printed in one line, without a traceback."""
     try:
         app()
     except ElsewhereError:
@@ -128,8 +125,7 @@ def main() -> None:
 
 def _train(options: PretrainOptions | SFTOptions, *, dry_run: bool) -> None:
     if dry_run:
-        # Under torchrun one process speaks for all.
-        if os.environ.get("RANK", "0") != "0":
+        if not read_launch().is_main:
             return
         from training.run.dry_run import describe_run
 

@@ -1,10 +1,8 @@
-"""One process or many: who this process is, and how the model is spread over all of them.
+"""One process or many: which one this is, and what all of them do together.
 
-Plain `torchrun` starts the processes; DDP replicates the model, FSDP2 (`fully_shard`) shards weights, gradients and
-optimizer. The trainer's code is the same in every case.
+Plain `torchrun` starts the processes. The trainer's code is the same for any number of them.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from training.errors import ElsewhereError, TrainingError
+from training.launch import read_launch
 
-# Rank 0 tokenises while the others wait at a barrier.
+# The main process tokenises while the others wait for it.
 _TIMEOUT = timedelta(hours=12)
 
 T = TypeVar("T")
 
-# Until the process ends.
+# Held until the process ends; `join_world` says why.
 _held_groups: list[object] = []
 
 
@@ -39,68 +38,66 @@ class World:
         return self.rank == 0
 
     def part_of(self, total: int) -> range:
-        """The rows of a batch that this process computes."""
+        """The rows that this process computes of a batch of `total`."""
         share = total // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Summed over all processes, in place."""
+        """Sum over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set anywhere; every process hears the same answer."""
+        """Whether the flag is set on any process; every process gets the same answer."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag))).item())
 
     def error(self, message: str) -> TrainingError:
-        """For what stops every process alike: the main one tells."""
+        """The error for a reason that stops every process alike; only the main one prints it."""
         return TrainingError(message) if self.is_main else ElsewhereError(message)
 
     def from_main(self, work: Callable[[], T]) -> T:
-        """What `work` gives on the main process, which alone runs it while the others wait.
+        """Run `work` on the main process while the others wait, and return its result on all of them.
 
         Raises:
-            ElsewhereError: on the others, whatever the main process raises.
+            ElsewhereError: on the other processes, for anything that the main one raises.
         """
         if self.size == 1:
             return work()
-        found: list[Any] = [None]
+        results: list[Any] = [None]
         try:
             if self.is_main:
-                found = [(work(),)]
+                results = [(work(),)]
         finally:
-            # Of a failure too: a process that waits for more than it gets would wait for hours.
-            dist.broadcast_object_list(found, device=torch.device("cpu"))
-        if found[0] is None:
+            # After a failure too: the others would wait for hours.
+            dist.broadcast_object_list(results, device=torch.device("cpu"))
+        if results[0] is None:
             raise ElsewhereError("the first process failed")
-        result: T = found[0][0]
+        result: T = results[0][0]
         return result
 
 
 @contextmanager
-def world(device: str) -> Iterator[World]:
+def join_world(device_name: str) -> Iterator[World]:
     """Join the processes that `torchrun` started, or be the only one.
 
     Raises:
-        TrainingError: a device that is not there.
+        TrainingError: this machine does not have the device.
     """
-    size, rank, local_rank = (
-        int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
-    )
-    chosen = _device(device, local_rank if size > 1 else None)
-    if size == 1:
-        yield World(0, 1, chosen)
+    launch = read_launch()
+    device = _device(device_name, launch.local_rank if launch.world_size > 1 else None)
+    if launch.world_size == 1:
+        yield World(0, 1, device)
         return
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    # Both: flags and checkpoints travel as CPU tensors.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    # DDP's reducer must not be the last to hold the group: it would be freed with Python's lock held, joining gloo's
-    # thread, which may be waiting for that lock. A finished run has hung so.
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Both backends: flags and checkpoints travel as CPU tensors.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    # DDP's reducer must not be the last to hold the group: freeing it there joins gloo's thread under Python's lock,
+    # which that thread may be waiting for.
     _held_groups.append(dist.group.WORLD)
     try:
-        yield World(rank, size, chosen)
+        yield World(launch.rank, launch.world_size, device)
     finally:
         dist.destroy_process_group()
 

@@ -1,13 +1,13 @@
-"""What can be wrong with data or a run; `cli.main` prints these in one line and leaves with 1."""
+"""Errors that the user can solve; `cli.main` prints them in one line and exits with status 1."""
 
 
 class DataError(ValueError):
-    """Training data that cannot be used; names the file, the line and the rule."""
+    """Data that cannot be used; the message names the file, the line and the rule."""
 
 
 class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message says why and what to try."""
+    """Training cannot start or continue; the message says why and what to try."""
 
 
 class ElsewhereError(TrainingError):
-    """The main process stops too, and says why; nothing is printed for this one."""
+    """Raised on other processes when the main one stops; the main one says why, the others print nothing."""

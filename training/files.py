@@ -1,4 +1,4 @@
-"""Output folders and files: what cannot be written is found at the start."""
+"""Finds out at the start whether the output can be written."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from training.errors import TrainingError
 
 
 def require_writable(folder: Path, *, option: str = "--output-dir") -> None:
-    """Make the output folder, or find out now that it cannot be written.
+    """Make the output folder and check that it can be written.
 
     Raises:
         TrainingError: names the option, the folder and the reason.

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# All stages of a config file in one command; started again, it goes on where it was.
+# Run all stages of a config file with one command; started again, it continues where it stopped.
 #
 #     training/train.sh config.yaml                    one process
-#     NPROC=8 training/train.sh config.yaml            eight, through torchrun (pre-training and SFT)
+#     NPROC=8 training/train.sh config.yaml            eight processes, with torchrun (pre-training and SFT)
 set -euo pipefail
 config=${1:?usage: [NPROC=n] training/train.sh config.yaml}
 
 child=
 stopping=
-# A signal is for the training, which saves a checkpoint and leaves; the shell waits for it and starts no more.
+# Pass a signal on to the training, which saves a checkpoint and exits; then start no further stage.
 trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
 
 run() {
@@ -18,7 +18,7 @@ run() {
     child=$!
     while true; do
         wait "$child" && status=0 || status=$?
-        # `wait` also returns when a signal comes.
+        # `wait` also returns when the shell receives a signal.
         kill -0 "$child" 2>/dev/null || break
     done
     child=
@@ -35,7 +35,7 @@ for stage in $stages; do
     if [ "$stage" = tokenizer ]; then
         run llada-train pipeline --config "$config" --stage "$stage" --resume
     else
-        # A checkpoint saved on SIGTERM may take longer than torchrun's 30 seconds.
+        # Saving a checkpoint on SIGTERM may take longer than torchrun's default of 30 seconds.
         run torchrun --standalone --nproc-per-node "$NPROC" --shutdown-timeout 600 \
             -m training.cli pipeline --config "$config" --stage "$stage" --resume
     fi

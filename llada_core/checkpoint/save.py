@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llada_core.files import make_empty, move_files
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import CHAT_TEMPLATE
@@ -35,8 +36,7 @@ def save_checkpoint(
     The files are written aside and moved in, `config.json` last: until then the folder is not a checkpoint. Older
     weights are deleted first, since a single file would be loaded in place of new shards.
     """
-    aside = folder / "incomplete"
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = make_empty(folder / "incomplete")
     config = LLaDAConfig(
         **{
             **model.config.to_dict(),
@@ -63,9 +63,7 @@ def save_checkpoint(
     (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     for old in (folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         old.unlink(missing_ok=True)
-    for file in sorted(aside.iterdir(), key=lambda file: file.name == "config.json"):
-        file.replace(folder / file.name)
-    aside.rmdir()
+    move_files(aside, folder, last="config.json")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def body(**fields):
 def test_choice_i_of_every_prompt_has_the_seed_plus_i(canvases):
     choices = canvases.choices(body(n=2, seed=7, max_tokens=4, logprobs=3), [[1], [2, 3]])
     assert [canvas.params.seed for canvas in choices] == [7, 8, 7, 8]
-    assert [canvas.prompt_length for canvas in choices] == [1, 1, 2, 2]
+    assert [canvas.layout.prompt_length for canvas in choices] == [1, 1, 2, 2]
     assert {canvas.reporting.num_alternatives for canvas in choices} == {3}
 
 

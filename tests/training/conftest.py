@@ -1,9 +1,10 @@
-"""A small world to train in: data, a model config, a tokenizer, and the command line in this process."""
+"""A small setup for training: data, a model config, a tokenizer, and the command line in this process."""
 
 import io
 import json
 import subprocess
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import yaml
 
 from training.cli import main
 
@@ -34,7 +36,7 @@ class Outcome:
 
 
 def llada_train(*arguments: object) -> Outcome:
-    """The command line in this process: its start-up is imports, and these are done."""
+    """Run the command line in this process, which saves the imports of a new one."""
     out, err = io.StringIO(), io.StringIO()
     returncode = 0
     with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["llada-train", *map(str, arguments)]):
@@ -46,19 +48,27 @@ def llada_train(*arguments: object) -> Outcome:
 
 
 def succeed(*arguments: object) -> str:
-    """The command line, which must succeed; what it printed."""
+    """Run the command line, which must succeed, and return what it printed."""
     outcome = llada_train(*arguments)
     assert outcome.returncode == 0, outcome.stderr
     return outcome.stdout
 
 
 def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str]:
-    """The command line in a process of its own, or in several under `torchrun`."""
+    """Start the command line in a new process, or in several under `torchrun`."""
     launcher = [sys.executable]
     if processes is not None:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*launcher, "-m", "training.cli", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until_exists(path: Path, process: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process is None or process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 def records(output: Path) -> list[dict[str, Any]]:
@@ -111,6 +121,32 @@ def workspace(tmp_path_factory) -> Workspace:
         "tokenizer", "--vocab-size", 400, "--output-dir", folder / "tokenizer",
         "--train-data-path", folder / "pretrain.jsonl", "--train-data-path", folder / "sft.jsonl",
     )  # fmt: skip
-    found = Workspace(folder)
-    succeed(*found.pretrain(folder / "base"))
-    return found
+    workspace = Workspace(folder)
+    succeed(*workspace.pretrain(folder / "base"))
+    return workspace
+
+
+@pytest.fixture
+def config(workspace, tmp_path):
+    """A function that writes a config file, with changes; its stages take a second each."""
+
+    def write(**changes):
+        content = {
+            "output_dir": str(tmp_path / "out"),
+            "seed": 1,
+            "threads": 1,
+            "model": {"config": str(workspace.folder / "config.json"), "max_length": 48},
+            "tokenizer": {"train_data_path": [str(workspace.folder / "pretrain.jsonl")], "vocab_size": 300},
+            "pretraining": {
+                "train_data_path": [str(workspace.folder / "pretrain.jsonl")],
+                "max_steps": 3, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1, "max_length": 24,
+            },
+            "sft": {"train_data_path": str(workspace.folder / "sft.jsonl"), "max_steps": 3, "batch_size": 4},
+            "inference": {"default_method": "fixed_length", "gen_length": 8, "remasking": "low_confidence"},
+            **changes,
+        }  # fmt: skip
+        file = tmp_path / "config.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write

@@ -1,4 +1,4 @@
-"""The `generate` command: prompts from the command line, or a file of them, resumable line by line."""
+"""The `generate` command: answers prompts from the command line, or a file of them, resumable line by line."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ Prompt = str | list[Message]
 
 
 def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> None:
-    """Generate and print, or append to `--output`.
+    """Print the results, or append them to `--output`.
 
     Raises:
-        DataError: a line without a prompt; an output file that belongs to other prompts.
+        DataError: options that contradict each other, a line without a prompt, or an output file of other prompts.
     """
     if bool(options.prompt) == (options.input is not None):
         raise DataError("generate: give either prompt or input")
@@ -35,8 +35,8 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
         require_writable(options.output.parent, option="--output")
     params = _params(options)
     tokenizer = load_tokenizer(options.model_name_or_path)
-    given = _file_prompts(options.input) if options.input else options.prompt
-    prompts = [_in_template(prompt) if options.is_instruct else prompt for prompt in given]
+    raw_prompts = _file_prompts(options.input) if options.input else options.prompt
+    prompts = [_as_chat(prompt) if options.is_instruct else prompt for prompt in raw_prompts]
     num_done, settings = 0, _settings(options, params)
     if options.output:
         num_done = _num_done(options.output, prompts, settings)
@@ -52,7 +52,7 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
             advance(first + len(results))
 
 
-def _in_template(prompt: Prompt) -> Prompt:
+def _as_chat(prompt: Prompt) -> Prompt:
     return [Message("user", prompt)] if isinstance(prompt, str) else prompt
 
 
@@ -100,7 +100,7 @@ def _file_prompts(file: Path) -> Sequence[Prompt]:
 
 
 def _num_done(output: Path, prompts: list[Prompt], settings: dict[str, Any]) -> int:
-    """How many results the file holds; a last line cut short by a kill is taken off it."""
+    """The number of results in the file; a last line that a kill cut short is removed from it."""
     if not output.exists():
         return 0
     content = output.read_bytes()
@@ -114,8 +114,8 @@ def _num_done(output: Path, prompts: list[Prompt], settings: dict[str, Any]) -> 
             raise DataError(f"{output}, line {index + 1}: is not the result of line {index + 1} of --input")
         if record.get("options") != settings:
             raise DataError(
-                f"{output}, line {index + 1}: was made with {record.get('options')}, and now it is {settings}; choose "
-                "another --output"
+                f"{output}, line {index + 1}: was made with {record.get('options')}, but the options are now "
+                f"{settings}; choose another --output"
             )
     return len(records)
 
@@ -137,17 +137,17 @@ def _plain(prompt: Prompt) -> object:
 
 
 def _params(options: GenerateOptions) -> GenerationParams:
-    given = options.model_dump(include={field.name for field in fields(GenerationParams)}, exclude_unset=True)
-    in_core: dict[str, Callable[[Any], Any]] = {"stop": tuple, "stop_token_ids": frozenset, "logit_bias": _biases}
-    given |= {name: in_core[name](given[name]) for name in in_core.keys() & given.keys()}
+    values = options.model_dump(include={field.name for field in fields(GenerationParams)}, exclude_unset=True)
+    convert: dict[str, Callable[[Any], Any]] = {"stop": tuple, "stop_token_ids": frozenset, "logit_bias": _biases}
+    values |= {name: convert[name](values[name]) for name in convert.keys() & values.keys()}
     try:
-        return GenerationParams.with_preset(options.preset, **given)
+        return GenerationParams.with_preset(options.preset, **values)
     except InvalidParameterError as error:
         raise DataError(f"generate: {error}") from None
 
 
 def _settings(options: GenerateOptions, params: GenerationParams) -> dict[str, Any]:
-    """What made a result, as JSON: the model, the template, and the parameters that are not the default."""
+    """The settings that a result depends on, as JSON: model, template, and parameters other than the default."""
     default = GenerationParams()
     changed = {name: value for name, value in asdict(params).items() if value != getattr(default, name)}
     model = str(resolve_folder(options.model_name_or_path).resolve())

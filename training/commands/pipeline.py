@@ -1,6 +1,5 @@
-"""The `pipeline` command: every stage of a config file, each on what the one before made."""
+"""The `pipeline` command: every stage of a config file, each on the output of the one before."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,10 +8,13 @@ from training.commands.generate import run_generate
 from training.commands.tokenizer import run_tokenizer
 from training.data.sources import find_sources
 from training.errors import TrainingError
+from training.launch import read_launch
 from training.options.fields import GenerateOptions
-from training.options.file import TRAINING_STAGES, RunConfig
+from training.options.file import RunConfig
+from training.options.sections import TRAINING_STAGES
 from training.run.dry_run import describe_run
-from training.run.run import require_same_options, run_training
+from training.run.identity import require_same_options
+from training.run.run import run_training
 
 _DONE_FILES = {"tokenizer": "tokenizer.json", "pretraining": "config.json", "sft": "config.json"}
 
@@ -20,32 +22,31 @@ _DONE_FILES = {"tokenizer": "tokenizer.json", "pretraining": "config.json", "sft
 def run_pipeline(
     config: RunConfig, stage: str, *, prompts: Sequence[str], resume: bool, dry_run: bool, log: Callable[[str], None]
 ) -> None:
-    """Run one stage, or `all` that the file has a section for; inference runs where there is something to answer.
+    """Run one stage, or `all` that the file has a section for; inference runs only if there are prompts.
 
     Args:
-        prompts: in place of the file's `inference.prompt` or `inference.input`.
-        resume: finished stages are left as they are, a started one goes on from its newest checkpoint.
+        prompts: replace the file's `inference.prompt` or `inference.input`.
+        resume: skip finished stages, and continue a started one from its newest checkpoint.
 
     Raises:
-        TrainingError: no such stage, or a stage without a section or without what it starts from.
+        TrainingError: an unknown stage, or one whose section or starting point is missing.
     """
     _require_possible(config, stage, prompts)
     stages = [name for name in config.stages if stage in ("all", name)]
     for name in stages:
-        # The data of the last stage is missed now, not when the first ones have been trained.
+        # Find out now that the last stage's data is missing, not after the first ones have been trained.
         if not (resume and _is_done(config, name)):
-            options = config.stage(name)
-            find_sources([*options.train_data_path, *getattr(options, "val_data_path", [])])
+            find_sources(config.stage(name).data_paths)
     if dry_run:
         _describe(config, stages, log)
     else:
         for name in stages:
             _run_training_stage(config, name, resume=resume, log=log)
-    asked_in_file = config.sections.get("inference", {})
-    is_asked = prompts or asked_in_file.get("prompt") or asked_in_file.get("input")
-    if stage == "inference" and not is_asked:
+    inference = config.sections.get("inference", {})
+    has_prompts = prompts or inference.get("prompt") or inference.get("input")
+    if stage == "inference" and not has_prompts:
         raise TrainingError("--stage inference needs --prompt, or inference.prompt or inference.input in the file")
-    if is_asked and stage in ("all", "inference"):
+    if has_prompts and stage in ("all", "inference"):
         options = _inference_options(config, prompts)
         log(f"── inference with {options.model_name_or_path}")
         if not dry_run:
@@ -58,8 +59,8 @@ def _require_possible(config: RunConfig, stage: str, prompts: Sequence[str]) -> 
     if stage in TRAINING_STAGES and stage not in config.sections:
         raise TrainingError(f"{config.file.name}: no section {stage!r}, which --stage {stage} needs")
     if stage in TRAINING_STAGES and prompts:
-        raise TrainingError(f"--prompt is for --stage all and inference; --stage {stage} answers nothing")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and stage not in ("pretraining", "sft"):
+        raise TrainingError(f"--prompt is for --stage all and inference; --stage {stage} answers no prompts")
+    if read_launch().world_size > 1 and stage not in ("pretraining", "sft"):
         raise TrainingError(
             "under torchrun a pipeline runs one stage: --stage pretraining or sft; training/train.sh does"
         )
@@ -78,7 +79,7 @@ def _require_start(config: RunConfig, stage: str) -> None:
 
 
 def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], None]) -> None:
-    """A dry run. A stage that has not run stands in a scratch folder, as far as the next one needs it: no weights."""
+    """Dry run. A stage that has not run leaves its model without weights in a scratch folder, for later stages."""
     with TemporaryDirectory() as scratch:
         sketch = config.within(Path(scratch))
         for stage in stages:
@@ -90,7 +91,7 @@ def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], Non
                 if not sketch.can_start(stage):
                     _require_start(config, stage)
                 start = describe_run((sketch if needs_sketch else config).stage(stage), log=log)
-                start.save_without_weights(sketch.folder(stage))
+                start.model.save(sketch.folder(stage))
 
 
 def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Callable[[str], None]) -> None:

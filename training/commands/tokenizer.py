@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer with LLaDA's special tokens, trained from text."""
+"""The `tokenizer` command: a byte-level BPE tokenizer with LLaDA's special tokens, trained on text."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from llada_core.files import new_file
 from llada_core.text.special_tokens import (
     BOS_TOKEN,
     END_HEADER_TOKEN,
@@ -22,14 +23,18 @@ from training.options.fields import TokenizerOptions
 
 SPECIAL_TOKENS = [BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN]
 
-# GPT-4's word pattern with single digits: a sum is learnt digit by digit.
+# GPT-4's word pattern, but with single digits: a model learns sums digit by digit.
 _WORD_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
 def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> None:
-    """The `tokenizer` command."""
+    """Train a tokenizer and write it into the output folder.
+
+    Raises:
+        TrainingError: the folder has a tokenizer already, or cannot be written.
+    """
     file = options.output_dir / "tokenizer.json"
     if file.exists():
         raise TrainingError(f"{file} exists; choose another --output-dir, or give a pipeline --resume")
@@ -61,7 +66,6 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, output_dir: Path) 
     )
     tokenizer.train_from_iterator(texts, trainer)
     output_dir.mkdir(parents=True, exist_ok=True)
-    aside = output_dir / "incomplete-tokenizer.json"
-    tokenizer.save(str(aside))
-    aside.replace(output_dir / "tokenizer.json")
+    with new_file(output_dir / "tokenizer.json") as aside:
+        tokenizer.save(str(aside))
     return tokenizer

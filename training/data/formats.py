@@ -1,4 +1,4 @@
-"""The shapes that training records come in, all turned into text or dialogues.
+"""Formats of training records, all converted to text or dialogues.
 
 | format        | record                                                                           |
 |---------------|----------------------------------------------------------------------------------|
@@ -25,10 +25,13 @@ _BAD_LINES_SHOWN = 5
 
 @dataclass
 class ReadReport:
-    """What reading found: the format, and the records that cannot be used; too many of these stop the run.
+    """The format of a source, and its records that cannot be used; too many of these stop the run.
 
     Attributes:
-        share: of the source that is read, 0 to 1; None where its size is not known.
+        limit: bad records that are allowed.
+        count: bad records so far.
+        share: the share of the source read so far, 0 to 1; None if its size is unknown.
+        shown: the first bad records, as text for the user.
     """
 
     limit: int
@@ -38,7 +41,8 @@ class ReadReport:
     shown: list[str] = field(default_factory=list)
 
     def add(self, place: str, problem: str) -> None:
-        """
+        """Count a bad record.
+
         Raises:
             DataError: more than `limit` records are bad.
         """
@@ -58,26 +62,26 @@ class _UnusableError(Exception):
 
 
 def read_texts(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
-    """Pre-training documents: the `text` of every record."""
+    """Read documents: the `text` of every record."""
     return _convert(records, {"text": _text}, report)
 
 
 def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Dialogue | str]:
-    """SFT dialogues, in whichever of the formats the first record has; documents where it is text."""
+    """Read dialogues, or documents if the first record is text."""
     return _convert(records, {"text": _text, **_DIALOGUE_FORMATS}, report)
 
 
 def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
-    """All text in records of any format: what a tokenizer is trained on."""
-    for found in read_dialogues(records, report):
-        if isinstance(found, str):
-            yield found
+    """Read all text in records of any format, to train a tokenizer on."""
+    for item in read_dialogues(records, report):
+        if isinstance(item, str):
+            yield item
         else:
-            yield from (message.content for message in found)
+            yield from (message.content for message in item)
 
 
 def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str | Dialogue]:
-    """What `generate` is asked: the `prompt` or the `messages` of every record, the last one by the user."""
+    """Read prompts for `generate`: the `prompt` of every record, or its `messages`, of which the user's is the last."""
     for record in records:
         problem = record.problem
         if problem is None:
@@ -90,7 +94,7 @@ def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str 
 
 
 def detect_format(value: Mapping[str, Any], *, among: Iterable[str] | None = None) -> str | None:
-    """The name of the format of a record, by its keys; a record may have those of several."""
+    """The name of a record's format, by its keys; if it has the keys of several, the first one in `_KEYS`."""
     names = [name for name in _KEYS if among is None or name in among]
     return next((name for name in names if _KEYS[name] <= value.keys()), None)
 
@@ -98,7 +102,7 @@ def detect_format(value: Mapping[str, Any], *, among: Iterable[str] | None = Non
 def _convert(
     records: Iterable[Record], formats: Mapping[str, Callable[[Mapping[str, Any]], Any]], report: ReadReport
 ) -> Iterator[Any]:
-    """The first usable record decides the format; a record of another format is a bad line."""
+    """Convert records to the format of the first usable one; a record of another format is a bad line."""
     chosen: str | None = None
     for record in records:
         problem, report.share = record.problem, record.share
@@ -167,14 +171,14 @@ def _completion(value: Mapping[str, Any]) -> Dialogue:
 
 
 def _string(value: Mapping[str, Any], key: str) -> str:
-    found = value.get(key)
-    if not isinstance(found, str) or not found:
+    text = value.get(key)
+    if not isinstance(text, str) or not text:
         raise _UnusableError(f'needs a non-empty string "{key}"')
-    return _unicode(found)
+    return _unicode(text)
 
 
 def _unicode(text: str) -> str:
-    """JSON can spell half of a surrogate pair, which is no character."""
+    """Refuse half of a surrogate pair, which JSON can spell although it is no character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

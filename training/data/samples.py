@@ -1,7 +1,7 @@
 """Training samples over memory-mapped shards.
 
-A sample's index is its identity: noise and order are functions of (seed, index, epoch), so a resumed run sees what an
-uninterrupted one would have seen.
+A sample's index is its identity: noise and order are functions of (seed, index, epoch), so a resumed run sees the same
+batches as an uninterrupted one.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from training.data.shards import Shard
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token ids; the first `prompt_length` are never masked. `spans`: lengths of the parts that see only themselves."""
+    """Token ids, the first `prompt_length` never masked; `spans` are lengths of parts that attend within themselves."""
 
     tokens: np.ndarray
     prompt_length: int
@@ -23,12 +23,12 @@ class Sample:
 
 
 class Samples(Protocol):
-    """What the trainer reads. The index arrays are known without touching a token.
+    """A sequence of samples, whose lengths are known without reading a token.
 
     Attributes:
         lengths: int64 [N], tokens of each sample.
         prompt_lengths: int64 [N].
-        digest: of the shards they come from: the same data in another place or under another name is the same.
+        digest: hash of the shards; the same data in another place or under another name has the same.
     """
 
     lengths: np.ndarray
@@ -94,7 +94,7 @@ class PackedDocuments:
 
 
 class Dialogues:
-    """SFT samples as they were tokenised, one for every assistant turn."""
+    """Samples as they were tokenised, each with a prompt and an answer."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._stream = _Stream(shards)

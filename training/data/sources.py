@@ -1,4 +1,4 @@
-"""Where training data lies: files, globs and hub datasets, read record by record, each with the place it came from."""
+"""Sources of data: files, globs and hub datasets, read record by record, each with the place that it came from."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from training.errors import DataError
 
 _PARQUET_ROWS = 1000
 
-# owner/name, then a configuration and a split where they are not the default one and "train".
+# owner/name, then optionally a configuration and a split; the default split is "train".
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
-# A missing file is not looked for on the hub.
+# A path with one of these is a missing file, not a hub id.
 _FILE_SUFFIXES = (
     ".json", ".jsonl", ".jsonlines", ".ndjson", ".parquet", ".arrow", ".txt", ".csv", ".tsv", ".gz", ".bz2", ".xz",
     ".zst", ".zip",
@@ -26,8 +26,8 @@ class Record:
     """One line or row.
 
     Attributes:
-        problem: why it could not be read; then `value` is empty.
-        share: of the source that is read with it, 0 to 1; None where the source's size is not known.
+        problem: why it could not be read, in which case `value` is empty.
+        share: the share of the source read so far, 0 to 1; None if the source's size is unknown.
     """
 
     place: str
@@ -38,19 +38,20 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, or a hub dataset (`name` without a `file`)."""
+    """A file, or a hub dataset (a `name` without a `file`)."""
 
     name: str
     file: Path | None
 
     def records(self) -> Iterator[Record]:
+        """Read the source from its beginning."""
         if self.file is None:
             return _hub_rows(self.name)
         return _parquet_rows(self.file) if self.file.suffix == ".parquet" else _json_lines(self.file)
 
     @property
     def version(self) -> list[object]:
-        """Changes when the content does: what tokenised shards are known by."""
+        """A value that changes when the content does; part of a shard's identity."""
         if self.file is None:
             return [self.name]
         status = self.file.stat()
@@ -58,15 +59,15 @@ class Source:
 
 
 def find_sources(paths: Iterable[str]) -> list[Source]:
-    """Files in the order given, a glob's sorted; what is neither file nor glob is taken for a hub dataset's id.
+    """Files in the order given, a glob's in sorted order; anything else is taken as a hub dataset's id.
 
     Raises:
         DataError: no such file, or a glob that matches none.
     """
-    found = []
+    sources = []
     for path in paths:
         if Path(path).is_file():
-            found.append(Source(Path(path).name, Path(path)))
+            sources.append(Source(Path(path).name, Path(path)))
         elif Path(path).is_dir():
             raise DataError(f"{path}: is a folder; name its files, or give a glob such as {path}/*.jsonl")
         elif has_magic(path):
@@ -74,12 +75,12 @@ def find_sources(paths: Iterable[str]) -> list[Source]:
             files = [Path(match) for match in matches if Path(match).is_file()]
             if not files:
                 raise DataError(f"{path}: matches no file")
-            found += [Source(file.name, file) for file in files]
+            sources += [Source(file.name, file) for file in files]
         elif _HUB_ID.fullmatch(path) and Path(path).suffix.lower() not in _FILE_SUFFIXES:
-            found.append(Source(path, None))
+            sources.append(Source(path, None))
         else:
             raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name, owner/name:config@split)")
-    return found
+    return sources
 
 
 def _json_lines(file: Path) -> Iterator[Record]:
@@ -96,7 +97,7 @@ def _json_lines(file: Path) -> Iterator[Record]:
                 yield Record(place, {}, f"not JSON ({error.msg} at column {error.colno})", share)
             except UnicodeDecodeError as error:
                 yield Record(place, {}, f"not UTF-8 (byte {error.start})", share)
-            except (ValueError, RecursionError) as error:  # a number or a nesting that Python does not take
+            except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
                 yield Record(place, {}, f"not readable ({error})", share)
             else:
                 is_object = isinstance(value, dict)

@@ -1,1 +1,1 @@
-"""The recipe of the bundled demo model: what a very small LLaDA is taught, and what is held out to test it."""
+"""The recipe of the bundled demo model: training data for a very small LLaDA, and held-out questions to test it."""

@@ -1,7 +1,7 @@
 """Write the data of the bundled demo model: ``python -m training.demo.build --output-dir build/demo-data``.
 
-The mixture follows what trials showed for six million parameters: breadth costs most, so few facts come in many
-phrasings and short sequences. Half of pretraining is stories, which teach the grammar.
+The mixture follows trials with six million parameters: breadth costs most, so it has few facts in many phrasings and
+short sequences. Half of the pre-training data is stories, which teach the grammar.
 """
 
 import json
@@ -26,9 +26,9 @@ NUM_VALIDATION_STORIES = 500
 
 
 def main(
-    output_dir: Annotated[Path, typer.Option(help="Folder for the four files; made if missing.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the four files; created if missing.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    scale: Annotated[float, typer.Option(help="Factor on all sizes; tests use a small one.", min=0.0)] = 1.0,
+    scale: Annotated[float, typer.Option(help="Factor for all sizes; tests use a small one.", min=0.0)] = 1.0,
 ) -> None:
     """Write pretrain, sft, heldout and validation data, and print their sizes."""
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def main(
 
 
 def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """All rows, by file and then by part; the held-out split is fixed before the first training row."""
+    """All rows, by file and then by part. The held-out split is fixed before the first training row is built."""
     splits = make_splits(seed)
     return {
         "pretrain": {

@@ -1,11 +1,10 @@
-"""What a demo model can do, as the tables of its model card: `python -m training.demo.evaluate MODEL HELDOUT`.
+"""Measures a demo model for the tables of its model card: `python -m training.demo.evaluate MODEL HELDOUT`.
 
-Everything is greedy and nothing is selected: every held-out question is asked, and stories are shown in the order in
-which they were asked for.
+Everything is greedy and nothing is selected: every held-out question is asked, and stories are shown in the order of
+their requests.
 """
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -41,18 +40,18 @@ UNKNOWN = (
 )
 _ANSWER_LENGTH = 32
 _STORY_LENGTH = 128
-# Of short blocks first: within a long one the surest words come first, and words of several plots may mix.
+# Short blocks too: within a long one the surest words come first, and words of several plots may mix.
 _STORY_BLOCK_LENGTHS = (8, 32)
 
 
 def main(
     model: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
     heldout: Annotated[Path, typer.Argument(help="heldout.jsonl of the data build.")],
-    limit: Annotated[int | None, typer.Option(help="Ask only so many questions of each task.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask only this many questions of each task.")] = None,
     stories: Annotated[int, typer.Option(help="Stories to measure; the first ten are shown.")] = 100,
     show_wrong: Annotated[int, typer.Option(help="Wrong answers to print for each task.")] = 0,
 ) -> None:
-    """Print Markdown: accuracy on what was held out, small talk, stories, infilled sentences."""
+    """Print Markdown: accuracy on held-out questions, small talk, stories, infilled sentences."""
     network, tokenizer = load_model(model), load_tokenizer(model)
     assert tokenizer is not None
     _print_accuracy(network, tokenizer, heldout, limit, show_wrong)
@@ -70,7 +69,7 @@ def _print_accuracy(
         questions.setdefault(record["task"], []).append((record["messages"][-1]["content"], record["answer"]))
     typer.echo("| task | right |\n|---|---|")
     for task, pairs in questions.items():
-        # Every n-th question: the file is sorted, its head would be one phrasing.
+        # Every n-th question: the file is sorted, and its head has only one phrasing.
         asked = pairs[:: max(1, len(pairs) // limit)] if limit else pairs
         answers = _ask(network, tokenizer, [question for question, _ in asked], _ANSWER_LENGTH)
         wrong = [(pair, answer) for pair, answer in zip(asked, answers, strict=True) if pair[1] not in answer]
@@ -88,7 +87,7 @@ def _print_answers(network: MaskPredictor, tokenizer: Tokenizer) -> None:
 
 
 def _print_stories(network: MaskPredictor, tokenizer: Tokenizer, count: int) -> None:
-    """A story is whole if the grammar would tell it."""
+    """Print how many stories are whole, that is, could have been told by the grammar."""
     rng = stream(0, "evaluation/stories")
     heroes = [rng.choice(lexicon()["animal"] + lexicon()["person"]) for _ in range(count)]
     requests = [with_articles(f"Tell me a story about a {hero}.") for hero in heroes]
@@ -108,13 +107,13 @@ def _print_stories(network: MaskPredictor, tokenizer: Tokenizer, count: int) -> 
 
 
 def _story_counts(heroes: Sequence[str], told: Sequence[str]) -> str:
-    """Whole, about the hero asked for, both, and plots, as cells of a table."""
-    found = [recognize(text) for text in told]
-    kept = sum(f" {hero} " in text.split(".")[0] + " " for hero, text in zip(heroes, told, strict=True))
-    is_whole = sum(story is not None for story in found)
-    is_asked_for = sum(story is not None and story.hero == hero for hero, story in zip(heroes, found, strict=True))
-    plots = Counter(story.plot for story in found if story is not None)
-    return f"{is_whole} | {kept} | {is_asked_for} | {len(plots)}"
+    """The number of stories that are whole, about the requested hero, and both, and of plots, as cells of a table."""
+    recognized = [recognize(text) for text in told]
+    num_about_hero = sum(f" {hero} " in text.split(".")[0] + " " for hero, text in zip(heroes, told, strict=True))
+    num_whole = sum(story is not None for story in recognized)
+    num_both = sum(story is not None and story.hero == hero for hero, story in zip(heroes, recognized, strict=True))
+    plots = {story.plot for story in recognized if story is not None}
+    return f"{num_whole} | {num_about_hero} | {num_both} | {len(plots)}"
 
 
 def _print_infilling(network: MaskPredictor, tokenizer: Tokenizer) -> None:

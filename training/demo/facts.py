@@ -1,4 +1,4 @@
-"""Capitals and definitions: few facts, each in many phrasings, which is how a small model comes to know them."""
+"""Capitals and definitions: few facts, each in many phrasings, which is how a small model learns them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from training.demo.sampling import Dialogue, capitalized, casual, data_lines, sh
 
 @dataclass(frozen=True)
 class Country:
-    """A taught country, its name as it stands inside a sentence ("the Netherlands")."""
+    """A taught country, with its name as used within a sentence ("the Netherlands")."""
 
     country: str
     capital: str
@@ -26,7 +26,7 @@ class Country:
 
 @dataclass(frozen=True)
 class Definition:
-    """A taught word: its term as in a question ("a river"), and the gloss that follows "is"."""
+    """A taught word: its term as used in a question ("a river"), and the gloss that follows "is"."""
 
     term: str
     gloss: str
@@ -54,7 +54,7 @@ def definitions() -> tuple[Definition, ...]:
 
 
 def capital_dialogues(rng: Random) -> Iterator[Dialogue]:
-    """Endless questions about countries, every country equally often; now and then a second one follows."""
+    """Endless questions about countries, each equally often; now and then a second question follows."""
     for country in shuffled_forever(countries(), rng):
         question, answer = _country_question(rng)
         turns = [casual(country.say(question), rng), country.say(answer)]
@@ -65,7 +65,7 @@ def capital_dialogues(rng: Random) -> Iterator[Dialogue]:
 
 
 def capital_documents(rng: Random) -> Iterator[str]:
-    """Endless notes of a few statements: about one country, or the capitals of several."""
+    """Endless notes of a few statements, about one country or the capitals of several."""
     for country in shuffled_forever(countries(), rng):
         if rng.random() < 0.6:
             statements = rng.sample(phrasings.CAPITAL_STATEMENTS, rng.randint(2, 4))
@@ -77,7 +77,7 @@ def capital_documents(rng: Random) -> Iterator[str]:
 
 
 def definition_dialogues(rng: Random) -> Iterator[Dialogue]:
-    """Endless questions for the taught words, every word equally often."""
+    """Endless questions about the taught words, each equally often."""
     for definition in shuffled_forever(definitions(), rng):
         question = casual(definition.say(rng.choice(phrasings.DEFINITION_QUESTIONS)), rng)
         yield Dialogue((question, definition.say("{term} is {gloss}.")))
@@ -91,7 +91,7 @@ def definition_documents(rng: Random) -> Iterator[str]:
 
 
 def _country_question(rng: Random) -> tuple[str, str]:
-    """A question template with the answer template its wording calls for."""
+    """A question template, and the answer template that its wording calls for."""
     draw = rng.random()
     if draw < 0.25:
         return phrasings.CAPITAL_QUESTION, phrasings.CAPITAL_ANSWER

@@ -1,7 +1,7 @@
-"""The ways to ask, as taught and as held out; a question's wording fixes the style of its answer.
+"""Phrasings of questions, taught and held out; a question's wording determines the style of its answer.
 
-That one wording has one answer style keeps the target unimodal: a masked predictor that fills several places at once
-would otherwise mix two styles in one sentence.
+One answer style per wording keeps the target unimodal: a mask predictor that fills several positions at once would
+otherwise mix two styles in one sentence.
 """
 
 CAPITAL_QUESTION = "What is the capital of {country}?"

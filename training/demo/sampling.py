@@ -1,4 +1,4 @@
-"""What every part of the recipe shares: its random stream, its data files, and the form of a dialogue."""
+"""Shared by every part of the recipe: random streams, data files, and the form of a dialogue."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns of a conversation, the user's first, then alternating with the assistant's."""
+    """The turns of a conversation, alternating between user and assistant; the user's is first."""
 
     turns: tuple[str, ...]
 
@@ -21,27 +21,27 @@ class Dialogue:
 
 
 def stream(seed: int, part: str) -> Random:
-    """A generator of its own for each part, so that changing one part leaves the bytes of the others."""
+    """A random generator for one part, so that changing the part leaves the bytes of the others."""
     return Random(f"{seed}/{part}")
 
 
 def data_lines(name: str) -> list[str]:
-    """The lines of a bundled data file, without comments and blank ones."""
+    """The lines of a bundled data file, without comments and blank lines."""
     text = (files("training.demo") / "data" / name).read_text(encoding="ascii")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 def shuffled_forever(items: Sequence[T], rng: Random) -> Iterator[T]:
-    """Every item once per round, in a new order each round: facts are seen equally often."""
+    """Yield every item once per round, in a new order each round, so that facts are seen equally often."""
     while True:
         yield from rng.sample(items, len(items))
 
 
 def capitalized(text: str) -> str:
-    """The text with its first letter in upper case and the rest untouched."""
+    """The text with its first letter in upper case."""
     return text[:1].upper() + text[1:]
 
 
 def casual(question: str, rng: Random) -> str:
-    """Now and then the question as people type it: lower case, no final mark."""
+    """The question, now and then as people type it: in lower case, without the final mark."""
     return question.lower().rstrip("?.!") if rng.random() < 0.12 else question

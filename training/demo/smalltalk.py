@@ -1,4 +1,4 @@
-"""Greetings, who the model is, and the honest answer to what it was not taught."""
+"""Greetings, questions about the model itself, and the honest answer to questions that it was not taught."""
 
 import re
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ UNKNOWN_ANSWER = "I do not know that. I am a small demo model."
 
 @dataclass(frozen=True)
 class Topic:
-    """Ways to say one thing, and the answers to it, the usual one first."""
+    """Ways to say one thing, and its answers, of which the usual one is the first."""
 
     weight: int
     sayings: tuple[str, ...]
     answers: tuple[str, ...]
 
     def exchange(self, rng: Random) -> tuple[str, str]:
-        """One saying with the usual answer, or sometimes another."""
+        """One of the sayings, with the usual answer or sometimes another."""
         answer = self.answers[0] if rng.random() < 0.6 else rng.choice(self.answers)
         return casual(rng.choice(self.sayings), rng), answer
 
@@ -34,7 +34,7 @@ def topics() -> tuple[Topic, ...]:
 
 
 def smalltalk_dialogues(rng: Random) -> Iterator[Dialogue]:
-    """Endless small talk, half of it questions out of scope, sometimes two exchanges long."""
+    """Endless small talk, half of it about unknown topics, sometimes two exchanges long."""
     weights = [topic.weight for topic in topics()]
     while True:
         if rng.random() < 0.5:

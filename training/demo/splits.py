@@ -1,4 +1,4 @@
-"""What the model must never see in training, decided before any training text is made."""
+"""The held-out questions, chosen before any training text is built, so that the model never sees them."""
 
 from dataclasses import dataclass
 from random import Random
@@ -29,7 +29,7 @@ class Splits:
 
 
 def make_splits(seed: int) -> Splits:
-    """Fix the held-out split first: builders get the pairs to avoid, so no later change can leak them.
+    """Fix the held-out split first: builders get the pairs to avoid, so that no later change can leak them.
 
     Sums are held out as pairs, in both orders and in pretraining too. Capitals and definitions are held out as
     phrasings: every fact is taught, but never in these words.

@@ -1,7 +1,7 @@
 """Short stories from a small grammar: a plot fixes the events, a lexicon fills the typed slots.
 
-A story keeps one hero through all its sentences, and a hero has one name in all stories. Slots are typed per plot so
-that a draw never breaks the sense, and a slot used twice in a story holds the same word.
+A story keeps one hero through all its sentences, and a hero has the same name in all stories. Slots are typed per plot
+so that every draw makes sense, and a slot used twice in a story holds the same word.
 """
 
 import re
@@ -65,7 +65,7 @@ class Character:
 
 @dataclass(frozen=True)
 class Story:
-    """A told story with the hero it is about, e.g. hero "fox", name "Ruby"."""
+    """A told story and its hero, for example hero "fox" and name "Ruby"."""
 
     text: str
     hero: str
@@ -109,7 +109,7 @@ def story_documents(rng: Random) -> Iterator[str]:
 
 
 def story_dialogues(rng: Random) -> Iterator[Dialogue]:
-    """Endless requests with the story that answers each; the hero told about is the one asked for."""
+    """Endless requests, each answered by a story about the requested hero."""
     while True:
         story = tell(rng)
         requests = OPEN_REQUESTS if rng.random() < 0.1 else REQUESTS
@@ -118,10 +118,10 @@ def story_dialogues(rng: Random) -> Iterator[Dialogue]:
 
 
 def recognize(text: str) -> Story | None:
-    """The story that the grammar would tell in these words; None if it would not.
+    """The story, if the grammar could tell it in these words; None if not.
 
-    A word that fills a slot must fill it wherever the slot comes again, so that what is recognized has one plot, one
-    hero and one name from beginning to end. Pronouns must be the hero's, and the friend someone else.
+    A word that fills a slot must fill it wherever the slot is repeated, so a recognized story has one plot, one hero
+    and one name from beginning to end. Pronouns must be the hero's, and the friend must be someone else.
     """
     for name, pattern in _patterns():
         match = pattern.fullmatch(text.strip())
@@ -146,7 +146,7 @@ def draw(slot: str, rng: Random) -> str:
 
 
 def _cast(rng: Random) -> dict[str, str]:
-    """The words that the whole story shares: hero, friend, their names, and the hero's pronouns."""
+    """The words that a whole story shares: hero, friend, their names, and the hero's pronouns."""
     hero = draw(rng.choice(("animal", "animal", "person")), rng)
     palkind = _other("animal", hero, rng)
     return {
@@ -159,13 +159,13 @@ def _cast(rng: Random) -> dict[str, str]:
 
 
 def _pronouns(character: Character) -> dict[str, str]:
-    """What stands for him or her, by slot; a slot in capitals begins a sentence."""
+    """The character's pronouns by slot; a capitalized slot begins a sentence."""
     pronouns = PRONOUNS[character.sex]
     return pronouns | {slot.capitalize(): word.capitalize() for slot, word in pronouns.items()}
 
 
 def _other(slot: str, taken: str, rng: Random) -> str:
-    """A word of the slot that differs from the one already taken."""
+    """A word of the slot other than `taken`."""
     while (word := draw(slot, rng)) == taken:
         pass
     return word
@@ -185,7 +185,7 @@ def _sentence(template: str, words: dict[str, str], rng: Random) -> str:
 
 
 def _fresh(slot: str, words: dict[str, str], rng: Random) -> str:
-    """A word for a new slot, one that the story does not use yet where the slot has another."""
+    """A word for a new slot, if possible one that the story does not use yet."""
     base = slot.rstrip("0123456789")
     drawn = [draw(base, rng) for _ in range(4)]
     return next((word for word in drawn if word not in words.values()), drawn[-1])
@@ -207,20 +207,20 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 
 def _pattern(template: str, seen: set[str], *, is_choice: bool = False) -> str:
-    """The first occurrence of a slot is a group of its words, further ones refer to it; a choice refers back only."""
-    found = ""
+    """The first occurrence of a slot is a group of its words, and later ones refer to it; a choice defines no group."""
+    pattern = ""
     for part in re.split(r"(\{\w+\}|\[[^]]*\])", template):
         if part.startswith("{"):
             slot = part[1:-1]
             words = "|".join(_words(slot))
-            found += f"(?P={slot})" if slot in seen else f"(?:{words})" if is_choice else f"(?P<{slot}>{words})"
+            pattern += f"(?P={slot})" if slot in seen else f"(?:{words})" if is_choice else f"(?P<{slot}>{words})"
             if not is_choice:
                 seen.add(slot)
         elif part.startswith("["):
-            found += f"(?:{'|'.join(_pattern(choice, seen, is_choice=True) for choice in part[1:-1].split('|'))})"
+            pattern += f"(?:{'|'.join(_pattern(choice, seen, is_choice=True) for choice in part[1:-1].split('|'))})"
         else:
-            found += re.sub(r"\b([Aa])(?=\\ )", r"\1n?", re.escape(part))
-    return found
+            pattern += re.sub(r"\b([Aa])(?=\\ )", r"\1n?", re.escape(part))
+    return pattern
 
 
 def _words(slot: str) -> tuple[str, ...]:

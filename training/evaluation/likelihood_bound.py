@@ -1,7 +1,7 @@
-"""Validation: the bound on the negative log-likelihood (arXiv:2502.09992, equation 6) over a grid of noise levels.
+"""The bound on the negative log-likelihood of data (arXiv:2502.09992, equation 6) over a grid of noise levels.
 
-Each sample is scored at evenly spaced numbers of masked tokens, starting at a point of its own, with masks that depend
-on nothing but seed and sample: low variance, and the same number on every run.
+Each sample is scored at evenly spaced numbers of masked tokens, with an offset of its own, and masks that depend only
+on seed and sample. The variance is low, and every run gives the same number.
 """
 
 import math
@@ -20,7 +20,7 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`nll` is in nats per token; `by_noise_level` is the mean cross-entropy in each tenth of the masked share."""
+    """`nll` is in nats per token; `by_noise_level` is the mean cross-entropy in each tenth of the masking ratio."""
 
     nll: float
     num_samples: int
@@ -29,7 +29,7 @@ class Evaluation:
 
     @property
     def perplexity(self) -> float:
-        """The bound on it: e to the nll."""
+        """The bound on the perplexity, e to the power of `nll`."""
         return math.exp(min(self.nll, 700.0))
 
 
@@ -40,30 +40,30 @@ def evaluate(
     num_samples: int,
     noise_levels: int,
     seed: int,
-    here: World,
+    world: World,
     on_progress: Callable[[int], None] | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Score the first `num_samples` samples, shared out over the processes; of an SFT sample its answer alone.
+    """Score the first `num_samples` samples, divided among the processes; a prompt is not scored.
 
     Args:
         noise_levels: points of the grid for each sample.
-        is_stopping: asked before every sample, of all processes at once; True ends it.
+        is_stopping: called before every sample, on all processes at once; True ends the evaluation.
 
     Returns:
-        The same on every process; None if it was ended.
+        The same on every process; None if `is_stopping` ended it.
     """
     was_training = model.training
     model.eval()
     totals = torch.zeros(2, dtype=torch.float64)
     levels = torch.zeros(2, _BINS, dtype=torch.float64)
     num_samples = min(num_samples, len(samples))
-    for first in range(0, num_samples, here.size):
+    for first in range(0, num_samples, world.size):
         if is_stopping():
             model.train(was_training)
             return None
-        index = first + here.rank
-        for prompt, answer in _texts_of(samples[index]) if index < num_samples else ():
+        index = first + world.rank
+        for prompt, answer in _scored_parts(samples[index]) if index < num_samples else ():
             masks_NL = answer_masks(len(answer), noise_levels, seed=seed + index)
             scorer = AnswerScorer(model, prompt, answer, mask_id=model.special_tokens.mask_id)
             estimates_N = -scorer.estimate_per_draw(masks_NL)
@@ -72,14 +72,14 @@ def evaluate(
             levels[0].index_add_(0, bins_N, estimates_N / len(answer))
             levels[1].index_add_(0, bins_N, torch.ones_like(estimates_N))
         if on_progress is not None:
-            on_progress(min(first + here.size, num_samples))
+            on_progress(min(first + world.size, num_samples))
     model.train(was_training)
-    total, num_tokens = here.sum(totals).tolist()
-    return Evaluation(total / num_tokens, num_samples, int(num_tokens), by_level(*here.sum(levels)))
+    total, num_tokens = world.sum(totals).tolist()
+    return Evaluation(total / num_tokens, num_samples, int(num_tokens), by_level(*world.sum(levels)))
 
 
-def _texts_of(sample: Sample) -> Iterator[tuple[list[int], list[int]]]:
-    """Prompt and answer; of documents that do not see one another each alone."""
+def _scored_parts(sample: Sample) -> Iterator[tuple[list[int], list[int]]]:
+    """Prompt and answer of a sample; packed documents that attend only to themselves are scored one by one."""
     start = 0
     for span in sample.spans:
         tokens = sample.tokens[start : start + span].tolist()
@@ -89,6 +89,6 @@ def _texts_of(sample: Sample) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def by_level(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, float]:
-    """Means of the tenths that have any, named by their upper end: "0.1" … "1.0"."""
+    """The mean of each tenth that has a count, named by its upper end: "0.1" … "1.0"."""
     means = zip((sums / counts.clamp(min=1)).tolist(), counts.tolist(), strict=True)
     return {f"{(i + 1) / len(sums):.1f}": mean for i, (mean, count) in enumerate(means) if count}

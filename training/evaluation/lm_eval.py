@@ -1,9 +1,10 @@
 """LLaDA as a model of lm-evaluation-harness: `python -m training.evaluation.lm_eval --model llada --model_args …`.
 
-The harness asks a model how likely an answer is, how likely a text is, and what it writes. A diffusion model has no
+The harness asks a model how likely an answer is, how likely a text is, and what it generates. A diffusion model has no
 next-token probabilities to add up: likelihoods are Monte-Carlo estimates (LLaDA, `eval_llada.py`; arXiv:2502.09992,
-equation 6), and text comes from the reverse process. All of it is the core's; here words become ids, and the harness's
-settings ours. The harness knows only models that someone imported, hence this entry to its command line.
+equation 6), and text comes from the reverse process. The core does both; this module converts text to ids, and the
+harness's settings to the core's. It is also the entry to the harness's command line, since the harness knows only
+models that have been imported.
 """
 
 import logging
@@ -27,11 +28,11 @@ from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKE
 
 T = TypeVar("T")
 
-logger = logging.getLogger("lm_eval.llada")  # Below `lm_eval`, whose handlers print it.
+logger = logging.getLogger("lm_eval.llada")  # a child of `lm_eval`, whose handlers print it
 
 
 @dataclass(frozen=True, slots=True)
-class _Writing:
+class _Generation:
     """A request of `generate_until` in the core's terms."""
 
     prompt: list[int]
@@ -41,8 +42,9 @@ class _Writing:
 
 @register_model("llada")
 class LLaDALM(LM):
-    """A LLaDA checkpoint, as the harness sees a model. Results do not depend on the batch size."""
+    """A LLaDA checkpoint as a model of the harness. Results do not depend on the batch size."""
 
+    # One parameter for each key of `--model_args`: the harness passes them as keyword arguments.
     @validate_call
     def __init__(
         self,
@@ -66,12 +68,12 @@ class LLaDALM(LM):
         Args:
             pretrained: a checkpoint's folder or Hugging Face id.
             device, dtype: see `load_model`.
-            batch_size: texts written at once. Likelihoods are batched over the draws of one answer.
-            mc_num: draws of a likelihood; an answer of one token takes one, which is exact.
-            cfg_scale, seed: of likelihoods and of generation; these and the others: see `GenerationParams`.
+            batch_size: texts generated at once. Likelihoods are batched over the draws of one answer.
+            mc_num: draws of a likelihood; an answer of one token takes one draw, which is exact.
+            cfg_scale, seed: used for likelihoods and generation; see `GenerationParams` for these and the others.
 
         Raises:
-            ValueError: an unknown argument or a value against the rules; a checkpoint without a tokenizer.
+            ValueError: an unknown argument, a value that breaks its rule, or a checkpoint without a tokenizer.
         """
         super().__init__()
         self._params = GenerationParams(
@@ -96,54 +98,54 @@ class LLaDALM(LM):
         self._max_length = self._model.shape.max_sequence_length
         self._device = self._model.device
         bos_id = tokenizer.token_to_id(BOS_TOKEN)
-        # What stands in for an empty prompt.
+        # Replaces an empty prompt.
         self._start_id = self._model.special_tokens.eos_id if bos_id is None else bos_id
 
     @classmethod
     def create_from_arg_obj(
         cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
     ) -> "LLaDALM":
-        """A model from `--model_args`, which go before what the harness adds: its own device and batch size."""
+        """A model from `--model_args`, which take precedence over the device and batch size that the harness adds."""
         added = {name: value for name, value in (additional_config or {}).items() if value is not None}
-        # The command line says cuda:0 where the user said nothing; `auto` is the same where there is one.
+        # cuda:0 is the harness's default; `auto` means the same if there is a GPU.
         if added.get("device") == "cuda:0":
             added["device"] = "auto"
         return cls(**(added | arg_dict))
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
-        """For each (context, continuation) an estimate of log p in nats, and whether greedy decoding would write it."""
+        """For each (context, continuation), an estimate of log p in nats, and whether greedy decoding generates it."""
         pairs = [self._encode_pair(*request.args) for request in requests]
         scores = ((self._estimate(*pair), self._is_greedy(*pair)) for pair in pairs)
         return self._collect("loglikelihood", requests, scores)
 
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
-        """An estimate of log p of each text in nats.
+        """Estimate log p of each text, in nats.
 
-        Text beyond the model's length is worked off in windows: each sees the last token of the one before, the last
-        one as much of the text before it as there is room for.
+        A text longer than the model is scored in windows. Each sees the last token of the window before it; the last
+        window sees as much of the text before it as there is room for.
         """
         texts = [self._windows(*request.args) for request in requests]
         sums = (sum(self._estimate(*window) for window in windows) for windows in texts)
         return self._collect("loglikelihood_rolling", requests, sums)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
-        """A text for each (context, generation_kwargs), cut where the first of the `until` strings begins.
+        """Generate a text for each (context, generation_kwargs), cut where the first of the `until` strings begins.
 
-        `max_gen_toks` goes before `gen_length`, and what a task says of sampling before `temperature`.
+        A task's `max_gen_toks` takes precedence over `gen_length`, and its sampling settings over `temperature`.
         """
         copies: Counter[int] = Counter()
-        writings = []
+        generations = []
         for request in requests:
-            # The harness repeats the very object where it wants several draws (`repeats`).
-            writings.append(self._writing(*request.args, seed=self._params.seed + copies[id(request)]))
+            # For several draws (`repeats`) the harness passes the same object several times.
+            generations.append(self._generation(*request.args, seed=self._params.seed + copies[id(request)]))
             copies[id(request)] += 1
-        return self._collect("generate_until", requests, self._write(writings))
+        return self._collect("generate_until", requests, self._generate(generations))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The template of `Tokenizer.encode_chat`, written out; without generation prompt the last turn stays open.
+        """The template of `Tokenizer.encode_chat` as text; without a generation prompt the last turn stays open.
 
         Raises:
-            ValueError: the tokenizer does not read the template's tokens (LLaDA-8B-Base's does not).
+            ValueError: the tokenizer lacks the template's tokens (LLaDA-8B-Base's does).
         """
         if self._tokenizer.encode(_header("assistant")) != self._tokenizer.header("assistant"):
             raise ValueError(f"--apply_chat_template: the tokenizer of {self._name} has no chat template")
@@ -154,11 +156,11 @@ class LLaDALM(LM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What the harness names its cache of chat requests by."""
+        """The name of the harness's cache of chat requests."""
         return self._name.replace("/", "__")
 
     def _collect(self, kind: str, requests: Sequence[Instance], answers: Iterable[T]) -> list[T]:
-        """The answers as they come, in the order of the requests; each is cached at once (`--use_cache`)."""
+        """Collect the answers in the order of the requests, caching each one as it comes (`--use_cache`)."""
         bar = tqdm(answers, desc=f"Running {kind} requests", total=len(requests), disable=self.rank != 0)
         collected = []
         for request, answer in zip(requests, bar, strict=True):
@@ -167,9 +169,9 @@ class LLaDALM(LM):
         return collected
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """The ids of both together, split where the context ends; spaces there count as the continuation's."""
+        """The ids of both together, split where the context ends; its trailing spaces belong to the continuation."""
         prompt = context.rstrip()
-        # But not the template's newlines after a header: no reply has learnt to write these.
+        # The template's newlines after a header stay in the prompt: no reply was trained to begin with them.
         if prompt.endswith(END_HEADER_TOKEN):
             prompt = context
         ids = self._tokenizer.encode(context + continuation)
@@ -180,11 +182,11 @@ class LLaDALM(LM):
         return self._fit(ids[:border], len(answer)), answer
 
     def _fit(self, prompt: list[int], length: int) -> list[int]:
-        """The end of the prompt that leaves room for `length` tokens."""
+        """As much of the prompt's end as leaves room for `length` tokens."""
         room = self._max_length - length
         if room < 1:
             raise ValueError(
-                f"the answer has {length} tokens (if it is to be written, that is `max_gen_toks` or `gen_length`); "
+                f"the answer has {length} tokens (for generation: `max_gen_toks` or `gen_length`); "
                 f"it must be shorter than the model's max_sequence_length, {self._max_length}"
             )
         if len(prompt) > room:
@@ -203,12 +205,12 @@ class LLaDALM(LM):
         ).value
 
     def _is_greedy(self, prompt: list[int], answer: list[int]) -> bool:
-        """Whether `answer` is what the model writes if it commits its most confident token in each step."""
+        """Whether the model generates `answer` if it commits its most confident token in each step."""
         length = len(answer)
         params = GenerationParams(
             gen_length=length, block_length=length, cfg_scale=self._params.cfg_scale, ignore_eos=True
         )
-        # What is committed stays: the first wrong token decides, and no step is run after it.
+        # A committed token stays, so `all` stops at the first wrong one.
         return all(
             change.token_id == answer[change.position]
             for step in denoise(self._model, prompt, params)
@@ -219,31 +221,31 @@ class LLaDALM(LM):
         windows = get_rolling_token_windows(
             self._tokenizer.encode_plain(text),
             prefix_token=self._start_id,
-            max_seq_len=self._max_length - 1,  # the harness does not count the token that is only seen
+            max_seq_len=self._max_length - 1,  # the harness does not count the context token
             context_len=1,
         )
         return [make_disjoint_window(window) for window in windows]
 
-    def _writing(self, context: str, gen_kwargs: dict[str, Any], *, seed: int) -> _Writing:
+    def _generation(self, context: str, gen_kwargs: dict[str, Any], *, seed: int) -> _Generation:
         settings: dict[str, Any] = normalize_gen_kwargs(gen_kwargs, default_max_gen_toks=self._params.gen_length)
         until, gen_length = settings.pop("until"), settings.pop("max_gen_toks")
-        del settings["do_sample"]  # false has set the temperature to 0
+        del settings["do_sample"]  # `normalize_gen_kwargs` has set the temperature to 0 for false
         sampling = {name: settings.pop(name) for name in ("temperature", "top_k", "top_p") if name in settings}
         if settings:
             warning_once(
-                logger, "generation_kwargs without a meaning here are ignored: %s", ", ".join(sorted(settings))
+                logger, "generation_kwargs that LLaDA does not use are ignored: %s", ", ".join(sorted(settings))
             )
         params = replace(self._params, gen_length=gen_length, seed=seed, **sampling)
         prompt = self._fit(self._tokenizer.encode(context), gen_length)
-        return _Writing(prompt, params, tuple(filter(None, until)))
+        return _Generation(prompt, params, tuple(filter(None, until)))
 
-    def _write(self, writings: Sequence[_Writing]) -> Iterator[str]:
-        for start in range(0, len(writings), self._batch_size):
-            batch = writings[start : start + self._batch_size]
-            prompts, params = [writing.prompt for writing in batch], [writing.params for writing in batch]
-            for writing, result in zip(batch, generate(self._model, prompts, params), strict=True):
+    def _generate(self, generations: Sequence[_Generation]) -> Iterator[str]:
+        for start in range(0, len(generations), self._batch_size):
+            batch = generations[start : start + self._batch_size]
+            prompts, params = [generation.prompt for generation in batch], [generation.params for generation in batch]
+            for generation, result in zip(batch, generate(self._model, prompts, params), strict=True):
                 text = self._tokenizer.decode(result.token_ids)
-                yield text[: min((text.find(stop) for stop in writing.until if stop in text), default=None)]
+                yield text[: min((text.find(stop) for stop in generation.until if stop in text), default=None)]
 
 
 def _header(role: str) -> str:

@@ -1,4 +1,4 @@
-"""Typer commands made from the options' classes: an option is written once, in `training.options`."""
+"""Makes Typer commands from the options classes: an option is defined once, in `training.options.fields`."""
 
 import types
 from collections.abc import Callable
@@ -10,22 +10,23 @@ import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from training.options.file import SECTION_OF_COMMAND, SECTIONS, command_options
+from training.options.file import command_options
+from training.options.sections import SECTION_OF_COMMAND, SECTIONS
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; its section for this command.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with a section for this command.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show a batch, the schedule and the memory needed; write nothing.")
 ]
 
 
 def command_for(name: str, *, can_dry_run: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate `run(options[, dry_run=…])` to a function whose parameters are the command's options."""
+    """Turn `run(options[, dry_run=…])` into a function whose parameters are the command's options."""
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:
         def command(config: Path | None = None, **values: Any) -> None:
             extra = {"dry_run": values.pop("dry_run")} if can_dry_run else {}
-            given = {key: value for key, value in values.items() if value not in (None, [])}
-            run(command_options(name, config, given), **extra)
+            command_line = {key: value for key, value in values.items() if value not in (None, [])}
+            run(command_options(name, config, command_line), **extra)
 
         parameters = [Parameter("config", Parameter.KEYWORD_ONLY, default=None, annotation=ConfigFile)]
         parameters += [
@@ -43,7 +44,7 @@ def command_for(name: str, *, can_dry_run: bool = False) -> Callable[[Callable[.
 
 
 def _parameter(field: str, info: FieldInfo) -> Parameter:
-    """Every option may be left out: what is missing comes from the config file or the class's default."""
+    """A parameter that may be omitted: its value then comes from the config file or the class's default."""
     kind = _without_none(info.annotation)
     is_list = get_origin(kind) is list
     default = info.get_default(call_default_factory=False)

@@ -1,7 +1,8 @@
-"""Every option of `llada-train`, once: the command line and the YAML config are both made from these classes.
+"""Every option of `llada-train`, defined once: the command line and the YAML config are both made from these classes.
 
-Names follow the field's usage (and the config files that LLaDA users already have); a field's description is its
-`--help`. Lengths are in tokens, sizes in samples, steps are the optimizer's.
+Names follow the field's usage and the config files that LLaDA users already have; a field's description is its
+`--help`. Lengths are in tokens, sizes in samples, and a step is an optimizer step. A class has one attribute per
+option, however many a command has.
 """
 
 from dataclasses import dataclass
@@ -10,14 +11,13 @@ from typing import Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from llada_core.model.architectures.llada.names import ADAPTABLE, adapter_pattern
 from llada_core.sampling.params import Cache, Method, Preset, Remasking
-
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
 
 
 @dataclass(frozen=True, slots=True)
 class LoraParams:
-    """`r`: rank. `alpha`: the adapters' output is scaled by alpha / r. `targets`: linear layers of every block."""
+    """Low-rank adapters: rank `r`, output scaled by `alpha` / `r`, on the linear layers `targets` of every block."""
 
     r: int
     alpha: int
@@ -25,12 +25,20 @@ class LoraParams:
 
     @property
     def pattern(self) -> str:
-        """Of the adapted modules' names: in blocks alone, since the head is called `ff_out` as their last layer is."""
-        return rf".*\.blocks\.\d+\.({'|'.join(self.targets)})"
+        """A regular expression for the names of the adapted modules."""
+        return adapter_pattern(self.targets)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomWeights:
+    """A model to start from that has never been trained: its config and its tokenizer's folder."""
+
+    config_file: Path
+    tokenizer: Path
 
 
 class Options(BaseModel):
-    """Unknown names are errors; nothing is guessed from a misspelt key."""
+    """The options of a command. Unknown names are errors; nothing is guessed from a misspelt key."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=(), allow_inf_nan=False
@@ -39,13 +47,15 @@ class Options(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: object, info: ValidationInfo) -> object:
-        """A single path or prompt in a config file needs no brackets."""
+        """Accept a single path or prompt without brackets."""
         assert info.field_name is not None
         is_list = get_origin(cls.model_fields[info.field_name].annotation) is list
         return [value] if is_list and isinstance(value, str) else value
 
 
 class TokenizerOptions(Options):
+    """The options of `tokenizer`."""
+
     train_data_path: list[str] = Field(
         min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
     )
@@ -53,61 +63,90 @@ class TokenizerOptions(Options):
     vocab_size: int = Field(4096, ge=300, description="Tokens, special ones included.")
     max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
+    @property
+    def data_paths(self) -> list[str]:
+        """All data that the command reads."""
+        return self.train_data_path
+
 
 class TrainingOptions(Options):
-    """What pre-training and SFT share."""
+    """The options that pre-training and SFT share."""
 
     model_name_or_path: str | None = Field(None, description="Start from this checkpoint: a folder or a hub id.")
     train_data_path: list[str] = Field(
         min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
     )
-    val_data_path: list[str] = Field([], description="The same for validation; none: no validation.")
-    output_dir: Path = Field(description="The finished model's folder, itself servable; checkpoints lie in it.")
-    max_length: int = Field(4096, ge=8, description="Tokens of one sample.")
+    val_data_path: list[str] = Field([], description="The same for validation; no validation, if not given.")
+    output_dir: Path = Field(description="The finished model's folder, which can be served; checkpoints lie in it.")
+    max_length: int = Field(4096, ge=8, description="Tokens of a sample.")
     max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; or give --num-epochs.")
     num_epochs: float | None = Field(None, gt=0, description="Passes over the data; sets --max-steps.")
-    batch_size: int = Field(32, ge=1, description="Samples of one optimizer step, over all processes.")
+    batch_size: int = Field(32, ge=1, description="Samples of an optimizer step, over all processes.")
     micro_batch_size: int | None = Field(
-        None, ge=1, description="Samples that one process computes at once; the rest is accumulated. All, if not given."
+        None,
+        ge=1,
+        description="Samples that a process computes at once, accumulating gradients; all its share, if not given.",
     )
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     lr_schedule: Literal["wsd", "cosine"] = Field("wsd", description="Warm-up, constant, linear decay; or cosine.")
     warmup_steps: int = Field(ge=0, description="Steps of linear warm-up.")
     decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
-    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Where the decay ends, as a share of the peak.")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's, on matrices.")
-    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate, as a share of the peak.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay, applied to matrices only.")
+    gradient_clip: float = Field(1.0, gt=0, description="Maximum gradient norm.")
     loss_norm: Literal["token", "sequence"] = Field(
-        description="What weighs the same: every token of a batch, or every sample."
+        description="What has equal weight: every token of a batch, or every sample."
     )
     group_by_length: bool = Field(
-        False, description="Batches of samples of similar length: faster, but most of SFT's EOS padding is gone."
+        False,
+        description="Batch samples of similar length: faster, but leaves little EOS padding for SFT to learn from.",
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Decides initial weights, data order and noise.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of initial weights, data order and noise.")
 
-    device: str = Field("auto", description="cpu, cuda or auto; under torchrun each process takes its own GPU.")
+    device: str = Field("auto", description="cpu, cuda or auto; under torchrun each process uses its own GPU.")
     dtype: Literal["bfloat16", "float32"] = Field(
-        "bfloat16", description="What the network computes in; weights and optimizer stay float32."
+        "bfloat16", description="Dtype of the computation; weights and optimizer stay float32."
     )
     strategy: Literal["ddp", "fsdp"] = Field("ddp", description="Under torchrun: replicate the model, or shard it.")
     activation_checkpointing: bool = Field(False, description="Recompute blocks in backward: less memory, more time.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of a process; all cores, if not given.")
+    threads: int | None = Field(None, ge=1, description="CPU threads per process; all cores, if not given.")
     lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
-    lora_alpha: int = Field(32, gt=0, description="Scale of the adapters, times 1 / r.")
+    lora_alpha: int = Field(32, gt=0, description="Adapters are scaled by this / r.")
     lora_target_modules: list[str] = Field(
-        list(LORA_TARGETS), min_length=1, description="Linear layers of a block to adapt."
+        list(ADAPTABLE), min_length=1, description="Linear layers of a block to adapt."
     )
 
     save_steps: int = Field(500, ge=1, description="Steps between checkpoints.")
-    keep_last: int = Field(1, ge=1, description="Checkpoints to keep, besides the best by validation loss.")
+    keep_last: int = Field(
+        1, ge=1, description="Newest checkpoints to keep, besides the one with the best validation loss."
+    )
     resume: bool = Field(False, description="Continue from the newest checkpoint in the output folder.")
     log_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between validations; --save-steps, if not given.")
-    eval_samples: int = Field(200, ge=1, description="Validation samples, the first ones.")
-    eval_prompt: list[str] = Field([], description="Answer this at each validation, in SFT as a chat; may be repeated.")
-    eval_gen_length: int = Field(64, ge=1, description="Tokens of those generations.")
+    eval_samples: int = Field(200, ge=1, description="Validation samples to score, from the first on.")
+    eval_prompt: list[str] = Field(
+        [], description="Prompt to answer at each validation, in SFT as a chat; may be repeated."
+    )
+    eval_gen_length: int = Field(64, ge=1, description="Tokens of these answers.")
+
+    @property
+    def data_paths(self) -> list[str]:
+        """All data that the command reads."""
+        return [*self.train_data_path, *self.val_data_path]
+
+    @property
+    def random_weights(self) -> RandomWeights | None:
+        """The untrained model to start from; None for the checkpoint `model_name_or_path`."""
+        return None
+
+    @property
+    def lora(self) -> LoraParams | None:
+        """The adapters to train; None to train all weights."""
+        if self.lora_r is None:
+            return None
+        return LoraParams(self.lora_r, self.lora_alpha, tuple(self.lora_target_modules))
 
     @model_validator(mode="after")
     def _check(self) -> "TrainingOptions":
@@ -116,18 +155,20 @@ class TrainingOptions(Options):
         if self.eval_steps is not None and self.eval_steps % self.save_steps:
             raise ValueError(
                 f"eval_steps is {self.eval_steps}; it must be a multiple of save_steps ({self.save_steps}), so that "
-                "what was validated is there to be the best"
+                "every validated step has a checkpoint"
             )
-        alone = {"lora_alpha", "lora_target_modules"} & self.model_fields_set
-        if alone and self.lora_r is None:
-            raise ValueError(f"{', '.join(sorted(alone))}: without lora_r all weights are trained")
-        unknown = set(self.lora_target_modules) - set(LORA_TARGETS)
+        of_adapters = {"lora_alpha", "lora_target_modules"} & self.model_fields_set
+        if of_adapters and self.lora_r is None:
+            raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r all weights are trained")
+        unknown = set(self.lora_target_modules) - set(ADAPTABLE)
         if unknown:
-            raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(LORA_TARGETS)}")
+            raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(ADAPTABLE)}")
         return self
 
 
 class PretrainOptions(TrainingOptions):
+    """The options of `pretrain`, which starts from random weights or a checkpoint."""
+
     model_config_file: Path | None = Field(
         None, alias="model_config", description="Start from random weights of this config.json (official names)."
     )
@@ -137,7 +178,16 @@ class PretrainOptions(TrainingOptions):
     loss_norm: Literal["token", "sequence"] = Field(
         "token", description=TrainingOptions.model_fields["loss_norm"].description
     )
-    attend_across_documents: bool = Field(True, description="Whether packed documents see one another; LLaDA's do.")
+    attend_across_documents: bool = Field(
+        True, description="Whether packed documents attend to one another; LLaDA's do."
+    )
+
+    @property
+    def random_weights(self) -> RandomWeights | None:
+        """See `TrainingOptions`."""
+        if self.model_config_file is None or self.tokenizer is None:
+            return None
+        return RandomWeights(self.model_config_file, self.tokenizer)
 
     @model_validator(mode="after")
     def _check_start(self) -> "PretrainOptions":
@@ -146,13 +196,15 @@ class PretrainOptions(TrainingOptions):
         if self.model_config_file is not None and self.tokenizer is None:
             raise ValueError("tokenizer: needed with model_config")
         if self.model_name_or_path is not None and self.tokenizer is not None:
-            raise ValueError("tokenizer: the checkpoint's own is used; give it with model_config only")
+            raise ValueError("tokenizer: a checkpoint has its own; give it only with model_config")
         if self.model_config_file is not None and self.lora_r is not None:
             raise ValueError("lora_r: adapters need a trained model; give model_name_or_path")
         return self
 
 
 class SFTOptions(TrainingOptions):
+    """The options of `sft`, which starts from a checkpoint."""
+
     model_name_or_path: str = Field(description="Start from this checkpoint: a folder or a hub id.")
     learning_rate: float = Field(2.5e-5, gt=0, description="Peak learning rate.")
     warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
@@ -166,70 +218,80 @@ class SFTOptions(TrainingOptions):
 
 
 class GenerateOptions(Options):
-    """How `generate` denoises; the defaults are those of the server."""
+    """The options of `generate`; the defaults are the server's."""
 
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
     prompt: list[str] = Field([], description="Prompt; may be repeated.")
-    input: Path | None = Field(None, description='JSONL with {"prompt"} or {"messages"} a line, instead of --prompt.')
+    input: Path | None = Field(
+        None, description='JSONL file with {"prompt"} or {"messages"} on each line, instead of --prompt.'
+    )
     output: Path | None = Field(
-        None, description="JSONL to append results to; lines it already has are not made again."
+        None, description="JSONL file to append results to; those it already has are not generated again."
     )
     method: Method = Field("semi_autoregressive_padding", description="How blocks follow one another.")
     gen_length: int = Field(128, ge=1, description="Positions of the response.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; one per position, if not given.")
     block_length: int | None = Field(None, ge=1, description="Positions of a block; 32, if not given.")
-    temperature: float = Field(0.0, ge=0, description="Of the Gumbel noise; 0 takes the most probable token.")
-    top_k: int = Field(0, ge=0, description="Tokens among which a temperature above 0 draws; 0: all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus among which a temperature above 0 draws.")
+    temperature: float = Field(
+        0.0, ge=0, description="Temperature of the Gumbel noise; 0 takes the most probable token."
+    )
+    top_k: int = Field(0, ge=0, description="Draw only from this many most probable tokens; 0 draws from all.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Draw only from the nucleus of this probability.")
     cfg_scale: float = Field(0.0, ge=0, description="Classifier-free guidance; doubles the work.")
     logit_bias: list[str] = Field([], description="ID=BIAS, added to the logit of a token; may be repeated.")
     logits_eos_inf: bool = Field(False, description="Never generate EOS.")
     confidence_eos_eot_inf: bool = Field(False, description="Commit EOS and EoT last.")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text.")
-    stop: list[str] = Field([], description="A string before which the text ends; may be repeated.")
-    stop_token_ids: list[int] = Field([], description="A further token that ends the text; may be repeated.")
-    remasking: Remasking = Field("low_confidence", description="Which proposals a step keeps.")
-    preset: Preset = Field("exact", description="Bundle of speed settings; an option given beside it wins.")
+    stop: list[str] = Field([], description="String before which the text ends; may be repeated.")
+    stop_token_ids: list[int] = Field([], description="Id of a further token that ends the text; may be repeated.")
+    remasking: Remasking = Field("low_confidence", description="Score by which a step keeps its proposals.")
+    preset: Preset = Field("exact", description="Bundle of speed settings; an option given with it takes precedence.")
     confidence_threshold: float | None = Field(
-        None, gt=0, le=1, description="Parallel decoding: commit what reaches this probability."
+        None, gt=0, le=1, description="Parallel decoding: commit the tokens that reach this probability."
     )
     confidence_factor: float | None = Field(
-        None, gt=0, description="Parallel decoding: the n-th best needs 1 - factor / (n + 1)."
+        None, gt=0, description="Parallel decoding: commit the n-th best token if it reaches 1 - factor / (n + 1)."
     )
     entropy_bound: float | None = Field(
-        None, ge=0, description="Parallel decoding: bound on the entropies committed together."
+        None, ge=0, description="Parallel decoding: bound on the summed entropy of the tokens committed together."
     )
     cache: Cache = Field("none", description="Approximate block-wise KV cache.")
     cache_refresh_interval: int | None = Field(
         None, ge=1, description="Steps of a block between refreshes of its cache; once per block, if not given."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Decides all noise.")
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all noise.")
     is_instruct: bool = Field(
         True, description="Put the prompt into the chat template; --no-is-instruct for a base model."
     )
     device: str = Field("auto", description="cpu, cuda or auto.")
-    batch_size: int = Field(16, ge=1, description="Prompts of a file denoised together.")
+    batch_size: int = Field(16, ge=1, description="Prompts of --input to denoise together.")
 
 
 class EvalOptions(Options):
+    """The options of `eval`."""
+
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
     val_data_path: list[str] = Field(
         min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
     )
     max_length: int | None = Field(
-        None, ge=8, description="Tokens of one sample; longer dialogues are left out. The model's, if not given."
+        None, ge=8, description="Tokens of a sample; longer dialogues are left out. The model's maximum, if not given."
     )
-    eval_samples: int = Field(1000, ge=1, description="Samples, the first ones.")
-    noise_levels: int = Field(16, ge=1, description="Points of the grid over (0, 1); more: less variance, more time.")
-    seed: int = Field(
-        0, ge=0, lt=2**63, description="Decides which tokens are masked; the same seed gives the same number."
+    eval_samples: int = Field(1000, ge=1, description="Samples to score, from the first on.")
+    noise_levels: int = Field(
+        16, ge=1, description="Points of the grid over (0, 1); more points mean less variance and more time."
     )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks; the same seed gives the same number.")
     device: str = Field("auto", description="cpu, cuda or auto.")
     max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
 
 class ExportOptions(Options):
-    checkpoint: Path = Field(description="A checkpoints/step-<n> folder, or an output folder for its newest one.")
-    output_dir: Path = Field(description="Where the Hugging Face folder goes; must be empty or missing.")
-    base_model: str | None = Field(None, description="Under LoRA: where the base model is now, if it was moved.")
-    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Of the written weights.")
+    """The options of `export`."""
+
+    checkpoint: Path = Field(
+        description="A checkpoints/step-<n> folder, or an output folder, whose newest one is taken."
+    )
+    output_dir: Path = Field(description="The Hugging Face folder to write; must be empty or missing.")
+    base_model: str | None = Field(None, description="With LoRA: the base model's folder, if it was moved.")
+    dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Dtype of the written weights.")

@@ -1,6 +1,5 @@
-"""`--dry-run`: what a run would do, on its data but without weights: a batch, the schedule, the memory."""
+"""`--dry-run`: describes a run on its own data but without weights: a batch, the schedule, the memory."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,56 +9,58 @@ import torch
 from llada_core.text.tokenizer import Tokenizer
 from training.data.batches import Batch, BatchPlanner
 from training.distributed import World
+from training.launch import read_launch
 from training.options.fields import TrainingOptions
 from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
-from training.run.objective import corrupt_batch
 from training.run.optimizer import learning_rate_at
+from training.run.plan import RunPlan, plan_run
 from training.run.report import Reporter
-from training.run.run import load_samples, max_steps_of, planner_of, require_even_share
+from training.run.samples import load_samples
 from training.run.start import Start, find_start
+from training.stages.objective import corrupt_batch
 
 _ROWS_SHOWN = 2
+_STEPS_COUNTED = 100
 _MASK = "░"
 _COMPARED_PROCESSES = (1, 2, 4, 8)
 
+Log = Callable[[str], None]
 
-def describe_run(options: TrainingOptions, *, log: Callable[[str], None]) -> Start:
-    """Print what `run_training` would do with these options; gives what it would start from."""
+
+def describe_run(options: TrainingOptions, *, log: Log) -> Start:
+    """Print what `run_training` would do with these options, and return what the run would start with."""
     start = find_start(options, log=log, with_weights=False)
+    device = torch.device("cpu")
     with TemporaryDirectory() as scratch:
-        alone = World(0, 1, torch.device("cpu"))
         folder = Path(scratch)
-        samples, _ = load_samples(options, start, folder, alone, Reporter(folder, is_main=True))
-        planner = planner_of(options, start, samples)
-        require_even_share(planner, options, World(0, int(os.environ.get("WORLD_SIZE", "1")), alone.device))
-        max_steps = max_steps_of(options, planner)
+        samples = load_samples(start, folder, World(0, 1, device), Reporter(folder, is_main=True)).training
+        plan = plan_run(start, samples, World(0, read_launch().world_size, device))
         log("\nThe first batch:")
-        _show_batch(planner, start, options, log)
-        tokens = sum(planner.plan(step).length * planner.batch_size for step in range(min(100, max_steps)))
-        total_tokens = tokens * max_steps // min(100, max_steps)
+        _show_batch(plan.planner, start, log)
+    planner, max_steps = plan.planner, plan.max_steps
     log(
         f"\n{max_steps:,} steps of {planner.batch_size} samples, {max_steps / planner.steps_per_epoch:.2f} epochs of "
-        f"{len(samples):,} samples; about {total_tokens:,} tokens, padding included"
+        f"{len(samples):,} samples; about {_num_tokens(plan):,} tokens, padding included"
     )
     _show_schedule(options, max_steps, log)
-    _show_memory(options, start, planner.batch_size, log)
+    _show_memory(start, planner.batch_size, log)
     log("\nDry run: nothing was written.")
     return start
 
 
-def _show_batch(planner: BatchPlanner, start: Start, options: TrainingOptions, log: Callable[[str], None]) -> None:
+def _show_batch(planner: BatchPlanner, start: Start, log: Log) -> None:
     batch = planner.collate(planner.plan(0), slice(0, _ROWS_SHOWN))
-    mask_id, length = start.special_tokens.mask_id, batch.tokens_BL.shape[1]
-    corrupted, _, t_B = corrupt_batch(batch, mask_id=mask_id, seed=options.seed)
+    mask_id, tokenizer = start.model.special_tokens.mask_id, start.model.tokenizer
+    corrupted, _, t_B = corrupt_batch(batch, mask_id=mask_id, seed=start.options.seed)
     for row, t in enumerate(t_B.tolist()):
-        masked = int(corrupted.masked_BL[row].sum())
-        log(f"sample {int(batch.samples_B[row])}: {length} tokens, t = {t:.3f}, {masked} masked")
-        log(f"  clean: {_text(start.tokenizer, batch, row, batch.tokens_BL[row].tolist(), -1)}")
-        log(f"  noisy: {_text(start.tokenizer, batch, row, corrupted.tokens_BL[row].tolist(), mask_id)}")
+        num_masked = int(corrupted.masked_BL[row].sum())
+        log(f"sample {int(batch.samples_B[row])}: {batch.tokens_BL.shape[1]} tokens, t = {t:.3f}, {num_masked} masked")
+        log(f"  clean: {_text(tokenizer, batch, row, batch.tokens_BL[row].tolist(), -1)}")
+        log(f"  noisy: {_text(tokenizer, batch, row, corrupted.tokens_BL[row].tolist(), mask_id)}")
 
 
 def _text(tokenizer: Tokenizer, batch: Batch, row: int, ids: list[int], mask_id: int) -> str:
-    """Every token visible: masks as ░, special tokens by name, a bar where the answer begins."""
+    """Every token made visible: masks as ░, special tokens by name, a bar where the answer begins."""
     pieces = [_MASK if i == mask_id else tokenizer.token_text(i) for i in ids]
     start = int(batch.target_starts_B[row])
     if start:
@@ -67,46 +68,50 @@ def _text(tokenizer: Tokenizer, batch: Batch, row: int, ids: list[int], mask_id:
     return "".join(pieces).replace("\n", "⏎")
 
 
-def _show_schedule(options: TrainingOptions, max_steps: int, log: Callable[[str], None]) -> None:
+def _num_tokens(plan: RunPlan) -> int:
+    """The tokens of the whole run, extrapolated from its first steps."""
+    num_counted = min(_STEPS_COUNTED, plan.max_steps)
+    return sum(plan.planner.plan(step).num_tokens for step in range(num_counted)) * plan.max_steps // num_counted
+
+
+def _show_schedule(options: TrainingOptions, max_steps: int, log: Log) -> None:
     shares = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
     steps = sorted({round(share * (max_steps - 1)) for share in shares} | {min(options.warmup_steps, max_steps - 1)})
     log(f"Learning rate ({options.lr_schedule}, {options.warmup_steps} warm-up steps):")
     log("  " + "   ".join(f"step {s + 1:,}: {learning_rate_at(s, options, max_steps=max_steps):.2e}" for s in steps))
 
 
-def _show_memory(options: TrainingOptions, start: Start, batch_size: int, log: Callable[[str], None]) -> None:
-    total, trained = count_parameters(
-        start.config, lora_r=options.lora_r, lora_target_modules=tuple(options.lora_target_modules)
-    )
+def _show_memory(start: Start, batch_size: int, log: Log) -> None:
+    options, config = start.options, start.model.config
+    total, trained = count_parameters(config, options.lora)
     log(f"\n{total:,} parameters, {trained:,} of them trained")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    counts = sorted({processes, *_COMPARED_PROCESSES})
-    length = max(options.max_length, getattr(options, "pad_to", None) or 0)
+    length = max(start.stage.row_lengths.values())
     log(f"Memory of one device, in GB, at {length:,} tokens ({options.dtype}):")
     log("  processes  strategy  rows   weights  gradients  optimizer  copies  activations  logits  backward   total")
-    for size in counts:
+    num_processes = read_launch().world_size
+    for size in sorted({num_processes, *_COMPARED_PROCESSES}):
         if batch_size % size:
             continue
+        strategy = "single" if size == 1 else options.strategy
         rows = min(options.micro_batch_size or batch_size, batch_size // size)
-        found = estimate_memory(
-            start.config,
+        estimate = estimate_memory(
+            config,
             rows=rows,
             length=length,
-            strategy="single" if size == 1 else options.strategy,
+            strategy=strategy,
             world_size=size,
             bfloat16=options.dtype == "bfloat16",
             activation_checkpointing=options.activation_checkpointing,
-            lora_r=options.lora_r,
-            lora_target_modules=tuple(options.lora_target_modules),
+            lora=options.lora,
         )
-        name = "single" if size == 1 else options.strategy
-        log(f"  {size:>9}  {name:>8}  {rows:>4}  {_columns(found)}{'   ← this run' if size == processes else ''}")
+        is_this_run = "   ← this run" if size == num_processes else ""
+        log(f"  {size:>9}  {strategy:>8}  {rows:>4}  {_columns(estimate)}{is_this_run}")
 
 
-def _columns(found: MemoryEstimate) -> str:
+def _columns(estimate: MemoryEstimate) -> str:
     widths = (8, 9, 9, 6, 11, 6, 8, 6)
     values = (
-        found.weights, found.gradients, found.optimizer, found.copies, found.activations, found.logits,
-        found.backward, found.total,
+        estimate.weights, estimate.gradients, estimate.optimizer, estimate.copies, estimate.activations,
+        estimate.logits, estimate.backward, estimate.total,
     )  # fmt: skip
     return "  ".join(f"{value / 1e9:>{width}.2f}" for value, width in zip(values, widths, strict=True))

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, arXiv:2106.09685) through `peft`, put into the model in place."""
+"""Low-rank adapters (LoRA, arXiv:2106.09685), put into a model in place with `peft`."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ _ADAPTER = "default"
 
 
 def add_adapters(model: LLaDAModelLM, params: LoraParams, *, seed: int) -> None:
-    """Freeze the model and give its blocks float32 adapters that start as zero."""
+    """Freeze the model and add float32 adapters, whose output is zero at first, to its blocks."""
     torch.manual_seed(seed)
     model.requires_grad_(False)
     LoraModel(model, _config(params), _ADAPTER)
@@ -23,7 +23,7 @@ def add_adapters(model: LLaDAModelLM, params: LoraParams, *, seed: int) -> None:
 
 
 def merge_adapters(model: LLaDAModelLM) -> None:
-    """Add the adapters to the weights they belong to and take them out: a plain LLaDA model again."""
+    """Merge the adapters into the weights they adapt and remove them, which leaves a plain LLaDA model."""
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
     for name, layer in adapted:
         layer.merge(safe_merge=True)
@@ -33,7 +33,7 @@ def merge_adapters(model: LLaDAModelLM) -> None:
 
 
 def adapter_weights(model: LLaDAModelLM) -> dict[str, torch.Tensor]:
-    """The adapters, under the names that `peft` gives them in a file."""
+    """The adapters' tensors, by the names that `peft` gives them in a file."""
     return {
         f"base_model.model.{name.replace(f'.{_ADAPTER}.', '.')}": parameter.detach().clone()
         for name, parameter in model.named_parameters()
@@ -42,7 +42,7 @@ def adapter_weights(model: LLaDAModelLM) -> dict[str, torch.Tensor]:
 
 
 def adapter_config(params: LoraParams, base_model: str) -> dict[str, Any]:
-    """What `adapter_config.json` says, for those who load the adapters with `peft` itself."""
+    """The content of `adapter_config.json`, for loading the adapters with `peft`."""
     config = _config(params)
     config.base_model_name_or_path = base_model
     return {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}

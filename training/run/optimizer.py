@@ -12,7 +12,7 @@ _BETAS = (0.9, 0.95)
 
 
 def build_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.AdamW:
-    """AdamW over what is trainable; it decays matrices and leaves the norms' weights alone."""
+    """AdamW over the trainable parameters, with weight decay on matrices but not on the norms' weights."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
@@ -39,5 +39,5 @@ def _cosine(step: int, options: TrainingOptions, max_steps: int) -> float:
     return (1 - math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
 
 
-# How far the decay has come, from 0 to 1.
+# How much of the decay is done at a step, from 0 to 1.
 _SCHEDULES: dict[str, Callable[[int, TrainingOptions, int], float]] = {"wsd": _wsd, "cosine": _cosine}

@@ -1,7 +1,8 @@
-"""How a model is spread over the processes: DDP replicates it, FSDP2 shards it."""
+"""Spreading a model over the processes: DDP replicates it, FSDP2 (`fully_shard`) shards it."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,61 +11,82 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
+from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.distributed import World
-from training.run.objective import Objective
 
 
-def parallelize(objective: Objective, world: World, strategy: Literal["ddp", "fsdp"], *, bfloat16: bool) -> nn.Module:
-    """Spread the objective's model over all processes; alone it is left as it is.
+@dataclass(frozen=True, slots=True)
+class ParallelModel:
+    """A model and its objective, spread over all processes.
 
-    For FSDP2 the main process has the weights, on the CPU; the others have a model on the meta device, and each is
-    sent its shards.
-
-    A part's loss must be multiplied by `world.size`: both strategies average gradients, and the parts add up.
+    Attributes:
+        model: the network itself; under FSDP2 its weights are sharded.
+        objective: the loss around it, called with a `Batch`. Multiply a part's loss by `world.size` before backward:
+            both strategies average gradients over the processes, and the parts of a step add up.
+        bfloat16: whether to compute in bfloat16.
     """
-    if world.size == 1:
-        return objective
-    if strategy == "ddp":
-        return DistributedDataParallel(objective, gradient_as_bucket_view=True)
+
+    model: LLaDAModelLM
+    objective: nn.Module
+    world: World
+    bfloat16: bool
+
+    def autocast(self) -> torch.autocast:
+        """A context that computes in the run's dtype."""
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+    def accumulation(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """A context for one micro-batch. DDP exchanges gradients once per optimizer step, with the last of them.
+
+        FSDP2 exchanges them with every micro-batch: unreduced, they would take 4 bytes a parameter on every device.
+        """
+        if isinstance(self.objective, DistributedDataParallel) and not is_last:
+            return self.objective.no_sync()
+        return nullcontext()
+
+    @contextmanager
+    def whole_weights(self) -> Iterator[None]:
+        """All weights on every process, for code that calls the network's own methods: validation and generation."""
+        sharded = [part for part in self.objective.modules() if isinstance(part, FSDPModule)]
+        for part in sharded:
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in sharded:
+                part.reshard()
+                # The root keeps its weights between forward and backward, as is FSDP2's default.
+                part.set_reshard_after_forward(part is not self.objective, recurse=False)
+
+
+def parallelize(
+    objective: nn.Module, model: LLaDAModelLM, world: World, strategy: Literal["ddp", "fsdp"], *, bfloat16: bool
+) -> ParallelModel:
+    """Spread the objective and the model in it over all processes; a single process keeps them as they are.
+
+    For FSDP2 the main process has the weights, on the CPU; the others have a model on the meta device and receive
+    their shards from it.
+    """
+    if world.size > 1 and strategy == "ddp":
+        objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
+    elif world.size > 1:
+        _shard(objective, model, world, bfloat16=bfloat16)
+    return ParallelModel(model, objective, world, bfloat16)
+
+
+def _shard(objective: nn.Module, model: LLaDAModelLM, world: World, *, bfloat16: bool) -> None:
     # Gathered in bfloat16, half the traffic; reduced in float32, so that the sum over processes is exact enough.
-    # Inputs stay as they are: RoPE's tables are float32.
+    # Inputs keep their dtype: RoPE's tables are float32.
     policy = MixedPrecisionPolicy(
         torch.bfloat16 if bfloat16 else None, torch.float32 if bfloat16 else None, cast_forward_inputs=False
     )
-    model = objective.model
     weights = model.state_dict() if world.is_main else {}
     nn.Module.to(model, "meta")
-    for block in model.model.transformer["blocks"]:
+    for block in model.blocks:
         fully_shard(block, mp_policy=policy)
     fully_shard(objective, mp_policy=policy)
     model.to_empty(device=world.device)
     set_model_state_dict(
         model, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=True)
     )
-    return objective
-
-
-def accumulation(module: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
-    """DDP's gradients travel between processes once an optimizer step, with its last micro-batch.
-
-    FSDP2's travel with every micro-batch: kept back, they would be whole on every device, 4 bytes a parameter.
-    """
-    if isinstance(module, DistributedDataParallel) and not is_last:
-        return module.no_sync()
-    return nullcontext()
-
-
-@contextmanager
-def whole_weights(module: nn.Module) -> Iterator[None]:
-    """All weights on every process, for code that calls the model's own methods: validation and generation."""
-    sharded = [part for part in module.modules() if isinstance(part, FSDPModule)]
-    for part in sharded:
-        part.set_reshard_after_forward(False, recurse=False)
-        part.unshard()
-    try:
-        yield
-    finally:
-        for part in sharded:
-            part.reshard()
-            # The root keeps its weights between forward and backward, as FSDP2 itself would have it.
-            part.set_reshard_after_forward(part is not module, recurse=False)

@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind: progress, `metrics.jsonl`, TensorBoard files, a picture of the loss."""
+"""The reports of a run: progress, `metrics.jsonl`, TensorBoard files, a plot of the loss."""
 
 import json
 import sys
@@ -17,14 +17,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from llada_core.files import new_file
 from training.data.shards import OnProgress
 from training.errors import TrainingError
 
 
 class Reporter:
-    """Writes for the main process; on the others it is silent.
+    """Reports on the main process; the others are silent.
 
-    A terminal gets a progress bar; a log file gets a line for every record.
+    A terminal gets a progress bar; any other output gets a line for every record.
     """
 
     def __init__(self, output_dir: Path, *, is_main: bool) -> None:
@@ -32,20 +33,20 @@ class Reporter:
         self._metrics_file = output_dir / "metrics.jsonl"
         self._tensorboard_dir = output_dir / "tensorboard"
         self._output_dir = output_dir
-        # The stream of this moment: tests and notebooks exchange it.
+        # Read `sys.stdout` now: tests and notebooks replace it.
         self._console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
         self._writer: Any = None
         self._progress: Progress | None = None
         self._task: Any = None
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Print a line for the user."""
         if self._is_main:
             self._console.print(text)
 
     @contextmanager
     def tokenizing(self) -> Iterator[OnProgress]:
-        """A bar for one source after the other; gives the function that moves it."""
+        """Show a progress bar for one source after the other; yields the function that advances it."""
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         is_shown = self._is_main and self._console.is_terminal
         with Progress(*columns, console=self._console, disable=not is_shown, transient=True) as progress:
@@ -59,16 +60,15 @@ class Reporter:
 
     @contextmanager
     def run(self, *, first_step: int, max_steps: int) -> Iterator[None]:
-        """Around the training loop. Metrics of steps that a killed run had not saved are dropped: they come again."""
+        """Show the progress of the training loop. Records after `first_step` are dropped: those steps come again."""
         if not self._is_main:
             yield
             return
         from torch.utils.tensorboard import SummaryWriter
 
         kept = [record for record in self.records() if record["step"] <= first_step]
-        aside = self._metrics_file.with_suffix(".incomplete")
-        aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        aside.replace(self._metrics_file)
+        with new_file(self._metrics_file) as aside:
+            aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._writer = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as self._progress:
@@ -79,11 +79,12 @@ class Reporter:
                 self._writer.close()
 
     def advance(self, step: int) -> None:
+        """Move the progress bar to `step`."""
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
 
     def log(self, record: dict[str, Any], line: str) -> None:
-        """One record of metrics.jsonl, with the line that a person reads."""
+        """Append a record to metrics.jsonl, and show it as a line."""
         if not self._is_main:
             return
         try:
@@ -104,21 +105,21 @@ class Reporter:
             self._console.print(line)
 
     def samples(self, step: int, texts: dict[str, str]) -> None:
-        """Generations of a validation."""
+        """Show the answers of a validation, by prompt."""
         if self._is_main:
             for prompt, text in texts.items():
                 self._console.print(f"  {prompt!r} → {text!r}")
                 self._writer.add_text(prompt, text, step)
 
     def records(self) -> list[dict[str, Any]]:
-        """All that metrics.jsonl holds; a last line cut short by a kill is left out."""
+        """The records of metrics.jsonl, without a last line that a kill cut short."""
         if not self._metrics_file.exists():
             return []
         lines = self._metrics_file.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def draw_curve(self) -> None:
-        """`loss.png`: training and validation loss over the steps."""
+        """Plot training and validation loss over the steps into `loss.png`."""
         records = self.records()
         if not self._is_main or not records:
             return
@@ -139,7 +140,7 @@ class Reporter:
 
 @contextmanager
 def progress_bar(description: str, *, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal; elsewhere nothing. Gives the function that is told how much is done."""
+    """Show a progress bar on a terminal; yields the function that sets how much is done."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=total)

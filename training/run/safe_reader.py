@@ -1,7 +1,7 @@
-"""Checkpoints are read as data: torch.distributed.checkpoint unpickles its metadata, and a pickle can run code.
+"""Reads checkpoints as data only: torch.distributed.checkpoint unpickles its metadata, and a pickle can run code.
 
-Here only the classes that metadata consists of are built, and what is stored beside tensors (the optimizer's numbers)
-is read with `weights_only`.
+These classes build nothing but the classes that metadata consists of, and read other values (the optimizer's numbers)
+with `weights_only`.
 """
 
 import pickle
@@ -33,10 +33,10 @@ _ALLOWED = {
 
 
 class SafeReader(FileSystemReader):
-    """Reads a checkpoint folder whose metadata holds nothing but metadata.
+    """Reads a checkpoint folder.
 
     Raises:
-        TrainingError: something else is in it.
+        TrainingError: its metadata names a class that does not belong there.
     """
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
@@ -49,10 +49,10 @@ class SafeReader(FileSystemReader):
 
 
 class SafePlanner(DefaultLoadPlanner):
-    """The default plan, with values that are no tensors read without building any object."""
+    """The default plan, except that values other than tensors are read without building any object."""
 
     def load_bytes(self, read_item: ReadItem, value: BytesIO) -> None:
-        torch.load(value, weights_only=True)  # fails on what is not plain data, before the default reads it
+        torch.load(value, weights_only=True)  # raises unless it is plain data, before the default reads it
         value.seek(0)
         super().load_bytes(read_item, value)
 
@@ -63,7 +63,7 @@ class _MetadataUnpickler(pickle.Unpickler):
         if is_dtype or (module_name, global_name) in _ALLOWED:
             return super().find_class(module_name, global_name)
         if module_name in _ALLOWED_MODULES:
-            found = super().find_class(module_name, global_name)
-            if isinstance(found, type) and found.__module__ == module_name:
-                return found
+            candidate = super().find_class(module_name, global_name)
+            if isinstance(candidate, type) and candidate.__module__ == module_name:
+                return candidate
         raise TrainingError(f"this checkpoint's metadata names {module_name}.{global_name}; it is not read")

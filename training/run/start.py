@@ -1,6 +1,5 @@
-"""The model a run starts from: random weights of a config, or a checkpoint; with its tokenizer and special tokens."""
+"""The starting point of a run: its options, its stage, and a model, with random weights or from a checkpoint."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -14,134 +13,121 @@ from llada_core.checkpoint.load import Checkpoint, load_checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.registry import find_architecture
-from llada_core.text.special_tokens import (
-    BOS_TOKEN,
-    END_HEADER_TOKEN,
-    EOS_TOKEN,
-    EOT_TOKEN,
-    MASK_TOKEN,
-    START_HEADER_TOKEN,
-    SpecialTokens,
-)
+from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
-from training.options.fields import LoraParams, PretrainOptions, SFTOptions, TrainingOptions
+from training.options.fields import RandomWeights, TrainingOptions
+from training.stages.base import Stage
+from training.stages.table import stage_of
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Everything about a model but its weights."""
+class StartModel:
+    """A model without its weights.
+
+    Attributes:
+        folder: the checkpoint that has the weights, None for random ones.
+    """
 
     config: LLaDAConfig
     tokenizer: Tokenizer
     tokenizer_file: Path
     special_tokens: SpecialTokens
     folder: Path | None
-    lora: LoraParams | None
 
-    def save_without_weights(self, folder: Path) -> None:
-        """Config and tokenizer alone: enough for a dry run to start from."""
+    def save(self, folder: Path) -> None:
+        """Write config and tokenizer: enough for a dry run to start from."""
         self.config.save_pretrained(folder)
         shutil.copyfile(self.tokenizer_file, folder / "tokenizer.json")
 
-    def model(self, options: TrainingOptions, *, on_meta: bool = False) -> LLaDAModelLM:
-        """The model, ready to train: float32, or under LoRA frozen in `--dtype` with float32 adapters.
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Everything that decides a run before its data is read."""
+
+    options: TrainingOptions
+    stage: Stage
+    model: StartModel
+
+    def build_model(self, *, on_meta: bool = False) -> LLaDAModelLM:
+        """The model, ready to train: in float32, or with LoRA frozen in `--dtype` under float32 adapters.
 
         Args:
-            on_meta: shapes alone, for a process that is sent its weights and for `--dry-run`.
+            on_meta: without weights, for a process that receives its share of them from another one.
         """
-        frozen_dtype = options.dtype if self.lora else "float32"
+        options, lora = self.options, self.options.lora
+        dtype = options.dtype if lora else "float32"
         if on_meta:
             with torch.device("meta"):
-                model = LLaDAModelLM(self.config).to(getattr(torch, frozen_dtype))
-        elif self.folder is None:
+                model = LLaDAModelLM(self.model.config).to(getattr(torch, dtype))
+        elif self.model.folder is None:
             torch.manual_seed(options.seed)
-            model = LLaDAModelLM(self.config)
+            model = LLaDAModelLM(self.model.config)
         else:
-            model = load_checkpoint(self.folder, dtype=frozen_dtype)
-        if self.lora:
+            model = load_checkpoint(self.model.folder, dtype=dtype)
+        if lora:
             # Imported here: `peft` takes seconds, and most runs train all weights.
             from training.run.lora import add_adapters
 
-            add_adapters(model, self.lora, seed=options.seed)
+            add_adapters(model, lora, seed=options.seed)
         if options.activation_checkpointing:
-            # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as under LoRA.
+            # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as with LoRA.
             model.activation_checkpointing_enable({"use_reentrant": False})
-        model.special_tokens = self.special_tokens
+        model.special_tokens = self.model.special_tokens
         return model.train()
 
 
 def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_weights: bool = True) -> Start:
-    """Read config, tokenizer and special tokens; where config and tokenizer differ, the tokenizer wins and it is said.
+    """Read config, tokenizer and special tokens. Where they differ the tokenizer takes precedence, and `log` is told.
 
     Args:
-        with_weights: False leaves the weights of a hub id on the hub.
+        with_weights: False does not download the weights of a hub id.
 
     Raises:
-        DataError: a tokenizer without LLaDA's special tokens.
+        DataError: the tokenizer lacks special tokens that LLaDA or the stage needs.
         TrainingError: samples longer than the model's positions.
     """
-    lora = None
-    if options.lora_r is not None:
-        lora = LoraParams(options.lora_r, options.lora_alpha, tuple(options.lora_target_modules))
-    if isinstance(options, PretrainOptions) and options.model_config_file is not None:
-        assert options.tokenizer is not None
-        file = options.tokenizer / "tokenizer.json"
-        if not file.is_file():
-            raise DataError(f"--tokenizer {options.tokenizer}: no tokenizer.json in this folder")
-        tokenizer = Tokenizer.from_folder(options.tokenizer)
-        special_tokens = _special_tokens_of(tokenizer)
-        config = _config_for(options.model_config_file, tokenizer, special_tokens, log)
-        start = Start(config, tokenizer, file, special_tokens, None, lora)
+    stage = stage_of(options)
+    if options.random_weights is not None:
+        model = _untrained(options.random_weights, log)
     else:
         assert options.model_name_or_path is not None
-        checkpoint = Checkpoint.open(options.model_name_or_path, with_weights=with_weights)
-        if checkpoint.tokenizer is None:
-            raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint; training needs one")
-        folder, tokenizer = checkpoint.folder, checkpoint.tokenizer
-        start = Start(checkpoint.config, tokenizer, folder / "tokenizer.json", checkpoint.special_tokens, folder, lora)
-    _require_fitting_lengths(options, start.config.max_sequence_length)
-    if isinstance(options, SFTOptions):
-        missing = [t for t in (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN) if tokenizer.token_to_id(t) is None]
-        if missing:
-            raise DataError(f"the tokenizer has no {', '.join(missing)}, which SFT's chat template needs")
-    return start
+        model = _from_checkpoint(options.model_name_or_path, with_weights=with_weights)
+    _require_fitting_lengths(options, stage, model.config.max_sequence_length)
+    missing = [token for token in stage.required_tokens if model.tokenizer.token_to_id(token) is None]
+    if missing:
+        raise DataError(f"the tokenizer has no {', '.join(missing)}, which this stage's chat template needs")
+    return Start(options, stage, model)
 
 
-def num_parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """All of them, and those that are trained."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
+def _untrained(random_weights: RandomWeights, log: Callable[[str], None]) -> StartModel:
+    file = random_weights.tokenizer / "tokenizer.json"
+    if not file.is_file():
+        raise DataError(f"--tokenizer {random_weights.tokenizer}: no tokenizer.json in this folder")
+    tokenizer = Tokenizer.from_folder(random_weights.tokenizer)
+    special_tokens = _special_tokens_of(tokenizer)
+    config = _config_for(random_weights.config_file, tokenizer, special_tokens, log)
+    return StartModel(config, tokenizer, file, special_tokens, None)
 
 
-def weights_digest(folder: Path) -> str:
-    """Of all bytes of a checkpoint's weights: ten seconds for 16 GB."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as content:
-            digest.update(file.name.encode() + hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()[:16]
+def _from_checkpoint(name_or_path: str, *, with_weights: bool) -> StartModel:
+    checkpoint = Checkpoint.open(name_or_path, with_weights=with_weights)
+    if checkpoint.tokenizer is None:
+        raise DataError(f"{name_or_path}: no tokenizer.json in this checkpoint; training needs one")
+    return StartModel(
+        checkpoint.config,
+        checkpoint.tokenizer,
+        checkpoint.folder / "tokenizer.json",
+        checkpoint.special_tokens,
+        checkpoint.folder,
+    )
 
 
-def config_digest(config: LLaDAConfig) -> str:
-    """Of what a config says of the model; the version of transformers that wrote it is left out."""
-    fields = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _require_fitting_lengths(options: TrainingOptions, longest: int) -> None:
-    lengths = {
-        "max_length": options.max_length,
-        "eval_gen_length": options.eval_gen_length if options.eval_prompt else 0,
-    }
-    if isinstance(options, SFTOptions):
-        lengths["pad_to"] = options.pad_to or 0
-    for name, length in lengths.items():
-        if length > longest:
-            option = name.replace("_", "-")
-            raise TrainingError(
-                f"--{option} is {length}; it must be at most the model's max_sequence_length, {longest}"
-            )
+def _special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
+    mask_id, eos_id, bos_id = (tokenizer.token_to_id(token) for token in (MASK_TOKEN, EOS_TOKEN, BOS_TOKEN))
+    if mask_id is None or eos_id is None or bos_id is None:
+        raise DataError(f"the tokenizer needs the tokens {BOS_TOKEN}, {EOS_TOKEN} and {MASK_TOKEN}")
+    return SpecialTokens(mask_id, eos_id, tokenizer.token_to_id(EOT_TOKEN))
 
 
 def _config_for(
@@ -153,21 +139,25 @@ def _config_for(
         raise TrainingError(f"--model-config {file}: cannot be read: {error}") from None
     if not isinstance(fields, dict):
         raise TrainingError(f"--model-config {file}: is a {type(fields).__name__}; it must be an object")
-    wanted = {
+    from_tokenizer = {
         "vocab_size": len(tokenizer),
         "embedding_size": len(tokenizer),
         "mask_token_id": special_tokens.mask_id,
         "eos_token_id": special_tokens.eos_id,
         "pad_token_id": special_tokens.eos_id,
     }
-    for name, value in wanted.items():
+    for name, value in from_tokenizer.items():
         if fields.get(name) not in (None, value):
             log(f"{name}: {fields[name]} in {file.name}, {value} in the tokenizer; taking the tokenizer's")
-    return find_architecture(fields).config_class.from_dict({**fields, **wanted})
+    config: LLaDAConfig = find_architecture(fields).config_class.from_dict({**fields, **from_tokenizer})
+    return config
 
 
-def _special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
-    mask_id, eos_id, bos_id = (tokenizer.token_to_id(token) for token in (MASK_TOKEN, EOS_TOKEN, BOS_TOKEN))
-    if mask_id is None or eos_id is None or bos_id is None:
-        raise DataError(f"the tokenizer needs the tokens {BOS_TOKEN}, {EOS_TOKEN} and {MASK_TOKEN}")
-    return SpecialTokens(mask_id, eos_id, tokenizer.token_to_id(EOT_TOKEN))
+def _require_fitting_lengths(options: TrainingOptions, stage: Stage, max_sequence_length: int) -> None:
+    generated = {"eval_gen_length": options.eval_gen_length} if options.eval_prompt else {}
+    for name, length in {**stage.row_lengths, **generated}.items():
+        if length > max_sequence_length:
+            option = name.replace("_", "-")
+            raise TrainingError(
+                f"--{option} is {length}; it must be at most the model's max_sequence_length, {max_sequence_length}"
+            )

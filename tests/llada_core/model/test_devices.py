@@ -13,7 +13,7 @@ from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler, _head_groups
 from llada_core.text.special_tokens import SpecialTokens
 from training.data.batches import Batch
-from training.run.objective import corrupt_batch
+from training.stages.objective import corrupt_batch
 
 META = torch.device("meta")
 

@@ -41,17 +41,17 @@ def test_a_base_model_is_prompted_without_the_template():
     assert succeed("generate", *SHORT, "--prompt", "Once upon a time", "--no-is-instruct").strip()
 
 
-def test_a_file_that_was_stopped_goes_on_where_it_was(tmp_path):
+def test_an_interrupted_file_continues_where_it_stopped(tmp_path):
     prompts = [{"prompt": f"What is {n} + 1?"} for n in range(5)]
     prompts.append({"messages": [{"role": "user", "content": FRANCE}]})
     source, output = write_jsonl(tmp_path / "in.jsonl", prompts), tmp_path / "out.jsonl"
     options = ["generate", *SHORT, "--input", source, "--output", output, "--batch-size", 2]
     succeed(*options)
     whole = output.read_text()
-    found = [json.loads(line) for line in whole.splitlines()]
-    assert [record["index"] for record in found] == list(range(6))
-    assert found[5]["text"] == "The capital of France is Paris."
-    # Killed in the middle of a line.
+    results = [json.loads(line) for line in whole.splitlines()]
+    assert [record["index"] for record in results] == list(range(6))
+    assert results[5]["text"] == "The capital of France is Paris."
+    # The process was killed in the middle of a line.
     output.write_text(whole[: whole.index("\n", 300) + 20])
     assert "of 6 prompts are in" in succeed(*options)
     assert output.read_text() == whole
@@ -73,7 +73,7 @@ def test_results_of_other_options_are_not_appended_to(tmp_path):
     result = llada_train(*options, "--temperature", 0.5)
     assert "out.jsonl, line 1: was made with" in result.stderr
     assert "'temperature': 0.5" in result.stderr
-    # Another spelling of the same.
+    # The same options, spelled differently.
     same = ["--batch-size", 1, "--model-name-or-path", f"{DEMO_FOLDER}/../demo", "--temperature", 0]
     assert "2 of 2 prompts are in" in succeed(*options, *same)
 
@@ -85,7 +85,7 @@ def test_an_option_that_overrides_a_preset_is_another_option(tmp_path):
     assert "was made with" in llada_train(*options, "--cache", "none").stderr
 
 
-def test_results_that_cannot_be_written_are_found_before_the_model_is_loaded(tmp_path):
+def test_results_that_cannot_be_written_are_refused_before_the_model_is_loaded(tmp_path):
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "x"}])
     result = llada_train("generate", *SHORT, "--input", source, "--output", "/proc/out.jsonl")
     assert "--output /proc: cannot be written" in result.stderr

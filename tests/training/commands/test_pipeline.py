@@ -10,37 +10,11 @@ import pytest
 import yaml
 
 from tests.training.conftest import ROOT, llada_train, succeed
-from training.options.file import RunConfig, command_options
+from training.options.file import RunConfig
 
 
 def environment(**variables):
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **variables}
-
-
-@pytest.fixture
-def config(workspace, tmp_path):
-    """A config file whose stages take a second each; call it with changes."""
-
-    def write(**changes):
-        content = {
-            "output_dir": str(tmp_path / "out"),
-            "seed": 1,
-            "threads": 1,
-            "model": {"config": str(workspace.folder / "config.json"), "max_length": 48},
-            "tokenizer": {"train_data_path": [str(workspace.folder / "pretrain.jsonl")], "vocab_size": 300},
-            "pretraining": {
-                "train_data_path": [str(workspace.folder / "pretrain.jsonl")],
-                "max_steps": 3, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 1, "max_length": 24,
-            },
-            "sft": {"train_data_path": str(workspace.folder / "sft.jsonl"), "max_steps": 3, "batch_size": 4},
-            "inference": {"default_method": "fixed_length", "gen_length": 8, "remasking": "low_confidence"},
-            **changes,
-        }  # fmt: skip
-        file = tmp_path / "config.yaml"
-        file.write_text(yaml.safe_dump(content))
-        return file
-
-    return write
 
 
 def test_stages_feed_each_other_and_answer_a_prompt(config, tmp_path):
@@ -64,7 +38,7 @@ def test_a_pipeline_started_again_leaves_finished_stages_alone(config, tmp_path)
     assert (tmp_path / "out" / "instruct" / "config.json").exists()
 
 
-def test_a_command_takes_its_section_and_the_command_line_wins(config, tmp_path, workspace):
+def test_a_command_reads_its_section_and_the_command_line_takes_precedence(config, tmp_path, workspace):
     file = config()
     succeed("tokenizer", "--config", file)
     succeed("pretrain", "--config", file, "--max-steps", 2)
@@ -154,7 +128,7 @@ def test_a_section_may_write_elsewhere_and_later_stages_find_it(config, tmp_path
     assert "finished already, in " + str(tmp_path / "elsewhere") in succeed("pipeline", "--config", file, "--resume")
 
 
-def test_a_finished_stage_with_other_options_is_not_taken_for_the_one_asked_for(config):
+def test_a_finished_stage_with_other_options_is_not_skipped(config):
     succeed("pipeline", "--config", config())
     content = yaml.safe_load(config().read_text())
     content["sft"] |= {"learning_rate": 1e-4}
@@ -174,30 +148,9 @@ def test_the_files_own_prompt_is_answered(config, tmp_path, workspace):
     assert "inference with" in succeed("pipeline", "--config", file, "--stage", "inference")
 
 
-def test_a_prompt_for_a_stage_that_answers_nothing_is_refused(config):
+def test_a_prompt_for_a_stage_without_generation_is_refused(config):
     result = llada_train("pipeline", "--config", config(), "--stage", "sft", "--prompt", "x")
     assert "--prompt is for --stage all and inference" in result.stderr
-
-
-def test_a_file_with_a_tokenizer_alone_may_say_how_to_generate(config, tmp_path):
-    content = yaml.safe_load(config().read_text())
-    del content["pretraining"], content["sft"]
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
-    succeed("tokenizer", "--config", tmp_path / "config.yaml")
-
-
-def test_what_the_command_line_replaces_takes_along_what_belongs_to_it(config, workspace, tmp_path):
-    found = command_options("pretrain", config(), {"model_name_or_path": "x", "num_epochs": 2})
-    assert (found.model_config_file, found.tokenizer, found.max_steps) == (None, None, None)
-    file = config(inference={"input": "in.jsonl", "output": "out.jsonl"})
-    found = command_options("generate", file, {"prompt": ["x"]})
-    assert (found.input, found.output) == (None, None)
-
-
-def test_a_section_takes_the_place_of_what_the_top_of_the_file_says(config, workspace):
-    section = {"train_data_path": "x", "num_epochs": 2, "model_name_or_path": "y"}
-    found = command_options("pretrain", config(max_steps=3, pretraining=section), {})
-    assert (found.max_steps, found.num_epochs, found.model_config_file, found.tokenizer) == (None, 2, None, None)
 
 
 def test_the_data_of_a_finished_stage_may_be_gone(config, workspace, tmp_path):
@@ -212,18 +165,13 @@ def test_the_data_of_a_finished_stage_may_be_gone(config, workspace, tmp_path):
     assert succeed("pipeline", "--config", file, "--resume").count("finished already") == 2
 
 
-def test_a_finished_stage_whose_start_was_made_again_is_not_up_to_date(config, tmp_path):
+def test_a_finished_stage_whose_start_was_trained_again_is_not_skipped(config, tmp_path):
     succeed("pipeline", "--config", config())
     shutil.rmtree(tmp_path / "out" / "base")
     content = yaml.safe_load(config().read_text())
     content["pretraining"] |= {"learning_rate": 2e-3}
     result = llada_train("pipeline", "--config", config(**content), "--resume")
     assert "instruct was finished from another start: base model's weights was" in result.stderr
-
-
-def test_the_models_length_holds_for_evaluation_too(config, workspace):
-    file = config(evaluation={"val_data_path": "x"})
-    assert command_options("eval", file, {}).max_length == 48
 
 
 def test_a_stage_that_does_not_exist_is_named(config):
@@ -238,7 +186,7 @@ def test_a_dry_run_of_a_whole_pipeline_needs_no_earlier_stage_and_writes_nothing
     assert not (tmp_path / "out").exists()
 
 
-def test_the_script_runs_every_stage_and_goes_on_where_it_was(config, tmp_path):
+def test_the_script_runs_every_stage_and_continues_where_it_stopped(config, tmp_path):
     outputs = []
     for _ in range(2):
         command = [ROOT / "training" / "train.sh", config()]
@@ -256,7 +204,7 @@ def test_the_configs_that_come_with_the_project_are_valid(monkeypatch):
     assert printed.count("Dry run: nothing was written.") == 2
 
 
-def test_sft_alone_starts_from_the_models_name(config, workspace, tmp_path):
+def test_sft_without_pretraining_starts_from_the_models_name(config, workspace, tmp_path):
     file = config(model={"name_or_path": str(workspace.folder / "base"), "max_length": 48})
     content = yaml.safe_load(file.read_text())
     del content["pretraining"], content["tokenizer"]

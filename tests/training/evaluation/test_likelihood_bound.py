@@ -14,7 +14,7 @@ ALONE = World(0, 1, torch.device("cpu"))
 
 
 class OneSample:
-    """A single sample of `length` tokens, the first of them a prompt."""
+    """A single sample of `length` tokens, of which the first is the prompt."""
 
     def __init__(self, length):
         from training.data.samples import Sample
@@ -32,7 +32,7 @@ class OneSample:
 
 @torch.no_grad()
 def exact_bound(model, tokens, prompt_length):
-    """The bound by enumeration of every mask: mean over l of the mean cross-entropy of all sets of l tokens."""
+    """The bound, enumerating every mask: the mean over l of the mean cross-entropy of all sets of l tokens."""
     answer = len(tokens) - prompt_length
     by_count = {count: [] for count in range(1, answer + 1)}
     tokens_BL = torch.tensor(tokens)[None]
@@ -45,13 +45,13 @@ def exact_bound(model, tokens, prompt_length):
     return sum(sum(means) / len(means) for means in by_count.values()) / answer
 
 
-def test_the_bound_is_that_of_enumerating_every_mask(tiny_network):
+def test_the_bound_equals_the_enumeration_of_every_mask(tiny_network):
     samples = OneSample(6)
     expected = exact_bound(tiny_network, samples[0].tokens.tolist(), 1)
-    found = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0, here=ALONE)
-    assert found.nll == pytest.approx(expected, rel=5e-3)
-    assert found.perplexity == pytest.approx(math.exp(found.nll))
-    assert set(found.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}
+    evaluation = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0, world=ALONE)
+    assert evaluation.nll == pytest.approx(expected, rel=5e-3)
+    assert evaluation.perplexity == pytest.approx(math.exp(evaluation.nll))
+    assert set(evaluation.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}
 
 
 def test_the_number_is_the_same_on_every_run_and_another_seed_is_close(tmp_path):

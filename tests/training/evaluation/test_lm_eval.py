@@ -106,7 +106,7 @@ def test_a_continuation_without_tokens_is_an_error(harness_model):
         score(harness_model, QUESTION, "")
 
 
-def test_greedy_is_what_the_model_writes_alone(harness_model):
+def test_greedy_is_what_the_model_generates_by_itself(harness_model):
     context = chat(harness_model, QUESTION)
     assert score(harness_model, context, "The capital of France is Paris.<|eot_id|>")[1]
     assert not score(harness_model, context, "The capital of France is Rome.<|eot_id|>")[1]
@@ -161,7 +161,7 @@ def test_generation_is_cut_at_the_first_of_the_until_strings(harness_model):
     assert write(harness_model, context, until=" is") == "The capital of France"
 
 
-def test_a_task_s_settings_go_before_the_model_s(harness_model, demo, demo_tokenizer, monkeypatch):
+def test_a_tasks_settings_take_precedence_over_the_models(harness_model, demo, demo_tokenizer, monkeypatch):
     def wanted(temperature: float) -> str:
         params = GenerationParams(gen_length=24, temperature=temperature, top_k=20, top_p=0.9)
         return generate(demo, ["Once upon a time"], params, tokenizer=demo_tokenizer)[0].text
@@ -183,11 +183,11 @@ def test_repeats_of_a_request_are_different_samples(harness_model, demo, demo_to
     assert harness_model.generate_until([request] * 3) == wanted
 
 
-def test_settings_without_a_meaning_are_named_once(harness_model, caplog):
+def test_settings_that_are_not_used_are_named_once(harness_model, caplog):
     warning_once.cache_clear()
     for _ in range(2):
         write(harness_model, QUESTION, num_beams=4, max_gen_toks=4)
-    assert caplog.messages == ["generation_kwargs without a meaning here are ignored: num_beams"]
+    assert caplog.messages == ["generation_kwargs that LLaDA does not use are ignored: num_beams"]
 
 
 def test_a_long_context_is_cut_from_the_left_with_one_warning(harness_model, demo, demo_tokenizer, caplog):
@@ -236,7 +236,7 @@ def test_without_generation_prompt_the_last_turn_stays_open(harness_model, demo_
 
 def test_a_tokenizer_that_reads_the_template_as_text_has_none(harness_model, monkeypatch):
     definition = json.loads((DEMO_FOLDER / "tokenizer.json").read_text())
-    # As LLaDA-8B-Base: the ids exist, the file does not register them.
+    # Like LLaDA-8B-Base: the ids exist, but the file does not register them.
     definition["added_tokens"] = [token for token in definition["added_tokens"] if "header" not in token["content"]]
     monkeypatch.setattr(harness_model, "_tokenizer", Tokenizer(json.dumps(definition), vocab_size=126464))
     with pytest.raises(ValueError, match=r"--apply_chat_template: the tokenizer of .* has no chat template"):
@@ -252,7 +252,7 @@ def test_a_tokenizer_that_reads_the_template_as_text_has_none(harness_model, mon
         ("remasking=best", "remasking is 'best'; it must be one of"),
     ],
 )
-def test_arguments_against_the_rules_are_errors(arguments, message):
+def test_arguments_that_break_a_rule_are_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         LLaDALM.create_from_arg_string(f"pretrained={DEMO_FOLDER},{arguments}")
 
@@ -269,7 +269,7 @@ def test_arguments_may_be_strings():
     assert model._batch_size == 3
 
 
-def test_model_args_go_before_what_the_command_line_adds():
+def test_model_args_take_precedence_over_what_the_command_line_adds():
     arguments = {"pretrained": str(DEMO_FOLDER), "device": "cpu", "batch_size": 2}
     model = LLaDALM.create_from_arg_obj(arguments, {"device": "cuda:0", "batch_size": 1, "max_batch_size": None})
     assert (model.device.type, model._batch_size) == ("cpu", 2)
@@ -308,7 +308,7 @@ def test_a_task_of_choices_runs_offline(harness_model, offline):
 
 
 def test_the_command_line_runs_a_task_of_texts(offline, monkeypatch, tmp_path):
-    # Run as a script the module registers its class anew; the harness's own 10,000 tasks take seconds to list.
+    # Run as a script the module registers its class again; listing the harness's own 10,000 tasks takes seconds.
     monkeypatch.delitem(model_registry._objs, "llada")
     monkeypatch.setattr("lm_eval.tasks.TaskManager", partial(TaskManager, include_defaults=False))
     monkeypatch.setattr("lm_eval.__main__.setup_logging", lambda: None)

@@ -39,12 +39,12 @@ def test_a_dry_run_leaves_a_hub_models_weights_on_the_hub(workspace, tmp_path, m
     assert asked == [("owner/name", [])]
 
 
-def test_a_batch_that_cannot_be_shared_out_fails_in_the_dry_run_too(workspace, tmp_path, monkeypatch):
+def test_a_batch_that_cannot_be_shared_fails_in_the_dry_run_too(workspace, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = llada_train(*workspace.sft(tmp_path / "out", "--batch-size", 3), "--dry-run")
     assert "a batch has 3 samples; it must be a multiple of the 2 processes" in result.stderr
 
 
-def test_of_several_processes_one_speaks(workspace, tmp_path, monkeypatch):
+def test_only_one_of_several_processes_prints(workspace, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert not succeed(*workspace.sft(tmp_path / "out"), "--dry-run")

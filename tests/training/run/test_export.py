@@ -1,4 +1,4 @@
-"""What training writes is what the published code and this server read."""
+"""The published code and this server read what training writes."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from tests.conftest import GOLDEN
 from tests.training.conftest import llada_train, succeed
 
 
-def test_a_checkpoint_in_the_middle_can_be_exported(workspace, tmp_path):
+def test_a_checkpoint_from_the_middle_of_a_run_can_be_exported(workspace, tmp_path):
     out = tmp_path / "out"
     succeed(*workspace.pretrain(out, "--keep-last", 3))
     succeed("export", "--checkpoint", out / "checkpoints" / "step-4", "--output-dir", tmp_path / "four")
@@ -34,7 +34,7 @@ def test_adapters_are_merged(workspace, tmp_path):
     assert all(torch.equal(finished[name], exported[name]) for name in finished)
 
 
-def test_an_export_of_adapters_that_was_stopped_is_made_again(workspace, tmp_path):
+def test_an_interrupted_export_of_adapters_can_be_repeated(workspace, tmp_path):
     succeed(*workspace.sft(tmp_path / "out", "--lora-r", 2))
     (tmp_path / "merged" / "adapter").mkdir(parents=True)
     export = ("export", "--checkpoint", tmp_path / "out", "--output-dir", tmp_path / "merged")
@@ -59,7 +59,7 @@ def test_names_and_config_fields_are_the_official_ones(workspace):
     assert config["auto_map"]["AutoModel"] == "GSAI-ML/LLaDA-8B-Instruct--modeling_llada.LLaDAModelLM"
 
 
-def test_the_tokenizer_loads_with_transformers_and_its_template_is_ours(workspace):
+def test_the_tokenizer_loads_with_transformers_and_has_the_same_template(workspace):
     from transformers import AutoTokenizer
 
     base = workspace.folder / "base"

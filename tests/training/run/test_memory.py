@@ -1,4 +1,4 @@
-"""The estimate against the allocations of real steps. FSDP's are those of one of eight ranks that send nothing."""
+"""The estimate against the allocations of real steps; for FSDP, of one rank of eight without communication."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -20,6 +20,7 @@ from llada_core.diffusion.loss import row_losses, token_normalizer
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
+from training.options.fields import LORA_TARGETS, LoraParams
 from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
 
 LLADA_8B = LLaDAConfig.from_dict(
@@ -56,17 +57,23 @@ on_one_device = partial(estimate_8b, strategy="single", world_size=1)
 over_eight = partial(estimate_8b, strategy="fsdp", world_size=8)
 
 
-class Denoising(nn.Module):
-    """A loss in which every position is masked, as a module: DDP and FSDP act on a module's forward."""
+def lora_of_rank(rank: int, *, targets: tuple[str, ...] = LORA_TARGETS) -> LoraParams:
+    return LoraParams(rank, rank, targets)
 
-    def __init__(self, *, bfloat16: bool, activation_checkpointing: bool = False, lora_r: int | None = None) -> None:
+
+class Denoising(nn.Module):
+    """The loss with every position masked, as a module, since DDP and FSDP act on a module's forward."""
+
+    def __init__(
+        self, *, bfloat16: bool, activation_checkpointing: bool = False, lora: LoraParams | None = None
+    ) -> None:
         super().__init__()
         self.model = LLaDAModelLM(SMALL).train()
         self.bfloat16 = bfloat16
-        if lora_r is not None:
+        if lora is not None:
             self.model.to(torch.bfloat16 if bfloat16 else torch.float32)
             targets = r".*\.blocks\.\d+\.(q_proj|k_proj|v_proj|attn_out|ff_proj|up_proj|ff_out)"
-            inject_adapter_in_model(LoraConfig(r=lora_r, target_modules=targets), self.model)
+            inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=targets), self.model)
         for weight in self.trained():
             weight.data = weight.data.float()
         if activation_checkpointing:
@@ -87,13 +94,13 @@ def step(module: nn.Module) -> None:
 
 
 def peak_of_a_later_step(module: nn.Module) -> int:
-    """The first step allocates what stays: gradients, the rotary table."""
+    """The peak of the second step: the first one allocates what stays, gradients and the rotary table."""
     step(module)
     return peak_of(lambda: step(module))
 
 
 def peak_of(work: Callable[[], None]) -> int:
-    """The most that `work` allocates beyond what was there."""
+    """The most bytes that `work` has allocated at any moment."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
@@ -107,7 +114,7 @@ def beyond_states(estimate: MemoryEstimate) -> int:
 
 @pytest.fixture
 def eight_ranks() -> Iterator[None]:
-    """One of eight processes, whose messages go nowhere."""
+    """One of eight processes, with a fake backend."""
     dist.init_process_group("fake", rank=0, world_size=RANKS, store=FakeStore())
     yield
     dist.destroy_process_group()
@@ -122,14 +129,14 @@ def one_rank() -> Iterator[None]:
 
 modes = pytest.mark.parametrize("activation_checkpointing", [False, True])
 dtypes = pytest.mark.parametrize("bfloat16", [False, True])
-adapters = pytest.mark.parametrize("lora_r", [None, 8])
+adapters = pytest.mark.parametrize("lora", [None, lora_of_rank(8)])
 
 
 @modes
 @dtypes
 @adapters
-def test_the_estimate_is_what_a_real_step_allocates(bfloat16, activation_checkpointing, lora_r):
-    choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora_r": lora_r}
+def test_the_estimate_equals_the_allocations_of_a_real_step(bfloat16, activation_checkpointing, lora):
+    choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora": lora}
     estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="single", world_size=1, **choices)
     allocated = peak_of_a_later_step(Denoising(**choices))
     assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01)
@@ -137,8 +144,8 @@ def test_the_estimate_is_what_a_real_step_allocates(bfloat16, activation_checkpo
 
 @modes
 @adapters
-def test_the_estimate_is_what_fsdp_allocates(activation_checkpointing, lora_r, eight_ranks):
-    choices = {"bfloat16": True, "activation_checkpointing": activation_checkpointing, "lora_r": lora_r}
+def test_the_estimate_equals_the_allocations_of_fsdp(activation_checkpointing, lora, eight_ranks):
+    choices = {"bfloat16": True, "activation_checkpointing": activation_checkpointing, "lora": lora}
     estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="fsdp", world_size=RANKS, **choices)
     module = Denoising(**choices)
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -146,18 +153,18 @@ def test_the_estimate_is_what_fsdp_allocates(activation_checkpointing, lora_r, e
     for part in (*module.model.model.transformer["blocks"], module):
         fully_shard(part, mesh=mesh, mp_policy=policy)
     allocated = peak_of_a_later_step(module)
-    # Above by the two gathered blocks, which are not there while the head is.
+    # The estimate is higher by the two gathered blocks, which are freed when the head computes.
     assert 0.98 * allocated < beyond_states(estimated) < 1.1 * allocated
 
 
 @dtypes
-def test_the_estimate_is_what_ddp_allocates_when_it_accumulates(bfloat16, one_rank):
+def test_the_estimate_equals_the_allocations_of_ddp_with_accumulation(bfloat16, one_rank):
     estimated = estimate_memory(
         SMALL, rows=ROWS, length=LENGTH, strategy="ddp", world_size=2, bfloat16=bfloat16, activation_checkpointing=False
     )
     module = Denoising(bfloat16=bfloat16)
     replicated = DistributedDataParallel(module, gradient_as_bucket_view=True)
-    # The first step fills the buckets, the second orders them anew.
+    # The first step fills the buckets, the second reorders them.
     for _ in range(2):
         step(replicated)
     module.zero_grad(set_to_none=True)
@@ -167,7 +174,7 @@ def test_the_estimate_is_what_ddp_allocates_when_it_accumulates(bfloat16, one_ra
             step(replicated)
         step(replicated)
 
-    # The buckets were there before; what is added is the gradients once more.
+    # The buckets exist already; the step adds the gradients a second time.
     assert beyond_states(estimated) == pytest.approx(peak_of(accumulate_gradients), rel=0.02)
 
 
@@ -176,15 +183,15 @@ def test_llada_8b_has_eight_billion_parameters_in_32_gigabytes():
     assert on_one_device(bfloat16=False).weights / GB == pytest.approx(32.06, abs=0.01)
 
 
-def test_the_counts_are_those_of_the_model_that_is_trained():
-    for lora_r in (None, 8):
-        module = Denoising(bfloat16=False, lora_r=lora_r)
+def test_the_counts_equal_those_of_the_trained_model():
+    for lora in (None, lora_of_rank(8)):
+        module = Denoising(bfloat16=False, lora=lora)
         total, trained = (sum(weight.numel() for weight in some) for some in (module.parameters(), module.trained()))
-        assert count_parameters(SMALL, lora_r) == (total, trained)
+        assert count_parameters(SMALL, lora) == (total, trained)
 
 
 def test_an_adapter_of_ff_out_leaves_the_head_alone():
-    _, trained = count_parameters(LLADA_8B, 16, ["ff_out"])
+    _, trained = count_parameters(LLADA_8B, lora_of_rank(16, targets=("ff_out",)))
     assert trained == 32 * 16 * (12288 + 4096)
 
 
@@ -195,7 +202,7 @@ def test_fsdp_divides_the_states_by_the_number_of_devices():
 
 
 def test_llada_8b_fits_one_gpu_with_adapters_and_eight_without():
-    assert on_one_device(lora_r=16).total < 80 * GB
+    assert on_one_device(lora=lora_of_rank(16)).total < 80 * GB
     assert over_eight().total < 80 * GB
     assert on_one_device().total > 80 * GB
 
@@ -207,7 +214,7 @@ def test_checkpointing_keeps_one_input_per_block():
     assert full.activations > 10 * checkpointed.activations
 
 
-def test_an_estimate_takes_no_memory_of_its_own():
+def test_an_estimate_allocates_no_weights():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     on_one_device(activation_checkpointing=False)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; the weights alone are 32 GB

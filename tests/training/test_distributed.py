@@ -1,4 +1,4 @@
-"""Two real processes under torchrun (gloo): the same curve as one, and checkpoints that either can read."""
+"""Two real processes under torchrun (gloo) have the loss curve of one, and either reads the other's checkpoints."""
 
 import shutil
 
@@ -24,15 +24,15 @@ def assert_same_curve(first, second, tolerance=1e-4):
 
 
 @pytest.fixture(scope="module")
-def alone(workspace, tmp_path_factory):
-    out = tmp_path_factory.mktemp("alone") / "out"
+def one_process(workspace, tmp_path_factory):
+    out = tmp_path_factory.mktemp("one-process") / "out"
     succeed(*workspace.pretrain(out, *EXACT))
     return out
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_have_the_loss_curve_of_one_and_one_resumes_their_checkpoint(
-    workspace, tmp_path, alone, strategy
+    workspace, tmp_path, one_process, strategy
 ):
     out = tmp_path / "out"
     options = [
@@ -41,35 +41,35 @@ def test_two_processes_have_the_loss_curve_of_one_and_one_resumes_their_checkpoi
         "--eval-prompt", "The number", "--eval-gen-length", 4,
     ]  # fmt: skip
     run(*options, processes=2)
-    assert_same_curve(losses(alone), losses(out))
-    ours, theirs = load_file(alone / "model.safetensors"), load_file(out / "model.safetensors")
+    assert_same_curve(losses(one_process), losses(out))
+    ours, theirs = load_file(one_process / "model.safetensors"), load_file(out / "model.safetensors")
     for name, weight in ours.items():
         torch.testing.assert_close(theirs[name], weight, atol=2e-3, rtol=1e-2)
-    # One process takes up the checkpoint from the middle of the run.
+    # One process continues from the checkpoint in the middle of the run.
     for step in (8, 12):
         shutil.rmtree(out / "checkpoints" / f"step-{step}")
     assert "continuing from step 4" in succeed(*options, "--resume")
-    assert_same_curve(losses(alone), losses(out))
+    assert_same_curve(losses(one_process), losses(out))
 
 
 def test_sharded_adapters_train_as_on_one_process(workspace, tmp_path):
     options = ["--lora-r", 2, "--max-steps", 6, "--activation-checkpointing", *EXACT]
-    succeed(*workspace.sft(tmp_path / "alone", *options))
+    succeed(*workspace.sft(tmp_path / "one", *options))
     run(*workspace.sft(tmp_path / "out", *options, "--strategy", "fsdp"), processes=2)
-    assert_same_curve(losses(tmp_path / "alone"), losses(tmp_path / "out"))
+    assert_same_curve(losses(tmp_path / "one"), losses(tmp_path / "out"))
 
 
-def test_a_batch_that_cannot_be_shared_out_evenly_is_refused(workspace, tmp_path):
+def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(workspace, tmp_path):
     process = start(*workspace.pretrain(tmp_path / "out", "--batch-size", 3), processes=2)
     _, errors = process.communicate(timeout=110)
     assert process.returncode != 0
     assert "a batch has 3 samples; it must be a multiple of the 2 processes" in errors
 
 
-def test_what_the_first_process_refuses_is_said_once_and_ends_all(workspace, tmp_path):
+def test_an_error_of_the_first_process_is_printed_once_and_ends_all(workspace, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{\n')
     options = workspace.pretrain(tmp_path / "out", "--train-data-path", tmp_path / "bad.jsonl")
     _, errors = start(*options, processes=2).communicate(timeout=110)
     assert errors.count("bad.jsonl, line 2: not JSON") == 1
-    # torchrun adds a traceback of its own.
-    assert "training/runs.py" not in errors
+    # The traceback in it is torchrun's.
+    assert "training/run/run.py" not in errors

@@ -1,4 +1,4 @@
-"""The loss of the real data path against the golden vectors and against itself, cut in different ways."""
+"""The loss of the real data path against the golden vectors, and against itself divided in different ways."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,16 @@ import torch
 from llada_core.diffusion.loss import row_losses
 from llada_core.diffusion.noise import Corrupted
 from tests.conftest import GOLDEN_CASES
-from training.data.batches import BatchPlanner
+from training.data.batches import Batching
 from training.data.samples import Sample
-from training.run.objective import Objective, corrupt_batch
+from training.stages.objective import Objective, corrupt_batch
+from training.stages.pretrain import Pretraining
+from training.stages.sft import SFT
 
 
 @dataclass
 class Recorded:
-    """A golden batch as training samples. An SFT row is cut where its EOS padding begins."""
+    """A golden batch as training samples."""
 
     case: dict
 
@@ -35,14 +37,9 @@ class Recorded:
 
 
 def batch_of(case, model):
-    planner = BatchPlanner(
-        Recorded(case),
-        batch_size=len(case["input_ids"]),
-        seed=0,
-        eos_id=model.special_tokens.eos_id,
-        loss_norm="token" if case["kind"] == "pretrain" else "sequence",
-        is_sft=case["kind"] == "sft",
-    )
+    stage, loss_norm = (Pretraining(64), "token") if case["kind"] == "pretrain" else (SFT(64), "sequence")
+    batching = Batching(len(case["input_ids"]), seed=0, eos_id=model.special_tokens.eos_id, loss_norm=loss_norm)
+    planner = stage.planner(Recorded(case), batching)
     return planner.collate(planner.plan(0), slice(None))
 
 
@@ -53,9 +50,9 @@ def test_golden_losses_through_the_data_path(golden_networks, monkeypatch, case)
     t = torch.tensor(case["t"])[batch.samples_B]
     masked = torch.tensor(case["bernoulli_mask"]).bool()[batch.samples_B]
     probability = ((1 - 1e-3) * t.double() + 1e-3).unsqueeze(1)
-    monkeypatch.setattr("training.run.objective.noise_levels", lambda *coordinates: t.double())
+    monkeypatch.setattr("training.stages.objective.noise_levels", lambda *coordinates: t.double())
     monkeypatch.setattr(
-        "training.run.objective.corruption_draws",
+        "training.stages.objective.corruption_draws",
         lambda *coordinates: torch.where(masked, probability - 1e-9, probability),
     )
     loss, _, _ = Objective(model, mask_id=model.special_tokens.mask_id, seed=0)(batch)
@@ -64,7 +61,7 @@ def test_golden_losses_through_the_data_path(golden_networks, monkeypatch, case)
     assert torch.equal(corrupted.tokens_BL, torch.tensor(case["noisy_ids"])[batch.samples_B])
 
 
-def test_spans_that_do_not_see_one_another_are_as_alone(tiny_network):
+def test_spans_give_the_loss_of_computing_them_one_by_one(tiny_network):
     torch.manual_seed(0)
     tokens_BL = torch.randint(5, 90, (2, 12))
     masked_BL = torch.rand(2, 12) < 0.5
@@ -73,11 +70,11 @@ def test_spans_that_do_not_see_one_another_are_as_alone(tiny_network):
         torch.where(masked_BL, tiny_network.special_tokens.mask_id, tokens_BL), masked_BL, torch.ones(2)
     )
     together = row_losses(tiny_network, tokens_BL, corrupted, spans=((5, 7), (9,))).sum()
-    alone = torch.zeros((), dtype=torch.float64)
+    one_by_one = torch.zeros((), dtype=torch.float64)
     for row, part in ((0, slice(0, 5)), (0, slice(5, 12)), (1, slice(0, 9))):
-        own = Corrupted(corrupted.tokens_BL[row, part][None], masked_BL[row, part][None], torch.ones(1))
-        alone += row_losses(tiny_network, tokens_BL[row, part][None], own).sum()
-    torch.testing.assert_close(together, alone)
+        corrupted_part = Corrupted(corrupted.tokens_BL[row, part][None], masked_BL[row, part][None], torch.ones(1))
+        one_by_one += row_losses(tiny_network, tokens_BL[row, part][None], corrupted_part).sum()
+    torch.testing.assert_close(together, one_by_one)
 
 
 def test_activation_checkpointing_changes_no_gradient(tiny_network):

@@ -1,8 +1,12 @@
-"""The training objective as a module: a batch in, its share of the optimizer step's loss out.
+"""The denoising objective as a module: a batch in, its share of the optimizer step's loss out.
 
-A module, because DDP and FSDP2 act on a module's forward. The noise is drawn inside, on the model's device, from
-coordinates alone: it is the same on every device and however the step was cut into parts.
+It is a module because DDP and FSDP2 act on a module's forward. The noise is drawn inside, on the model's device, from
+coordinates only: it is the same on every device and however the step was divided.
+
+Shape suffixes: B rows of a batch, L positions of a row.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +17,22 @@ from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.data.batches import Batch
 
 
+class BatchLoss(NamedTuple):
+    """The loss of a part of an optimizer step. A tuple: DDP and FSDP2 look for tensors in what forward returns.
+
+    Attributes:
+        loss: float32; summed over all parts of a step it is the step's loss.
+        row_losses_B: each row's loss per target token, float64, without gradient.
+        noise_levels_B: each row's noise level t, float64.
+    """
+
+    loss: Tensor
+    row_losses_B: Tensor
+    noise_levels_B: Tensor
+
+
 class Objective(nn.Module):
-    """LLaDA's pre-training and SFT losses (GUIDELINES); they differ in the batch's targets and normaliser alone."""
+    """LLaDA's pre-training and SFT losses (GUIDELINES), which differ only in the batch's targets and normaliser."""
 
     def __init__(self, model: LLaDAModelLM, *, mask_id: int, seed: int) -> None:
         super().__init__()
@@ -22,21 +40,16 @@ class Objective(nn.Module):
         self.mask_id = mask_id
         self.seed = seed
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """
-        Returns:
-            The loss, float32, whose sum over all parts of an optimizer step is the step's loss; for logging, without
-            gradient, each row's loss per target token and its noise level t, both float64 [B].
-        """
+    def forward(self, batch: Batch) -> BatchLoss:
         corrupted, is_target_BL, t_B = corrupt_batch(batch, mask_id=self.mask_id, seed=self.seed)
-        is_plain = all(spans == (batch.tokens_BL.shape[1],) for spans in batch.spans)
-        losses_B = row_losses(self.model, batch.tokens_BL, corrupted, spans=None if is_plain else batch.spans)
+        is_one_span = all(spans == (batch.tokens_BL.shape[1],) for spans in batch.spans)
+        losses_B = row_losses(self.model, batch.tokens_BL, corrupted, spans=None if is_one_span else batch.spans)
         loss = (losses_B / batch.normalizer_B).sum().float()
-        return loss, losses_B.detach() / is_target_BL.sum(dim=1), t_B
+        return BatchLoss(loss, losses_B.detach() / is_target_BL.sum(dim=1), t_B)
 
 
 def corrupt_batch(batch: Batch, *, mask_id: int, seed: int) -> tuple[Corrupted, Tensor, Tensor]:
-    """The noise that a batch meets in its epoch.
+    """Apply the noise that belongs to a batch in its epoch.
 
     Returns:
         The corrupted batch, which positions are targets (bool [B, L]), and the noise level of each row (float64 [B]).

@@ -1,0 +1,34 @@
+"""Samples whose tokens say which sample they belong to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.data.samples import Sample
+
+EOS = 1
+
+
+@dataclass
+class FakeSamples:
+    """Sample i consists of the token 5 + i, `lengths[i]` times; the first `prompt_lengths[i]` are its prompt."""
+
+    lengths: np.ndarray
+    prompt_lengths: np.ndarray
+    spans: tuple[int, ...] | None = None
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        length = int(self.lengths[index])
+        tokens = np.full(length, 5 + index, dtype=np.int32)
+        return Sample(tokens, int(self.prompt_lengths[index]), self.spans or (length,))
+
+
+def samples_of(*lengths, prompt=1, spans=None):
+    return FakeSamples(np.array(lengths), np.full(len(lengths), prompt), spans)
+
+
+def batches_of(planner, count, first=0):
+    return [planner.collate(planner.plan(step), slice(None)) for step in range(first, first + count)]

@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN
+from llada_core.text.tokenizer import Message
+from tests.training.fake_samples import EOS, batches_of, samples_of
+from training.data.batches import Batching
+from training.options.fields import SFTOptions
+from training.stages.objective import corrupt_batch
+from training.stages.sft import SFT
+
+
+def batches(samples, count, first=0, **settings):
+    batching = Batching(4, seed=0, eos_id=EOS, loss_norm="sequence")
+    return batches_of(SFT(200, **settings).planner(samples, batching), count, first)
+
+
+def encode(tokenizer, *items, **settings):
+    eos_id = tokenizer.token_to_id(EOS_TOKEN)
+    encoder = SFT(**{"max_length": 200, **settings}).encoder(tokenizer, eos_id=eos_id)
+    return list(encoder.encode(items)), encoder
+
+
+def test_rows_are_padded_with_supervised_eos_to_the_longest_of_the_batch():
+    (batch,) = batches(samples_of(3, 9, 5, 7), 1)
+    assert batch.tokens_BL.shape == (4, 9)
+    assert batch.target_stops_B.tolist() == [9] * 4
+    assert batch.spans == ((9,),) * 4
+    for row, sample in zip(batch.tokens_BL, batch.samples_B.tolist(), strict=True):
+        length = (3, 9, 5, 7)[sample]
+        assert row.tolist() == [5 + sample] * length + [EOS] * (9 - length)
+
+
+def test_answer_and_padding_are_targets_and_the_prompt_is_not():
+    (batch,) = batches(samples_of(3, 9, 5, 7, prompt=2), 1)
+    corrupted, is_target_BL, _ = corrupt_batch(batch, mask_id=99, seed=0)
+    assert torch.equal(is_target_BL, torch.arange(9).expand(4, 9) >= 2)
+    assert torch.equal(corrupted.tokens_BL[:, :2], batch.tokens_BL[:, :2])
+
+
+def test_the_normaliser_counts_the_padding():
+    (batch,) = batches(samples_of(3, 9, 5, 7, prompt=2), 1)
+    assert batch.normalizer_B.tolist() == [(9 - 2) * 4.0] * 4
+
+
+def test_one_batch_in_three_is_padded_further():
+    lengths = [batch.tokens_BL.shape[1] for batch in batches(samples_of(*[5] * 8), 600, pad_to=100)]
+    assert max(lengths) <= 100
+    assert 0.25 < sum(length > 5 for length in lengths) / 600 < 0.4
+
+
+def test_a_short_padding_never_cuts_a_sample():
+    assert {batch.tokens_BL.shape[1] for batch in batches(samples_of(*[50] * 8), 30, pad_to=8)} == {50}
+
+
+def test_a_step_is_the_same_wherever_the_planner_starts():
+    samples = samples_of(*range(2, 42))
+    from_the_start, from_the_middle = batches(samples, 25, pad_to=64), batches(samples, 12, first=13, pad_to=64)
+    for expected, batch in zip(from_the_start[13:], from_the_middle, strict=True):
+        assert torch.equal(expected.tokens_BL, batch.tokens_BL)
+        assert expected.epoch == batch.epoch
+
+
+def test_every_assistant_turn_is_a_sample_with_its_history_as_prompt(demo_tokenizer):
+    dialogue = [
+        Message("user", " one "), Message("assistant", "two"), Message("user", "three"), Message("assistant", "four"),
+    ]  # fmt: skip
+    samples, _ = encode(demo_tokenizer, dialogue)
+    end = [demo_tokenizer.token_to_id(token) for token in (EOT_TOKEN, EOS_TOKEN)]
+    for sample, turn in zip(samples, (1, 3), strict=True):
+        assert sample.ids[: sample.prompt_length] == demo_tokenizer.encode_chat(dialogue[:turn])
+        assert sample.ids[sample.prompt_length :] == [*demo_tokenizer.encode_plain(dialogue[turn].content), *end]
+
+
+@pytest.mark.parametrize(("overlong", "lengths"), [("drop", []), ("truncate", [20])])
+def test_a_sample_over_the_maximum_length_is_dropped_or_truncated_and_counted(demo_tokenizer, overlong, lengths):
+    samples, encoder = encode(demo_tokenizer, "one two " * 30, max_length=20, overlong=overlong)
+    assert [len(sample.ids) for sample in samples] == lengths
+    assert (encoder.num_dropped, encoder.num_truncated) == (1 - len(lengths), len(lengths))
+
+
+def test_a_prompt_that_leaves_no_room_for_its_answer_is_dropped_even_if_truncation_is_asked_for(demo_tokenizer):
+    dialogue = [Message("user", "one two " * 30), Message("assistant", "three")]
+    samples, encoder = encode(demo_tokenizer, dialogue, max_length=20, overlong="truncate")
+    assert (samples, encoder.num_dropped, encoder.num_truncated) == ([], 1, 0)
+
+
+def test_the_settings_that_decide_the_tokens_are_part_of_a_shards_identity(demo_tokenizer):
+    settings = ({"max_length": 20}, {"max_length": 21}, {"max_length": 20, "overlong": "truncate"})
+    identities = [encode(demo_tokenizer, **chosen)[1].identity for chosen in settings]
+    assert all(identities.count(identity) == 1 for identity in identities)
+    _, same = encode(demo_tokenizer, max_length=20, pad_to=64)
+    assert same.identity == identities[0]
+
+
+def test_padding_counts_as_a_length_of_rows():
+    options = SFTOptions(
+        model_name_or_path="x", train_data_path=["x"], output_dir="x", max_steps=1, max_length=24, overlong="truncate",
+        pad_to=64,
+    )  # fmt: skip
+    stage = SFT.from_options(options)
+    assert stage == SFT(24, "truncate", 64)
+    assert stage.row_lengths == {"max_length": 24, "pad_to": 64}
+
+
+def test_a_prompt_is_a_message_by_the_user():
+    assert SFT(50).prompt("Hi") == [Message("user", "Hi")]

@@ -1,0 +1,200 @@
+"""One training step without data: what each moment of it keeps in memory.
+
+A step of the real model, cut to two blocks, runs forward and backward on fake tensors (shapes without data), and every
+storage is followed from its allocation to its release. All blocks are alike, so the second one stands for every
+further one. The fake device is a CPU: its attention kernel keeps queries, keys, values, output and log-sum-exp, as a
+GPU's does.
+
+The figures are a step's worst: every position is masked and meets the head (t near 1), and the gradients of earlier
+micro-batches are already there.
+
+Shape suffixes: T tokens of all rows, R of them that meet the head, V columns of the head.
+"""
+
+import copy
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, UntypedStorage, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers.initialization import no_init_weights
+
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.packed import PackedTokens
+from training.options.fields import LoraParams
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The share of each block, and of the root, which is everything else; in parameters or in bytes."""
+
+    block: int
+    root: int
+
+    def total(self, num_blocks: int) -> int:
+        return self.root + num_blocks * self.block
+
+
+@dataclass(frozen=True, slots=True)
+class StepBytes:
+    """Bytes at the moments of a step that decide its peak, without weights and their gradients.
+
+    Attributes:
+        embedded: alive before the first block.
+        hidden: the input of a block.
+        first_block: alive after the first block, which keeps less than the others if nothing below it is trained.
+        block: added by each further block.
+        head_forward, head_backward: added by the head at the peak of each pass.
+        block_backward: added by one block's backward at its peak.
+        autocast: the bfloat16 copies of float32 weights.
+    """
+
+    embedded: int
+    hidden: int
+    first_block: int
+    block: int
+    head_forward: int
+    head_backward: int
+    block_backward: int
+    autocast: Sizes
+
+
+def two_blocks(config: LLaDAConfig, lora: LoraParams | None) -> LLaDAModelLM:
+    """The model cut to two blocks, with its adapters, on the meta device."""
+    cut = copy.deepcopy(config)
+    cut.n_layers = 2
+    with torch.device("meta"), no_init_weights():
+        sketch = LLaDAModelLM(cut).train()
+        if lora is not None:
+            # Imported here: `peft` takes seconds, and most runs train all weights.
+            from peft import LoraConfig, inject_adapter_in_model
+
+            inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=lora.pattern), sketch)
+    return sketch
+
+
+def sizes_of(sketch: LLaDAModelLM, *, is_trained: bool = False) -> Sizes:
+    """The parameters of a model of two blocks; with `is_trained`, only those that are trained."""
+
+    def count(module: nn.Module) -> int:
+        return sum(weight.numel() for weight in module.parameters() if weight.requires_grad or not is_trained)
+
+    block = count(sketch.blocks[1])
+    return Sizes(block, count(sketch) - 2 * block)
+
+
+def follow_step(sketch: LLaDAModelLM, rows: int, length: int, *, is_sharded: bool, bfloat16: bool) -> StepBytes:
+    """Run a step of `rows` samples of `length` tokens, and measure it.
+
+    Args:
+        is_sharded: weights arrive in the dtype of the computation, and gradients do not accumulate on the device.
+    """
+    first, second = sketch.blocks
+    with FakeTensorMode():
+        _allocate(sketch, is_sharded=is_sharded, bfloat16=bfloat16)
+        embeddings, *_ = sketch.get_input_embeddings().parameters()
+        memory = _LiveBytes(sketch.parameters())
+        at_first, at_second, at_head = [memory.watch(m) for m in (first, second, sketch.final_norm)]
+        with memory:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+                loss = _loss(sketch, rows, length)
+            after_forward = memory.moment()
+            loss.backward()
+    after_first, after_second = at_second[0], at_head[0]
+    cast_block = after_second.cast - after_first.cast
+    return StepBytes(
+        embedded=at_first[0].live,
+        hidden=rows * length * sketch.config.d_model * embeddings.element_size(),
+        first_block=after_first.live,
+        block=after_second.live - after_first.live,
+        head_forward=after_forward.peak - after_second.live,
+        head_backward=at_head[1].peak - after_second.live,
+        block_backward=at_second[1].peak - after_second.live,
+        autocast=Sizes(cast_block, after_forward.cast - 2 * cast_block),
+    )
+
+
+def _allocate(sketch: LLaDAModelLM, *, is_sharded: bool, bfloat16: bool) -> None:
+    """Put fake weights in place of the meta ones, in the dtypes that forward finds."""
+    for module in sketch.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            is_float32 = not bfloat16 or (weight.requires_grad and not is_sharded)
+            data = torch.zeros(weight.shape, dtype=torch.float32 if is_float32 else torch.bfloat16)
+            allocated = nn.Parameter(data, requires_grad=weight.requires_grad)
+            if weight.requires_grad and not is_sharded:
+                # Adding to a gradient needs room for the new one; under FSDP each backward starts with none.
+                allocated.grad = torch.zeros_like(allocated)
+            setattr(module, name, allocated)
+
+
+def _loss(model: LLaDAModelLM, rows: int, length: int) -> Tensor:
+    """`masked_cross_entropy` with everything masked: fake tensors cannot be indexed by a mask."""
+    packed = PackedTokens(torch.zeros(rows * length, dtype=torch.long), (length,) * rows)
+    logits_RV = model.predict(packed, torch.arange(rows * length)).float()
+    return F.cross_entropy(logits_RV, packed.tokens_T, reduction="none").sum()
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """Bytes alive, their peak since the moment before, and all casts of weights so far."""
+
+    live: int
+    peak: int
+    cast: int
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Follows every storage that an operation allocates; autocast's casts of weights are counted separately."""
+
+    def __init__(self, weights: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self._live = self._peak = self._cast = 0
+        weights = list(weights)
+        self._weights = {weight.untyped_storage() for weight in weights}
+        gradients = {weight.grad.untyped_storage() for weight in weights if weight.grad is not None}
+        self._seen = weakref.WeakSet(self._weights | gradients)
+
+    def watch(self, module: nn.Module) -> list[_Moment]:
+        """A list to be filled with the moments when `module` gets its input, and when that input has its gradient."""
+        moments: list[_Moment] = []
+
+        def before_forward(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            moments.append(self.moment())
+            if inputs[0].requires_grad:
+                inputs[0].register_hook(lambda _gradient: moments.append(self.moment()))
+
+        module.register_forward_pre_hook(before_forward)
+        return moments
+
+    def moment(self) -> _Moment:
+        """The state now; the peak starts anew."""
+        moment = _Moment(self._live, self._peak, self._cast)
+        self._peak = self._live
+        return moment
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        is_cast = func is torch.ops.aten._to_copy.default and args[0].untyped_storage() in self._weights
+        for storage in {leaf.untyped_storage() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}:
+            if storage not in self._seen:
+                self._seen.add(storage)
+                self._follow(storage, is_cast=is_cast)
+        return result
+
+    def _follow(self, storage: UntypedStorage, *, is_cast: bool) -> None:
+        if is_cast:
+            self._cast += storage.nbytes()
+            return
+        self._live += storage.nbytes()
+        self._peak = max(self._peak, self._live)
+        weakref.finalize(storage, self._forget, storage.nbytes())
+
+    def _forget(self, size: int) -> None:
+        self._live -= size

@@ -1,0 +1,84 @@
+"""The identity of a run: everything that decides its loss curve."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from training.errors import TrainingError
+from training.options.fields import TrainingOptions
+from training.run.digests import config_digest, weights_digest
+from training.run.samples import RunSamples
+from training.run.start import Start
+from training.run.state import RunIdentity, newest_checkpoint, read_state
+
+# Options that may change when a run resumes: where and how fast it runs and what it shows, not its result.
+_MAY_CHANGE = {
+    "output_dir", "resume", "device", "threads", "strategy", "micro_batch_size", "activation_checkpointing",
+    "save_steps", "keep_last", "log_steps", "eval_steps", "eval_prompt", "eval_gen_length",
+}  # fmt: skip
+# Options compared by what they stand for: tokens, a number of steps, a config, weights. A folder may have moved.
+_COMPARED_BY_CONTENT = {
+    "model_name_or_path", "model_config_file", "tokenizer", "train_data_path", "val_data_path", "max_bad_lines",
+    "num_epochs", "max_steps",
+}  # fmt: skip
+
+
+def identity_of(start: Start, samples: RunSamples, *, max_steps: int) -> RunIdentity:
+    """The identity of the run that trains `start` on `samples`."""
+    model, lora = start.model, start.options.lora
+    content = {
+        "command": start.stage.name,
+        "max_steps": max_steps,
+        "training data": samples.training.digest,
+        # Validation data decides which checkpoint is the best.
+        "validation data": None if samples.validation is None else samples.validation.digest,
+        "model config": config_digest(model.config),
+        "tokenizer": model.tokenizer.fingerprint,
+        "base model's weights": None if model.folder is None else weights_digest(model.folder),
+    }
+    return RunIdentity(
+        {**_decisive_options(start.options), **content},
+        special_tokens=asdict(model.special_tokens),
+        base_model=None if model.folder is None else str(model.folder.resolve()),
+        lora=None if lora is None else asdict(lora),
+    )
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """The entries of `RunIdentity.decisive` that differ, in words; empty if none does."""
+    return "; ".join(
+        f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted(now.keys() | then.keys())
+        if then.get(name) != now.get(name)
+    )
+
+
+def require_same_options(options: TrainingOptions) -> None:
+    """Check that a finished run used the current options and starting model. Its data is not read.
+
+    Raises:
+        TrainingError: names the folder and what differs.
+    """
+    last = newest_checkpoint(options.output_dir / "checkpoints")
+    if last is None:
+        return
+    then, now = read_state(last).run.decisive, _decisive_options(options)
+    if options.max_steps is not None:
+        now["max_steps"] = options.max_steps
+    if options.model_name_or_path is not None and Path(options.model_name_or_path).is_dir():
+        now["base model's weights"] = weights_digest(Path(options.model_name_or_path))
+    differing = differences(then, {**then, **now})
+    if differing:
+        raise TrainingError(
+            f"{options.output_dir} was finished from another start: {differing}. Choose another output_dir, or delete "
+            "the folder to train again"
+        )
+
+
+def _decisive_options(options: TrainingOptions) -> dict[str, Any]:
+    """The options that a resumed run must share, as JSON values."""
+    # The number of validation samples decides which checkpoint is the best, if there are any.
+    unused = set() if options.val_data_path else {"eval_samples"}
+    decisive: dict[str, Any] = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT | unused))
+    return decisive

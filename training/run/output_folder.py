@@ -1,0 +1,55 @@
+"""The output folder of a run, checked before the run needs it."""
+
+import math
+import shutil
+
+from torch import nn
+
+from llada_core.files import remove_incomplete
+from training.errors import TrainingError
+from training.files import require_writable
+from training.run.start import Start
+from training.run.state import all_checkpoints
+
+
+def prepare_output_folder(start: Start) -> None:
+    """Make the folder, and delete checkpoints that were never completed.
+
+    Raises:
+        TrainingError: the folder cannot be written, is the starting model's, or is not empty without `--resume`.
+    """
+    folder = start.options.output_dir
+    require_writable(folder)
+    if start.model.folder is not None and start.model.folder.resolve() == folder.resolve():
+        raise TrainingError(f"--output-dir {folder}: is --model-name-or-path too, which would be overwritten")
+    # Tokens of a run that failed before its first step are no reason to refuse.
+    if any(entry.name != "data" for entry in folder.iterdir()) and not start.options.resume:
+        raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
+    remove_incomplete(folder / "checkpoints")
+
+
+def require_room(start: Start, model: nn.Module) -> None:
+    """Check now, not at the first checkpoint or the last, that the disk has room.
+
+    Raises:
+        TrainingError: names the folder, the room needed and the room free.
+    """
+    folder = start.options.output_dir
+    num_kept = start.options.keep_last + bool(start.options.val_data_path)  # the best one, if there is validation
+    # Besides the checkpoints that stay, one is being written.
+    num_missing = max(1, num_kept + 1 - len(all_checkpoints(folder / "checkpoints")))
+    total, trained = num_parameters(model)
+    # A checkpoint has weights and both of AdamW's moments in float32; the finished model is in bfloat16.
+    needed = trained * 12 * num_missing + total * 2
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise TrainingError(
+            f"--output-dir {folder}: {math.ceil(needed / 1e6):,} MB needed for checkpoints and the finished model, "
+            f"{free // 10**6:,} MB free; lower --keep-last or choose another disk"
+        )
+
+
+def num_parameters(model: nn.Module) -> tuple[int, int]:
+    """The number of all parameters, and of those that are trained."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)

@@ -1,0 +1,43 @@
+"""The steps of a run: how many there are, and which samples each one has."""
+
+import math
+from dataclasses import dataclass
+
+from training.data.batches import Batching, BatchPlanner
+from training.data.samples import Samples
+from training.distributed import World
+from training.run.start import Start
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """The planner of every step, and the number of steps."""
+
+    planner: BatchPlanner
+    max_steps: int
+
+
+def plan_run(start: Start, samples: Samples, world: World) -> RunPlan:
+    """Plan a run over `samples`.
+
+    Raises:
+        TrainingError: the processes cannot share a batch evenly.
+    """
+    options = start.options
+    batching = Batching(
+        batch_size=options.batch_size,
+        seed=options.seed,
+        eos_id=start.model.special_tokens.eos_id,
+        loss_norm=options.loss_norm,
+        group_by_length=options.group_by_length,
+    )
+    planner = start.stage.planner(samples, batching)
+    if planner.batch_size % world.size:
+        few = ", all that the data has" if planner.batch_size < options.batch_size else ""
+        raise world.error(
+            f"a batch has {planner.batch_size} samples{few}; it must be a multiple of the {world.size} processes"
+        )
+    if options.max_steps is not None:
+        return RunPlan(planner, options.max_steps)
+    assert options.num_epochs is not None
+    return RunPlan(planner, max(1, math.ceil(options.num_epochs * planner.steps_per_epoch)))

@@ -1,0 +1,64 @@
+"""The samples of a run: tokenised by the main process, mapped by all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.samples import Samples
+from training.data.shards import Shard, tokenize
+from training.data.sources import find_sources
+from training.distributed import World
+from training.errors import DataError
+from training.run.report import Reporter
+from training.run.start import Start
+
+
+@dataclass(frozen=True, slots=True)
+class RunSamples:
+    """`validation`: None for a run without validation data."""
+
+    training: Samples
+    validation: Samples | None
+
+
+def load_samples(start: Start, folder: Path, world: World, reporter: Reporter) -> RunSamples:
+    """Tokenise into `folder` what is not there yet, map the shards, and report what they hold.
+
+    Raises:
+        DataError: no samples, or data that cannot be read.
+    """
+    training = _load(start, start.options.train_data_path, folder, world, reporter)
+    if not len(training):
+        raise DataError("no training samples: the data is shorter than one sample of --max-length, or all of it longer")
+    if not start.options.val_data_path:
+        return RunSamples(training, None)
+    validation = _load(start, start.options.val_data_path, folder, world, reporter)
+    if not len(validation):
+        raise DataError("--val-data-path: no samples: the data is shorter than one sample of --max-length")
+    return RunSamples(training, validation)
+
+
+def _load(start: Start, paths: Sequence[str], folder: Path, world: World, reporter: Reporter) -> Samples:
+    options = start.options
+    encoder = start.stage.encoder(start.model.tokenizer, eos_id=start.model.special_tokens.eos_id)
+
+    def make_shards() -> list[Path]:
+        with reporter.tokenizing() as on_progress:
+            shards = tokenize(
+                find_sources(paths), encoder, folder, max_bad_lines=options.max_bad_lines, on_progress=on_progress
+            )
+        return [shard.folder for shard in shards]
+
+    # The main process names the shards: a file's path and time, which identify one, may differ on another machine.
+    shards = [Shard.open(shard) for shard in world.from_main(make_shards)]
+    for shard in shards:
+        reporter.say(_description(shard, options.max_length))
+    return start.stage.samples(shards)
+
+
+def _description(shard: Shard, max_length: int) -> str:
+    text = f"{shard.name}: {shard.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
+    for count, treatment in ((shard.num_dropped, "left out"), (shard.num_truncated, "cut")):
+        if count:
+            text += f"; {count:,} longer than {max_length} tokens {treatment}"
+    return f"{text}\n{shard.bad_lines}" if shard.bad_lines else text

@@ -1,0 +1,77 @@
+"""Validation during training: the likelihood bound of the validation data, and answers to `--eval-prompt`."""
+
+from collections.abc import Callable
+
+from llada_core import GenerationParams, generate
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from training.data.samples import Samples
+from training.evaluation.likelihood_bound import evaluate
+from training.run.parallelize import ParallelModel
+from training.run.report import Reporter
+from training.run.start import Start
+
+_NOISE_LEVELS = 8
+
+
+class Validation:
+    """Validates a run as its options ask."""
+
+    def __init__(self, start: Start, samples: Samples | None, reporter: Reporter) -> None:
+        self._stage = start.stage
+        self._options = start.options
+        self._tokenizer = start.model.tokenizer
+        self._samples = samples
+        self._reporter = reporter
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether there is validation data, so that `run` gives a loss."""
+        return self._samples is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the run has neither validation data nor prompts."""
+        return self._samples is None and not self._options.eval_prompt
+
+    def run(
+        self, parallel: ParallelModel, *, step: int, max_steps: int, is_stopping: Callable[[], bool]
+    ) -> float | None:
+        """Validate and report. Returns the loss in nats per token, None without validation data or if stopped."""
+        val_loss = None
+        with parallel.whole_weights():
+            if self._samples is not None:
+                with parallel.autocast():
+                    val_loss = self._loss(self._samples, parallel, step, max_steps, is_stopping)
+            if not is_stopping():
+                self._reporter.samples(step, self._answers(parallel.model))
+        return val_loss
+
+    def _loss(
+        self, samples: Samples, parallel: ParallelModel, step: int, max_steps: int, is_stopping: Callable[[], bool]
+    ) -> float | None:
+        evaluation = evaluate(
+            parallel.model,
+            samples,
+            num_samples=self._options.eval_samples,
+            noise_levels=_NOISE_LEVELS,
+            seed=self._options.seed,
+            world=parallel.world,
+            is_stopping=is_stopping,
+        )
+        if evaluation is None:
+            return None
+        record = {"step": step, "val_loss": evaluation.nll, "val_loss_by_noise_level": evaluation.by_noise_level}
+        line = f"step {step}/{max_steps}  validation NLL bound {evaluation.nll:.4f} nats per token"
+        self._reporter.log(record, line)
+        return evaluation.nll
+
+    def _answers(self, model: LLaDAModelLM) -> dict[str, str]:
+        prompts = self._options.eval_prompt
+        if not prompts:
+            return {}
+        model.eval()
+        params = GenerationParams(gen_length=self._options.eval_gen_length)
+        in_form = [self._stage.prompt(prompt) for prompt in prompts]
+        results = generate(model, in_form, params, tokenizer=self._tokenizer)
+        model.train()
+        return {prompt: result.text or "" for prompt, result in zip(prompts, results, strict=True)}

@@ -1,0 +1,71 @@
+"""The figures of the steps between two records of metrics.jsonl."""
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from training.distributed import World
+from training.evaluation.likelihood_bound import by_level
+from training.stages.objective import BatchLoss
+
+_NOISE_LEVEL_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSummary:
+    """Figures over all processes, on the CPU; losses and gradient norms have one entry per step."""
+
+    losses: Tensor
+    gradient_norms: Tensor
+    loss_by_noise_level: dict[str, float]
+    seconds: float
+    tokens_per_second: int
+
+    @property
+    def first_bad_step(self) -> int | None:
+        """The index of the first step whose loss or gradient is not finite."""
+        is_finite = self.losses.isfinite() & self.gradient_norms.isfinite()
+        return None if is_finite.all() else int((~is_finite).nonzero()[0])
+
+
+@dataclass(slots=True)
+class Window:
+    """Figures since the last record, left on the device: reading them there would make every step wait."""
+
+    device: torch.device
+    losses: list[Tensor] = field(default_factory=list)
+    gradient_norms: list[Tensor] = field(default_factory=list)
+    num_tokens: int = 0
+    _level_sums: Tensor = field(init=False)
+    _started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._level_sums = torch.zeros(2, _NOISE_LEVEL_BINS, dtype=torch.float64, device=self.device)
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave the time until now out of tokens per second."""
+        self._started = time.monotonic()
+
+    def add_rows(self, part: BatchLoss) -> None:
+        """Count the rows of a micro-batch by noise level."""
+        bins_B = (part.noise_levels_B * _NOISE_LEVEL_BINS).long()
+        self._level_sums[0].index_add_(0, bins_B, part.row_losses_B)
+        self._level_sums[1].index_add_(0, bins_B, torch.ones_like(part.row_losses_B))
+
+    def add_step(self, loss: Tensor, gradient_norm: Tensor, *, num_tokens: int) -> None:
+        """Count a step; the loss is this process's share, the gradient norm and tokens are those of all."""
+        self.losses.append(loss)
+        self.gradient_norms.append(gradient_norm.full_tensor() if isinstance(gradient_norm, DTensor) else gradient_norm)
+        self.num_tokens += num_tokens
+
+    def summary(self, world: World) -> WindowSummary:
+        """Add up the shares of all processes; every process must call it."""
+        losses = world.sum(torch.stack(self.losses)).cpu()
+        gradient_norms = torch.stack(self.gradient_norms).cpu()
+        level_sums = world.sum(self._level_sums).cpu()
+        seconds = time.monotonic() - self._started
+        return WindowSummary(losses, gradient_norms, by_level(*level_sums), seconds, round(self.num_tokens / seconds))

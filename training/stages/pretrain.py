@@ -1,0 +1,78 @@
+"""Pre-training: packed documents, of which every token is a target (arXiv:2502.09992, section 2.2)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from llada_core.counter_noise import Purpose, uniform
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.text.tokenizer import Tokenizer
+from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
+from training.data.formats import ReadReport, read_texts
+from training.data.samples import PackedDocuments, Samples
+from training.data.shards import Encoded, Encoder, Shard
+from training.data.sources import Source
+from training.options.fields import PretrainOptions
+from training.stages.objective import Objective
+
+# LLaDA, GUIDELINES "Pre-training": 1 % of the data is cut to a random length. There per batch, here per sample.
+_SHARE_OF_CUT_SAMPLES = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """Samples of `max_length` tokens; packed documents may attend to one another or only to themselves."""
+
+    max_length: int
+    attend_across_documents: bool = True
+
+    name: ClassVar[str] = "PretrainOptions"  # in checkpoints since the first version
+    required_tokens: ClassVar[Sequence[str]] = ()
+
+    @classmethod
+    def from_options(cls, options: PretrainOptions) -> "Pretraining":
+        return cls(options.max_length, options.attend_across_documents)
+
+    @property
+    def row_lengths(self) -> Mapping[str, int]:
+        return {"max_length": self.max_length}
+
+    def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "DocumentEncoder":
+        return DocumentEncoder(tokenizer, eos_id=eos_id)
+
+    def samples(self, shards: Sequence[Shard]) -> Samples:
+        return PackedDocuments(shards, max_length=self.max_length, attend_across_documents=self.attend_across_documents)
+
+    def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
+        return BatchPlanner(samples, batching, lambda rows: _cut_some(rows, seed=batching.seed))
+
+    def objective(self, model: LLaDAModelLM, *, seed: int) -> nn.Module:
+        return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
+
+    def prompt(self, text: str) -> str:
+        """A text to continue."""
+        return text
+
+
+class DocumentEncoder(Encoder):
+    """A document's tokens and EOS, which packing keeps."""
+
+    name = "documents"
+
+    def read(self, source: Source, report: ReadReport) -> Iterator[str]:
+        return read_texts(source.records(), report)
+
+    def encode(self, items: Sequence[str]) -> Iterator[Encoded]:
+        for ids in self.tokenizer.encode_batch(items):
+            yield Encoded([*ids, self.eos_id])
+
+
+def _cut_some(rows: StepRows, *, seed: int) -> RowLayout:
+    """Cut one sample in a hundred to a random length from 1 to its own; padding is no target."""
+    chosen_B, fraction_B = (uniform(seed, Purpose.LENGTH_CUT, rows.samples_B, rows.epoch, draw) for draw in (0, 1))
+    cut_B = 1 + (fraction_B * rows.lengths_B).long()
+    stops_B = torch.where(chosen_B < _SHARE_OF_CUT_SAMPLES, cut_B, rows.lengths_B)
+    return RowLayout(stops_B, int(stops_B.max()))

@@ -1,0 +1,123 @@
+"""Supervised fine-tuning: the answer and its EOS padding are targets, the prompt is never masked (section 2.3)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import nn
+
+from llada_core.counter_noise import Purpose, uniform
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
+from llada_core.text.tokenizer import Message, Tokenizer
+from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
+from training.data.formats import Dialogue, ReadReport, read_dialogues
+from training.data.samples import Dialogues, Samples
+from training.data.shards import Encoded, Encoder, Shard
+from training.data.sources import Source
+from training.options.fields import SFTOptions
+from training.stages.objective import Objective
+
+Overlong = Literal["drop", "truncate"]
+
+_SHARE_OF_PADDED_BATCHES = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class SFT:
+    """Dialogues, one sample for every assistant turn.
+
+    Attributes:
+        overlong: what happens to samples over `max_length`.
+        pad_to: None pads a batch to its longest row. A length lets one batch in three be padded further, up to it:
+            short answers then also occur on long canvases, which is what the sampler will show the model.
+    """
+
+    max_length: int
+    overlong: Overlong = "drop"
+    pad_to: int | None = None
+
+    name: ClassVar[str] = "SFTOptions"  # in checkpoints since the first version
+    required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
+
+    @classmethod
+    def from_options(cls, options: SFTOptions) -> "SFT":
+        return cls(options.max_length, options.overlong, options.pad_to)
+
+    @property
+    def row_lengths(self) -> Mapping[str, int]:
+        return {"max_length": self.max_length, "pad_to": self.pad_to or 0}
+
+    def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "DialogueEncoder":
+        return DialogueEncoder(tokenizer, eos_id=eos_id, max_length=self.max_length, overlong=self.overlong)
+
+    def samples(self, shards: Sequence[Shard]) -> Samples:
+        return Dialogues(shards)
+
+    def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
+        return BatchPlanner(samples, batching, lambda rows: _pad_all(rows, pad_to=self.pad_to, seed=batching.seed))
+
+    def objective(self, model: LLaDAModelLM, *, seed: int) -> nn.Module:
+        return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
+
+    def prompt(self, text: str) -> list[Message]:
+        """A chat of one message by the user."""
+        return [Message("user", text)]
+
+
+class DialogueEncoder(Encoder):
+    """A sample for every assistant turn: the history is the prompt, the reply with EoT and EOS the answer.
+
+    All of a document is answer: a share of plain text keeps a model able to continue one.
+    """
+
+    name = "dialogues"
+
+    def __init__(self, tokenizer: Tokenizer, *, eos_id: int, max_length: int, overlong: Overlong) -> None:
+        super().__init__(tokenizer, eos_id=eos_id)
+        self._max_length = max_length
+        self._overlong = overlong
+
+    @property
+    def identity(self) -> list[object]:
+        return [*super().identity, self._max_length, self._overlong]
+
+    def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue | str]:
+        return read_dialogues(source.records(), report)
+
+    def encode(self, items: Sequence[Dialogue | str]) -> Iterator[Encoded]:
+        texts = [item for item in items if isinstance(item, str)]
+        for ids in self.tokenizer.encode_batch(texts):
+            yield from self._fit([*ids, self.eos_id], 0)
+        yield from self._answers([item for item in items if not isinstance(item, str)])
+
+    def _answers(self, dialogues: Sequence[Dialogue]) -> Iterator[Encoded]:
+        bos_id = self.tokenizer.token_to_id(BOS_TOKEN)
+        assert bos_id is not None
+        answer_header = self.tokenizer.header("assistant")
+        for dialogue, turns in zip(dialogues, self.tokenizer.encode_turns(dialogues), strict=True):
+            history = [bos_id]
+            for message, turn in zip(dialogue, turns, strict=True):
+                if message.role == "assistant":
+                    yield from self._fit([*history, *turn, self.eos_id], len(history) + len(answer_header))
+                history += turn
+
+    def _fit(self, ids: list[int], prompt_length: int) -> Iterator[Encoded]:
+        if len(ids) > self._max_length:
+            # A prompt of `max_length` leaves no room for the answer.
+            if self._overlong == "drop" or prompt_length >= self._max_length:
+                self.num_dropped += 1
+                return
+            self.num_truncated += 1
+        yield Encoded(ids[: self._max_length], prompt_length)
+
+
+def _pad_all(rows: StepRows, *, pad_to: int | None, seed: int) -> RowLayout:
+    """Pad to the longest row, or in one batch in three further; padding is a target, so that length is learned."""
+    length = int(rows.lengths_B.max())
+    if pad_to is not None:
+        chosen, fraction = (float(uniform(seed, Purpose.PADDING, rows.step, draw)) for draw in (0, 1))
+        if chosen < _SHARE_OF_PADDED_BATCHES:
+            length = max(length, int(pad_to * fraction))
+    return RowLayout(torch.full_like(rows.lengths_B, length), length)

@@ -1,0 +1,19 @@
+"""The one table that knows every stage."""
+
+from collections.abc import Callable
+from typing import Any
+
+from training.options.fields import PretrainOptions, SFTOptions, TrainingOptions
+from training.stages.base import Stage
+from training.stages.pretrain import Pretraining
+from training.stages.sft import SFT
+
+STAGES: dict[type[TrainingOptions], Callable[[Any], Stage]] = {
+    PretrainOptions: Pretraining.from_options,
+    SFTOptions: SFT.from_options,
+}
+
+
+def stage_of(options: TrainingOptions) -> Stage:
+    """The stage that a command's options choose, with its settings."""
+    return STAGES[type(options)](options)
