@@ -19,8 +19,9 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from llada_core.diffusion.loss import row_losses, token_normalizer
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.names import ADAPTABLE
 from llada_core.model.architectures.llada.network import LLaDAModelLM
-from training.options.fields import LORA_TARGETS, LoraParams
+from training.options.fields import LoraParams
 from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
 
 LLADA_8B = LLaDAConfig.from_dict(
@@ -57,7 +58,7 @@ on_one_device = partial(estimate_8b, strategy="single", world_size=1)
 over_eight = partial(estimate_8b, strategy="fsdp", world_size=8)
 
 
-def lora_of_rank(rank: int, *, targets: tuple[str, ...] = LORA_TARGETS) -> LoraParams:
+def lora_of_rank(rank: int, *, targets: tuple[str, ...] = ADAPTABLE) -> LoraParams:
     return LoraParams(rank, rank, targets)
 
 
