@@ -46,7 +46,7 @@ class LLaDALM(LM):
 
     # One parameter for each key of `--model_args`: the harness passes them as keyword arguments.
     @validate_call
-    def __init__(
+    def __init__(  # noqa: PLR0913, the harness passes `--model_args` one by one
         self,
         pretrained: str,
         *,
