@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 # (confidence_N, entropy_N, the parameter's value) → bool [N]
-ParallelRule = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+Rule = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 def confidence_threshold(confidence_N: np.ndarray, entropy_N: np.ndarray, threshold: float) -> np.ndarray:
@@ -35,7 +35,7 @@ def entropy_bound(confidence_N: np.ndarray, entropy_N: np.ndarray, bound: float)
 
 
 # The parameter that asks for the rule, and holds its value → the rule.
-PARALLEL_RULES: Mapping[str, ParallelRule] = {
+PARALLEL_RULES: Mapping[str, Rule] = {
     "confidence_threshold": confidence_threshold,
     "confidence_factor": confidence_factor,
     "entropy_bound": entropy_bound,

@@ -1,6 +1,6 @@
 """Every setting of the reverse process, validated in one place. The server's schemas and the CLIs follow this class.
 
-Nothing here imports torch: schemas and command lines that take these settings must start quickly.
+It imports nothing but the errors: schemas and command lines that take these settings must start quickly.
 """
 
 from collections.abc import Mapping
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 from llada_core.errors import InvalidParameterError
-from llada_core.sampling.parallel_rules import PARALLEL_RULES
 
 Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
 FIXED_LENGTH: Final = "fixed_length"
 SEMI_AUTOREGRESSIVE_PADDING: Final = "semi_autoregressive_padding"
 SEMI_AUTOREGRESSIVE_ORIGIN: Final = "semi_autoregressive_origin"
 
-# The names in `scores.SCORES` and in `cache_policy.CACHE_POLICIES`; tests compare them.
+# The names in `scores.SCORES`, `parallel_rules.PARALLEL_RULES` and `cache_policy.CACHE_POLICIES`; tests compare them.
 Remasking = Literal["low_confidence", "random", "margin", "entropy"]
+ParallelRule = Literal["confidence_threshold", "confidence_factor", "entropy_bound"]
 Cache = Literal["none", "prefix", "dual"]
 
 Preset = Literal["exact", "balanced", "fast"]
@@ -43,7 +43,7 @@ class GenerationParams:
             `semi_autoregressive_origin` (later blocks are not yet on the canvas).
         remasking: which proposals a step keeps: a name in `SCORES`.
         confidence_threshold, confidence_factor, entropy_bound: parallel decoding, at most one of them: the rule in
-            `PARALLEL_RULES` decides how many proposals a step keeps, in the order that `remasking` ranks them.
+            `parallel_rules` decides how many proposals a step keeps, in the order that `remasking` ranks them.
         cache: which positions later steps of a block recompute: `none` (all), or a name in `CACHE_POLICIES`.
             Approximate.
         cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
@@ -124,15 +124,15 @@ class GenerationParams:
         if preset not in PRESETS:
             raise InvalidParameterError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}", "preset")
         bundle = dict(PRESETS[preset])
-        names_rule = any(settings.get(name) is not None for name in ("steps", *PARALLEL_RULES))
+        names_rule = any(settings.get(name) is not None for name in ("steps", *get_args(ParallelRule)))
         if names_rule or settings.get("remasking") == "random":
-            bundle = {name: value for name, value in bundle.items() if name not in PARALLEL_RULES}
+            bundle = {name: value for name, value in bundle.items() if name not in get_args(ParallelRule)}
         return cls(**{**bundle, **settings})
 
     @property
     def parallel_rule(self) -> tuple[str, float] | None:
         """The parallel rule that applies and its value; None for a fixed schedule."""
-        given = ((name, getattr(self, name)) for name in PARALLEL_RULES)
+        given = ((name, getattr(self, name)) for name in get_args(ParallelRule))
         return next(((name, value) for name, value in given if value is not None), None)
 
     @property
@@ -150,7 +150,7 @@ class GenerationParams:
         if self.parallel_rule is None:
             return
         rule, _ = self.parallel_rule
-        for other in PARALLEL_RULES:
+        for other in get_args(ParallelRule):
             self._require(other, other == rule or getattr(self, other) is None, f"must be absent beside {rule}")
         self._require("steps", self.steps is None, f"must be absent: under {rule} the steps follow from the rule")
         self._require("remasking", self.remasking != "random", f"must not be random under {rule}")

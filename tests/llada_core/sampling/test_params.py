@@ -4,7 +4,8 @@ import pytest
 
 from llada_core import GenerationParams, InvalidParameterError
 from llada_core.sampling.cache_policy import CACHE_POLICIES
-from llada_core.sampling.params import PRESETS, Cache, Preset, Remasking
+from llada_core.sampling.parallel_rules import PARALLEL_RULES
+from llada_core.sampling.params import PRESETS, Cache, ParallelRule, Preset, Remasking
 from llada_core.sampling.scores import SCORES
 
 
@@ -76,5 +77,6 @@ def test_a_setting_out_of_range_is_named_with_value_and_rule(field, value):
 
 def test_every_named_choice_has_an_implementation():
     assert set(get_args(Remasking)) == set(SCORES)
+    assert set(get_args(ParallelRule)) == set(PARALLEL_RULES)
     assert set(get_args(Cache)) == set(CACHE_POLICIES)
     assert set(get_args(Preset)) == set(PRESETS)
