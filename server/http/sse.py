@@ -15,15 +15,24 @@ from server.http.errors import to_api_error
 
 T = TypeVar("T")
 
+PING_SECONDS = 10
+
+# Many readers of lines break at these too; within JSON they may be written as escapes.
+_ESCAPED_SEPARATORS = str.maketrans({character: f"\\u{ord(character):04x}" for character in "\u0085\u2028\u2029"})
+
 
 def event(data: Any, *, name: str | None = None, id_: int | None = None) -> ServerSentEvent:
     """A server-sent event whose data is JSON, or the text itself."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return ServerSentEvent(text, event=name, id=None if id_ is None else str(id_))
+    text = text.translate(_ESCAPED_SEPARATORS)
+    return ServerSentEvent(text, event=name, id=None if id_ is None else str(id_), sep="\n")
 
 
 class StreamResponse(EventSourceResponse):
-    """A stream of events. An exception after the start becomes its last event, with the error object."""
+    """A stream of events, whose lines end in LF. An exception after the start becomes its last event.
+
+    A comment keeps the connection alive while no event is ready.
+    """
 
     def __init__(
         self,
@@ -43,7 +52,7 @@ class StreamResponse(EventSourceResponse):
         self._request_id: str = request.state.request_id
         self._release = release
         self._error_event = error_event
-        super().__init__(self._guarded(), headers={"X-Accel-Buffering": "no"})
+        super().__init__(self._guarded(), headers={"X-Accel-Buffering": "no"}, ping=PING_SECONDS, sep="\n")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -102,7 +102,10 @@ class ChosenReply:
         """Wait for the choices; the body of a plain answer."""
         chosen = await self._chosen()
         content = self.shape.dialect.content
-        choices = [self._choice(index, candidate, content(candidate.text)) for index, candidate in enumerate(chosen)]
+        choices = [
+            self._choice(index, candidate, content(candidate.text), finish_reason="stop")
+            for index, candidate in enumerate(chosen)
+        ]
         return self.shape.completed(choices, self._usage(chosen), asdict(self.params))
 
     async def chunks(self) -> AsyncGenerator[ServerSentEvent]:
@@ -114,8 +117,10 @@ class ChosenReply:
                 yield self.shape.chunk(self.shape.choice(index, opening, finish_reason=None), is_first=True)
         chosen = await self._chosen()
         for index, candidate in enumerate(chosen):
-            choice = self._choice(index, candidate, dialect.chunk_content(candidate.text))
-            yield self.shape.chunk(choice, is_first=opening is None, generation_params=asdict(self.params))
+            choice = self._choice(index, candidate, dialect.chunk_content(candidate.text), finish_reason=None)
+            yield self.shape.chunk(choice, is_first=opening is None)
+            ending = self.shape.choice(index, dialect.ending(), finish_reason="stop")
+            yield self.shape.chunk(ending, is_first=False, generation_params=asdict(self.params))
         for last in self.shape.closing(self._usage(chosen)):
             yield last
 
@@ -128,8 +133,10 @@ class ChosenReply:
         self.running.observe_finished("stop", self._usage(chosen), self.work.started)
         return chosen
 
-    def _choice(self, index: int, candidate: Candidate, content: dict[str, Any]) -> dict[str, Any]:
-        return self.shape.choice(index, content, finish_reason="stop", token_ids=candidate.token_ids)
+    def _choice(
+        self, index: int, candidate: Candidate, content: dict[str, Any], *, finish_reason: str | None
+    ) -> dict[str, Any]:
+        return self.shape.choice(index, content, finish_reason=finish_reason, token_ids=candidate.token_ids)
 
     def _usage(self, chosen: Sequence[Candidate]) -> Usage:
         passes = self.params.mc_num * num_passes(self.params.cfg_scale) * len(self.candidates)

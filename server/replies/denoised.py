@@ -1,6 +1,6 @@
 """A denoised answer in OpenAI's protocol, plain or streamed: completions and chat completions alike."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,7 +66,7 @@ class DenoisedReply:
         streams = [self.running.steps(choice.generation) for choice in self.choices]
         async with aclosing(interleaved(streams)) as steps:
             async for index, (timed, delta) in steps:
-                if (chunk := self._step_chunk(self.choices[index], timed, delta)) is not None:
+                for chunk in self._step_chunks(self.choices[index], timed, delta):
                     yield chunk
         for last in self.shape.closing(self._usage()):
             yield last
@@ -86,18 +86,26 @@ class DenoisedReply:
             scores=self._scores(tokens),
         )
 
-    def _step_chunk(self, choice: Choice, timed: TimedStep, delta: str) -> ServerSentEvent | None:
-        """The chunk for a step; None for a step that adds nothing to the answer."""
-        text, is_draft = choice.generation.text, self.shape.body.diffusing
-        if not (delta or is_draft or text.finish_reason):
-            return None
-        more: dict[str, Any] = {"denoising": step_object(timed, self.tokenizer)} if is_draft else {}
-        if text.finish_reason:
-            more["generation_params"] = self._generation_params()
-        content = self.shape.dialect.chunk_content(choice.echoed_text + text.draft() if is_draft else delta)
+    def _step_chunks(self, choice: Choice, timed: TimedStep, delta: str) -> Iterator[ServerSentEvent]:
+        """The chunks for a step: its text, and once the choice is finished a last one without text.
+
+        Many clients stop reading a choice at its `finish_reason`, so no text may come with it.
+        """
+        text, dialect, is_draft = choice.generation.text, self.shape.dialect, self.shape.body.diffusing
         tokens = text.take_tokens(text_offset=len(choice.echoed_text))
-        token_ids = [token.token_id for token in tokens]
-        return self._chunk(choice, content, tokens, token_ids=token_ids, finish_reason=text.finish_reason, **more)
+        if delta or tokens or is_draft:
+            more: dict[str, Any] = {"denoising": step_object(timed, self.tokenizer)} if is_draft else {}
+            content = dialect.chunk_content(choice.echoed_text + text.draft() if is_draft else delta)
+            token_ids = [token.token_id for token in tokens]
+            yield self._chunk(choice, content, tokens, token_ids=token_ids, **more)
+        if text.finish_reason:
+            yield self._chunk(
+                choice,
+                dialect.ending(),
+                [],
+                finish_reason=text.finish_reason,
+                generation_params=self._generation_params(),
+            )
 
     def _chunk(
         self,

@@ -31,6 +31,9 @@ class Dialect(Protocol):
     def opening(self) -> dict[str, Any] | None:
         """The choice's part of a first chunk that comes before any text; None for no such chunk."""
 
+    def ending(self) -> dict[str, Any]:
+        """The choice's part of its last chunk, which holds no text."""
+
     def end_id(self, special_tokens: SpecialTokens) -> int:
         """The token that ends a text on this endpoint."""
 
@@ -55,6 +58,9 @@ class ChatDialect:
     def opening(self) -> dict[str, Any]:
         return {"delta": {"role": "assistant", "content": ""}}
 
+    def ending(self) -> dict[str, Any]:
+        return {"delta": {}}
+
     def end_id(self, special_tokens: SpecialTokens) -> int:
         return special_tokens.eos_id if special_tokens.eot_id is None else special_tokens.eot_id
 
@@ -77,6 +83,9 @@ class CompletionDialect:
 
     def opening(self) -> None:
         return None
+
+    def ending(self) -> dict[str, Any]:
+        return {"text": ""}
 
     def end_id(self, special_tokens: SpecialTokens) -> int:
         return special_tokens.eos_id

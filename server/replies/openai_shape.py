@@ -65,13 +65,19 @@ class OpenAIShape:
             is_first: no earlier chunk belongs to this choice.
         """
         chunk = {**self._object(self.dialect.chunk_object, [choice]), **more}
+        if self._includes_usage:
+            chunk["usage"] = None
         return event(self._with_prompts(chunk) if is_first else chunk)
 
     def closing(self, usage: Usage) -> Iterator[ServerSentEvent]:
         """The last events of a stream."""
-        if self.body.stream_options and self.body.stream_options.include_usage:
+        if self._includes_usage:
             yield event({**self._object(self.dialect.chunk_object, []), "usage": usage.as_completion()})
         yield event("[DONE]")
+
+    @property
+    def _includes_usage(self) -> bool:
+        return self.body.stream_options is not None and self.body.stream_options.include_usage
 
     def _object(self, kind: str, choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
         envelope = self.envelope

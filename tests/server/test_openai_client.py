@@ -52,9 +52,12 @@ def test_streamed_deltas_add_up_to_the_plain_text(client, settings):
     request |= {**temperature, "extra_body": {name: settings[name] for name in settings.keys() - {"temperature"}}}
     plain = client.chat.completions.create(**request)
     chunks = list(client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}))
-    deltas = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    *pieces, ending = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    deltas = [piece.delta.content for piece in pieces]
     assert "".join(deltas) == plain.choices[0].message.content
-    assert chunks[-2].choices[0].finish_reason == plain.choices[0].finish_reason
+    assert {piece.finish_reason for piece in pieces} == {None}
+    assert (ending.delta.content, ending.finish_reason) == (None, plain.choices[0].finish_reason)
+    assert all(chunk.usage is None for chunk in chunks[:-1])
     assert (chunks[-1].choices, chunks[-1].usage.completion_tokens) == ([], plain.usage.completion_tokens)
     assert len([delta for delta in deltas if delta]) > 2
 
@@ -102,8 +105,10 @@ def test_drafts_show_the_echo_too(client):
     request = {"model": "llada-demo", "prompt": "Once upon", "max_tokens": 4, "echo": True}
     plain = client.completions.create(**request)
     chunks = list(client.completions.create(**request, stream=True, extra_body={"diffusing": True}))
-    assert all(chunk.choices[0].text.startswith("Once upon") for chunk in chunks)
-    assert chunks[-1].choices[0].text == plain.choices[0].text
+    *drafts, ending = [chunk.choices[0] for chunk in chunks]
+    assert all(draft.text.startswith("Once upon") for draft in drafts)
+    assert drafts[-1].text == plain.choices[0].text
+    assert (ending.text, ending.finish_reason) == ("", plain.choices[0].finish_reason)
 
 
 def test_a_wrong_key_is_an_authentication_error(tiny):

@@ -46,8 +46,10 @@ def test_a_stream_gives_the_same_answer(http):
     text = http.post("/v1/chat/completions", json={"messages": QUESTION, **body, "seed": 0}).text
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
     chunks = [json.loads(line) for line in lines[:-1]]
-    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks[:-1]) == CITIES[1]
-    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    *pieces, ending = [chunk["choices"][0] for chunk in chunks[:-1]]
+    assert "".join(piece["delta"]["content"] for piece in pieces) == CITIES[1]
+    assert {piece["finish_reason"] for piece in pieces} == {None}
+    assert (ending["delta"], ending["finish_reason"]) == ({}, "stop")
     assert chunks[-1]["usage"] == ask(http, structured_outputs={"choice": CITIES}, seed=0)["usage"]
 
 
