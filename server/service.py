@@ -29,23 +29,20 @@ class Service:
 
     Attributes:
         created: when the model was loaded, in seconds since 1970.
-        max_model_len: the most positions of prompt and response together.
     """
 
     def __init__(
         self, settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, engine: Engine, metrics: Metrics
     ) -> None:
+        max_model_len = _max_model_len(settings, model)
         self.settings = settings
-        self.model = model
-        self.tokenizer = tokenizer
         self.engine = engine
         self.metrics = metrics
         self.created = int(time.time())
-        self.max_model_len = _max_model_len(settings, model)
+        self.vocabulary = Vocabulary.of(model, tokenizer)
         self.prompts = Prompts(tokenizer)
-        vocabulary = Vocabulary.of(model, tokenizer)
-        self.canvases = Canvases(vocabulary, self.max_model_len)
-        self.likelihood = Likelihood(model, vocabulary, self.max_model_len, engine.max_batch_tokens)
+        self.canvases = Canvases(self.vocabulary, max_model_len)
+        self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens)
         self.running = Running(engine, tokenizer, metrics, settings)
         self.parking = Parking()
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ PACKAGES_ALLOWED = {
 }
 
 SERVER_MODULES = ("server.service", "server.prompts", "server.canvases", "server.app", "server.cli")
+
+NAME_TABLES = re.compile(r"llada_core\.model\.architectures\.\w+\.names")
 
 # Folder or module → what it must never import, however it is spelled.
 FORBIDDEN = {
@@ -122,8 +125,9 @@ def test_the_core_knows_no_word_of_http():
 
 
 def test_only_architectures_spell_tensor_names():
-    names = r"wte|ln_f|ff_out|ff_proj|up_proj|attn_out|q_proj|k_proj|v_proj|attn_norm|ff_norm|gate_proj|lm_head"
-    tensor = re.compile(rf"\b({names})\b|model\.transformer|transformer\[")
+    tables = [import_module(module) for module in FILES if NAME_TABLES.fullmatch(module)]
+    names = {name for table in tables for name in (*table.MODEL_TENSORS.values(), *table.BLOCK_TENSORS.values())}
+    tensor = re.compile(rf"\b({'|'.join(sorted(names))})\b|model\.transformer|transformer\[")
     for module, file in FILES.items():
         if not within(module, "llada_core.model.architectures"):
             for number, line in enumerate(file.read_text().splitlines(), start=1):

@@ -189,7 +189,8 @@ class Canvas:
             return np.sort(ranked_N[:num_transfers])
         assert self.params.parallel_rule is not None
         rule, value = self.params.parallel_rule
-        is_sure_N = PARALLEL_RULES[rule](proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N], value)
+        confidence_N, entropies_N = proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N]
+        is_sure_N = PARALLEL_RULES[rule].choose(confidence_N, entropies_N, value)
         is_sure_N[0] = True
         return np.sort(ranked_N[is_sure_N])
 

@@ -6,11 +6,24 @@ Shape suffix: N proposals of the active block, ordered by falling score.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 # (confidence_N, entropy_N, the parameter's value) → bool [N]
-Rule = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+Choosing = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A parallel rule.
+
+    Attributes:
+        reads_entropy: `choose` needs entropies, which are zeros for other rules.
+    """
+
+    choose: Choosing
+    reads_entropy: bool = False
 
 
 def confidence_threshold(confidence_N: np.ndarray, entropy_N: np.ndarray, threshold: float) -> np.ndarray:
@@ -36,7 +49,7 @@ def entropy_bound(confidence_N: np.ndarray, entropy_N: np.ndarray, bound: float)
 
 # The parameter that asks for the rule, and holds its value → the rule.
 PARALLEL_RULES: Mapping[str, Rule] = {
-    "confidence_threshold": confidence_threshold,
-    "confidence_factor": confidence_factor,
-    "entropy_bound": entropy_bound,
+    "confidence_threshold": Rule(confidence_threshold),
+    "confidence_factor": Rule(confidence_factor),
+    "entropy_bound": Rule(entropy_bound, reads_entropy=True),
 }

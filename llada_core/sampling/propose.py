@@ -1,6 +1,6 @@
 """Turn logits into proposals: a token for every masked row, its confidence, and the score that ranks it.
 
-The order of operations is documented in docs/api.md: logits → `logits_eos_inf` → `logit_bias` → confidence is taken
+The order of operations (docs/api.md has it too): logits → `logits_eos_inf` → `logit_bias` → confidence is taken
 here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past
 `vocab_size` banned from x0 only.
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.parallel_rules import PARALLEL_RULES
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.proposals import pack
 from llada_core.sampling.scores import SCORES, shannon_entropy
@@ -49,15 +50,18 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
     def draw_score() -> Tensor:
         return uniform(params.seed, Purpose.REMASKING, canvas.step, positions_R, device=logits_RV.device)
 
-    scores_R = SCORES[params.remasking](logits_RV, confidence_R, draw_score)
-    entropies_R = torch.zeros_like(scores_R) if params.entropy_bound is None else shannon_entropy(logits_RV)
+    scores_R = SCORES[params.remasking].compute(logits_RV, confidence_R, draw_score)
+    entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)
     return pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
 
 
 def _reads_logits_after_the_draw(params: GenerationParams) -> bool:
     """Whether scores or confidence are read from logits that the ban on x0 must not have touched."""
-    scores_read_logits = params.remasking in ("margin", "entropy")
-    return scores_read_logits or params.entropy_bound is not None or _commits_ends_last(params)
+    return SCORES[params.remasking].reads_logits or _reads_entropy(params) or _commits_ends_last(params)
+
+
+def _reads_entropy(params: GenerationParams) -> bool:
+    return params.parallel_rule is not None and PARALLEL_RULES[params.parallel_rule[0]].reads_entropy
 
 
 def _commits_ends_last(params: GenerationParams) -> bool:

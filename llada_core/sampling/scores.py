@@ -5,12 +5,25 @@ strategy is a function, a line of the table and a name in `params.Remasking`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 # (logits_RV in float32, confidence_R of the proposals, a function that draws a uniform number for each) → score_R
-Score = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
+Scoring = Callable[[Tensor, Tensor, Callable[[], Tensor]], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A strategy.
+
+    Attributes:
+        reads_logits: `compute` needs the logits without the ban on ids that are never proposed.
+    """
+
+    compute: Scoring
+    reads_logits: bool = False
 
 
 def low_confidence(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
@@ -40,8 +53,8 @@ def shannon_entropy(logits_RV: Tensor) -> Tensor:
 
 
 SCORES: Mapping[str, Score] = {
-    "low_confidence": low_confidence,
-    "random": random,
-    "margin": margin,
-    "entropy": entropy,
+    "low_confidence": Score(low_confidence),
+    "random": Score(random),
+    "margin": Score(margin, reads_logits=True),
+    "entropy": Score(entropy, reads_logits=True),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
+from llada_core.sampling.prepare import Vocabulary
 from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.mailbox import TimedStep
@@ -23,8 +24,7 @@ class DenoiseReply:
     stream: DenoisingStream
     running: Running
     parking: Parking
-    tokenizer: Tokenizer | None
-    special_tokens: SpecialTokens
+    vocabulary: Vocabulary
 
     async def events(self, *, first: int) -> AsyncGenerator[ServerSentEvent]:
         """The events from the id `first` on: those that happened before, then the new ones."""
@@ -59,7 +59,7 @@ class DenoiseReply:
             yield "start", self._start_object()
         async with aclosing(self.running.steps(generation)) as steps:
             async for timed, _ in steps:
-                yield "step", step_object(timed, self.tokenizer)
+                yield "step", step_object(timed, self.vocabulary.tokenizer)
         yield "done", _done_object(generation)
 
     def _start_object(self) -> dict[str, Any]:
@@ -73,8 +73,8 @@ class DenoiseReply:
             "gen_length": params.gen_length,
             "block_length": params.block_length,
             "steps": params.steps,
-            "mask_token_id": self.special_tokens.mask_id,
-            "special_tokens": special_token_names(self.special_tokens, self.tokenizer),
+            "mask_token_id": self.vocabulary.special_tokens.mask_id,
+            "special_tokens": special_token_names(self.vocabulary.special_tokens, self.vocabulary.tokenizer),
             "token_ids": list(generation.text.token_ids),
             "generation_params": generation.generation_params(),
         }

@@ -12,10 +12,10 @@ from server.replies.usage import Usage
 
 @dataclass(slots=True)
 class Generation:
-    """An admitted request and the text it has produced so far.
+    """A submitted request and the text it has produced so far.
 
     Attributes:
-        started: `time.monotonic()` of its admission, moved forward by the time it was paused.
+        started: `time.monotonic()` of its submission, moved forward by the time it was paused.
         paused: `time.monotonic()` of the last pause; None while it runs.
     """
 

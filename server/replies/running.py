@@ -1,4 +1,4 @@
-"""Requests while they run: their admission, their steps, the time limit, their end."""
+"""Requests while they run: their submission, their steps, the time limit, their end."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Running:
-    """Everything that runs on the engine. Requests are admitted and cancelled only here.
+    """Everything that runs on the engine. Requests are submitted and cancelled only here.
 
     Attributes:
         is_draining: the server is shutting down; new requests are refused.
@@ -42,7 +42,7 @@ class Running:
         """
         self._engine.require_room(num_requests)
 
-    def admit(self, canvases: Sequence[Canvas]) -> list[Generation]:
+    def submit(self, canvases: Sequence[Canvas]) -> list[Generation]:
         """Hand the canvases of one answer to the engine, all of them or none.
 
         Raises:
@@ -125,7 +125,7 @@ class Running:
             work.cancel()
 
     def observe_finished(self, finish_reason: str, usage: Usage, started: float) -> None:
-        """Count a finished answer in the metrics; `started` is the `time.monotonic()` of its admission."""
+        """Count a finished answer in the metrics; `started` is the `time.monotonic()` of its submission."""
         self._metrics.observe_finished(
             finish_reason,
             prompt_tokens=usage.prompt_tokens,

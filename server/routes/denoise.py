@@ -27,7 +27,7 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     service.check_model(body.model)
     canvas = await _canvas(service, body)
     envelope = service.envelope(body, "denoise")
-    (generation,) = service.running.admit([canvas])
+    (generation,) = service.running.submit([canvas])
     return _response(service, DenoisingStream(envelope, generation), request, first=0)
 
 
@@ -74,5 +74,5 @@ async def _canvas(service: Service, body: DenoiseRequest) -> Canvas:
 
 def _response(service: Service, stream: DenoisingStream, request: Request, *, first: int) -> StreamResponse:
     service.parking.claim(stream)
-    reply = DenoiseReply(stream, service.running, service.parking, service.tokenizer, service.model.special_tokens)
+    reply = DenoiseReply(stream, service.running, service.parking, service.vocabulary)
     return StreamResponse(reply.events(first=first), request, release=reply.release, error_event=reply.error_event)

@@ -52,9 +52,9 @@ def _denoised(
     shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
     choices = [
         Choice(index, generation, echoes[index // body.n] if echoes else None)
-        for index, generation in enumerate(service.running.admit(canvases))
+        for index, generation in enumerate(service.running.submit(canvases))
     ]
-    return DenoisedReply(shape, choices, service.running, service.tokenizer)
+    return DenoisedReply(shape, choices, service.running, service.vocabulary.tokenizer)
 
 
 async def _chosen(
@@ -65,7 +65,7 @@ async def _chosen(
     require_fitting(body, candidates)
     for prompt in prompts:
         service.canvases.generation_length(body, len(prompt))
-    end_id = dialect.end_id(service.model.special_tokens)
+    end_id = dialect.end_id(service.vocabulary.special_tokens)
     endings = [[*candidate.token_ids, end_id] for candidate in candidates]
     service.likelihood.require_scorable(prompts, endings, completion_field="structured_outputs")
     shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)

@@ -26,7 +26,7 @@ async def create_response(body: ResponseRequest, request: Request) -> dict[str, 
     prompt = await service.prompts.encode_messages(body.messages, ChatFields())
     canvas = service.canvases.response(body, prompt)
     envelope = service.envelope(body, "resp")
-    (generation,) = service.running.admit([canvas])
+    (generation,) = service.running.submit([canvas])
     reply = ResponseReply(envelope, body, generation, service.running)
     if body.stream:
         return StreamResponse(reply.events(), request, release=reply.release, error_event=reply.error_event)

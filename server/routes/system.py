@@ -60,7 +60,7 @@ def _model(service: Service) -> ModelCard:
     return ModelCard(
         id=service.settings.model_name,
         created=service.created,
-        max_model_len=service.max_model_len,
-        mask_token_id=service.model.special_tokens.mask_id,
-        vocab_size=service.model.shape.vocab_size,
+        max_model_len=service.canvases.max_model_len,
+        mask_token_id=service.vocabulary.special_tokens.mask_id,
+        vocab_size=service.vocabulary.shape.vocab_size,
     )

@@ -24,7 +24,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
     tokenizer = service.prompts.required_tokenizer("prompt")
     return Tokens(
         count=len(ids),
-        max_model_len=service.max_model_len,
+        max_model_len=service.canvases.max_model_len,
         tokens=ids,
         token_strs=await asyncio.to_thread(tokenizer.pieces, ids) if body.return_token_strs else None,
     )
@@ -36,6 +36,6 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizedTe
     service = service_of(request)
     service.check_model(body.model)
     tokenizer = service.prompts.required_tokenizer("tokens")
-    service.model.shape.require_token_ids(body.tokens, "tokens")
+    service.vocabulary.shape.require_token_ids(body.tokens, "tokens")
     text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
     return DetokenizedText(prompt=text)

@@ -1,1 +1,1 @@
-"""Request bodies, checked by pydantic. A field that API.md does not list is refused by name, never ignored."""
+"""Request bodies, checked by pydantic. Unknown fields are refused by name; those without effect must be neutral."""

@@ -1,7 +1,18 @@
 import pytest
+import torch
 
 from llada_core.errors import UnsupportedCheckpointError
+from llada_core.model.backends.cpu import CPUMaskPredictor
 from llada_core.model.registry import ARCHITECTURES, find_architecture
+from llada_core.text.special_tokens import SpecialTokens
+
+# Architecture → the fields of a config small enough for a test. An architecture more is a line more.
+SMALL = {
+    "LLaDAModelLM": {
+        "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 48, "vocab_size": 60,
+        "max_sequence_length": 64,
+    },
+}  # fmt: skip
 
 
 def test_another_architecture_of_the_same_model_type_is_refused():
@@ -16,9 +27,25 @@ def test_a_config_that_names_no_single_architecture_is_refused(named):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_tensor_of_an_architecture_has_a_name_by_role(name, tiny_network):
+def test_the_tensors_of_an_architectures_config_are_those_of_its_network(name):
     architecture = ARCHITECTURES[name]
-    config = tiny_network.config
-    assert set(config.tensor_shapes()) == set(tiny_network.state_dict())
-    assert architecture.tensor_name("query", 0) in config.tensor_shapes()
-    assert architecture.tensor_name("embedding", None) in config.tensor_shapes()
+    config = architecture.config_class(**SMALL[name])
+    network = architecture.network_class()(config)
+    assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == config.tensor_shapes()
+    assert network.shape == config.shape
+    assert len(network.blocks) == config.shape.num_layers
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_cpu_backend_reads_every_tensor_of_an_architecture_by_its_role(name):
+    architecture = ARCHITECTURES[name]
+    config = architecture.config_class(**SMALL[name])
+    state = architecture.network_class()(config).state_dict()
+    names_read = set()
+
+    def read(role: str, depth: int | None) -> torch.Tensor:
+        names_read.add(architecture.tensor_name(role, depth))
+        return state[architecture.tensor_name(role, depth)]
+
+    CPUMaskPredictor(config, SpecialTokens(59, 58, None), read, dtype=torch.float32)
+    assert names_read == set(state)

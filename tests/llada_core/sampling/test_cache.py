@@ -8,11 +8,13 @@ import torch
 
 from llada_core import GenerationParams, denoise, generate
 from llada_core.model.kv_cache import KVCache
+from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.conftest import GOLDEN
 
+CACHES = [name for name in CACHE_POLICIES if name != "none"]
 CACHE_CASES = json.loads((GOLDEN / "cache_cases.json").read_text())
 
 
@@ -94,18 +96,19 @@ def test_a_cache_refreshed_at_every_step_is_no_cache(golden_models, model_name):
     model = golden_models[model_name]
     prompts, uncached, refreshed = [], [], []
     for number, setting in enumerate(SETTINGS):
-        for cache in ("prefix", "dual"):
+        for cache in CACHES:
             base = {"gen_length": 24, "block_length": 8, "ignore_eos": True, **setting}
             prompts.append(list(range(5 + number, 12 + 3 * number)))
             uncached.append(GenerationParams(**base))
             refreshed.append(GenerationParams(**base, cache=cache, cache_refresh_interval=1))
-    # Every second request stays without a cache: mixed batches, each request as alone.
-    mixed = [own if number % 3 else plain for number, (plain, own) in enumerate(zip(uncached, refreshed, strict=True))]
+    # Every third request stays without a cache: mixed batches, in which each request is as it would be alone.
+    pairs = enumerate(zip(uncached, refreshed, strict=True))
+    mixed = [cached if number % 3 else plain for number, (plain, cached) in pairs]
     expected = generate(model, prompts, uncached)
     assert generate(model, prompts, mixed) == expected
 
 
-@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("cache", CACHES)
 @pytest.mark.parametrize("interval", [None, 3])
 def test_steps_between_refreshes_see_only_the_window(tiny, monkeypatch, cache, interval):
     lengths = []

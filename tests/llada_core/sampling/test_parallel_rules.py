@@ -28,7 +28,7 @@ ENTROPIES = np.array([0.05, 0.04, 0.2, 0.02, 0.9])
     ],
 )
 def test_parallel_rules_commit_what_their_definitions_say(rule, value, committed):
-    assert PARALLEL_RULES[rule](ORDERED, ENTROPIES, value).tolist() == [bool(sure) for sure in committed]
+    assert PARALLEL_RULES[rule].choose(ORDERED, ENTROPIES, value).tolist() == [bool(sure) for sure in committed]
 
 
 @pytest.mark.parametrize("rule", PARALLEL_RULES)
