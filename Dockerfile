@@ -1,7 +1,7 @@
-# Two stages: one with pip and a compiler's leavings, one with what runs.
+# Two stages: the first installs the packages, the second contains only what is needed to run.
 FROM python:3.12-slim-bookworm AS build
 
-# Package index for torch alone; empty: the default index, whose build brings CUDA. PyTorch's own CPU index makes a
+# Package index for torch only; empty for the default index, whose build includes CUDA. PyTorch's own CPU index gives a
 # much smaller image for machines without a GPU.
 ARG TORCH_INDEX_URL=
 WORKDIR /src

@@ -3,8 +3,9 @@
     python -m benchmarks.gpu_check                  # the CUDA device
     python -m benchmarks.gpu_check --device cpu     # the script itself, where there is none
 
-Compares with the CPU in float32: logits and tokens of every golden run, caches and thresholds included. In bfloat16 the
-variable-length kernel against the dense one. Then a training step against the CPU's, and denoising speed by batch size.
+In float32, compares logits and tokens of every golden run, caches and thresholds included, with the CPU's; in
+bfloat16, the variable-length kernel with the dense one. Then compares a training step with the CPU's and measures
+denoising speed by batch size.
 """
 
 import json
@@ -33,8 +34,8 @@ GOLDEN = Path(__file__).parent.parent / "tests/golden"
 
 def main(
     device: Annotated[str, typer.Option(help="cuda, cuda:N or, to try the script, cpu.")] = "cuda",
-    sizes: Annotated[list[str], typer.Option(help=f"To measure, of {', '.join(SIZES)}.")] = ["134M", "464M"],  # noqa: B006
-    output_dir: Annotated[Path, typer.Option(help="Where gpu.json goes.")] = machine.RESULTS,
+    sizes: Annotated[list[str], typer.Option(help=f"Sizes to measure: {', '.join(SIZES)}.")] = ["134M", "464M"],  # noqa: B006
+    output_dir: Annotated[Path, typer.Option(help="Folder for gpu.json.")] = machine.RESULTS,
 ) -> None:
     """Print each check and write all of them; exit with 1 if one fails."""
     if device.startswith("cuda") and not torch.cuda.is_available():

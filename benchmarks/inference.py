@@ -3,11 +3,11 @@
     python -m benchmarks.inference                  # 8 M, 134 M and 464 M parameters; half an hour
     python -m benchmarks.inference --sizes 8M
 
-A canvas of 64 prompt and 128 response tokens, blocks of 32, one token a step. All candidates run in one process and
-take turns of a few steps, so that what else the machine does hits all of them. CPU time of the thread is what counts;
-wall time is recorded beside it. The published loop computes the same whole canvas at every step, so a few steps, spread
-over the run, stand for its 128. A generation of one block before warms up. In float32 every step must give the
-reference's canvas.
+The canvas has 64 prompt and 128 response tokens in blocks of 32, with one token per step. All candidates run in one
+process and take turns of a few steps, so that other load on the machine affects all of them. The thread's CPU time is
+compared; wall time is also recorded. The published loop computes the same whole canvas at every step, so a few steps,
+spread over the run, stand for its 128. Generating one block beforehand is the warm-up. In float32 every step must give
+the reference's canvas.
 """
 
 import time
@@ -79,10 +79,10 @@ class Candidate:
 
 
 def main(
-    sizes: Annotated[list[str], typer.Option(help=f"Of {', '.join(SIZES)}; repeatable.")] = ["8M", "134M", "464M"],  # noqa: B006
+    sizes: Annotated[list[str], typer.Option(help=f"One of {', '.join(SIZES)}; repeatable.")] = ["8M", "134M", "464M"],  # noqa: B006
     reference_steps: Annotated[int, typer.Option(help="Steps of the published loop that are run.", min=1)] = 16,
     threads: Annotated[int, typer.Option(help="Intra-op threads of every candidate.", min=1)] = 1,
-    output_dir: Annotated[Path, typer.Option(help="Where inference.json goes.")] = machine.RESULTS,
+    output_dir: Annotated[Path, typer.Option(help="Folder for inference.json.")] = machine.RESULTS,
 ) -> None:
     """Print the table and write it, with every setting, as JSON."""
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What a figure was measured on: without it, a figure says nothing."""
+"""Describes the machine that a figure was measured on; without that, a figure says nothing."""
 
 import json
 import os

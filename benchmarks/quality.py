@@ -3,7 +3,7 @@
     python -m benchmarks.quality                    # all 1,272 questions; a quarter of an hour
     python -m benchmarks.quality --limit 50
 
-Same canvas and early stop for all. A story counts as right when the grammar that taught the model can tell it.
+All settings use the same canvas and early stop. A story is right if the grammar that taught the model can tell it.
 """
 
 import json
@@ -82,7 +82,7 @@ def main(
 
 
 def questions(limit: int | None) -> dict[str, list[tuple[str, str]]]:
-    """(question, what the answer must hold) by task; of a story's it is the hero."""
+    """Pairs of a question and the text that its answer must contain, by task; for a story, that text is the hero."""
     tasks: dict[str, list[tuple[str, str]]] = {}
     for question in make_splits(0).questions:
         tasks.setdefault(question.task, []).append((question.question, question.answer))

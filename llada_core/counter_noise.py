@@ -42,7 +42,7 @@ def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: tor
     state = torch.tensor(_signed(seed), device=device)
     for coordinate in (int(purpose), *coordinates):
         state = _mix((state ^ coordinate) + _signed(_GOLDEN_GAMMA))
-    # 52 bits and a half: exact in float64, and neither 0 nor 1, so that log(u) and log(-log u) are finite.
+    # 52 random bits plus 0.5: exact in float64, and neither 0 nor 1, so that log(u) and log(-log u) are finite.
     return (_logical_shift(state, 12).double() + 0.5) * 2.0**-52
 
 

@@ -14,7 +14,7 @@ class InvalidParameterError(ValueError):
 
 
 class UnsupportedCheckpointError(ValueError):
-    """A checkpoint that this code does not load, because it would load it wrongly."""
+    """A checkpoint that this code refuses to load, because it would compute the wrong function."""
 
 
 class NonFiniteLogitsError(ArithmeticError):

@@ -1,6 +1,6 @@
-"""Files and folders are written aside and renamed into place, so that whatever exists under its own name is whole.
+"""Write files and folders under a temporary name and rename them into place: whatever has its final name is complete.
 
-The name aside begins with `incomplete`; `remove_incomplete` deletes what a killed process left under such names.
+Temporary names begin with `incomplete`; `remove_incomplete` deletes the folders that a killed process left under them.
 """
 
 import shutil
@@ -50,7 +50,7 @@ def move_files(aside: Path, folder: Path, *, last: str) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder, under another name first: a half-deleted folder must not look whole."""
+    """Delete a folder after renaming it, so that a half-deleted folder never looks complete."""
     aside = _aside(folder)
     folder.rename(aside)
     shutil.rmtree(aside)

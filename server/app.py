@@ -33,7 +33,7 @@ WEB_FOLDER = Path(clients.__file__).parent / "web"
 def create_app(
     settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, *, sampler: Sampler | None = None
 ) -> FastAPI:
-    """An ASGI app that serves `model`; its engine thread lives as long as the app's lifespan.
+    """An ASGI app that serves `model`; its model threads run for the app's lifespan.
 
     Args:
         sampler: replaces the model's own sampler, for tests that need a slow or failing one.

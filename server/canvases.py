@@ -33,7 +33,7 @@ class Canvases:
     def choices(
         self, body: OpenAIFields, prompts: Sequence[Sequence[int]], *, suffix: Sequence[int] = ()
     ) -> list[Canvas]:
-        """The canvases of `n` choices after each prompt. Choice i of every prompt has the seed plus i.
+        """The canvases of `n` choices after each prompt. Choice i of every prompt uses the seed plus i.
 
         Raises:
             APIError, InvalidParameterError: the request breaks a rule.
@@ -56,7 +56,7 @@ class Canvases:
         constraints: Mapping[int, Sequence[int]] | None = None,
         reporting: Reporting = _PLAIN,
     ) -> Canvas:
-        """A response of masks after `prompt`.
+        """A canvas whose response, after `prompt`, is masked.
 
         Args:
             seed: replaces the body's seed.
@@ -77,7 +77,7 @@ class Canvases:
         )
 
     def infilling(self, body: DenoiseRequest, segments: Sequence[Sequence[int] | MaskGap]) -> Canvas:
-        """Fixed segments and the gaps between them.
+        """A canvas of fixed segments and the gaps between them.
 
         Raises:
             APIError, InvalidParameterError: the request breaks a rule.
@@ -97,7 +97,7 @@ class Canvases:
         )
 
     def generation_length(self, body: DiffusionFields, prompt_length: int, suffix_length: int = 0) -> int:
-        """The number of response positions: as requested, or the default cut to the room that is left.
+        """The number of response positions: as requested, or else the default, limited to the room left.
 
         Raises:
             APIError: there is too little room.

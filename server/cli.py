@@ -92,9 +92,9 @@ def main() -> None:
 
 
 def _bound_kernel_caches() -> None:
-    """Bound the kernels that oneDNN and torch keep, one for each shape. Both read the limit when torch is imported.
+    """Bound the kernel caches of oneDNN and torch, which have an entry per shape and read the limit at torch's import.
 
-    A server meets ever new shapes. By default a thousand kernels are kept, each of a few hundred kilobytes.
+    A server keeps meeting new shapes. By default a thousand kernels are kept, each of a few hundred kilobytes.
     """
     for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(variable, "128")

@@ -1,4 +1,4 @@
-"""The model of this process and the rooms that a request passes through on its way to an answer."""
+"""The model of this process, and the objects that take a request from its body to its answer."""
 
 import logging
 import time

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     @field_validator("api_key", "cors_origin", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
-        """Split the list of an environment variable at its commas. An empty entry is an accident, not an option."""
+        """Split the list of an environment variable at its commas. An empty entry is refused as a likely mistake."""
         words = value.split(",") if isinstance(value, str) else value
         words = [word.strip() for word in words]
         if (value and not all(words)) or value == "":

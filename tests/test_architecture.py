@@ -1,4 +1,4 @@
-"""The house's rules: which package may import which, what stays out of the core, and how large a class may be."""
+"""Rules of the architecture: imports between packages, imports the core must not have, and the size of classes."""
 
 import ast
 import re
@@ -59,7 +59,7 @@ FORBIDDEN = {
 
 @cache
 def imports_of(module: str) -> frozenset[str]:
-    """Every module of the house that a module imports, at its top or within a function."""
+    """Every module of this project that a module imports, at its top or within a function."""
     imported = set()
     for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""What can be checked of the deployment files without an engine."""
+"""Checks of the deployment files that need no container engine."""
 
 import re
 from pathlib import Path

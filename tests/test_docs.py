@@ -1,4 +1,4 @@
-"""What the documents show is run."""
+"""The examples in the documents run."""
 
 import json
 import re

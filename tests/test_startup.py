@@ -1,4 +1,4 @@
-"""What a command does not need, it does not import: cold starts are imports."""
+"""Commands import only what they need, since imports dominate cold starts."""
 
 import subprocess
 import sys

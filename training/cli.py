@@ -108,7 +108,7 @@ def pipeline(
 
 
 def main() -> None:
-    """Run the command line; an error that the user can solve is printed in one line, without a traceback."""
+    """Run the command line; an error that the user can fix is printed on one line, without a traceback."""
     try:
         app()
     except ElsewhereError:

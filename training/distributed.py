@@ -1,4 +1,4 @@
-"""One process or many: which one this is, and what all of them do together.
+"""The processes of a run, one or many: the place of this one, and the operations that involve all of them.
 
 Plain `torchrun` starts the processes. The trainer's code is the same for any number of them.
 """
@@ -27,7 +27,7 @@ _held_groups: list[object] = []
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among all of them."""
+    """This process and its place among all processes of the run."""
 
     rank: int
     size: int
@@ -69,7 +69,7 @@ class World:
             if self.is_main:
                 results = [(work(),)]
         finally:
-            # After a failure too: the others would wait for hours.
+            # Needed after a failure too, or the others would wait for hours.
             dist.broadcast_object_list(results, device=torch.device("cpu"))
         if results[0] is None:
             raise ElsewhereError("the first process failed")
@@ -79,7 +79,7 @@ class World:
 
 @contextmanager
 def join_world(device_name: str) -> Iterator[World]:
-    """Join the processes that `torchrun` started, or be the only one.
+    """Join the processes that `torchrun` started, or run as the only one.
 
     Raises:
         TrainingError: this machine does not have the device.
@@ -91,7 +91,7 @@ def join_world(device_name: str) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Both backends: flags and checkpoints travel as CPU tensors.
+    # Both backends are needed, since flags and checkpoints travel as CPU tensors.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     # DDP's reducer must not be the last to hold the group: freeing it there joins gloo's thread under Python's lock,
     # which that thread may be waiting for.

@@ -1,4 +1,4 @@
-"""Errors that the user can solve; `cli.main` prints them in one line and exits with status 1."""
+"""Errors that the user can fix; `cli.main` prints them on one line and exits with status 1."""
 
 
 class DataError(ValueError):

@@ -1,4 +1,4 @@
-"""Finds out at the start whether the output can be written."""
+"""Checks, before a run starts, that its output can be written."""
 
 from pathlib import Path
 

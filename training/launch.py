@@ -25,7 +25,7 @@ class Launch:
 
 
 def read_launch() -> Launch:
-    """The variables of `torchrun`; without them, the only process."""
+    """Read the variables of `torchrun`; without them, this is the only process."""
     return Launch(
         rank=int(os.environ.get("RANK", "0")),
         world_size=int(os.environ.get("WORLD_SIZE", "1")),

@@ -147,7 +147,7 @@ function draw() {
 }
 
 /**
- * Returns the frame after which changes are new. Live, a fast model runs several steps between two drawings.
+ * Returns the frame after which changes are new. During a request, a fast model may run several steps between two drawings.
  * @param {number} frame
  */
 function seenFrame(frame) {

@@ -69,7 +69,7 @@ function showApiError(error) {
 
 /** @param {boolean} canResume */
 function showLostConnection(canResume) {
-  const hint = canResume ? "Resume within a minute to go on from here, or generate again." : "Check that it runs, then generate again.";
+  const hint = canResume ? "Resume within a minute to continue from here, or generate again." : "Check that it runs, then generate again.";
   $("status").textContent = "Disconnected";
   showNotice(`The connection to the server was lost. ${hint}`, { canResume, isError: true });
 }

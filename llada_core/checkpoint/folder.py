@@ -32,7 +32,7 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None,
     try:
         patterns = [pattern for pattern in _FILES if with_weights or "safetensors" not in pattern]
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the hub's client raises many kinds, from the network's to its own
+    except Exception as error:  # the hub client raises many types of error, its own and the network's
         raise FileNotFoundError(f"{name}: no such folder here, and from the hub: {error}") from None
 
 
@@ -40,8 +40,8 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        OSError: it cannot be read, or is not JSON; names the file.
-        UnsupportedCheckpointError: it holds another JSON value than an object.
+        OSError: the file cannot be read or is not JSON; the message names the file.
+        UnsupportedCheckpointError: the file holds a JSON value other than an object.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -46,7 +46,7 @@ def load_model(
         quantization: `int8` quantises the linear maps while loading; CPU only.
 
     Raises:
-        UnsupportedCheckpointError: another architecture, a field not implemented, missing or unexpected tensors.
+        UnsupportedCheckpointError: an unknown architecture, an unimplemented field, missing or unexpected tensors.
         FileNotFoundError: no such folder, or no config.json in it.
         InvalidParameterError: an unknown device, dtype or quantization, or a combination that is not supported.
     """
@@ -57,7 +57,7 @@ def load_model(
 def load_checkpoint(
     path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "auto", revision: str | None = None
 ) -> "LLaDAModelLM":
-    """Load a checkpoint as the network it was trained as, ready to train; arguments and errors as `load_model`."""
+    """Load a checkpoint as the trainable network; arguments and errors are those of `load_model`."""
     placement = Placement.of(device, dtype)
     return Checkpoint.open(path, revision=revision).load_network(placement)
 
@@ -75,7 +75,7 @@ def load_tokenizer(
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint folder with everything but its weights read, each file once."""
+    """A checkpoint folder from which everything but the weights has been read, each file once."""
 
     folder: Path
     architecture: Architecture
@@ -99,7 +99,7 @@ class Checkpoint:
             with_weights: False leaves the weights of a hub id on the hub.
 
         Raises:
-            UnsupportedCheckpointError: another architecture, a field not implemented, no mask or EOS id.
+            UnsupportedCheckpointError: an unknown architecture, an unimplemented field, no mask or EOS id.
             FileNotFoundError: no such folder, or no config.json in it.
         """
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
@@ -134,7 +134,7 @@ class Checkpoint:
         dtype = placement.dtype_for(self.config)
         with torch.device("meta"):
             network = self.architecture.network_class()(self.config)
-        # A copy in any case: trained weights must not lie in a mapped file.
+        # Always copy: weights that are trained must not be views of a mapped file.
         state = {
             name: weights.read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()
         }

@@ -33,8 +33,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint into `folder` that this server and LLaDA's own code load.
 
-    The files are written aside and moved in, `config.json` last: until then the folder is not a checkpoint. Older
-    weights are deleted first, since a single file would be loaded in place of new shards.
+    The files are written to a temporary folder and moved in, `config.json` last: until then the folder is not a
+    checkpoint. Older weights are deleted first, since an old single file would be loaded in place of new shards.
     """
     aside = make_empty(folder / "incomplete")
     config = LLaDAConfig(
@@ -80,7 +80,7 @@ def _without_progress_bar() -> Iterator[None]:
 
 
 def _tokenizer_config(config: LLaDAConfig) -> dict[str, Any]:
-    """Return what transformers needs beside `tokenizer.json`."""
+    """Return the content of `tokenizer_config.json`, which transformers needs beside `tokenizer.json`."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS_TOKEN,

@@ -1,6 +1,6 @@
 """The tensors of a checkpoint folder, read from safetensors one at a time.
 
-A model is laid out while its file is read: only one tensor is mapped at a time, so the weights never exist twice.
+A model is built while its file is read: only one tensor is mapped at a time, so memory never holds the weights twice.
 """
 
 import json
@@ -21,7 +21,7 @@ class CheckpointWeights:
 
     Raises:
         UnsupportedCheckpointError: a file that cannot be read.
-        FileNotFoundError: no safetensors in the folder, or not those of the index.
+        FileNotFoundError: no safetensors in the folder, or shards of the index are missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +38,7 @@ class CheckpointWeights:
         """Check that the files hold every tensor of the model in its shape, and no other.
 
         Raises:
-            UnsupportedCheckpointError: names some tensors that are missing, unexpected or of another shape.
+            UnsupportedCheckpointError: tensors are missing, unexpected or of another shape; the message names some.
         """
         problems = {
             "missing": expected.keys() - self._shapes.keys(),

@@ -9,5 +9,5 @@ def guide(conditional_RV: Tensor, unconditional_RV: Tensor, cfg_scale: float) ->
 
 
 def num_passes(cfg_scale: float) -> int:
-    """Return how many forward passes a step takes: guidance needs an unconditional one beside the conditional one."""
+    """Return how many forward passes a step takes: guidance adds an unconditional one to the conditional one."""
     return 2 if cfg_scale else 1

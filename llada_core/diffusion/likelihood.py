@@ -62,7 +62,7 @@ def summarize(estimates_N: Tensor, *, num_tokens: int) -> LogLikelihood:
 
 
 def answer_masks(length: int, mc_num: int, *, seed: int, draws: range | None = None) -> Tensor:
-    """Choose the answer tokens that each draw masks, bool [N, L]: counts evenly spaced, places uniform.
+    """Choose the answer tokens that each draw masks, bool [N, L]: evenly spaced counts, uniform positions.
 
     Args:
         draws: which of the `mc_num` draws to return; None for all.
@@ -93,7 +93,7 @@ class AnswerScorer:
         return torch.cat([self._estimate(part_NL) for part_NL in masks_NL.split(self._draws_within(_MAX_TOKENS))])
 
     def estimate_in_parts(self, mc_num: int, *, seed: int, max_tokens: int = _MAX_TOKENS) -> Iterator[Tensor]:
-        """Yield the estimates of `mc_num` draws, those of one forward pass at a time.
+        """Yield the estimates of `mc_num` draws in parts, one per forward pass.
 
         Args:
             max_tokens: the largest forward pass; a single draw may exceed it.

@@ -18,7 +18,7 @@ from llada_core.diffusion.noise import Corrupted
 from llada_core.model.interface import TrainableMaskPredictor
 from llada_core.model.packed import PackedTokens
 
-# The number of rows at the head is padded to a multiple of this. A new shape at each step leaves holes in the CPU
+# The number of rows at the head is rounded up to a multiple of this. A new shape at each step fragments the CPU
 # allocator's heap: a training process grew by a gigabyte in 300 steps.
 _ROWS_MULTIPLE = 64
 

@@ -20,7 +20,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Sequences that attend in one call: neighbours of the same shape, or a single one with a cache."""
+    """Sequences that attend in one call: adjacent ones of the same shape, or a single one with a cache."""
 
     queries: slice
     keys: slice
@@ -55,7 +55,7 @@ class _Offsets:
 
 
 class AttentionPlan:
-    """The attention pattern of a batch; made once for a forward pass, used by all its layers."""
+    """The attention pattern of a batch, built once per forward pass and used by all layers."""
 
     def __init__(self, packed: PackedTokens, row_counts: Sequence[int] | None = None) -> None:
         """
@@ -88,7 +88,7 @@ class AttentionPlan:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _attend_at_once(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
-        # Imported here: it loads torch's compiler, a second that only accelerators need to spend.
+        # Imported here: it loads torch's compiler, which takes a second and serves only accelerators.
         from torch.nn.attention.varlen import varlen_attn
 
         offsets = self._offsets

@@ -1,4 +1,4 @@
-"""The interface of a model, for samplers, losses and servers, whichever architecture and backend compute it."""
+"""The model interface that samplers, losses and servers use, whatever the architecture and backend."""
 
 from typing import Protocol
 

@@ -1,7 +1,7 @@
 """Keys and values of one sequence, kept from step to step.
 
 In a bidirectional model every position's keys change whenever any token does, so a cache of them is an approximation:
-good for some steps, then refreshed by a forward over the whole sequence (Fast-dLLM, arXiv:2505.22618).
+good for some steps, then refreshed by a forward pass over the whole sequence (Fast-dLLM, arXiv:2505.22618).
 """
 
 import torch

@@ -21,8 +21,8 @@ from llada_core.model.kv_cache import KVCache
 class PackedTokens:
     """Windows of sequences laid end to end. A position attends to its own sequence only.
 
-    A window is the whole sequence unless a cache holds the rest of it: then positions outside are attended to as the
-    cache remembers them, and positions inside replace what it held.
+    A window is the whole sequence unless a cache holds the rest of it. Positions outside the window are then attended
+    to as the cache holds them, and positions inside replace their cached keys and values.
 
     Attributes:
         tokens_T: int64 token ids.
@@ -57,7 +57,7 @@ class PackedTokens:
 
     @property
     def longest(self) -> int:
-        """A bound above every position."""
+        """An exclusive upper bound on the positions."""
         starts = self.starts or (0,) * len(self.lengths)
         return max((start + length for start, length in zip(starts, self.lengths, strict=True)), default=0)
 

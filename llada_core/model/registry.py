@@ -1,6 +1,6 @@
 """The architectures that can be loaded. The config's `architectures` decides, since `model_type` is not unique.
 
-An architecture is a folder under `architectures/` and a line of the table.
+An architecture is a folder under `architectures/` and an entry in the table.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ def find_architecture(config: Mapping[str, Any]) -> Architecture:
     """Return the architecture that a `config.json` names.
 
     Raises:
-        UnsupportedCheckpointError: none of those in the table.
+        UnsupportedCheckpointError: the architecture is not in the table.
     """
     named = config.get("architectures")
     if isinstance(named, list) and len(named) == 1 and named[0] in ARCHITECTURES:

@@ -19,7 +19,7 @@ class RotaryTable:
         """Return the cosines and sines at `positions_T`, two float32 tensors [T, 1, D].
 
         Args:
-            longest: a bound above every position, known on the host, so that the device is never queried for it.
+            longest: an exclusive upper bound on the positions, known on the host, so that the device is never queried.
         """
         cos_LD, sin_LD = self._table(longest, positions_T.device)
         return cos_LD[positions_T].unsqueeze(1), sin_LD[positions_T].unsqueeze(1)

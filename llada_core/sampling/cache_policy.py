@@ -1,7 +1,7 @@
-"""Cache policies: the positions that a step recomputes. It attends to all others as the cache remembers them.
+"""Cache policies: the positions that a step recomputes. The step attends to all others as the cache holds them.
 
-The first step of a block goes over the whole canvas and fills the cache; later steps recompute a window of it
-(Fast-dLLM, arXiv:2505.22618, section 3.2). A new policy is a function, a line of the table and a name in
+The first step of a block covers the whole canvas and fills the cache; later steps recompute a window of it
+(Fast-dLLM, arXiv:2505.22618, section 3.2). A new policy is a function, an entry in the table and a name in
 `params.Cache`.
 """
 

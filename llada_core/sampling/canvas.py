@@ -29,7 +29,7 @@ class Layout:
     Attributes:
         prompt_length: tokens before the response; 0 on an infilling canvas, whose fixed segments are in the response.
         response_length: tokens of the response; a suffix may follow.
-        fixed_L: the tokens that are given: prompt, suffix, constraints, an infilling canvas's segments.
+        fixed_L: the tokens fixed from the start: prompt, suffix, constraints, an infilling canvas's segments.
         banned_ids: ids that are never written.
     """
 
@@ -57,7 +57,7 @@ class Layout:
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens that the request brought: prompt, suffix, an infilling canvas's segments."""
+        """Tokens that the request supplied: prompt, suffix, an infilling canvas's segments."""
         return len(self.fixed_L) - self.response_length + self.num_given
 
 
@@ -71,7 +71,7 @@ class Canvas:
         tokens: int64 ids [L], prompt included; masked positions hold the mask id.
         step: the number of steps run.
         caches: keys and values, one cache per forward pass of a step; None before the first step, after the last, and
-            after they were given up: the next step then goes over the whole canvas, as at a block's start.
+            after being released: the next step then covers the whole canvas, as at the start of a block.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Canvas:
         text_end: TextEnd,
         reporting: Reporting,
     ) -> None:
-        """Use `prepare_response` or `prepare_infilling`, which check their arguments."""
+        """Build a canvas. Call `prepare_response` or `prepare_infilling` instead, which check their arguments."""
         self.params = params
         self.layout = layout
         self.reporting = reporting
@@ -98,7 +98,7 @@ class Canvas:
 
     @property
     def response(self) -> list[int]:
-        """The response as it stands, `gen_length` ids; mask ids may remain right of the end."""
+        """The response as it stands, `gen_length` ids; mask ids may remain to the right of the end."""
         ids: list[int] = self.tokens[self.layout.response].tolist()
         return ids
 
@@ -209,7 +209,7 @@ class Canvas:
         )
 
     def _remember_predictions(self, positions_R: np.ndarray, proposals: Proposals) -> None:
-        """Update the guesses at masked positions; outside a cached step's window the previous ones stand."""
+        """Update the guesses at masked positions; outside a cached step's window the previous ones remain."""
         latest = {
             int(position): Prediction(int(position), int(token_id), float(probability))
             for position, token_id, probability in zip(

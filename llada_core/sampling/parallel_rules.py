@@ -2,7 +2,7 @@
 
 A rule sees the proposals of the active block, best first. The best one is committed whatever the rule says.
 
-Shape suffix: N proposals of the active block, ordered by falling score.
+Shape suffix: N proposals of the active block, in descending order of score.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ def confidence_threshold(confidence_N: np.ndarray, entropy_N: np.ndarray, thresh
 
 
 def confidence_factor(confidence_N: np.ndarray, entropy_N: np.ndarray, factor: float) -> np.ndarray:
-    """Keep the longest prefix whose n-th proposal has p ≥ 1 - factor / (n + 1): the more, the surer (Fast-dLLM)."""
+    """Keep the longest prefix whose n-th proposal has p ≥ 1 - factor / (n + 1), stricter as n grows (Fast-dLLM)."""
     counts_N = np.arange(1, len(confidence_N) + 1)
     return np.logical_and.accumulate(confidence_N >= 1 - factor / (counts_N + 1))
 
@@ -40,14 +40,14 @@ def confidence_factor(confidence_N: np.ndarray, entropy_N: np.ndarray, factor: f
 def entropy_bound(confidence_N: np.ndarray, entropy_N: np.ndarray, bound: float) -> np.ndarray:
     """Keep the longest prefix with Σ H - max H ≤ bound, which bounds the error of treating them as independent.
 
-    EB-Sampler (arXiv:2505.24857). Entropies in nats; the paper takes positions by rising entropy, which is
-    `remasking: entropy`.
+    EB-Sampler (arXiv:2505.24857). Entropies are in nats; the paper orders positions by increasing entropy, as
+    `remasking: entropy` does.
     """
     joint_N = np.cumsum(entropy_N) - np.maximum.accumulate(entropy_N)
     return np.logical_and.accumulate(joint_N <= bound)
 
 
-# The parameter that asks for the rule, and holds its value → the rule.
+# The parameter that selects the rule and holds its value → the rule.
 PARALLEL_RULES: Mapping[str, Rule] = {
     "confidence_threshold": Rule(confidence_threshold),
     "confidence_factor": Rule(confidence_factor),

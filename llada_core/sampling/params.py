@@ -47,11 +47,11 @@ class GenerationParams:
         cache: which positions later steps of a block recompute: `none` (all), or a name in `CACHE_POLICIES`.
             Approximate.
         cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
-        temperature: of the Gumbel noise on the logits; 0 takes the most probable token.
+        temperature: scale of the Gumbel noise on the logits; 0 takes the most probable token.
         top_k, top_p: limit the tokens from which a temperature above 0 draws; 0 and 1 for all.
         cfg_scale: strength of unsupervised classifier-free guidance; doubles the forward passes.
         seed: decides all noise; the same request with the same seed gives the same tokens in any batch.
-        logit_bias: token id → a number added to its logit, after guidance and before anything is read from it.
+        logit_bias: token id → a number added to its logit, after guidance and before the logit is used.
         logits_eos_inf: never generate EOS (appendix B.4).
         confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
         ignore_eos: EOS and EoT do not end the text.
@@ -59,7 +59,7 @@ class GenerationParams:
         stop: strings that end the text, which is cut before the first of them; they need a tokenizer.
 
     Raises:
-        InvalidParameterError: naming field, value and rule.
+        InvalidParameterError: a setting breaks a rule; the message names field, value and rule.
     """
 
     gen_length: int = 128
@@ -95,7 +95,7 @@ class GenerationParams:
         self._require("temperature", 0 <= self.temperature <= 1e6, "must be from 0 to 1000000")
         self._require("top_k", self.top_k >= 0, "must be at least 0 (0: all tokens)")
         self._require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
-        # The bounds leave float32 room: beyond them logits overflow, and the error would look like broken weights.
+        # Beyond these bounds float32 logits overflow, and the error would look like broken weights.
         self._require("cfg_scale", 0 <= self.cfg_scale <= 1e6, "must be from 0 to 1000000")
         self._require(
             "block_length",

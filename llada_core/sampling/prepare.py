@@ -65,8 +65,8 @@ def prepare_response(
     """Prepare a response of `params.gen_length` masks after `prompt`.
 
     Args:
-        suffix: ids that follow the response, which then is a gap: EOS, EoT and mask are never written into it.
-        constraints: response position → ids that stand from there on.
+        suffix: ids that follow the response, which is then a gap: EOS, EoT and mask are never written into it.
+        constraints: response position → ids fixed from that position on.
 
     Raises:
         InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave the

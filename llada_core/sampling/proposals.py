@@ -1,4 +1,4 @@
-"""The proposals of a step: what crosses from the model's device to the canvases, in one copy.
+"""The proposals of a step, which cross from the model's device to the canvases in one copy.
 
 Shape suffixes: R rows (masked positions) of one canvas, A alternatives that the canvas reports.
 """
@@ -21,9 +21,9 @@ class Proposals:
     Attributes:
         token_ids_R: int64.
         confidence_R: the tokens' softmax probabilities.
-        scores_R: what `remasking` ranks by; the highest are committed.
-        entropies_R: the distributions' entropies in nats where a parallel rule asks for them, else 0.
-        alternative_ids_AR, alternative_probabilities_AR: the most probable tokens, in falling order.
+        scores_R: the scores by which `remasking` ranks; the highest are committed.
+        entropies_R: the distributions' entropies in nats if a parallel rule needs them, else 0.
+        alternative_ids_AR, alternative_probabilities_AR: the most probable tokens, in descending order.
     """
 
     token_ids_R: np.ndarray
@@ -58,7 +58,7 @@ def pack(
 def copy_to_host(packed: Sequence[Tensor]) -> np.ndarray:
     """Copy the packed proposals of a whole step to the host at once: float64 [largest 4 + 2A, all rows]."""
     height = max(len(part) for part in packed)
-    # Canvases may report different numbers of alternatives; those with fewer are filled up with zeros.
+    # Canvases may report different numbers of alternatives; those with fewer are padded with zeros.
     parts = [part if len(part) == height else F.pad(part, (0, 0, 0, height - len(part))) for part in packed]
     on_host: np.ndarray = torch.cat(parts, dim=1).cpu().numpy()
     return on_host

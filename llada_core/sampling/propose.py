@@ -56,7 +56,7 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
 
 
 def _reads_logits_after_the_draw(params: GenerationParams) -> bool:
-    """Whether scores or confidence are read from logits that the ban on x0 must not have touched."""
+    """Whether scores or confidence are read from the logits as they were before ids were banned from x0."""
     return SCORES[params.remasking].reads_logits or _reads_entropy(params) or _commits_ends_last(params)
 
 
@@ -112,7 +112,7 @@ def top_k(logits_RV: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits_RV: Tensor, p: float, temperature: float) -> Tensor:
-    """Keep the smallest set of tokens whose tempered probabilities reach p; at least the most probable."""
+    """Keep the smallest set of tokens whose tempered probabilities reach p, and always the most probable."""
     if p == 1:
         return logits_RV
     probabilities_RV = (logits_RV.double() / temperature).softmax(dim=1)

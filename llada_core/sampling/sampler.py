@@ -23,7 +23,7 @@ from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.proposals import copy_to_host, unpack
 from llada_core.sampling.propose import propose
 
-# Rows that meet the head at once. It bounds the logits in memory: half a gigabyte at LLaDA-8B's vocabulary.
+# The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
 
 
@@ -84,7 +84,7 @@ class Sampler:
         """
         turns = [self._turn(canvas) for canvas in canvases]
         packed = [proposals for group in _head_groups(self._hidden_states(turns)) for proposals in self._propose(group)]
-        # The one copy from device to host of a step.
+        # The step's only copy from device to host.
         on_host = copy_to_host(packed)
         if not np.isfinite(on_host[1]).all():
             raise NonFiniteLogitsError("the model's logits are not finite")
@@ -123,7 +123,7 @@ class Sampler:
         )
 
     def _hidden_states(self, turns: Sequence[_Turn]) -> Iterator[_HeadRows]:
-        """Run one forward pass over all windows; yield the wanted rows in parts of at most MAX_HEAD_ROWS."""
+        """Run one forward pass over all windows; yield the requested rows in parts of at most MAX_HEAD_ROWS."""
         sequences = [(turn, tokens, cache) for turn in turns for tokens, cache in turn.sequences()]
         packed = PackedTokens(
             self._to_device(np.concatenate([tokens for _, tokens, _ in sequences])),
@@ -156,7 +156,7 @@ class Sampler:
 
 
 def _head_groups(parts: Iterator[_HeadRows]) -> Iterator[list[_HeadRows]]:
-    """Group neighbours, as many as fit into MAX_HEAD_ROWS."""
+    """Group adjacent parts, as many as fit into MAX_HEAD_ROWS."""
     group: list[_HeadRows] = []
     for rows in parts:
         if group and sum(member.num_rows for member in group) + rows.num_rows > MAX_HEAD_ROWS:

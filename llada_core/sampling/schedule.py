@@ -1,4 +1,4 @@
-"""The schedule of a response: its blocks, how many tokens each step of a block commits, and where the next step stands.
+"""The schedule of a response: its blocks, how many tokens each step of a block commits, and the next step's place.
 
 Shape suffix: L positions of the response.
 """
@@ -99,7 +99,7 @@ def plan_blocks(is_masked_L: np.ndarray, params: GenerationParams) -> list[Block
 
 
 def transfer_schedule(num_masked: int, steps: int) -> list[int]:
-    """Spread a block's masks over its steps: evenly, the remainder in front (LLaDA's `get_num_transfer_tokens`).
+    """Spread a block's masks evenly over its steps, the remainder over the first (LLaDA's `get_num_transfer_tokens`).
 
     A step that would commit nothing is not run, so the list may be shorter than `steps`.
     """

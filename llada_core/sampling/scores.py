@@ -1,7 +1,7 @@
 """The scores by which a step ranks its proposals: the highest are committed, the rest stay masked (`remasking`).
 
 Every strategy scores the R proposals of a step from their logits and the confidence of the proposed token. A new
-strategy is a function, a line of the table and a name in `params.Remasking`.
+strategy is a function, an entry in the table and a name in `params.Remasking`.
 """
 
 from collections.abc import Callable, Mapping

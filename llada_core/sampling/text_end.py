@@ -1,4 +1,4 @@
-"""The end of a response's text, as far as the committed tokens decide it.
+"""The end of a response's text, as far as the committed tokens determine it.
 
 It is decided in one place, so that streams, usage and the early stop of a generation cannot disagree.
 """
@@ -30,7 +30,7 @@ class TextEnd:
         self.finish_reason: str | None = None
 
     def advance(self, response: Sequence[int], *, is_over: bool) -> None:
-        """Move the border of the final text to the right, at most up to the first mask.
+        """Extend the final text to the right, at most up to the first mask.
 
         Args:
             response: the response's ids as they stand.

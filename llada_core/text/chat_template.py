@@ -1,7 +1,7 @@
-"""Chat formats given as Jinja templates, which transformers and vLLM read too.
+"""Chat formats given as Jinja templates, as transformers and vLLM read them.
 
-The template never sees the messages' texts: it is rendered over marks, which the texts then replace. So a text cannot
-open a turn, and it is encoded as plain text, as in the built-in format.
+The template never sees the messages' texts: it is rendered with placeholders, which the texts then replace. A text
+therefore cannot open a turn, and is encoded as plain text, as in the built-in format.
 """
 
 import re
@@ -66,7 +66,7 @@ class ChatTemplate:
         add_generation_prompt: bool,
         continue_final_message: bool,
     ) -> list[Part]:
-        """Render a conversation and cut it at the borders of the messages' texts.
+        """Render a conversation and split it at the boundaries of the messages' texts.
 
         Args:
             continue_final_message: end with the last message's text.

@@ -46,7 +46,7 @@ class FinalText:
         return self.text[before:]
 
     def flush(self) -> str:
-        """End the text: release what was held back; half a character becomes U+FFFD."""
+        """End the text: release what was held back; an incomplete character becomes U+FFFD."""
         before = len(self.text)
         if not self.is_stopped:
             self._extend(self._decoder.flush())
@@ -76,7 +76,7 @@ class FinalText:
 
 
 class _Matcher:
-    """Looks for a word in text that comes character by character, at a constant cost each (Knuth, Morris and Pratt).
+    """Looks for a word in text that arrives character by character, at a constant cost each (Knuth, Morris, Pratt).
 
     Attributes:
         num_matched: how many of the word's first characters the text ends with.

@@ -1,4 +1,4 @@
-"""Text to ids and back: plain text, chats, and decoding that never shows half a character.
+"""Text to ids and back: plain text, chats, and decoding that never emits part of a character.
 
 The chat format is LLaDA's own, written out here because the published Jinja file adds the assistant's header where it
 must not. It is assembled from ids, so that no text a user sends can open a turn or insert a mask.
@@ -99,7 +99,7 @@ class Tokenizer:
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Encode a prompt, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
-        # As a batch: encoding a single text holds Python's lock, for seconds if it has megabytes.
+        # As a batch: encoding a single text holds Python's lock, for seconds if the text is megabytes long.
         return self._prompt_encoder.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
 
     def offsets(self, text: str) -> list[int]:
@@ -107,7 +107,7 @@ class Tokenizer:
         return [start for start, _ in self._prompt_encoder.encode(text).offsets]
 
     def encode_plain(self, text: str) -> list[int]:
-        """Encode text in which nothing is special and to which nothing is added."""
+        """Encode text without recognising or adding special tokens."""
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -199,10 +199,10 @@ class Tokenizer:
 
 
 class IncrementalDecoder:
-    """Decodes ids as they become final. Text once returned never changes; half a character waits for the other half.
+    """Decodes ids as they become final. Text once returned never changes; an incomplete character is held back.
 
     The parts add up to `Tokenizer.decode` of all ids. The cost does not grow with the text: only the ids since the last
-    clean border are decoded again.
+    complete character are decoded again.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

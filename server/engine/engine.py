@@ -1,8 +1,8 @@
 """The threads that own the model: schedule → step → publish, over and over.
 
 The event loop never calls torch, and these threads touch asyncio only by `call_soon_threadsafe`. The lock is free
-between two steps: that is when requests join and leave. Threads share the weights, which nobody writes, and the
-scheduler; a canvas belongs to one thread during a step.
+between two steps: that is when requests join and leave. Threads share the scheduler and the
+weights, which are never written; a canvas belongs to one thread during a step.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Engine:
-    """Runs canvases to their ends, any number at once, and other computations of the model between their steps."""
+    """Runs any number of canvases to completion, and other model computations between their steps."""
 
     def __init__(self, sampler: Sampler, scheduler: Scheduler, metrics: Metrics, *, model_threads: int = 1) -> None:
         """
@@ -87,7 +87,7 @@ class Engine:
         return requests
 
     def resubmit(self, request: Request) -> None:
-        """Queue a cancelled request again; it goes on from where it stood.
+        """Queue a cancelled request again; it continues where it left off.
 
         Raises:
             QueueFullError: the queue is full.
@@ -106,8 +106,8 @@ class Engine:
             self._scheduler.require_room(num_requests)
 
     def start_work(self, parts: Generator[int, None, T]) -> Work[T]:
-        """Begin a computation that uses the model. It yields wherever others may take a turn: the number of tokens that
-        it sent through the model since its last yield.
+        """Begin a computation that uses the model. Wherever others may take a turn, it yields the number of tokens that
+        it has sent through the model since its last yield.
 
         Raises:
             QueueFullError: too many computations are under way.
@@ -184,7 +184,7 @@ class Engine:
         )
 
     def _advance_one_by_one(self, batch: Sequence[Request], error: Exception) -> None:
-        """Step each canvas of a failed batch alone, so that only the faulty one fails: a failed step changes none."""
+        """Step the canvases of a failed batch one by one, so that only the faulty one fails."""
         if len(batch) > 1:
             for request in batch:
                 with self._lock:
@@ -223,7 +223,7 @@ class Engine:
 
     @contextmanager
     def _changing(self) -> Iterator[Scheduler]:
-        """The scheduler, locked for a change. Afterwards the metrics show the new load and idle threads look again."""
+        """The scheduler, locked for a change. Afterwards metrics show the new load, and idle threads check for work."""
         with self._lock:
             yield self._scheduler
             scheduler = self._scheduler

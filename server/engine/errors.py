@@ -1,4 +1,4 @@
-"""Why the engine refuses a request or gives it up."""
+"""Errors with which the engine refuses or abandons a request."""
 
 
 class QueueFullError(Exception):

@@ -1,4 +1,4 @@
-"""The whole policy of the engine: which requests and works compute next.
+"""The whole policy of the engine: which requests and other computations run next.
 
 Pure bookkeeping: no thread, no torch, no asyncio; the engine holds a lock around it.
 """
@@ -27,7 +27,7 @@ class Request:
         last_scheduled: the round of its last step or, before its first step, the round before its admission; the least
             recent comes first.
         is_stepping: a model thread has its canvas; no other thread may touch it.
-        is_complete: its reader has had the last step, or there is none (constraints fix the whole response).
+        is_complete: its reader has received the last step, or there is none (constraints fix the whole response).
     """
 
     canvas: Canvas
@@ -84,9 +84,9 @@ class Scheduler:
         self._running: list[Request] = []
         self._round = 0
         self._works: set[Work[Any]] = set()
-        # The works whose next part no thread is computing.
+        # The computations of which no thread is running a part.
         self._ready_works: deque[Work[Any]] = deque()
-        # Tokens that works may still send through the model before requests must have their turn.
+        # Tokens that other computations may still send through the model before it is the requests' turn.
         self._work_allowance = 0.0
 
     @property
@@ -121,7 +121,7 @@ class Scheduler:
         """Let a computation take turns with the requests.
 
         Raises:
-            QueueFullError: as many computations are under way as requests may be admitted and wait.
+            QueueFullError: as many computations are under way as there may be requests, running and waiting.
         """
         self.require_room(len(self._works) + 1)
         self._works.add(work)
@@ -149,7 +149,7 @@ class Scheduler:
         self._free_caches(request)
 
     def clear(self) -> tuple[list[Request], list[Work[Any]]]:
-        """Forget all requests and computations; returns them."""
+        """Forget all requests and computations, and return them."""
         requests, works = [*self._running, *self._waiting], list(self._works)
         for request in requests:
             self.remove(request)
@@ -174,7 +174,7 @@ class Scheduler:
             self._free_caches(request)
 
     def release_work(self, work: Work[Any], tokens: int | None) -> None:
-        """Take back a computation whose part sent `tokens` through the model; None: it is over."""
+        """Take back a computation whose part sent `tokens` through the model; None if the computation is over."""
         if tokens is None:
             self._works.discard(work)
         elif work in self._works:
@@ -190,7 +190,7 @@ class Scheduler:
             # A resubmitted request may have ended with the step during which it was cancelled.
             if request.canvas.finish_reason is None:
                 request.admitted_at = request.admitted_at or time.monotonic()
-                # As if stepped in the last round: newcomers must not starve requests that wait for their turn.
+                # Count as stepped in the last round, so that newcomers cannot starve requests waiting for their turn.
                 request.last_scheduled = self._round - 1
                 self._running.append(request)
                 cache_bytes += request.cache_bytes
@@ -198,9 +198,9 @@ class Scheduler:
     def _next_requests(self) -> list[Request]:
         """The requests of the next step; empty when none is free.
 
-        The one that waited longest is always among them. Others join in that order as far as their tokens fit; one that
-        does not fit is passed over, not waited for, and comes first in a later round. No thread takes more than its
-        share, so that none is idle while another has several.
+        The request that has waited longest is always among them. Others join in order of waiting as far as their tokens
+        fit; one that does not fit is skipped, not waited for, and comes first in a later round. No thread takes more
+        than its share, so that none is idle while another has several requests.
         """
         share = ceil(len(self._running) / self._model_threads)
         requests: list[Request] = []

@@ -32,7 +32,7 @@ class Work(Generic[T]):
             return None
 
     def end(self, error: Exception | None = None) -> None:
-        """Hand the result, or the error, to the waiting reader; on the event loop."""
+        """Hand the result or the error to the waiting reader. Call it on the event loop."""
         if self._future.done():
             return
         if error is None:

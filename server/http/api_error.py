@@ -132,7 +132,7 @@ def timed_out(seconds: float) -> APIError:
 
 
 class _ShortRepr(reprlib.Repr):
-    """A `repr` that reads no more than it shows: a value may have megabytes, or be nested as deeply as JSON allows."""
+    """A `repr` that reads no more than it shows: a value may be megabytes long, or as deeply nested as JSON allows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,6 +153,6 @@ _SHORT = _ShortRepr()
 
 
 def shortened(value: object) -> str:
-    """A value as an error message shows it."""
+    """The value as text for an error message, shortened if it is long."""
     text = _SHORT.repr(value)
     return text if len(text) <= 2 * LONGEST_VALUE else f"{text[: 2 * LONGEST_VALUE]}…"

@@ -1,4 +1,4 @@
-"""Any exception of a request as an answer: one shape on every route and in every framework path."""
+"""Turns any exception of a request into an answer of one shape, on every route and in every framework path."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""Every request passes here before a route sees it: request id, metric, API key, size limit."""
+"""Middleware that every request passes before a route sees it: request id, metric, API key, size limit."""
 
 import hmac
 import secrets
@@ -74,7 +74,7 @@ class ApiKey:
 
 
 class BodyLimit:
-    """Answers 413 to a body over the limit, whether its length is declared or it arrives in chunks without end."""
+    """Answers 413 to a body over the limit, whether its length is declared or it arrives in endless chunks."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Answers that end with their client: streams of server-sent events, and plain answers that take a while."""
+"""Answers that end when their client leaves: streams of server-sent events, and slow plain answers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A body that pydantic refuses, as the error that its client sees: field, value and rule."""
+"""Turns pydantic's errors about a body into the error that the client sees: field, value and rule."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _TAGS = frozenset({"<text>", "<ids>", "<texts>", "<lists of ids>", "<parts>", "<
 
 
 def validation_error(problems: Sequence[Any]) -> APIError:
-    """One of the problems: a wrong value rather than a missing field."""
+    """The error for one of the problems, preferring a wrong value to a missing field."""
     problem = next((problem for problem in problems if problem["type"] != "missing"), problems[0])
     if problem["type"] == "json_invalid":
         return bad_request(f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
@@ -44,7 +44,7 @@ def _in_the_body(problem: Any, places: Sequence[str], field: str | None) -> APIE
 
 
 def _unsupported_value(context: Any, places: Sequence[str]) -> APIError:
-    """A field of OpenAI or vLLM at another than its neutral value."""
+    """The error for a field of OpenAI or vLLM with a value other than its neutral ones."""
     places = [*places, context["name"]]
     allowed = ", ".join(map(repr, context["neutral"]))
     message = (

@@ -66,7 +66,7 @@ def choosing(
     *,
     choices_per_prompt: int,
 ) -> Generator[int, None, list[int]]:
-    """The work for a model thread: the index in `endings` of every choice."""
+    """The work for a model thread, which returns the index in `endings` of every choice."""
     chosen = []
     for prompt in prompts:
         for number in range(choices_per_prompt):
@@ -90,7 +90,7 @@ def _pick(scores_C: torch.Tensor, temperature: float, seed: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ChosenReply:
-    """The choices of an answer; `work` tells which candidates they are."""
+    """The choices of an answer; `work` computes which candidates they are."""
 
     shape: OpenAIShape
     candidates: Sequence[Candidate]
@@ -99,7 +99,7 @@ class ChosenReply:
     running: Running
 
     async def completed(self) -> dict[str, Any]:
-        """Wait for the choices; the body of a plain answer."""
+        """Wait for the choices and return the body of a plain answer."""
         chosen = await self._chosen()
         content = self.shape.dialect.content
         choices = [

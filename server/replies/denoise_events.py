@@ -19,7 +19,7 @@ from server.replies.running import Running
 
 @dataclass(frozen=True, slots=True)
 class DenoiseReply:
-    """One connection's reading of a stream, the first or a later one."""
+    """One connection that reads a stream, the first or a later one."""
 
     stream: DenoisingStream
     running: Running
@@ -27,12 +27,12 @@ class DenoiseReply:
     vocabulary: Vocabulary
 
     async def events(self, *, first: int) -> AsyncGenerator[ServerSentEvent]:
-        """The events from the id `first` on: those that happened before, then the new ones."""
+        """The events from the id `first` on: first the past ones, then new ones as they happen."""
         for id_, (name, data) in enumerate(self.stream.events[first:], first):
             yield event(data, name=name, id_=id_)
         async with aclosing(self._new_events()) as events:
             async for name, data in events:
-                # A replay goes without predictions: they grow with the square of the length.
+                # Replays omit predictions, whose size grows with the square of the length.
                 replay_data = {key: value for key, value in data.items() if key != "predictions"}
                 yield self._recorded(name, data, replay_data)
 
@@ -42,7 +42,7 @@ class DenoiseReply:
 
     def release(self) -> None:
         """Take the generation out of the batch and keep the stream for a while."""
-        # In this order: a stream that another connection can claim must not be running any more.
+        # Pause before parking: a stream that another connection can claim must no longer be running.
         self.running.pause(self.stream.generation)
         self.parking.park(self.stream)
 

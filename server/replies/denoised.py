@@ -28,7 +28,7 @@ class Echo:
 
 @dataclass(slots=True)
 class Choice:
-    """One generation of an answer; `is_begun` once a chunk of it was sent."""
+    """One generation of an answer; `is_begun` is true once a chunk of it was sent."""
 
     index: int
     generation: Generation
@@ -51,7 +51,7 @@ class DenoisedReply:
     tokenizer: Tokenizer | None
 
     async def completed(self) -> dict[str, Any]:
-        """Run all choices to their ends; the body of a plain answer."""
+        """Run all choices to completion and return the body of a plain answer."""
         await self.running.finish(choice.generation for choice in self.choices)
         choices = [self._completed_choice(choice) for choice in self.choices]
         return self.shape.completed(choices, self._usage(), self._generation_params())

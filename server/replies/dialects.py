@@ -29,7 +29,7 @@ class Dialect(Protocol):
         """The log-probabilities of a choice or chunk."""
 
     def opening(self) -> dict[str, Any] | None:
-        """The choice's part of a first chunk that comes before any text; None for no such chunk."""
+        """The choice's part of a first chunk that precedes any text; None if there is no such chunk."""
 
     def ending(self) -> dict[str, Any]:
         """The choice's part of its last chunk, which holds no text."""

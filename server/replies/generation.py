@@ -34,7 +34,7 @@ class Generation:
         self.paused = time.monotonic()
 
     def resume(self) -> None:
-        """Let the clock of the time limit go on."""
+        """Resume the clock of the time limit."""
         if self.paused is not None:
             self.started += time.monotonic() - self.paused
             self.paused = None

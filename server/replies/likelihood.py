@@ -30,7 +30,7 @@ class Likelihood:
     def require_scorable(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, completion_field: str
     ) -> None:
-        """Refuse what has no likelihood: any of `completions` after any of `prompts`.
+        """Check that each of `completions` has a likelihood after each of `prompts`.
 
         Raises:
             APIError, InvalidParameterError: no ids, ids out of range, the mask id, or too many ids.
@@ -52,7 +52,7 @@ class Likelihood:
     def estimation(
         self, prompt: Sequence[int], completion: Sequence[int], *, mc_num: int, cfg_scale: float, seed: int
     ) -> Generator[int, None, LogLikelihood]:
-        """The work for a model thread. It yields after every forward pass: the tokens of that pass."""
+        """The work for a model thread, which yields the number of tokens after every forward pass."""
         mask_id = self.model.special_tokens.mask_id
         scorer = AnswerScorer(self.model, prompt, completion, mask_id=mask_id, cfg_scale=cfg_scale)
         estimates = []

@@ -1,4 +1,4 @@
-"""Denoising streams that outlive their connection: each is kept for a minute, for the client to come back."""
+"""Denoising streams that outlive their connection: each is kept for a minute in case the client comes back."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class DenoisingStream:
 
     @property
     def is_over(self) -> bool:
-        """Its last event has happened; a connection that comes back gets nothing new."""
+        """Whether its last event has happened; a connection that comes back then gets nothing new."""
         return bool(self.events) and self.events[-1][0] in ("done", "error")
 
 
@@ -51,7 +51,7 @@ class Parking:
         self._streams[stream_id] = stream
 
     def park(self, stream: DenoisingStream) -> None:
-        """Keep the stream for a minute after its connection has ended. If too many are kept, the oldest goes."""
+        """Keep the stream for a minute after its connection has ended. If too many are kept, the oldest is dropped."""
         stream_id = stream.envelope.id
         stream.is_read = False
         self._expiries[stream_id] = asyncio.get_running_loop().call_later(PARKING_SECONDS, self._forget, stream_id)

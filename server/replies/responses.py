@@ -26,7 +26,7 @@ class ResponseReply:
     _numbers: Iterator[int] = field(default_factory=count, init=False)
 
     async def completed(self) -> dict[str, Any]:
-        """Run the generation to its end; the body of a plain answer."""
+        """Run the generation to completion and return the body of a plain answer."""
         await self.running.finish([self.generation])
         return self._response()
 

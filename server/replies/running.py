@@ -72,7 +72,7 @@ class Running:
             self.cancel([generation])
 
     async def finish(self, generations: Iterable[Generation]) -> None:
-        """Run generations to their ends.
+        """Run generations to completion.
 
         Raises:
             APIError: the request took longer than the request timeout.
@@ -104,7 +104,7 @@ class Running:
         generation.resume()
 
     def start_work(self, parts: Generator[int, None, T]) -> Work[T]:
-        """Hand a computation to the engine. It yields wherever others may take a turn: the tokens of its last part.
+        """Hand a computation to the engine. Wherever others may take a turn, it yields the tokens of its last part.
 
         Raises:
             APIError: the server is shutting down.

@@ -15,7 +15,7 @@ MASK_CHARACTER = "▒"
 
 
 class TextStream:
-    """Follows one request through its steps. They are all that it needs; any client could do the same.
+    """Follows one request through its steps. It needs nothing else, so any client could do the same.
 
     Attributes:
         token_ids: the whole response, masks included.
@@ -64,7 +64,7 @@ class TextStream:
         """The tokens whose text became final since the last call.
 
         Args:
-            text_offset: the length of what the answer shows before the text.
+            text_offset: the number of characters that the answer shows before the text.
         """
         num_final = self._final.num_tokens if self._final and self.finish_reason is None else self._text_length
         taken, self._num_taken = range(self._num_taken, num_final), max(self._num_taken, num_final)

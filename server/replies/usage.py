@@ -52,5 +52,5 @@ class Usage:
         }
 
     def as_score(self) -> dict[str, int]:
-        """The `usage` of a score, which no denoising step contributes to."""
+        """The `usage` of a score, which runs no denoising steps."""
         return {name: count for name, count in self.as_completion().items() if name != "denoising_steps"}

@@ -21,7 +21,7 @@ async def create_completion(body: CompletionRequest, request: Request) -> dict[s
     """Complete a prompt, or each prompt of a list."""
     service = service_of(request)
     service.check_model(body.model)
-    service.running.require_room(len(body.prompts) * body.n)  # before any work on what would be refused
+    service.running.require_room(len(body.prompts) * body.n)  # before work that a refusal would waste
     prompts = [await service.prompts.encode_prompt(prompt) for prompt in body.prompts]
     suffix = [] if body.suffix is None else await service.prompts.encode_segment(body.suffix, "suffix")
     echoes = [Echo(prompt, service.prompts.text_of(prompt)) for prompt in body.prompts] if body.echo else None

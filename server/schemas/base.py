@@ -21,13 +21,13 @@ from pydantic_core import CoreSchema, PydanticCustomError
 T = TypeVar("T")
 
 MAX_ITEMS = 2**17
-"""The most items of a list; more than any LLaDA has positions."""
+"""The most items of a list, above the number of positions of any LLaDA."""
 MAX_ENTRIES = 4096
 """The most entries that are checked one by one: constraints, biases, segments."""
 
 
 def _whole(value: Any) -> Any:
-    """JSON does not tell integers from floats: 2.0 is as good a count as 2."""
+    """Accept 2.0 as the count 2, since JSON does not distinguish integers from floats."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -83,7 +83,7 @@ def kind(*tags: str) -> Discriminator:
     return Discriminator(tag_of, custom_error_type="kind", custom_error_message=rule)
 
 
-# Checking stops at the first error: in a list of megabytes every further error would be another object.
+# Checking stops at the first error: in a list of megabytes every item could add an error object.
 List = Annotated[list[T], Field(fail_fast=True, max_length=MAX_ITEMS)]
 NonEmptyList = Annotated[list[T], Field(fail_fast=True, min_length=1, max_length=MAX_ITEMS)]
 TokenIds = NonEmptyList[TokenId]

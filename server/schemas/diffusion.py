@@ -110,7 +110,7 @@ class DiffusionFields(Body):
     cache_refresh_interval: int | None = Field(
         None, ge=1, description="steps between refreshes of the cache within a block; default once per block"
     )
-    preset: Preset = Field("exact", description="bundle of settings; a field given beside it takes precedence")
+    preset: Preset = Field("exact", description="bundle of settings; a field given with it takes precedence")
     temperature: float = Field(0.0, ge=0, le=1e6, description="temperature of the Gumbel noise; 0: greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus from which a temperature above 0 draws")
     top_k: int = Field(0, ge=-1, description="number of tokens from which a temperature above 0 draws; 0 or -1: all")

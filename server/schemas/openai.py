@@ -46,7 +46,7 @@ class StructuredOutputs(Body):
 class OpenAIFields(DiffusionFields):
     """The fields that completions and chat completions share beyond those of diffusion."""
 
-    # A chosen answer is not denoised: fields that say how to denoise are refused beside it.
+    # A chosen answer is not denoised, so fields that say how to denoise are refused with it.
     beside_a_choice: ClassVar[frozenset[str]] = frozenset(
         {
             *("model", "prompt", "messages", "add_generation_prompt", "continue_final_message", "structured_outputs"),

@@ -1,4 +1,4 @@
-"""What a killed process leaves behind never looks whole."""
+"""Leftovers of a killed process never look complete."""
 
 import pytest
 

@@ -34,7 +34,7 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
     encoder = stage.encoder(checkpoint.tokenizer, eos_id=checkpoint.special_tokens.eos_id)
     with TemporaryDirectory() as scratch:
         shards = tokenize(sources, encoder, Path(scratch), max_bad_lines=options.max_bad_lines)
-        # No sample is longer than all of the data: a short text still makes one.
+        # At most the length of all the data, so that a short text still makes one sample.
         num_tokens = sum(len(shard.tokens) for shard in shards)
         samples = replace(stage, max_length=max(1, min(stage.max_length, num_tokens))).samples(shards)
         if not len(samples):

@@ -100,7 +100,7 @@ def _file_prompts(file: Path) -> Sequence[Prompt]:
 
 
 def _num_done(output: Path, prompts: list[Prompt], settings: dict[str, Any]) -> int:
-    """The number of results in the file; a last line that a kill cut short is removed from it."""
+    """The number of results in the file; a last line that was cut short by a kill is removed from it."""
     if not output.exists():
         return 0
     content = output.read_bytes()

@@ -22,7 +22,7 @@ _DONE_FILES = {"tokenizer": "tokenizer.json", "pretraining": "config.json", "sft
 def run_pipeline(
     config: RunConfig, stage: str, *, prompts: Sequence[str], resume: bool, dry_run: bool, log: Callable[[str], None]
 ) -> None:
-    """Run one stage, or `all` that the file has a section for; inference runs only if there are prompts.
+    """Run one stage or, for `all`, every stage in the file; inference runs only if there are prompts.
 
     Args:
         prompts: replace the file's `inference.prompt` or `inference.input`.
@@ -79,7 +79,7 @@ def _require_start(config: RunConfig, stage: str) -> None:
 
 
 def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], None]) -> None:
-    """Dry run. A stage that has not run leaves its model without weights in a scratch folder, for later stages."""
+    """Describe the stages. One that has not run leaves its model, without weights, in a scratch folder for the next."""
     with TemporaryDirectory() as scratch:
         sketch = config.within(Path(scratch))
         for stage in stages:

@@ -21,7 +21,7 @@ from training.data.samples import Samples
 LossNorm = Literal["token", "sequence"]
 _NORMALIZERS = {"token": token_normalizer, "sequence": sequence_normalizer}
 
-# Grouping by length sorts windows of this many batches: little padding, still a random mixture.
+# Grouping by length sorts windows of this many batches, for little padding and a mixture that is still random.
 _WINDOW_BATCHES = 50
 
 
@@ -134,7 +134,7 @@ class BatchPlanner:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches; the samples left over in one epoch come in another, whose order differs."""
+        """Full batches per epoch; samples left over in one epoch occur in another, whose order differs."""
         return len(self._samples) // self.batch_size
 
     def plan(self, step: int) -> StepPlan:

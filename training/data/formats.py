@@ -81,7 +81,7 @@ def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str
 
 
 def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str | Dialogue]:
-    """Read prompts for `generate`: the `prompt` of every record, or its `messages`, of which the user's is the last."""
+    """Read prompts for `generate`: the `prompt` of every record, or its `messages`, which end with the user's."""
     for record in records:
         problem = record.problem
         if problem is None:
@@ -178,7 +178,7 @@ def _string(value: Mapping[str, Any], key: str) -> str:
 
 
 def _unicode(text: str) -> str:
-    """Refuse half of a surrogate pair, which JSON can spell although it is no character."""
+    """Refuse half of a surrogate pair, which JSON can express although it is not a character."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -21,7 +21,7 @@ from training.data.formats import ReadReport
 from training.data.sources import Source
 from training.errors import DataError
 
-# Increase it when the same text gives other shard contents.
+# Increment when the same text produces different shards.
 _FORMAT_VERSION = 3
 _RECORDS_AT_ONCE = 1000
 
@@ -137,7 +137,7 @@ def _ensure(source: Source, encoder: Encoder, folder: Path, report: ReadReport, 
 
 
 def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> None:
-    # Eight bytes a sample: a list of Python's integers would take four times that.
+    # Eight bytes per sample; a list of Python integers would take four times that.
     lengths, prompt_lengths = array("q"), array("q")
     dropped_before, truncated_before = encoder.num_dropped, encoder.num_truncated
     digest = hashlib.sha256()

@@ -126,7 +126,7 @@ def _hub_rows(name: str) -> Iterator[Record]:
     assert parts is not None
     try:
         rows = datasets.load_dataset(parts["name"], parts["config"], split=parts["split"] or "train", streaming=True)
-    except Exception as error:  # the library raises many kinds, from the network's to the hub's own
+    except Exception as error:  # the library raises many types of error, the hub's and the network's
         raise DataError(f"{name}: the hub dataset cannot be read: {error}") from None
     for number, row in enumerate(rows, start=1):
         yield Record(f"{name}, row {number}", {key: value for key, value in row.items() if value is not None})

@@ -1,7 +1,7 @@
 """Write the data of the bundled demo model: ``python -m training.demo.build --output-dir build/demo-data``.
 
-The mixture follows trials with six million parameters: breadth costs most, so it has few facts in many phrasings and
-short sequences. Half of the pre-training data is stories, which teach the grammar.
+The mixture follows trials with six million parameters: breadth costs most, so it has few facts, many phrasings
+and short sequences. Half of the pre-training data is stories, which teach the grammar.
 """
 
 import json

@@ -43,5 +43,5 @@ def capitalized(text: str) -> str:
 
 
 def casual(question: str, rng: Random) -> str:
-    """The question, now and then as people type it: in lower case, without the final mark."""
+    """The question, sometimes as people type it: in lower case, without the final punctuation mark."""
     return question.lower().rstrip("?.!") if rng.random() < 0.12 else question

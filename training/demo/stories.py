@@ -57,7 +57,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Character:
-    """The one fox, queen or owl of the stories; `sex` is a key of `PRONOUNS`."""
+    """A character, the only one of its kind in all stories; `sex` is a key of `PRONOUNS`."""
 
     name: str
     sex: str
@@ -82,7 +82,7 @@ def lexicon() -> dict[str, tuple[str, ...]]:
 
 @cache
 def cast() -> dict[str, Character]:
-    """Everyone who lives in the stories, by kind."""
+    """All characters, by kind."""
     people = (line.split() for line in data_lines("cast.txt"))
     return {kind: Character(name, sex) for kind, name, sex in people}
 

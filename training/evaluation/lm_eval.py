@@ -3,8 +3,8 @@
 The harness asks a model how likely an answer is, how likely a text is, and what it generates. A diffusion model has no
 next-token probabilities to add up: likelihoods are Monte-Carlo estimates (LLaDA, `eval_llada.py`; arXiv:2502.09992,
 equation 6), and text comes from the reverse process. The core does both; this module converts text to ids, and the
-harness's settings to the core's. It is also the entry to the harness's command line, since the harness knows only
-models that have been imported.
+harness's settings to the core's. It is also the entry point to the harness's command line, since the harness knows
+only models that have been imported.
 """
 
 import logging
@@ -121,8 +121,8 @@ class LLaDALM(LM):
     def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
         """Estimate log p of each text, in nats.
 
-        A text longer than the model is scored in windows. Each sees the last token of the window before it; the last
-        window sees as much of the text before it as there is room for.
+        A text longer than the model's positions is scored in windows. Each window sees the last token of the one before
+        it; the last window sees as much of the preceding text as there is room for.
         """
         texts = [self._windows(*request.args) for request in requests]
         sums = (sum(self._estimate(*window) for window in windows) for windows in texts)
@@ -210,7 +210,7 @@ class LLaDALM(LM):
         params = GenerationParams(
             gen_length=length, block_length=length, cfg_scale=self._params.cfg_scale, ignore_eos=True
         )
-        # A committed token stays, so `all` stops at the first wrong one.
+        # Committed tokens never change, so `all` may stop at the first wrong one.
         return all(
             change.token_id == answer[change.position]
             for step in denoise(self._model, prompt, params)

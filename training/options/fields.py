@@ -76,8 +76,8 @@ class TrainingOptions(Options):
     train_data_path: list[str] = Field(
         min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
     )
-    val_data_path: list[str] = Field([], description="The same for validation; no validation, if not given.")
-    output_dir: Path = Field(description="The finished model's folder, which can be served; checkpoints lie in it.")
+    val_data_path: list[str] = Field([], description="The same for validation; without it there is no validation.")
+    output_dir: Path = Field(description="Folder for the finished model, which can be served, and for checkpoints.")
     max_length: int = Field(4096, ge=8, description="Tokens of a sample.")
     max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
@@ -87,7 +87,7 @@ class TrainingOptions(Options):
     micro_batch_size: int | None = Field(
         None,
         ge=1,
-        description="Samples that a process computes at once, accumulating gradients; all its share, if not given.",
+        description="Samples that a process computes at once, accumulating gradients; its whole share if not given.",
     )
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     lr_schedule: Literal["wsd", "cosine"] = Field("wsd", description="Warm-up, constant, linear decay; or cosine.")
@@ -111,7 +111,7 @@ class TrainingOptions(Options):
     )
     strategy: Literal["ddp", "fsdp"] = Field("ddp", description="Under torchrun: replicate the model, or shard it.")
     activation_checkpointing: bool = Field(False, description="Recompute blocks in backward: less memory, more time.")
-    threads: int | None = Field(None, ge=1, description="CPU threads per process; all cores, if not given.")
+    threads: int | None = Field(None, ge=1, description="CPU threads per process; all cores if not given.")
     lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
     lora_alpha: int = Field(32, gt=0, description="Adapters are scaled by this / r.")
     lora_target_modules: list[str] = Field(
@@ -124,12 +124,12 @@ class TrainingOptions(Options):
     )
     resume: bool = Field(False, description="Continue from the newest checkpoint in the output folder.")
     log_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
-    eval_steps: int | None = Field(None, ge=1, description="Steps between validations; --save-steps, if not given.")
+    eval_steps: int | None = Field(None, ge=1, description="Steps between validations; --save-steps if not given.")
     eval_samples: int = Field(200, ge=1, description="Validation samples to score, from the first on.")
     eval_prompt: list[str] = Field(
         [], description="Prompt to answer at each validation, in SFT as a chat; may be repeated."
     )
-    eval_gen_length: int = Field(64, ge=1, description="Tokens of these answers.")
+    eval_gen_length: int = Field(64, ge=1, description="Length of these answers, in tokens.")
 
     @property
     def data_paths(self) -> list[str]:
@@ -230,8 +230,8 @@ class GenerateOptions(Options):
     )
     method: Method = Field("semi_autoregressive_padding", description="How blocks follow one another.")
     gen_length: int = Field(128, ge=1, description="Positions of the response.")
-    steps: int | None = Field(None, ge=1, description="Denoising steps; one per position, if not given.")
-    block_length: int | None = Field(None, ge=1, description="Positions of a block; 32, if not given.")
+    steps: int | None = Field(None, ge=1, description="Denoising steps; one per position if not given.")
+    block_length: int | None = Field(None, ge=1, description="Positions of a block; 32 if not given.")
     temperature: float = Field(
         0.0, ge=0, description="Temperature of the Gumbel noise; 0 takes the most probable token."
     )
@@ -244,7 +244,7 @@ class GenerateOptions(Options):
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text.")
     stop: list[str] = Field([], description="String before which the text ends; may be repeated.")
     stop_token_ids: list[int] = Field([], description="Id of a further token that ends the text; may be repeated.")
-    remasking: Remasking = Field("low_confidence", description="Score by which a step keeps its proposals.")
+    remasking: Remasking = Field("low_confidence", description="Score by which a step decides which proposals to keep.")
     preset: Preset = Field("exact", description="Bundle of speed settings; an option given with it takes precedence.")
     confidence_threshold: float | None = Field(
         None, gt=0, le=1, description="Parallel decoding: commit the tokens that reach this probability."
@@ -257,7 +257,7 @@ class GenerateOptions(Options):
     )
     cache: Cache = Field("none", description="Approximate block-wise KV cache.")
     cache_refresh_interval: int | None = Field(
-        None, ge=1, description="Steps of a block between refreshes of its cache; once per block, if not given."
+        None, ge=1, description="Steps of a block between refreshes of its cache; once per block if not given."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all noise.")
     is_instruct: bool = Field(

@@ -28,7 +28,7 @@ def check_options(
     """Validate the values.
 
     Args:
-        may_be_incomplete: missing values are no error.
+        may_be_incomplete: missing values are not errors.
 
     Raises:
         TrainingError: an unknown key, or a value that breaks its rule.

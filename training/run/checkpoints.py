@@ -1,8 +1,8 @@
-"""Checkpoints of a run: `checkpoints/step-<n>/`, written aside and renamed, so that one that exists is whole.
+"""Checkpoints of a run: `checkpoints/step-<n>/`, renamed into place once written, so that each one is complete.
 
 Weights and optimizer are written by torch.distributed.checkpoint: every process writes its part, and any number of
-processes can read it. Beside them lie `state.json`, the config and the tokenizer: a checkpoint can be exported without
-the rest of the run.
+processes can read it. Each checkpoint also has `state.json`, the config and the tokenizer, so that it can be exported
+without the rest of the run.
 """
 
 import shutil
@@ -78,7 +78,7 @@ class Checkpoints:
         """Read the newest checkpoint into model and optimizer; None if there is none.
 
         Raises:
-            TrainingError: it belongs to a run that differs in what decides the loss curve; names the differences.
+            TrainingError: it belongs to a run whose data or decisive options differ; the message names these.
         """
         checkpoint = newest_checkpoint(self._folder)
         if checkpoint is None:
@@ -142,12 +142,12 @@ def _tensors(model: LLaDAModelLM, optimizer: torch.optim.Optimizer) -> dict[str,
 
 
 def _trained(model: LLaDAModelLM) -> dict[str, Any]:
-    """With LoRA only the adapters: the frozen weights are the base model's."""
+    """The trained weights: with LoRA only the adapters, since the frozen weights are the base model's."""
     return dict(get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)))
 
 
 def _read(tensors: dict[str, Any], checkpoint: Path, *, no_dist: bool) -> None:
-    """Read into the tensors of `tensors`.
+    """Read a checkpoint into `tensors`, in place.
 
     Raises:
         TrainingError: the checkpoint is damaged, or holds more than data.

@@ -29,7 +29,7 @@ def export(
         base_model: the folder of the model that the adapters belong to; None for its folder during training.
 
     Raises:
-        TrainingError: the base model is missing, or is another one.
+        TrainingError: the base model is missing, or is not the one that the adapters were trained on.
     """
     run = read_state(checkpoint).run
     if run.lora is None:

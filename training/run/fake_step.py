@@ -1,14 +1,14 @@
-"""One training step without data: what each moment of it keeps in memory.
+"""One training step without data, to measure the memory it holds at each moment.
 
 A step of the real model, cut to two blocks, runs forward and backward on fake tensors (shapes without data), and every
 storage is followed from its allocation to its release. All blocks are alike, so the second one stands for every
 further one. The fake device is a CPU: its attention kernel keeps queries, keys, values, output and log-sum-exp, as a
 GPU's does.
 
-The figures are a step's worst: every position is masked and meets the head (t near 1), and the gradients of earlier
-micro-batches are already there.
+The figures are a step's worst case: every position is masked and reaches the head (t near 1), and the gradients of
+earlier micro-batches are already allocated.
 
-Shape suffixes: T tokens of all rows, R of them that meet the head, V columns of the head.
+Shape suffixes: T tokens of all rows, R of them that reach the head, V columns of the head.
 """
 
 import copy
@@ -143,7 +143,7 @@ def _loss(model: LLaDAModelLM, rows: int, length: int) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """Bytes alive, their peak since the moment before, and all casts of weights so far."""
+    """Bytes alive, their peak since the previous moment, and all casts of weights so far."""
 
     live: int
     peak: int
@@ -174,7 +174,7 @@ class _LiveBytes(TorchDispatchMode):
         return moments
 
     def moment(self) -> _Moment:
-        """The state now; the peak starts anew."""
+        """The current state; reading it resets the peak."""
         moment = _Moment(self._live, self._peak, self._cast)
         self._peak = self._live
         return moment

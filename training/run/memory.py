@@ -1,12 +1,12 @@
 """The memory that one device needs for a training step, before any weight is allocated.
 
-States are arithmetic: weights, gradients and AdamW's two moments are float32, 4 + 4 + 8 bytes per trained parameter; a
+States are calculated: weights, gradients and AdamW's two moments are float32, 4 + 4 + 8 bytes per trained parameter; a
 weight frozen under LoRA has the dtype of the computation. Activations are measured in `fake_step`. The overhead of DDP
-and FSDP is arithmetic again, after the code of torch.distributed: FSDP2 with each block a group, the rest the root's,
-and gradients scattered after every micro-batch.
+and FSDP is calculated too, following the code of torch.distributed: in FSDP2 each block is a group, the root holds the
+rest, and gradients are scattered after every micro-batch.
 
-The estimate leaves out what the model does not decide: CUDA's context, the workspaces of NCCL and cuBLAS, the
-allocator's fragmentation; a few gigabytes on a GPU.
+The estimate leaves out memory that the model does not determine: CUDA's context, the workspaces of NCCL and cuBLAS, and
+the allocator's fragmentation, together a few gigabytes on a GPU.
 """
 
 from dataclasses import astuple, dataclass
@@ -85,10 +85,10 @@ def estimate_memory(
         block_backward -= copies - step.autocast.block
     logits = max(step.head_forward, head_backward)
     if strategy == "ddp":
-        # Gradients move into DDP's buckets with a step's last micro-batch, and lie beside them until then.
+        # Gradients move into DDP's buckets with a step's last micro-batch, and are separate until then.
         copies += gradients
     if is_sharded:
-        # FSDP has gathered the root, throughout, and two blocks: the one that computes and the next, prefetched.
+        # FSDP keeps the root gathered throughout, and two blocks: the one that computes and the next, prefetched.
         copies = computed * (everything.root + min(2, num_blocks) * everything.block)
         # A block's gradients are scattered in float32 while the next block computes.
         block_backward += _FLOAT32 * trained.block

@@ -1,4 +1,4 @@
-"""Recognising "out of memory", and saying which options need less."""
+"""Recognises "out of memory" errors and names the options that reduce memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from training.errors import TrainingError
 
 @contextmanager
 def memory_advice() -> Iterator[None]:
-    """Turn "out of memory" into a `TrainingError` that names the options that need less."""
+    """Turn "out of memory" into a `TrainingError` that names the options that reduce memory."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -22,7 +22,7 @@ def prepare_output_folder(start: Start) -> None:
     require_writable(folder)
     if start.model.folder is not None and start.model.folder.resolve() == folder.resolve():
         raise TrainingError(f"--output-dir {folder}: is --model-name-or-path too, which would be overwritten")
-    # Tokens of a run that failed before its first step are no reason to refuse.
+    # Shards left by a run that failed before its first step do not count.
     if any(entry.name != "data" for entry in folder.iterdir()) and not start.options.resume:
         raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
     remove_incomplete(folder / "checkpoints")

@@ -38,7 +38,7 @@ class ParallelModel:
     def accumulation(self, *, is_last: bool) -> AbstractContextManager[None]:
         """A context for one micro-batch. DDP exchanges gradients once per optimizer step, with the last of them.
 
-        FSDP2 exchanges them with every micro-batch: unreduced, they would take 4 bytes a parameter on every device.
+        FSDP2 exchanges them with every micro-batch: unreduced, they would take 4 bytes per parameter on every device.
         """
         if isinstance(self.objective, DistributedDataParallel) and not is_last:
             return self.objective.no_sync()

@@ -60,7 +60,7 @@ class Reporter:
 
     @contextmanager
     def run(self, *, first_step: int, max_steps: int) -> Iterator[None]:
-        """Show the progress of the training loop. Records after `first_step` are dropped: those steps come again."""
+        """Show the progress of the training loop. Records after `first_step` are dropped: those steps are run again."""
         if not self._is_main:
             yield
             return
@@ -112,7 +112,7 @@ class Reporter:
                 self._writer.add_text(prompt, text, step)
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, without a last line that a kill cut short."""
+        """The records of metrics.jsonl, without a last line that was cut short by a kill."""
         if not self._metrics_file.exists():
             return []
         lines = self._metrics_file.read_text().splitlines(keepends=True)

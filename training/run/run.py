@@ -28,7 +28,7 @@ def run_training(options: TrainingOptions) -> None:
     """Train, or continue to train, and write the finished model into the output folder.
 
     Raises:
-        TrainingError, DataError: a problem that the user can solve; the message says how.
+        TrainingError, DataError: a problem that the user can fix; the message says how.
     """
     torch.set_num_threads(options.threads or max(1, _num_cores() // read_launch().local_world_size))
     with join_world(options.device) as world:

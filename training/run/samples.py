@@ -22,7 +22,7 @@ class RunSamples:
 
 
 def load_samples(start: Start, folder: Path, world: World, reporter: Reporter) -> RunSamples:
-    """Tokenise into `folder` what is not there yet, map the shards, and report what they hold.
+    """Tokenise the sources that `folder` lacks, map all shards, and report what they hold.
 
     Raises:
         DataError: no samples, or data that cannot be read.

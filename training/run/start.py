@@ -78,7 +78,7 @@ class Start:
 
 
 def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_weights: bool = True) -> Start:
-    """Read config, tokenizer and special tokens. Where they differ the tokenizer takes precedence, and `log` is told.
+    """Read config, tokenizer and special tokens. Where they differ, the tokenizer takes precedence and `log` is called.
 
     Args:
         with_weights: False does not download the weights of a hub id.

@@ -1,4 +1,4 @@
-"""Stopping a run: SIGINT and SIGTERM are noted, and the loop asks for them between steps."""
+"""Stopping a run: SIGINT and SIGTERM are recorded, and the loop checks for them between steps."""
 
 import os
 import signal
@@ -34,6 +34,6 @@ class StopSignal:
         if self._is_requested and number == signal.SIGINT and self._world.size == 1:
             raise KeyboardInterrupt
         if self._world.is_main and not self._is_requested:
-            # Not `print`: a handler may run in the middle of one, and `print` must not be entered twice.
+            # Not `print`, which is not reentrant: a handler may run in the middle of one.
             os.write(2, b"\nstopping: saving a checkpoint after this step\n")
         self._is_requested = True

@@ -68,7 +68,7 @@ class Trainer:
         return True
 
     def train(self) -> None:
-        """Train to the last step. SIGINT and SIGTERM save a checkpoint and leave; a second SIGINT leaves at once.
+        """Train to the last step. On SIGINT or SIGTERM, save a checkpoint and stop; a second SIGINT exits at once.
 
         Raises:
             TrainingError: a signal stopped the run; a loss is not finite; a checkpoint cannot be written.

@@ -33,7 +33,7 @@ class WindowSummary:
 
 @dataclass(slots=True)
 class Window:
-    """Figures since the last record, left on the device: reading them there would make every step wait."""
+    """Figures since the last record, kept on the device, since reading them would make every step wait."""
 
     device: torch.device
     losses: list[Tensor] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Window:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leave the time until now out of tokens per second."""
+        """Exclude the time until now from tokens per second."""
         self._started = time.monotonic()
 
     def add_rows(self, part: BatchLoss) -> None:

@@ -69,7 +69,7 @@ class SFT:
 class DialogueEncoder(Encoder):
     """A sample for every assistant turn: the history is the prompt, the reply with EoT and EOS the answer.
 
-    All of a document is answer: a share of plain text keeps a model able to continue one.
+    A document is all answer: mixing in plain text keeps a model able to continue one.
     """
 
     name = "dialogues"

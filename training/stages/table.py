@@ -1,4 +1,4 @@
-"""The one table that knows every stage."""
+"""The table of all stages."""
 
 from collections.abc import Callable
 from typing import Any

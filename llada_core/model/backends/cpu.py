@@ -1,6 +1,6 @@
-"""Inference on a CPU: the same network, its weights laid out once for oneDNN.
+"""Inference on a CPU: the same network, with its weights laid out once for oneDNN.
 
-The function is that of `LLaDAModelLM`; only order and rounding differ. Norm weights and the attention scale are
+It computes the function of `LLaDAModelLM`; only order and rounding differ. Norm weights and the attention scale are
 multiplied into the weights that follow, keys and values share a matrix, as do gate and up, and rotary pairs lie side
 by side, so that a rotation is one complex product. In float32 the logits agree to about 1e-5.
 
@@ -30,14 +30,14 @@ Linear = Callable[[Tensor], Tensor]
 # (the role of a tensor, the depth of its block or None) → the tensor, in its stored dtype
 ReadTensor = Callable[[str, int | None], Tensor]
 
-# oneDNN chooses a layout for a number of rows; this number serves a canvas and a block alike.
+# oneDNN chooses a weight layout for a number of rows; this number suits a whole canvas and a block alike.
 _TYPICAL_ROWS = 64
 
 # The number of rows in a matrix product is rounded up to a multiple of this. oneDNN compiles a kernel for each number
 # it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand: a mixed load would compile at every step.
 _ROWS_MULTIPLE = 8
 
-# The attention scores of a sequence that may exist at once, 64 MB in float32; beyond it torch's blocked kernel is used.
+# The most attention scores of a sequence held at once, 64 MB in float32; above it torch's blocked kernel is used.
 _MAX_SCORES = 1 << 24
 
 # Keeps a row of zeros from dividing by zero; too small to change any other row.
@@ -79,7 +79,7 @@ class CPUMaskPredictor:
         def linear(weight_NE: Tensor) -> Linear:
             return Int8Linear(weight_NE) if is_int8 else packed_linear(weight_NE.to(dtype))
 
-        # Read, used and dropped one by one, the largest first: the peak is little more than the packed weights.
+        # Read, pack and drop one tensor at a time, the largest first: the peak is little more than the packed weights.
         head_VE = read("embedding" if config.weight_tying else "head", None)
         self._head = linear(_fold(head_VE, read("final_norm", None)))
         del head_VE
@@ -155,7 +155,7 @@ class _Block:
             qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
             q_QHD, k_TKD = _rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1)
         else:
-            # Keys and values come from all positions; queries and what follows are needed at the rows only.
+            # Keys and values come from all positions; queries and everything after them are needed only at the rows.
             k_TKD, v_TKD = self._key_value(x_TE).unflatten(-1, (-1, self._head_dim)).split([num_k, num_v], dim=1)
             k_TKD = _rotate(k_TKD, rotations_T1C)
             hidden_TE, x_TE, rotations_T1C = (x[rows.index_R] for x in (hidden_TE, x_TE, rotations_T1C))
@@ -185,8 +185,8 @@ class Int8Linear:
     def __call__(self, x_TE: Tensor) -> Tensor:
         largest_T1 = x_TE.abs().amax(dim=1, keepdim=True).add_(_TINY)
         signed_TE = (x_TE * (self._levels / largest_T1)).round_().to(torch.int8)
-        # Unsigned around a zero point (the sum wraps): oneDNN has fast kernels only for unsigned inputs, torch a fast
-        # conversion only for signed ones.
+        # Convert to signed, then shift to unsigned (the sum wraps): oneDNN has fast kernels only for unsigned inputs,
+        # and torch a fast conversion only to signed ones.
         zero_point = self._levels + 1
         quantized_TE = signed_TE.view(torch.uint8).add_(zero_point)
         y_TN = _int8_product(quantized_TE, zero_point, self._weight, self._scale_N, self._zero_point_N)
@@ -203,7 +203,7 @@ def _int8_product(x_TE: Tensor, zero_point: int, weight: Tensor, scale_N: Tensor
         scale_N,
         zero_point_N,
         None,  # bias
-        1.0,  # output scale and zero point: of no effect on a floating output
+        1.0,  # output scale and zero point: without effect on a floating-point output
         0,
         torch.float32,
         "none",

@@ -27,5 +27,5 @@ def keep_freed_memory(*, all_of_it: bool = False) -> None:
     else:
         libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc allows
     libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1 if all_of_it else 128 << 20)
-    # One heap for all threads, so that each does not keep the memory it has freed.
+    # One heap for all threads, so that they share the memory they have freed instead of each keeping its own.
     libc.mallopt(_M_ARENA_MAX, 1)

@@ -20,7 +20,7 @@ _FLAGS = [
 
 @pytest.fixture(scope="session")
 def chromium_path() -> str:
-    """Where Chromium is; without it the page's tests are skipped, in CI they fail."""
+    """The path of Chromium; without it the page's tests are skipped or, in CI, fail."""
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is not None:
         return found

@@ -1,4 +1,4 @@
-"""The ways to attend against each other."""
+"""The attention implementations, compared with each other."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ CONFIG = LLaDAConfig(d_model=32, n_heads=4, n_kv_heads=2, n_layers=1, mlp_hidden
 
 
 def one_by_one(q_QHD, k_TKD, v_TKD, query_offsets, key_offsets, longest_query, longest_key, *, enable_gqa):
-    """What `varlen_attn` computes, which has no CPU kernel: each sequence for itself."""
+    """Compute the result of `varlen_attn`, which has no CPU kernel, one sequence at a time."""
     assert query_offsets.dtype == key_offsets.dtype == torch.int32
     outputs = []
     for queries, keys in zip(pairwise(query_offsets), pairwise(key_offsets), strict=True):

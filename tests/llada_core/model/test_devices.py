@@ -1,4 +1,4 @@
-"""No tensor is made on another device than the model's: everything runs on `meta`, where such a mixture raises."""
+"""Every tensor is created on the model's device: everything runs on `meta`, where mixing devices raises."""
 
 import numpy as np
 import pytest

@@ -62,7 +62,7 @@ def test_fast_dllm_is_reproduced_token_for_token_and_forward_for_forward(models,
 
 
 def test_idle_forwards_are_rare(golden_models):
-    """They are all that keeps the number of forwards from the recorded one."""
+    """Only idle forwards make the number of forwards differ from the recorded one."""
     differing = [
         case["id"]
         for case in CACHE_CASES

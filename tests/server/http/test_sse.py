@@ -1,4 +1,4 @@
-"""Answers that end with their client, without a server."""
+"""Answers that end when their client leaves, without a server."""
 
 import asyncio
 import json

@@ -1,7 +1,7 @@
 """The architecture of a checkpoint, in the field names of the published `config.json`.
 
 Most of the published fields choose between variants of the OLMo code base that no LLaDA checkpoint uses. A file that
-asks for such a variant is refused by name: loaded with the wrong arithmetic, it would merely generate bad text.
+asks for such a variant is refused: computed with the wrong arithmetic, it would silently generate bad text.
 """
 
 from typing import Any
@@ -53,7 +53,7 @@ _REQUIRED = (
     "weight_tying",
 )
 
-# Fields that say how a file came to be, not what the network computes.
+# Fields that record how a file was produced, not what the network computes.
 _DESCRIPTIVE = {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "model_type"}
 _TOKEN_IDS = {"bos_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
 

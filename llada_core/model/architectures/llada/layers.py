@@ -12,7 +12,7 @@ from llada_core.model.rotary import rotate
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm; the division in float32, the weight applied after casting back, as published."""
+    """Root-mean-square norm that, as published, divides in float32 and applies the weight after casting back."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Projection(nn.Linear):
 
 
 class LLaDABlock(GradientCheckpointingLayer):
-    """Pre-norm attention and SwiGLU, each added to the residual stream; recomputed in backward when asked to."""
+    """Pre-norm attention and SwiGLU, each added to the residual stream; optionally recomputed in backward."""
 
     def __init__(self, config: LLaDAConfig, depth: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class LLaDABlock(GradientCheckpointingLayer):
     def _attention(
         self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None
     ) -> Tensor:
-        # Keys and values come from all positions; queries and what follows are needed at the rows only.
+        # Keys and values come from all positions; queries and everything after them are needed only at the rows.
         x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
         q_QHD, k_TKD, v_TKD = (
             projection(x).unflatten(-1, (-1, self.head_dim))

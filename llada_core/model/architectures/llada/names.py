@@ -26,12 +26,12 @@ ADAPTABLE = tuple(name for role, name in BLOCK_TENSORS.items() if not role.endsw
 
 
 def tensor_name(role: str, depth: int | None = None) -> str:
-    """Return the published name of a tensor: one of the block `depth`, or without a depth one that exists once."""
+    """Return the published name of a tensor: in the block `depth` or, without a depth, outside the blocks."""
     if depth is None:
         return f"model.transformer.{MODEL_TENSORS[role]}.weight"
     return f"model.transformer.blocks.{depth}.{BLOCK_TENSORS[role]}.weight"
 
 
 def adapter_pattern(targets: Sequence[str]) -> str:
-    """Return a regular expression for the modules that adapters go into: those in blocks only, not the head."""
+    """Return a regular expression for the modules that get adapters: only those in blocks, never the head."""
     return rf".*\.blocks\.\d+\.({'|'.join(targets)})"

@@ -35,7 +35,7 @@ class LLaDATransformer(nn.Module):
 
 
 class LLaDAModelLM(PreTrainedModel):
-    """The mask predictor: token ids, some of them masks, to logits over the vocabulary at every position."""
+    """The mask predictor: maps token ids, some of them masks, to logits over the vocabulary at every position."""
 
     config_class = LLaDAConfig
     config: LLaDAConfig
