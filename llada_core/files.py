@@ -1,20 +1,28 @@
 """Write files and folders under a temporary name and rename them into place: whatever has its final name is complete.
 
 Temporary names begin with `incomplete`; `remove_incomplete` deletes the folders that a killed process left under them.
+`read_json` reads the small files of checkpoints, and names the one that is damaged.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from llada_core.errors import UnsupportedCheckpointError
 
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
     """Yield a path to write to; it replaces `target` when the block ends without an error."""
     aside = _aside(target)
-    yield aside
-    aside.replace(target)
+    try:
+        yield aside
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -60,6 +68,22 @@ def remove_incomplete(folder: Path) -> None:
     """Delete the folders in `folder` that a killed process left incomplete."""
     for incomplete in folder.glob("incomplete-*"):
         shutil.rmtree(incomplete)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        OSError: the file cannot be read or is not JSON; the message names the file.
+        UnsupportedCheckpointError: the file holds a JSON value other than an object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OSError(f"{file}: is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UnsupportedCheckpointError(f"{file}: holds a {type(content).__name__}; it must hold a JSON object")
+    return content
 
 
 def _aside(path: Path) -> Path:

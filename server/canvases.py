@@ -66,7 +66,6 @@ class Canvases:
         Raises:
             APIError, InvalidParameterError: the request breaks a rule.
         """
-        self.vocabulary.require_tokens(prompt, "prompt", _MASK_HINT)
         return prepare_response(
             prompt,
             _params(body, self.generation_length(body, len(prompt), len(suffix)), seed),
@@ -74,6 +73,7 @@ class Canvases:
             suffix=suffix,
             constraints=constraints,
             reporting=reporting,
+            mask_hint=_MASK_HINT,
         )
 
     def infilling(self, body: DenoiseRequest, segments: Sequence[Sequence[int] | MaskGap]) -> Canvas:

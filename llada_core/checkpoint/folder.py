@@ -1,13 +1,9 @@
 """Find a checkpoint's files: in a local folder, or in a snapshot of a hub repository."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import snapshot_download
-
-from llada_core.errors import UnsupportedCheckpointError
 
 _FILES = ("config.json", "generation_config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
 
@@ -34,19 +30,3 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None,
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises many types of error, its own and the network's
         raise FileNotFoundError(f"{name}: no such folder here, and from the hub: {error}") from None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Raises:
-        OSError: the file cannot be read or is not JSON; the message names the file.
-        UnsupportedCheckpointError: the file holds a JSON value other than an object.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OSError(f"{file}: is not JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UnsupportedCheckpointError(f"{file}: holds a {type(content).__name__}; it must hold a JSON object")
-    return content

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from llada_core.checkpoint.folder import read_json, resolve_folder
+from llada_core.checkpoint.folder import resolve_folder
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.weights import CheckpointWeights
+from llada_core.errors import InvalidParameterError
+from llada_core.files import read_json
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
 from llada_core.model.interface import MaskPredictor
@@ -70,12 +72,14 @@ def load_tokenizer(
     Args:
         chat_template: replaces LLaDA's own chat format.
     """
-    return Checkpoint.open(path, revision=revision, chat_template=chat_template).tokenizer
+    folder = resolve_folder(path, revision=revision)
+    vocab_size = read_json(folder / "config.json")["vocab_size"]
+    return _read_tokenizer(folder, vocab_size=vocab_size, chat_template=chat_template)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint folder from which everything but the weights has been read, each file once."""
+    """A checkpoint folder from which everything but the weights has been read."""
 
     folder: Path
     architecture: Architecture
@@ -106,9 +110,7 @@ class Checkpoint:
         fields = read_json(folder / "config.json")
         architecture = find_architecture(fields)
         config = architecture.config_class.from_pretrained(folder)
-        tokenizer = None
-        if (folder / "tokenizer.json").exists():
-            tokenizer = Tokenizer.from_folder(folder, vocab_size=config.vocab_size, chat_template=chat_template)
+        tokenizer = _read_tokenizer(folder, vocab_size=config.vocab_size, chat_template=chat_template)
         special_tokens = resolve_special_tokens(
             folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None
         )
@@ -129,7 +131,15 @@ class Checkpoint:
         )
 
     def load_network(self, placement: Placement) -> "LLaDAModelLM":
-        """Read the weights into the trainable network."""
+        """Read the weights into the trainable network.
+
+        Raises:
+            InvalidParameterError: quantised weights, which the network cannot have.
+        """
+        if placement.quantization != "none":
+            raise InvalidParameterError(
+                f"quantization is {placement.quantization!r}; it must be none for a network", "quantization"
+            )
         weights = self._checked_weights()
         dtype = placement.dtype_for(self.config)
         with torch.device("meta"):
@@ -146,3 +156,9 @@ class Checkpoint:
         weights = CheckpointWeights(self.folder)
         weights.check(self.config.tensor_shapes())
         return weights
+
+
+def _read_tokenizer(folder: Path, *, vocab_size: int, chat_template: ChatTemplate | None) -> Tokenizer | None:
+    if not (folder / "tokenizer.json").exists():
+        return None
+    return Tokenizer.from_folder(folder, vocab_size=vocab_size, chat_template=chat_template)

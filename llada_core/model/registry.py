@@ -37,7 +37,7 @@ def find_architecture(config: Mapping[str, Any]) -> Architecture:
         UnsupportedCheckpointError: the architecture is not in the table.
     """
     named = config.get("architectures")
-    if isinstance(named, list) and len(named) == 1 and named[0] in ARCHITECTURES:
+    if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str) and named[0] in ARCHITECTURES:
         return ARCHITECTURES[named[0]]
     raise UnsupportedCheckpointError(
         f"config.json: architectures is {named!r}; this project loads {list(ARCHITECTURES)} "

@@ -61,12 +61,14 @@ def prepare_response(
     suffix: Sequence[int] = (),
     constraints: Mapping[int, Sequence[int]] | None = None,
     reporting: Reporting = _PLAIN,
+    mask_hint: str = "; write gaps with a suffix or as an infilling canvas",
 ) -> Canvas:
     """Prepare a response of `params.gen_length` masks after `prompt`.
 
     Args:
         suffix: ids that follow the response, which is then a gap: EOS, EoT and mask are never written into it.
         constraints: response position → ids fixed from that position on.
+        mask_hint: follows the rule in the error about a mask in the prompt: how the caller's users write gaps.
 
     Raises:
         InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave the
@@ -75,7 +77,7 @@ def prepare_response(
     """
     if not prompt:
         raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
-    vocabulary.require_tokens(prompt, "prompt", "; write gaps with a suffix or as an infilling canvas")
+    vocabulary.require_tokens(prompt, "prompt", mask_hint)
     vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
     vocabulary.require_tokens(suffix, "suffix")
@@ -137,6 +139,7 @@ def _canvas(
         steps=None if params.parallel_rule else params.steps or default_steps,
         block_length=params.effective_block_length,
     )
+    stop_text = _stop_text(params, vocabulary.tokenizer)
     return Canvas(
         tokens,
         resolved,
@@ -151,7 +154,7 @@ def _canvas(
         text_end=TextEnd(
             mask_id=special_tokens.mask_id,
             end_ids=params.stop_token_ids | (special_tokens.end_ids if ends_text else frozenset()),
-            stop_text=_stop_text(params, vocabulary.tokenizer),
+            stop_text=stop_text,
         ),
         reporting=reporting,
     )

@@ -1,12 +1,12 @@
 """Special tokens: the ids with a meaning of their own, resolved once when a checkpoint is loaded."""
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.files import read_json
 
 MASK_TOKEN = "<|mdm_mask|>"
 BOS_TOKEN = "<|startoftext|>"
@@ -67,7 +67,7 @@ def resolve_special_tokens(
         UnsupportedCheckpointError: no source names the mask or the EOS id.
     """
     generation_file = folder / "generation_config.json"
-    generation = json.loads(generation_file.read_text()) if generation_file.exists() else {}
+    generation = read_json(generation_file) if generation_file.exists() else {}
 
     def find(field: str, token: str) -> int | None:
         published = PUBLISHED_IDS[token] if config["vocab_size"] == PUBLISHED_VOCAB_SIZE else None

@@ -156,9 +156,10 @@ class Engine:
 
     def _next_turn(self) -> Turn | None:
         """Wait for something to compute; None when the engine stops."""
-        with self._changing() as scheduler:
+        with self._lock:
             while not self._is_stopping:
-                if turn := scheduler.schedule():
+                if turn := self._scheduler.schedule():
+                    self._observe_load()
                     return turn
                 self._lock.wait()
         return None
@@ -226,6 +227,10 @@ class Engine:
         """The scheduler, locked for a change. Afterwards metrics show the new load, and idle threads check for work."""
         with self._lock:
             yield self._scheduler
-            scheduler = self._scheduler
-            self._metrics.observe_load(scheduler.num_running, scheduler.num_waiting, scheduler.cache_bytes)
+            self._observe_load()
             self._lock.notify_all()
+
+    def _observe_load(self) -> None:
+        """Must be called with the lock held."""
+        scheduler = self._scheduler
+        self._metrics.observe_load(scheduler.num_running, scheduler.num_waiting, scheduler.cache_bytes)

@@ -20,7 +20,9 @@ def test_another_architecture_of_the_same_model_type_is_refused():
         find_architecture({"model_type": "llada", "architectures": ["LLaDAMoEModelLM"]})
 
 
-@pytest.mark.parametrize("named", [None, [], "LLaDAModelLM", ["LLaDAModelLM", "LLaDAMoEModelLM"], [7]])
+@pytest.mark.parametrize(
+    "named", [None, [], "LLaDAModelLM", ["LLaDAModelLM", "LLaDAMoEModelLM"], [7], [{}], [["LLaDAModelLM"]]]
+)
 def test_a_config_that_names_no_single_architecture_is_refused(named):
     with pytest.raises(UnsupportedCheckpointError, match="architectures is"):
         find_architecture({"architectures": named})
