@@ -22,10 +22,12 @@ from server.engine.metrics import Metrics
 from server.engine.scheduler import Scheduler
 from server.http.api_error import ErrorBody
 from server.http.errors import install_error_handlers
-from server.http.middleware import ApiKey, BodyLimit, RequestBoundary
+from server.http.middleware import ApiKey, BodyLimit, Head, RequestBoundary, RootPath
 from server.routes import chat, completions, denoise, responses, score, system, tokenize
 from server.service import Service
 from server.settings import Settings
+
+ROUTE_MODULES = (completions, chat, responses, denoise, score, tokenize, system)
 
 WEB_FOLDER = Path(clients.__file__).parent / "web"
 
@@ -59,10 +61,10 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "an error"}},
     )
     app.state.service = Service(settings, model, tokenizer, engine, metrics)
-    for module in (completions, chat, responses, denoise, score, tokenize, system):
+    for module in ROUTE_MODULES:
         app.include_router(module.router)
     _mount_page(app)
-    install_error_handlers(app)
+    install_error_handlers(app, paths=[route.path for module in ROUTE_MODULES for route in module.router.routes])
     _add_middleware(app, settings, metrics)
     return app
 
@@ -109,6 +111,9 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     if settings.api_key:
         app.add_middleware(ApiKey, keys=settings.api_key)
     app.add_middleware(RequestBoundary, metrics=metrics)
+    app.add_middleware(Head)
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
     if settings.cors_origin:
         app.add_middleware(
             CORSMiddleware,

@@ -23,6 +23,9 @@ from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# The fields that say who asked.
+_LOGGED = ("user", "safety_identifier", "prompt_cache_key", "metadata")
+
 
 class Service:
     """Everything that the routes work with.
@@ -58,8 +61,9 @@ class Service:
     def envelope(self, body: DiffusionFields, prefix: str) -> Envelope:
         """The envelope of an answer to `body`. Its id is logged with the user and metadata, if any."""
         envelope = Envelope.new(prefix, self.settings.model_name)
-        if body.user or body.metadata:
-            logger.info("%s: user %.1000r, metadata %.4000r", envelope.id, body.user, body.metadata)
+        asked = {name: value for name in _LOGGED if (value := getattr(body, name)) is not None}
+        if asked:
+            logger.info("%s: %.6000s", envelope.id, asked)
         return envelope
 
 

@@ -1,6 +1,8 @@
 """The error that a client sees, and a constructor for each kind. Status codes live only in `server/http`."""
 
 import reprlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from pydantic import BaseModel
 
@@ -150,6 +152,12 @@ class _ShortRepr(reprlib.Repr):
 
 
 _SHORT = _ShortRepr()
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A question after the likeliest choice for a misspelt name, for the end of a message; empty if none is close."""
+    matches = get_close_matches(name[:LONGEST_VALUE], choices, n=1, cutoff=0.7)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def shortened(value: object) -> str:

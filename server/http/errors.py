@@ -1,6 +1,7 @@
 """Turns any exception of a request into an answer of one shape, on every route and in every framework path."""
 
 import logging
+from collections.abc import Collection
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,7 @@ from server.http.api_error import (
     body_too_large,
     cache_too_large,
     internal_error,
+    nearest,
     queue_full,
     shutting_down,
 )
@@ -23,8 +25,10 @@ from server.http.validation import validation_error
 
 logger = logging.getLogger(__name__)
 
+_GZIP_MAGIC = b"\x1f\x8b"
 
-def to_api_error(error: Exception, request_id: str) -> APIError:
+
+def to_api_error(error: Exception, request_id: str, *, content_type: str = "") -> APIError:
     """The error that the client sees; unexpected exceptions are logged, and the client gets only the request id."""
     match error:
         case APIError():
@@ -32,7 +36,7 @@ def to_api_error(error: Exception, request_id: str) -> APIError:
         case InvalidParameterError():
             return bad_request(str(error), error.field)
         case RequestValidationError():
-            return validation_error(error.errors())
+            return validation_error(error, content_type=content_type)
         case QueueFullError():
             return queue_full()
         case CacheTooLargeError():
@@ -45,11 +49,18 @@ def to_api_error(error: Exception, request_id: str) -> APIError:
     return internal_error(request_id)
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Answer every expected error in the one shape; `middleware.RequestBoundary` answers the unexpected ones."""
+def install_error_handlers(app: FastAPI, *, paths: Collection[str]) -> None:
+    """Answer every expected error in the one shape; `middleware.RequestBoundary` answers the unexpected ones.
+
+    Args:
+        paths: the routes that an unknown path may have been meant for.
+    """
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
-        api_error = to_api_error(error, request.state.request_id)
+        content_type = request.headers.get("content-type", "")
+        api_error = to_api_error(error, request.state.request_id, content_type=content_type)
+        if api_error.code == "route_not_found":
+            api_error.message += nearest(_path_of(request), paths)
         return JSONResponse(api_error.body, api_error.status, headers=api_error.headers)
 
     for kind in (
@@ -70,9 +81,22 @@ def _from_http(error: HTTPException) -> APIError:
     types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
     type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
     if error.status_code == 400 and "parsing the body" in str(error.detail):
-        return bad_request(
-            "the body is JSON that cannot be read: it is nested too deep, or has a number of too many digits",
-            code="invalid_json",
-        )
+        return _unreadable_body(error.__cause__)
     allow = (error.headers or {}).get("Allow")
     return APIError(error.status_code, str(error.detail), type_=type_, code=code, allow=allow)
+
+
+def _unreadable_body(cause: BaseException | None) -> APIError:
+    """The error for a body that never became JSON."""
+    match cause:
+        case UnicodeDecodeError() if bytes(cause.object[:2]) == _GZIP_MAGIC:
+            problem = "the body is compressed with gzip; it must be sent uncompressed"
+        case UnicodeDecodeError():
+            problem = f"the body is not UTF-8 text: byte {cause.start} cannot be decoded"
+        case _:
+            problem = "the body is JSON that cannot be read: it is nested too deep, or has a number of too many digits"
+    return bad_request(problem, code="invalid_json")
+
+
+def _path_of(request: Request) -> str:
+    return request.scope["path"].removeprefix(request.scope.get("root_path", ""))

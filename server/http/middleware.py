@@ -1,8 +1,10 @@
 """Middleware that every request passes before a route sees it: request id, metric, API key, size limit."""
 
+import asyncio
 import hmac
 import secrets
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -16,6 +18,8 @@ from server.http.errors import to_api_error
 _PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics")
 _PUBLIC_PREFIX = "/static/"
 
+MAX_REQUEST_ID_LENGTH = 128
+
 
 class RequestBoundary:
     """Gives every request an id and every response the header `x-request-id`; turns exceptions into error answers."""
@@ -28,7 +32,7 @@ class RequestBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"req-{secrets.token_hex(12)}"
+        request_id = _client_request_id(scope) or f"req-{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
 
         has_started = False
@@ -48,6 +52,48 @@ class RequestBoundary:
             if has_started:
                 raise
             await _respond(to_api_error(error, request_id), scope, receive, send_with_id)
+
+
+class RootPath:
+    """Accepts requests below `root_path` whether or not the proxy in front has stripped it."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path.rstrip("/")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # uvicorn puts the root path before the path it received, so one that was not stripped is there twice.
+        if scope["type"] == "http" and f"{scope['path']}/".startswith(f"{self._root_path * 2}/"):
+            path = scope["path"].removeprefix(self._root_path)
+            path = path if path != self._root_path else f"{path}/"
+            scope = {**scope, "path": path, "raw_path": quote(path).encode()}
+        await self._app(scope, receive, send)
+
+
+class Head:
+    """Answers HEAD on every route that answers GET: the same status and headers, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        is_answered = asyncio.Event()
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                is_answered.set()
+
+        async def receive_until_answered() -> Message:
+            # A stream must not go on for a client that reads no body.
+            await is_answered.wait()
+            return {"type": "http.disconnect"}
+
+        await self._app({**scope, "method": "GET"}, receive_until_answered, send_without_body)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class ApiKey:
@@ -98,6 +144,13 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted_receive, send)
+
+
+def _client_request_id(scope: Scope) -> str | None:
+    """The client's own request id, if it is short and printable: it goes into logs and headers."""
+    request_id = Headers(scope=scope).get("x-request-id", "")
+    is_usable = 0 < len(request_id) <= MAX_REQUEST_ID_LENGTH and request_id.isascii() and request_id.isprintable()
+    return request_id if is_usable else None
 
 
 async def _respond(error: APIError, scope: Scope, receive: Receive, send: Send) -> None:

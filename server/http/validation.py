@@ -4,23 +4,41 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
+
 from server.http.api_error import LONGEST_VALUE, APIError, bad_request, shortened
 
 # The branches of unions, by their tags (`server.schemas.base.kind`).
 _TAGS = frozenset({"<text>", "<ids>", "<texts>", "<lists of ids>", "<parts>", "<messages>", "<gap>"})
 
 
-def validation_error(problems: Sequence[Any]) -> APIError:
-    """The error for one of the problems, preferring a wrong value to a missing field."""
+def validation_error(error: RequestValidationError, *, content_type: str) -> APIError:
+    """The error for one of the problems of a body, preferring a wrong value to a missing field.
+
+    Args:
+        content_type: the request's header; empty if it has none.
+    """
+    problems = error.errors()
     problem = next((problem for problem in problems if problem["type"] != "missing"), problems[0])
     if problem["type"] == "json_invalid":
-        return bad_request(f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
+        return bad_request(
+            f"the body is not JSON: {problem['ctx']['error']} {_position(error.body, problem['loc'][1])}",
+            code="invalid_json",
+        )
     if isinstance(problem["input"], bytes):
         return bad_request(
-            "Content-Type is not JSON's; it must be application/json or absent", code="invalid_content_type"
+            f"Content-Type is {shortened(content_type)}; it must be application/json or absent: "
+            "with curl add -H 'Content-Type: application/json'",
+            code="invalid_content_type",
         )
     places = [str(place) for place in problem["loc"] if place != "body"]
     return _in_the_body(problem, places, field=places[0][:LONGEST_VALUE] if places else None)
+
+
+def _position(text: str, position: int) -> str:
+    """The place of a character in a text, as editors count lines and columns."""
+    line_start = text.rfind("\n", 0, position) + 1
+    return f"(line {text.count(chr(10), 0, position) + 1}, column {position - line_start + 1})"
 
 
 def _in_the_body(problem: Any, places: Sequence[str], field: str | None) -> APIError:
@@ -29,9 +47,10 @@ def _in_the_body(problem: Any, places: Sequence[str], field: str | None) -> APIE
             return _unsupported_value(problem["ctx"], places)
         case "missing":
             return bad_request(f"{_path(places)} is missing; it is required", field, "missing_required_parameter")
+        case "misspelt_field":
+            return _unknown_field([*places, problem["ctx"]["name"]], nearest=problem["ctx"]["nearest"])
         case "extra_forbidden":
-            path = _path([*places[:-1], places[-1] or "''"])
-            return bad_request(f"{path} is not a field of this endpoint", field, "unknown_parameter")
+            return _unknown_field(places)
         case "string_pattern_mismatch":  # only keys have a pattern
             key = shortened(problem["input"])
             return bad_request(f"{_path(places[:-2])} has the key {key}; keys must be whole numbers from 0", field)
@@ -41,6 +60,12 @@ def _in_the_body(problem: Any, places: Sequence[str], field: str | None) -> APIE
             rule = re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
             rule = re.sub(r" after validation, not .*$", "", rule)
     return bad_request(f"{_path(places)} is {shortened(problem['input'])}; it must {rule}", field)
+
+
+def _unknown_field(places: Sequence[str], *, nearest: str = "") -> APIError:
+    path = _path([*places[:-1], places[-1] or "''"])
+    message = f"{path} is not a field of this endpoint{nearest}"
+    return bad_request(message, places[0][:LONGEST_VALUE], "unknown_parameter")
 
 
 def _unsupported_value(context: Any, places: Sequence[str]) -> APIError:

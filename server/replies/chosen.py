@@ -84,7 +84,8 @@ def choosing(
 def _pick(scores_C: torch.Tensor, temperature: float, seed: int) -> int:
     if temperature:
         draws_C = uniform(seed, Purpose.GUMBEL, 0, torch.arange(len(scores_C)))
-        scores_C = scores_C - temperature * torch.log(-torch.log(draws_C))
+        # float32, as the scores are: the draws are float64.
+        scores_C = (scores_C - temperature * torch.log(-torch.log(draws_C))).float()
     return int(scores_C.argmax())
 
 
@@ -114,14 +115,16 @@ class ChosenReply:
         opening = dialect.opening()
         if opening is not None:
             for index in range(self.shape.num_choices):
-                yield self.shape.chunk(self.shape.choice(index, opening, finish_reason=None), is_first=True)
+                choice = self.shape.choice(index, opening, finish_reason=None)
+                yield self.shape.chunk(choice, is_first=True, usage=self._usage([]))
         chosen = await self._chosen()
+        usage = self._usage(chosen)
         for index, candidate in enumerate(chosen):
             choice = self._choice(index, candidate, dialect.chunk_content(candidate.text), finish_reason=None)
-            yield self.shape.chunk(choice, is_first=opening is None)
+            yield self.shape.chunk(choice, is_first=opening is None, usage=usage)
             ending = self.shape.choice(index, dialect.ending(), finish_reason="stop")
-            yield self.shape.chunk(ending, is_first=False, generation_params=asdict(self.params))
-        for last in self.shape.closing(self._usage(chosen)):
+            yield self.shape.chunk(ending, is_first=False, usage=usage, generation_params=asdict(self.params))
+        for last in self.shape.closing(usage):
             yield last
 
     def release(self) -> None:

@@ -41,7 +41,7 @@ class Dialect(Protocol):
 class ChatDialect:
     """`/v1/chat/completions`."""
 
-    id_prefix = "chatcmpl"
+    id_prefix = "chatcmpl-"
     object = "chat.completion"
     chunk_object = "chat.completion.chunk"
     has_one_prompt = True
@@ -68,7 +68,7 @@ class ChatDialect:
 class CompletionDialect:
     """`/v1/completions` and `/v1/fim/completions`."""
 
-    id_prefix = "cmpl"
+    id_prefix = "cmpl-"
     object = "text_completion"
     chunk_object = "text_completion"
     has_one_prompt = False

@@ -15,5 +15,5 @@ class Envelope:
 
     @classmethod
     def new(cls, prefix: str, model: str) -> "Envelope":
-        """An envelope with a new random id."""
-        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model)
+        """An envelope with a new random id that begins with `prefix`."""
+        return cls(f"{prefix}{secrets.token_hex(12)}", int(time.time()), model)

@@ -58,15 +58,17 @@ class OpenAIShape:
         }
         return self._with_prompts(answer)
 
-    def chunk(self, choice: dict[str, Any], *, is_first: bool, **more: Any) -> ServerSentEvent:
+    def chunk(self, choice: dict[str, Any], *, is_first: bool, usage: Usage, **more: Any) -> ServerSentEvent:
         """A chunk of a stream.
 
         Args:
             is_first: no earlier chunk belongs to this choice.
+            usage: of all choices so far.
         """
         chunk = {**self._object(self.dialect.chunk_object, [choice]), **more}
         if self._includes_usage:
-            chunk["usage"] = None
+            is_continuous = self.body.stream_options is not None and self.body.stream_options.continuous_usage_stats
+            chunk["usage"] = usage.as_completion() if is_continuous else None
         return event(self._with_prompts(chunk) if is_first else chunk)
 
     def closing(self, usage: Usage) -> Iterator[ServerSentEvent]:

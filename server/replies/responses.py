@@ -95,7 +95,7 @@ class ResponseReply:
 
     @property
     def _message_id(self) -> str:
-        return self.envelope.id.replace("resp-", "msg-", 1)
+        return self.envelope.id.replace("resp_", "msg_", 1)
 
     def _message(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
         return {

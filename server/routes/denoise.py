@@ -26,8 +26,8 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     service = service_of(request)
     service.check_model(body.model)
     canvas = await _canvas(service, body)
-    envelope = service.envelope(body, "denoise")
     (generation,) = service.running.submit([canvas])
+    envelope = service.envelope(body, "denoise-")
     return _response(service, DenoisingStream(envelope, generation), request, first=0)
 
 

@@ -49,10 +49,11 @@ def _denoised(
     echoes: Sequence[Echo] | None,
 ) -> DenoisedReply:
     canvases = service.canvases.choices(body, prompts, suffix=suffix)
+    generations = service.running.submit(canvases)
     shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
     choices = [
         Choice(index, generation, echoes[index // body.n] if echoes else None)
-        for index, generation in enumerate(service.running.submit(canvases))
+        for index, generation in enumerate(generations)
     ]
     return DenoisedReply(shape, choices, service.running, service.vocabulary.tokenizer)
 
@@ -68,7 +69,7 @@ async def _chosen(
     end_id = dialect.end_id(service.vocabulary.special_tokens)
     endings = [[*candidate.token_ids, end_id] for candidate in candidates]
     service.likelihood.require_scorable(prompts, endings, completion_field="structured_outputs")
-    shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
     params = ChoiceParams(body.temperature, body.cfg_scale, seed_or_random(body.seed))
     work = service.running.start_work(choosing(service.likelihood, prompts, endings, params, choices_per_prompt=body.n))
+    shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
     return ChosenReply(shape, candidates, params, work, service.running)

@@ -25,8 +25,8 @@ async def create_response(body: ResponseRequest, request: Request) -> dict[str, 
     service.check_model(body.model)
     prompt = await service.prompts.encode_messages(body.messages, ChatFields())
     canvas = service.canvases.response(body, prompt)
-    envelope = service.envelope(body, "resp")
     (generation,) = service.running.submit([canvas])
+    envelope = service.envelope(body, "resp_")
     reply = ResponseReply(envelope, body, generation, service.running)
     if body.stream:
         return StreamResponse(reply.events(), request, release=reply.release, error_event=reply.error_event)

@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from server.http.api_error import nearest
+
 T = TypeVar("T")
 
 MAX_ITEMS = 2**17
@@ -131,6 +133,8 @@ class Body(BaseModel):
                 continue
             kept[name] = _whole(value)
             if name not in cls.model_fields:
+                if question := nearest(name, cls.model_fields):
+                    raise PydanticCustomError("misspelt_field", "", {"name": name, "nearest": question})
                 break  # a single unknown name is enough for the error
         return kept
 

@@ -31,15 +31,17 @@ class ChatMessage(Body):
         "annotations": ([],),
         "audio": (),
         "function_call": (),
-        "name": (),
-        "reasoning": (),
-        "reasoning_content": (),
+        "reasoning": ("",),
+        "reasoning_content": ("",),
         "refusal": (),
         "tool_calls": ([],),
     }
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Content
+    name: Text | None = Field(
+        default=None, description="the participant; without effect: the chat format has no place for it"
+    )
 
     @property
     def text(self) -> str:
@@ -79,10 +81,9 @@ class PromptOrMessages(ChatFields):
     def _exactly_one(self) -> "PromptOrMessages":
         present = [name for name in self.exclusive if getattr(self, name) is not None]
         if len(present) != 1:
-            names = " and ".join(present) if present else "none"
+            names = " and ".join(present) if present else "none of them"
             field = present[1] if present else self.exclusive[0]
-            verb = "are" if len(present) > 1 else "is"
-            raise bad_request(f"{names} {verb} given; it must be exactly one of {', '.join(self.exclusive)}", field)
+            raise bad_request(f"{', '.join(self.exclusive)}: {names} given; exactly one must be", field)
         return self
 
     @model_validator(mode="after")

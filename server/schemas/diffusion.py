@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, Tag, model_validator
 
@@ -49,15 +49,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "prediction": (),
     "presence_penalty": (0,),
     "priority": (0,),
-    "prompt_cache_key": (),
     "prompt_cache_retention": (),
     "prompt_logprobs": (),
-    "reasoning_effort": (),
     "repetition_penalty": (1,),
     "request_id": (),
     "response_format": ({"type": "text"},),
     "return_tokens_as_token_ids": (False,),
-    "safety_identifier": (),
     "service_tier": ("auto", "default"),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
@@ -70,9 +67,23 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "truncate_prompt_tokens": (),
     "use_beam_search": (False,),
-    "verbosity": (),
+    "verbosity": ("medium",),
     "vllm_xargs": (),
     "web_search_options": (),
+}
+
+
+# OpenAI's levels of effort, less to more.
+Effort = Literal["none", "minimal", "instant", "low", "medium", "high", "xhigh", "max"]
+PRESET_OF_EFFORT: Mapping[Effort, Preset] = {
+    "none": "fast",
+    "minimal": "fast",
+    "instant": "fast",
+    "low": "fast",
+    "medium": "balanced",
+    "high": "exact",
+    "xhigh": "exact",
+    "max": "exact",
 }
 
 
@@ -111,6 +122,10 @@ class DiffusionFields(Body):
         None, ge=1, description="steps between refreshes of the cache within a block; default once per block"
     )
     preset: Preset = Field("exact", description="bundle of settings; a field given with it takes precedence")
+    reasoning_effort: Effort | None = Field(
+        None, description="chooses a preset: up to low fast, medium balanced, high and above exact"
+    )
+    realtime: bool = Field(False, description="Mercury's name for the preset fast")
     temperature: float = Field(0.0, ge=0, le=1e6, description="temperature of the Gumbel noise; 0: greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus from which a temperature above 0 draws")
     top_k: int = Field(0, ge=-1, description="number of tokens from which a temperature above 0 draws; 0 or -1: all")
@@ -132,18 +147,30 @@ class DiffusionFields(Body):
     ] = Field([], description="a string, or up to 4; the text ends before the first occurrence of any")
     stream: bool = Field(False, description="stream the answer as server-sent events")
     user: Text | None = Field(None, description="logged")
+    safety_identifier: Text | None = Field(None, description="logged")
+    prompt_cache_key: Text | None = Field(None, description="logged")
     metadata: Annotated[dict[Text, Text], Field(max_length=16), BeforeValidator(few)] | None = Field(
         None, description="logged"
     )
 
     @model_validator(mode="after")
     def _one_name_for_the_length(self) -> "DiffusionFields":
-        names = [name for name in self.length_names if getattr(self, name)]
-        if len(names) > 1:
-            value = getattr(self, names[1])
-            raise bad_request(f"{names[1]} is {value} beside {names[0]}; only one of them may be given", names[1])
-
+        lengths = {name: value for name in self.length_names if (value := getattr(self, name))}
+        if len(set(lengths.values())) > 1:
+            first, second = list(lengths)[:2]
+            raise bad_request(
+                f"{second} is {lengths[second]} beside {first}; they must be equal, or only one given", second
+            )
         return self
+
+    @property
+    def chosen_preset(self) -> Preset:
+        """The preset under any of its names; `preset` itself takes precedence."""
+        if "preset" in self.model_fields_set:
+            return self.preset
+        if self.realtime:
+            return "fast"
+        return self.preset if self.reasoning_effort is None else PRESET_OF_EFFORT[self.reasoning_effort]
 
     @property
     def length_name(self) -> str:
@@ -170,4 +197,4 @@ class DiffusionFields(Body):
             params["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if "logit_bias" in params:
             params["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
-        return GenerationParams.with_preset(self.preset, gen_length=gen_length, seed=seed, **params)
+        return GenerationParams.with_preset(self.chosen_preset, gen_length=gen_length, seed=seed, **params)

@@ -15,12 +15,10 @@ from server.schemas.diffusion import NEUTRAL, DiffusionFields
 class StreamOptions(Body):
     """OpenAI's `stream_options`."""
 
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "continuous_usage_stats": (False,),
-        "include_obfuscation": (False,),
-    }
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"include_obfuscation": (False,)}
 
     include_usage: bool = False
+    continuous_usage_stats: bool = Field(False, description="with include_usage: every chunk carries the usage so far")
 
 
 class StructuredOutputs(Body):
@@ -51,7 +49,8 @@ class OpenAIFields(DiffusionFields):
         {
             *("model", "prompt", "messages", "add_generation_prompt", "continue_final_message", "structured_outputs"),
             *("n", "seed", "temperature", "cfg_scale", *DiffusionFields.length_names),
-            *("stream", "stream_options", "return_token_ids", "user", "metadata"),
+            *("stream", "stream_options", "return_token_ids"),
+            *("user", "metadata", "safety_identifier", "prompt_cache_key"),
         }
     )
 
@@ -91,9 +90,14 @@ class OpenAIFields(DiffusionFields):
 
     @model_validator(mode="after")
     def _streaming_fields_need_stream(self) -> "OpenAIFields":
-        for name in ("diffusing", "stream_options"):
-            if getattr(self, name) and not self.stream:
-                raise bad_request(f"{name} is {getattr(self, name)!r}; it must be absent unless stream is true", name)
+        if self.stream:
+            return self
+        if self.diffusing:
+            raise bad_request("diffusing is true; it must be absent unless stream is true", "diffusing")
+        if self.stream_options is not None and self.stream_options.include_usage:
+            raise bad_request(
+                "stream_options.include_usage is true; it must be absent unless stream is true", "stream_options"
+            )
         return self
 
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, Tag
 
+from llada_core.sampling.params import Preset
 from server.schemas.base import Body, List, NonEmptyList, NonEmptyText, Text, kind
 from server.schemas.conversation import ChatMessage
-from server.schemas.diffusion import NEUTRAL, DiffusionFields
+from server.schemas.diffusion import NEUTRAL, PRESET_OF_EFFORT, DiffusionFields, Effort
 
 
 class ResponseText(Body):
@@ -38,6 +39,20 @@ class ResponseMessage(Body):
         return ChatMessage(role=self.role, content=text)
 
 
+class ResponseReasoning(Body):
+    """OpenAI's `reasoning`: only the effort has an effect, as `reasoning_effort`."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"generate_summary": (), "summary": ()}
+
+    effort: Effort | None = Field(None, description="chooses a preset, as reasoning_effort does")
+
+
+class ResponseFormat(Body):
+    """OpenAI's `text`; only plain text is supported."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"format": ({"type": "text"},), "verbosity": ("medium",)}
+
+
 class ResponseRequest(DiffusionFields):
     """`POST /v1/responses`: OpenAI's responses, text in, text out, nothing stored."""
 
@@ -50,9 +65,7 @@ class ResponseRequest(DiffusionFields):
         "max_tool_calls": (),
         "previous_response_id": (),
         "prompt": (),
-        "reasoning": (),
         "stream_options": ({}, {"include_obfuscation": False}),
-        "text": ({"format": {"type": "text"}}, {}),
         "truncation": ("disabled",),
     }
     length_names = (*DiffusionFields.length_names, "max_output_tokens")
@@ -63,10 +76,20 @@ class ResponseRequest(DiffusionFields):
     ] = Field(description="a user's text, or a conversation")
     instructions: Text | None = Field(None, description="a system message before the input")
     max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name for max_tokens")
+    reasoning: ResponseReasoning | None = Field(None, description="its effort chooses a preset")
+    text: ResponseFormat | None = Field(None, description="only plain text")
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"input": "What is the capital of France?", "max_output_tokens": 32}]}
     )
+
+    @property
+    def chosen_preset(self) -> Preset:
+        """The preset under any of its names, `reasoning.effort` included."""
+        effort = self.reasoning.effort if self.reasoning else None
+        if effort is None or {"preset", "realtime", "reasoning_effort"} & self.model_fields_set:
+            return super().chosen_preset
+        return PRESET_OF_EFFORT[effort]
 
     @property
     def messages(self) -> list[ChatMessage]:

@@ -94,6 +94,8 @@ DIFFUSION = [
     Case("cache", "dual", {"max_tokens": 32, "block_length": 8}),
     Case("cache_refresh_interval", 1, {"max_tokens": 32, "block_length": 8, "cache": "dual"}),
     Case("preset", "fast"),
+    Case("reasoning_effort", "low"),
+    Case("realtime", True),
     Case("temperature", 0.0),
     Case("top_p", 0.01),
     Case("top_k", 1),
@@ -154,6 +156,7 @@ CASES = {
         Case("input", "Hello"),
         Case("instructions", "Be brief."),
         Case("max_output_tokens", 5, DEFAULT_LENGTH),
+        Case("reasoning", {"effort": "low"}),
     ],
     DENOISE: [
         *DIFFUSION,
@@ -192,9 +195,10 @@ CASES = {
     DETOKENIZE: [Case("model", "another"), Case("tokens", [40])],
 }
 # Tested elsewhere: fields that are only logged, have a single value, or do nothing on the demo model.
-ELSEWHERE = {"user", "metadata"}
+ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 ELSEWHERE_ON = {
     DENOISE: {"stream"},  # true is its only value
+    RESPONSES: {"text"},  # plain text is its only format
     # structured_outputs is refused beside the suffix, which is required; a gap has no EOS to ignore.
     FIM: {"structured_outputs", "ignore_eos"},
     TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_requested

@@ -1,5 +1,6 @@
 """Errors over HTTP: one shape on every route; each names field, value and rule."""
 
+import gzip
 import json
 
 import httpx
@@ -83,7 +84,7 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (CHAT, {"messages": [{"role": "user", "content": "x", "n": 1}]}, "messages", "messages.0.n is not a field"),
         (COMPLETIONS, {"prompt": [1], "best_of": 3}, "best_of", "best_of is 3"),
         (COMPLETIONS, {"prompt": [1], "presence_penalty": 0.5}, "presence_penalty", "presence_penalty is 0.5"),
-        (COMPLETIONS, {"prompt": [1], "max_tokens": 4, "gen_length": 4}, "gen_length", "beside max_tokens"),
+        (COMPLETIONS, {"prompt": [1], "max_tokens": 4, "gen_length": 5}, "gen_length", "beside max_tokens"),
         (COMPLETIONS, {"prompt": [1], "diffusing": True}, "diffusing", "unless stream"),
         (COMPLETIONS, {"prompt": [1], "method": "fixed_length", "block_length": 8}, "block_length", "one block"),
         (CHAT, {"messages": []}, "messages", "messages is []; it must have at least 1 item"),
@@ -212,3 +213,48 @@ def test_a_cache_beyond_the_memory_for_caches_is_refused_with_both_numbers(tiny)
         assert "10000" in refused["message"]
         small = httpx.post(f"{url}/v1/completions", json={**body, "max_tokens": 4})
         assert small.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "message"),
+    [
+        (b'{"prompt": "caf\xe9"}', {}, "the body is not UTF-8 text: byte 15 cannot be decoded"),
+        (gzip.compress(b'{"prompt": "Hi."}'), {"Content-Encoding": "gzip"}, "compressed with gzip"),
+        (b'{"prompt": "Hi.",\n  "max_tokens" 4}', {}, "(line 2, column 16)"),
+        (b"prompt=Hi.", {"Content-Type": "application/x-www-form-urlencoded"}, "'application/x-www-form-urlencoded'"),
+        (b'{"prompt": "Hi."}', {"Content-Type": "text/plain"}, "-H 'Content-Type: application/json'"),
+    ],
+    ids=["latin-1", "gzip", "missing colon", "curl -d", "text/plain"],
+)
+def test_a_body_that_cannot_be_read_says_what_it_is(tiny_client, content, headers, message):
+    response = tiny_client.post("/v1/completions", content=content, headers=headers)
+    assert response.status_code == 400
+    assert message in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completion", "/v1/chat/completions"),
+        ("/completions", "/v1/completions"),
+        ("/v1/denoize", "/v1/denoise"),
+    ],
+)
+def test_a_route_that_resembles_another_asks_for_it(tiny_client, path, nearest):
+    error = tiny_client.post(path, json={}).json()["error"]
+    assert error["code"] == "route_not_found"
+    assert error["message"].endswith(f"did you mean {nearest}?")
+
+
+def test_a_route_that_resembles_none_asks_for_nothing(tiny_client):
+    assert "did you mean" not in tiny_client.post("/some/thing/else/entirely", json={}).json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("max_token", "max_tokens"), ("block_len", "block_length"), ("temprature", "temperature")]
+)
+def test_a_misspelt_field_asks_for_the_nearest(tiny_client, name, nearest):
+    error = tiny_client.post("/v1/completions", json={"prompt": [1], name: 4}).json()["error"]
+    assert (error["param"], error["code"]) == (name, "unknown_parameter")
+    assert error["message"] == f"{name} is not a field of this endpoint; did you mean {nearest}?"

@@ -61,12 +61,24 @@ def test_prompt_ids_stand_on_every_choice_of_a_completion_but_once_on_a_chat():
 def test_only_the_first_chunk_of_a_choice_carries_the_prompt_ids():
     shape = chat_shape(return_token_ids=True, stream=True)
     first, second = (
-        data_of(shape.chunk(shape.choice(0, {"delta": {}}, finish_reason=None), is_first=is_first, denoising={}))
+        data_of(
+            shape.chunk(
+                shape.choice(0, {"delta": {}}, finish_reason=None), is_first=is_first, usage=USAGE, denoising={}
+            )
+        )
         for is_first in (True, False)
     )
     assert first.pop("prompt_token_ids") == [4, 5]
     assert first == second
     assert (first["object"], first["denoising"]) == ("chat.completion.chunk", {})
+
+
+def test_every_chunk_carries_the_usage_so_far_if_that_was_requested():
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    for stream_options, usage in ((options, USAGE.as_completion()), ({"include_usage": True}, None)):
+        shape = chat_shape(stream=True, stream_options=stream_options)
+        choice = shape.choice(0, {"delta": {}}, finish_reason=None)
+        assert data_of(shape.chunk(choice, is_first=True, usage=USAGE))["usage"] == usage
 
 
 def test_a_stream_ends_with_done_after_the_usage_if_it_was_requested():
