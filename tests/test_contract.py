@@ -82,7 +82,8 @@ def test_the_examples_of_the_openapi_page_really_run(openapi, live_server):
         for example in examples:
             answer = httpx.post(live_server + route, json=example, timeout=60)
             assert answer.status_code == 200, (route, answer.text)
-    assert len(tried) == len([1 for methods in openapi["paths"].values() if "post" in methods]) == 8
+    with_body = [methods for methods in openapi["paths"].values() if "requestBody" in methods.get("post", {})]
+    assert len(tried) == len(with_body) == 8
 
 
 def test_every_route_of_the_page_is_documented(openapi):

@@ -31,6 +31,7 @@ class Layout:
         response_length: tokens of the response; a suffix may follow.
         fixed_L: the tokens fixed from the start: prompt, suffix, constraints, an infilling canvas's segments.
         banned_ids: ids that are never written.
+        end_ids: ids that end the text.
     """
 
     prompt_length: int
@@ -38,6 +39,7 @@ class Layout:
     fixed_L: np.ndarray
     special_tokens: SpecialTokens
     banned_ids: tuple[int, ...]
+    end_ids: frozenset[int]
 
     @property
     def mask_id(self) -> int:

@@ -55,6 +55,7 @@ class GenerationParams:
         logits_eos_inf: never generate EOS (appendix B.4).
         confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
         ignore_eos: EOS and EoT do not end the text.
+        min_tokens: no token that ends the text is written before so many others.
         stop_token_ids: further tokens that end the text.
         stop: strings that end the text, which is cut before the first of them; they need a tokenizer.
 
@@ -81,6 +82,7 @@ class GenerationParams:
     logits_eos_inf: bool = False
     confidence_eos_eot_inf: bool = False
     ignore_eos: bool = False
+    min_tokens: int = 0
     stop_token_ids: frozenset[int] = field(default_factory=frozenset)
     stop: tuple[str, ...] = ()
 
@@ -94,7 +96,10 @@ class GenerationParams:
         )
         self._require("temperature", 0 <= self.temperature <= 1e6, "must be from 0 to 1000000")
         self._require("top_k", self.top_k >= 0, "must be at least 0 (0: all tokens)")
-        self._require("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1")
+        self._require("top_p", 0 <= self.top_p <= 1, "must be from 0 to 1 (0: the most probable token)")
+        self._require(
+            "min_tokens", 0 <= self.min_tokens <= self.gen_length, f"must be from 0 to gen_length ({self.gen_length})"
+        )
         # Beyond these bounds float32 logits overflow, and the error would look like broken weights.
         self._require("cfg_scale", 0 <= self.cfg_scale <= 1e6, "must be from 0 to 1000000")
         self._require(

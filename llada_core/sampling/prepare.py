@@ -112,7 +112,12 @@ def prepare_infilling(
         raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
     _require_positions(len(response), vocabulary, "canvas")
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
-    for field, value in (("stop", list(params.stop)), ("stop_token_ids", sorted(params.stop_token_ids))):
+    unsupported = {
+        "stop": list(params.stop),
+        "stop_token_ids": sorted(params.stop_token_ids),
+        "min_tokens": params.min_tokens,
+    }
+    for field, value in unsupported.items():
         if value:
             raise InvalidParameterError(f"{field} is {value}; it must be absent on an infilling canvas", field)
     _refuse_origin(params, "on an infilling canvas")
@@ -132,7 +137,8 @@ def _canvas(
     tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
     is_masked = response == special_tokens.mask_id
     banned_ids = {special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set())
-    ends_text = not (params.ignore_eos or is_infilling)
+    is_ended_by_eos = not (params.ignore_eos or is_infilling)
+    end_ids = params.stop_token_ids | (special_tokens.end_ids if is_ended_by_eos else frozenset())
     default_steps = params.gen_length if prompt else int(is_masked.sum())
     resolved = replace(
         params,
@@ -149,11 +155,12 @@ def _canvas(
             fixed_L=tokens != special_tokens.mask_id,
             special_tokens=special_tokens,
             banned_ids=tuple(sorted(banned_ids)),
+            end_ids=end_ids,
         ),
         schedule=Schedule(plan_blocks(is_masked, params), cache_refresh_interval=params.cache_refresh_interval),
         text_end=TextEnd(
             mask_id=special_tokens.mask_id,
-            end_ids=params.stop_token_ids | (special_tokens.end_ids if ends_text else frozenset()),
+            end_ids=end_ids,
             stop_text=stop_text,
         ),
         reporting=reporting,

@@ -38,6 +38,10 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
     candidates_RV = logits_RV.clone() if _reads_logits_after_the_draw(params) else logits_RV
     for banned_id in canvas.layout.banned_ids:
         candidates_RV[:, banned_id] = -torch.inf
+    if params.min_tokens:
+        is_early_R = (positions_R < params.min_tokens).nonzero().squeeze(1)
+        for end_id in canvas.layout.end_ids:
+            candidates_RV[is_early_R, end_id] = -torch.inf
     candidates_RV = candidates_RV[:, :vocab_size]
     x0_R = draw(candidates_RV, params, step=canvas.step, positions_R=positions_R)
     alternatives = _most_probable(candidates_RV, probabilities_RV, canvas.reporting.num_alternatives)
@@ -118,4 +122,5 @@ def top_p(logits_RV: Tensor, p: float, temperature: float) -> Tensor:
     probabilities_RV = (logits_RV.double() / temperature).softmax(dim=1)
     sorted_RV, columns_RV = probabilities_RV.sort(dim=1, descending=True, stable=True)
     is_past_RV = sorted_RV.cumsum(dim=1) - sorted_RV >= p
+    is_past_RV[:, 0] = False
     return logits_RV.masked_fill(is_past_RV.scatter(1, columns_RV, is_past_RV), -torch.inf)

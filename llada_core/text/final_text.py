@@ -11,18 +11,23 @@ class FinalText:
 
     Attributes:
         text: the certain text so far; it only grows.
-        is_stopped: a stop string was completed; the text ends before it, and further tokens are ignored.
+        stop_word: the stop string that ended the text; None while there is none.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self.text = ""
-        self.is_stopped = False
+        self.stop_word: str | None = None
         self._decoder = IncrementalDecoder(tokenizer)
         self._matchers = [_Matcher(word) for word in stop]
         self._decoded = ""
         # The end of each token in the decoded text; the last tokens may still wait for the rest of a character.
         self._ends: list[int] = []
         self._num_waiting = 0
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a stop string was completed: the text ends before it, and further tokens are ignored."""
+        return self.stop_word is not None
 
     @property
     def num_tokens(self) -> int:
@@ -62,10 +67,10 @@ class FinalText:
         self._decoded += piece
         self._place_waiting()
         for end, character in enumerate(piece, start + 1):
-            completed = [len(matcher.word) for matcher in self._matchers if matcher.push(character)]
+            completed = [matcher.word for matcher in self._matchers if matcher.push(character)]
             if completed:
-                self.is_stopped = True
-                self.text = self._decoded[: end - max(completed)]
+                self.stop_word = max(completed, key=len)
+                self.text = self._decoded[: end - len(self.stop_word)]
                 return
         num_held = max((matcher.num_matched for matcher in self._matchers), default=0)
         self.text = self._decoded[: len(self._decoded) - num_held]

@@ -82,6 +82,7 @@ class DenoisedReply:
             choice.index,
             self.shape.dialect.content(choice.echoed_text + text.text),
             finish_reason=text.finish_reason,
+            stop_reason=text.stop_reason,
             token_ids=text.text_ids,
             scores=self._scores(tokens),
         )
@@ -104,6 +105,7 @@ class DenoisedReply:
                 dialect.ending(),
                 [],
                 finish_reason=text.finish_reason,
+                stop_reason=text.stop_reason,
                 generation_params=self._generation_params(),
             )
 
@@ -115,11 +117,17 @@ class DenoisedReply:
         *,
         token_ids: Sequence[int] = (),
         finish_reason: str | None = None,
+        stop_reason: str | int | None = None,
         **more: Any,
     ) -> ServerSentEvent:
         is_first, choice.is_begun = not choice.is_begun, True
         chunk_choice = self.shape.choice(
-            choice.index, content, finish_reason=finish_reason, token_ids=token_ids, scores=self._scores(tokens)
+            choice.index,
+            content,
+            finish_reason=finish_reason,
+            stop_reason=stop_reason,
+            token_ids=token_ids,
+            scores=self._scores(tokens),
         )
         return self.shape.chunk(chunk_choice, is_first=is_first, usage=self._usage(), **more)
 

@@ -3,6 +3,7 @@
 import secrets
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,11 @@ class Envelope:
     id: str
     created: int
     model: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The code and the model that made the answer: the same seed gives the same tokens while it stays the same."""
+        return f"llada-{version('llada')}-{self.model}"
 
     @classmethod
     def new(cls, prefix: str, model: str) -> "Envelope":

@@ -36,16 +36,19 @@ class OpenAIShape:
         content: Mapping[str, Any],
         *,
         finish_reason: str | None,
+        stop_reason: str | int | None = None,
         token_ids: Sequence[int] = (),
         scores: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """A choice, or a chunk's part of it.
 
         Args:
+            stop_reason: the stop string or id that ended it; None for EOS, EoT and the length.
             token_ids: the ids of the text in `content`.
             scores: its log-probabilities, if they were requested.
         """
-        choice = {"index": index, **content, **(scores or {"logprobs": None}), "finish_reason": finish_reason}
+        ending = {"finish_reason": finish_reason, "stop_reason": stop_reason}
+        choice = {"index": index, **content, **(scores or {"logprobs": None}), **ending}
         if self.body.return_token_ids:
             choice["token_ids"] = list(token_ids)
         return choice
@@ -88,6 +91,7 @@ class OpenAIShape:
             "object": kind,
             "created": envelope.created,
             "model": envelope.model,
+            "system_fingerprint": envelope.fingerprint,
             "choices": choices,
         }
 

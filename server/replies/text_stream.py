@@ -28,6 +28,7 @@ class TextStream:
         self.denoising_steps = 0
         self._passes_per_step = num_passes(canvas.params.cfg_scale)
         self._mask_id = canvas.layout.mask_id
+        self._stop_token_ids = canvas.params.stop_token_ids
         self._commits: dict[int, Change] = {}
         self._num_taken = 0
         self._text_length = canvas.text_end.text_length
@@ -45,6 +46,15 @@ class TextStream:
     def text_ids(self) -> list[int]:
         """The ids of the final text."""
         return self.token_ids[: self._text_length]
+
+    @property
+    def stop_reason(self) -> str | int | None:
+        """What ended the text besides EOS and EoT: the stop string, or the id among `stop_token_ids`."""
+        if self._final is not None and self._final.stop_word is not None:
+            return self._final.stop_word
+        if self.finish_reason == "stop" and self.token_ids[self._final_length] in self._stop_token_ids:
+            return self.token_ids[self._final_length]
+        return None
 
     @property
     def forward_passes(self) -> int:

@@ -29,15 +29,17 @@ class Usage:
             forward_passes=sum(usage.forward_passes for usage in usages),
         )
 
-    def as_completion(self) -> dict[str, int]:
-        """The `usage` of completions, chat completions and `/v1/denoise`."""
+    def as_completion(self) -> dict[str, Any]:
+        """The `usage` of completions and chat completions."""
         return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.total_tokens,
-            "denoising_steps": self.denoising_steps,
-            "forward_passes": self.forward_passes,
+            **self.as_denoise(),
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         }
+
+    def as_denoise(self) -> dict[str, int]:
+        """The `usage` of `/v1/denoise`."""
+        return {**self.as_score(), "denoising_steps": self.denoising_steps}
 
     def as_response(self) -> dict[str, Any]:
         """The `usage` of a response object, under OpenAI's newer names."""
@@ -52,5 +54,10 @@ class Usage:
         }
 
     def as_score(self) -> dict[str, int]:
-        """The `usage` of a score, which runs no denoising steps."""
-        return {name: count for name, count in self.as_completion().items() if name != "denoising_steps"}
+        """The `usage` of a score, to which no denoising step contributes."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "forward_passes": self.forward_passes,
+        }

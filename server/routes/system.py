@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from server.http.api_error import engine_stopped, model_not_found, shutting_down
-from server.schemas.answers import ModelCard, ModelList, Status, Version
+from server.schemas.answers import Load, ModelCard, ModelList, Status, Version
 from server.service import Service, service_of
 
 router = APIRouter()
@@ -27,6 +27,19 @@ async def ready(request: Request) -> Status:
     if service.running.is_draining:
         raise shutting_down()
     return await health(request)
+
+
+@router.get("/ping")
+@router.post("/ping")
+async def ping(request: Request) -> Status:
+    """Answer as `/health` does: the name under which SageMaker and vLLM have it."""
+    return await health(request)
+
+
+@router.get("/load")
+async def load(request: Request) -> Load:
+    """Count the requests under way, running and waiting, in vLLM's shape."""
+    return Load(server_load=service_of(request).engine.num_unfinished)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -59,6 +72,7 @@ async def get_model(model_id: str, request: Request) -> ModelCard:
 def _model(service: Service) -> ModelCard:
     return ModelCard(
         id=service.settings.model_name,
+        root=service.settings.model_name,
         created=service.created,
         max_model_len=service.canvases.max_model_len,
         mask_token_id=service.vocabulary.special_tokens.mask_id,

@@ -30,6 +30,12 @@ class Version(Answer):
     version: str
 
 
+class Load(Answer):
+    """`GET /load`, in vLLM's shape."""
+
+    server_load: int
+
+
 class ModelCard(Answer):
     """A model as OpenAI lists it, with its limits and its mask token."""
 
@@ -37,6 +43,9 @@ class ModelCard(Answer):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "llada"
+    root: str = Field(description="vLLM's field; the same as id")
+    parent: None = None
+    permission: list[None] = []
     max_model_len: int = Field(description="the most positions of prompt and response together")
     mask_token_id: int
     vocab_size: int
@@ -88,6 +97,8 @@ class Usage(ScoreUsage):
     """The number of tokens of prompt and text (not of the canvas), and the work they took."""
 
     denoising_steps: int
+    prompt_tokens_details: dict[Literal["cached_tokens"], int] = Field(description="OpenAI's field; zero here")
+    completion_tokens_details: dict[Literal["reasoning_tokens"], int] = Field(description="OpenAI's field; zero here")
 
 
 class AnyChoice(Answer):
@@ -95,6 +106,7 @@ class AnyChoice(Answer):
 
     index: int = Field(description="prompt index · n + i")
     finish_reason: FinishReason
+    stop_reason: str | int | None = Field(description="the stop string or stop id that ended the text, if one did")
     commit_steps: list[int | None] | None = Field(None, description="with logprobs: the step that committed each token")
     token_ids: list[int] | None = Field(None, description="with return_token_ids")
 
@@ -158,6 +170,7 @@ class OpenAIObject(Answer):
     id: str
     created: int = Field(description="in seconds since 1970")
     model: str
+    system_fingerprint: str = Field(description="version and model: with the same seed, the same tokens")
     usage: Usage
     generation_params: Settings
 

@@ -40,7 +40,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "logits_processors": ([],),
     "logprobs": (False,),
     "min_p": (0,),
-    "min_tokens": (0,),
     "mm_processor_kwargs": (),
     "modalities": (["text"],),
     "moderation": (),
@@ -127,7 +126,9 @@ class DiffusionFields(Body):
     )
     realtime: bool = Field(False, description="Mercury's name for the preset fast")
     temperature: float = Field(0.0, ge=0, le=1e6, description="temperature of the Gumbel noise; 0: greedy")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus from which a temperature above 0 draws")
+    top_p: float = Field(
+        1.0, ge=0, le=1, description="nucleus from which a temperature above 0 draws; 0: the most probable token"
+    )
     top_k: int = Field(0, ge=-1, description="number of tokens from which a temperature above 0 draws; 0 or -1: all")
     cfg_scale: float = Field(0.0, ge=0, le=1e6, description="strength of classifier-free guidance")
     seed: int | None = Field(
@@ -139,6 +140,7 @@ class DiffusionFields(Body):
     logits_eos_inf: bool = Field(False, description="never generate EOS")
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
+    min_tokens: int = Field(0, ge=0, description="number of tokens before which no end token is written")
     stop_token_ids: List[TokenId] = Field([], description="further tokens that end the text")
     stop: Annotated[
         Annotated[NonEmptyText, Tag("<text>")]

@@ -106,6 +106,7 @@ DIFFUSION = [
     Case("confidence_eos_eot_inf", True, {"temperature": 0, "ignore_eos": False}),
     Case("ignore_eos", False, ONLY_EOS),
     Case("stop_token_ids", [LETTER_A], ONLY_A),
+    Case("min_tokens", 8, {**ONLY_A, "stop_token_ids": [LETTER_A]}),
     Case("stop", "aa", ONLY_A),
 ]
 STREAMED = [Case("stream", True)]

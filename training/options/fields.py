@@ -242,6 +242,7 @@ class GenerateOptions(Options):
     logits_eos_inf: bool = Field(False, description="Never generate EOS.")
     confidence_eos_eot_inf: bool = Field(False, description="Commit EOS and EoT last.")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text.")
+    min_tokens: int = Field(0, ge=0, description="Number of tokens before which nothing ends the text.")
     stop: list[str] = Field([], description="String before which the text ends; may be repeated.")
     stop_token_ids: list[int] = Field([], description="Id of a further token that ends the text; may be repeated.")
     remasking: Remasking = Field("low_confidence", description="Score by which a step decides which proposals to keep.")

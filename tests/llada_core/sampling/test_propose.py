@@ -108,3 +108,17 @@ def test_margin_and_entropy_score_the_whole_distribution(gqa):
 
 def test_entropy_is_finite_where_a_token_is_excluded(gqa):
     assert math.isfinite(proposal_for(gqa, logits_with(), remasking="entropy", logits_eos_inf=True)[2][0])
+
+
+def test_a_nucleus_of_nothing_is_the_most_probable_token():
+    logits_RV = torch.tensor([[3.0, 2.0, 1.0], [0.0, 5.0, 5.0]])
+    assert top_p(logits_RV, 0.0, 1.0).isinf().tolist() == [[False, True, True], [True, False, True]]
+
+
+def test_no_end_token_is_proposed_before_the_least_number_of_tokens(gqa):
+    rows = logits_with(_301=9.0, _302=8.0, _7=5.0).expand(4, -1)
+    assert proposal_for(gqa, rows, min_tokens=2)[0] == [7, 7, 301, 301]
+    stopped = proposal_for(gqa, logits_with(_9=9.0, _7=5.0).expand(4, -1), min_tokens=3, stop_token_ids=frozenset({9}))
+    assert stopped[0] == [7, 7, 7, 9]
+    # Under `ignore_eos` EOS ends nothing, so nothing keeps it away.
+    assert proposal_for(gqa, rows, min_tokens=2, ignore_eos=True)[0] == [301] * 4

@@ -1,6 +1,7 @@
 """The objects of OpenAI's two completion endpoints, without a server."""
 
 import json
+from importlib.metadata import version
 
 from server.replies.dialects import ChatDialect, CompletionDialect
 from server.replies.envelope import Envelope
@@ -28,12 +29,13 @@ def data_of(event):
 def test_an_answer_has_the_envelope_its_choices_usage_and_settings():
     shape = completion_shape()
     choice = shape.choice(0, {"text": "x"}, finish_reason="stop", token_ids=[7])
-    assert choice == {"index": 0, "text": "x", "logprobs": None, "finish_reason": "stop"}
+    assert choice == {"index": 0, "text": "x", "logprobs": None, "finish_reason": "stop", "stop_reason": None}
     assert shape.completed([choice], USAGE, {"seed": 1}) == {
         "id": "id-1",
         "object": "text_completion",
         "created": 1_700_000_000,
         "model": "tiny",
+        "system_fingerprint": f"llada-{version('llada')}-tiny",
         "choices": [choice],
         "usage": USAGE.as_completion(),
         "generation_params": {"seed": 1},

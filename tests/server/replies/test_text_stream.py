@@ -86,3 +86,20 @@ def test_guidance_doubles_the_forward_passes(stream_of):
     stream = stream_of(2, cfg_scale=1.0)
     stream.apply(step(0, {0: 7}, final_length=1))
     assert (stream.denoising_steps, stream.forward_passes) == (1, 2)
+
+
+def test_the_stop_reason_is_the_string_or_the_id_that_ended_the_text(stream_of, demo_tokenizer):
+    words = demo_tokenizer.encode_plain("one two three")
+    eos_id = demo_tokenizer.token_to_id("<|endoftext|>")
+
+    def reason(ids: list[int], **params: object) -> str | int | None:
+        stream = stream_of(len(ids), **params)
+        end = next((i for i, token_id in enumerate(ids) if token_id in (eos_id, words[-1])), len(ids))
+        finish_reason = "stop" if end < len(ids) else "length"
+        stream.apply(step(0, dict(enumerate(ids)), final_length=end, finish_reason=finish_reason))
+        return stream.stop_reason
+
+    assert reason([*words[:2], eos_id]) is None
+    assert reason(words[:2]) is None
+    assert reason([*words[:2], words[-1], 9], stop_token_ids=frozenset({words[-1]})) == words[-1]
+    assert reason([*words[:2], eos_id], stop=("two", " t")) == " t"

@@ -17,3 +17,13 @@ def test_every_metric_starts_with_llada_and_has_no_colon(tiny_client):
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
     assert names and all(name.startswith("llada_") and ":" not in name for name in names)
     assert {"llada_requests_running", "llada_requests_waiting"} <= names
+
+
+def test_a_model_card_has_vllms_fields_too(tiny_client):
+    (card,) = tiny_client.get("/v1/models").json()["data"]
+    assert (card["root"], card["parent"], card["permission"]) == (card["id"], None, [])
+
+
+def test_ping_is_health_and_load_counts_what_is_under_way(tiny_client):
+    assert tiny_client.get("/ping").json() == tiny_client.post("/ping").json() == {"status": "ok"}
+    assert tiny_client.get("/load").json() == {"server_load": 0}
