@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llada_core.checkpoint.load import DEMO_FOLDER, load_checkpoint, load_model, load_tokenizer
     from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+    from llada_core.llm import LLM
     from llada_core.sampling.events import DenoisingStep
     from llada_core.sampling.generate import GenerationResult, denoise, generate
     from llada_core.sampling.params import GenerationParams
 
 _MODULES = {
+    "LLM": "llm",
     "DEMO_FOLDER": "checkpoint.load",
     "DenoisingStep": "sampling.events",
     "GenerationParams": "sampling.params",
@@ -30,6 +32,7 @@ _MODULES = {
 
 __all__ = [
     "DEMO_FOLDER",
+    "LLM",
     "DenoisingStep",
     "GenerationParams",
     "GenerationResult",

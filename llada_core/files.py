@@ -5,6 +5,7 @@ Temporary names begin with `incomplete`; `remove_incomplete` deletes the folders
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llada_core.errors import UnsupportedCheckpointError
+
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @contextmanager
@@ -64,6 +67,28 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(aside)
 
 
+def require_content(file: Path) -> None:
+    """Check that a file can be read and holds more than a pointer to its content.
+
+    Raises:
+        OSError: the file cannot be opened; the message says why.
+        UnsupportedCheckpointError: git-lfs has not replaced the file's pointer by its content.
+    """
+    with file.open("rb") as content:
+        is_pointer = content.read(len(_LFS_POINTER)) == _LFS_POINTER
+    if is_pointer:
+        raise UnsupportedCheckpointError(
+            f"{file}: is a git-lfs pointer, not the content; run `git lfs pull` in its folder"
+        )
+
+
+def share(file: Path) -> None:
+    """Give a file the mode that the umask asks for: some writers make theirs readable by the owner only."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
+
+
 def remove_incomplete(folder: Path) -> None:
     """Delete the folders in `folder` that a killed process left incomplete."""
     for incomplete in folder.glob("incomplete-*"):
@@ -77,6 +102,7 @@ def read_json(file: Path) -> dict[str, Any]:
         OSError: the file cannot be read or is not JSON; the message names the file.
         UnsupportedCheckpointError: the file holds a JSON value other than an object.
     """
+    require_content(file)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llada_core.files import make_empty, move_files
+from llada_core.files import make_empty, move_files, share
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import CHAT_TEMPLATE
@@ -63,6 +63,8 @@ def save_checkpoint(
     (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     for old in (folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         old.unlink(missing_ok=True)
+    for file in aside.iterdir():
+        share(file)
     move_files(aside, folder, last="config.json")
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llada_core.errors import UnsupportedCheckpointError
+from llada_core.files import require_content
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -75,7 +76,10 @@ class CheckpointWeights:
         return [self._folder / name for name in sorted(names)]
 
     def _opened(self, file: Path) -> safe_open:
+        require_content(file)
         try:
             return safe_open(file, framework="pt")
         except SafetensorError as error:
-            raise UnsupportedCheckpointError(f"{self._folder.name}: its weights cannot be read: {error}") from None
+            raise UnsupportedCheckpointError(
+                f"{file}: cannot be read as safetensors: {error}; the file may be damaged or cut"
+            ) from None

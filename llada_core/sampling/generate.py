@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
@@ -37,10 +38,19 @@ class GenerationResult:
 
 
 def denoise(
-    model: MaskPredictor, prompt: Prompt, params: GenerationParams, *, tokenizer: Tokenizer | None = None
+    model: MaskPredictor,
+    prompt: Prompt,
+    params: GenerationParams | None = None,
+    *,
+    tokenizer: Tokenizer | None = None,
+    **settings: Any,
 ) -> Iterator[DenoisingStep]:
-    """Denoise one prompt and yield its steps as they happen: the events that the server streams."""
-    canvas = _canvas(model, prompt, params, tokenizer)
+    """Denoise one prompt and yield its steps as they happen: the events that the server streams.
+
+    Args:
+        settings: fields of `GenerationParams`, `max_tokens` and `preset`, instead of `params`.
+    """
+    canvas = _canvas(model, prompt, _params_of(params, settings), tokenizer)
     sampler = Sampler(model)
     while canvas.finish_reason is None:
         yield sampler.step([canvas])[0]
@@ -48,29 +58,60 @@ def denoise(
 
 def generate(
     model: MaskPredictor,
-    prompts: Sequence[Prompt],
-    params: GenerationParams | Sequence[GenerationParams],
+    prompts: Prompt | Sequence[Prompt],
+    params: GenerationParams | Sequence[GenerationParams] | None = None,
     *,
     tokenizer: Tokenizer | None = None,
+    **settings: Any,
 ) -> list[GenerationResult]:
     """Generate a response to every prompt; results in the order of the prompts.
 
     Args:
-        prompts: token ids, or with a tokenizer text or chat messages (`Message`, or mappings of role and content).
+        prompts: one prompt or a list of them: token ids or, with a tokenizer, text or chat messages (`Message`, or
+            mappings of role and content).
         params: one for all, or one per prompt.
+        settings: fields of `GenerationParams`, `max_tokens` and `preset`, instead of `params`.
+
+    Raises:
+        InvalidParameterError: a prompt or setting that breaks a rule; names field, value and rule.
     """
-    all_params = [params] * len(prompts) if isinstance(params, GenerationParams) else list(params)
-    if len(all_params) != len(prompts):
+    all_prompts: Sequence[Prompt] = [prompts] if _is_one_prompt(prompts) else prompts  # type: ignore[assignment, list-item]
+    if params is None or isinstance(params, GenerationParams):
+        all_params = [_params_of(params, settings)] * len(all_prompts)
+    else:
+        all_params = [_params_of(one, settings) for one in params]
+    if len(all_params) != len(all_prompts):
         raise InvalidParameterError(
-            f"params has {len(all_params)} entries; it must have one per prompt, {len(prompts)}"
+            f"params has {len(all_params)} entries; it must have one per prompt, {len(all_prompts)}"
         )
-    canvases = [_canvas(model, *pair, tokenizer) for pair in zip(prompts, all_params, strict=True)]
+    canvases = [_canvas(model, *pair, tokenizer) for pair in zip(all_prompts, all_params, strict=True)]
     sampler = Sampler(model)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
         sampler.step(waiting[:_MAX_BATCH_SIZE])
         waiting = [canvas for canvas in waiting if canvas.finish_reason is None]
     return [_result(canvas, tokenizer) for canvas in canvases]
+
+
+def _is_one_prompt(prompts: Any) -> bool:
+    """Whether `prompts` is a text, a chat or token ids, and not a list of those."""
+    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int | Message | Mapping))
+
+
+def _params_of(params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:
+    if params is not None:
+        if settings:
+            name = next(iter(settings))
+            raise InvalidParameterError(f"{name} is {settings[name]!r} beside params; give either", name)
+        return params
+    fields = {"gen_length" if name == "max_tokens" else name: value for name, value in settings.items()}
+    if len(fields) < len(settings):
+        raise InvalidParameterError("max_tokens is given beside gen_length; give either", "max_tokens")
+    known = GenerationParams.__dataclass_fields__.keys() | {"preset"}
+    for name in fields:
+        if name not in known:
+            raise InvalidParameterError(f"{name} is no setting; known are max_tokens, {', '.join(sorted(known))}", name)
+    return GenerationParams.with_preset(**{"preset": "exact", **fields})
 
 
 def _canvas(model: MaskPredictor, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:

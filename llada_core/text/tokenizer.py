@@ -13,7 +13,8 @@ from pathlib import Path
 
 import tokenizers
 
-from llada_core.errors import InvalidParameterError
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.files import require_content
 from llada_core.text.chat_template import ChatTemplate
 from llada_core.text.special_tokens import (
     BOS_TOKEN,
@@ -84,8 +85,20 @@ class Tokenizer:
     def from_folder(
         cls, folder: Path, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
     ) -> "Tokenizer":
-        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        return cls(definition, vocab_size=vocab_size, chat_template=chat_template)
+        """Read the folder's `tokenizer.json`.
+
+        Raises:
+            UnsupportedCheckpointError: the file is damaged, or is no tokenizer; the message names it.
+        """
+        file = folder / "tokenizer.json"
+        require_content(file)
+        try:
+            definition = file.read_text(encoding="utf-8")
+            return cls(definition, vocab_size=vocab_size, chat_template=chat_template)
+        except Exception as error:  # the library raises no class of its own
+            raise UnsupportedCheckpointError(
+                f"{file}: cannot be read as a tokenizer: {error}; the file may be damaged or cut"
+            ) from None
 
     def __len__(self) -> int:
         return self._decoder.get_vocab_size()

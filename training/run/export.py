@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from llada_core.checkpoint.load import load_checkpoint
 from llada_core.checkpoint.save import save_checkpoint
+from llada_core.files import share
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.special_tokens import SpecialTokens
@@ -65,7 +66,9 @@ def _merged(checkpoint: Path, base: Path, params: LoraParams, adapter_dir: Path)
     lora.add_adapters(model, params, seed=0)
     read_weights(model, checkpoint)
     adapter_dir.mkdir(parents=True, exist_ok=True)
-    save_file(lora.adapter_weights(model), adapter_dir / "adapter_model.safetensors")
+    weights_file = adapter_dir / "adapter_model.safetensors"
+    save_file(lora.adapter_weights(model), weights_file)
+    share(weights_file)
     config = lora.adapter_config(params, str(base))
     (adapter_dir / "adapter_config.json").write_text(json.dumps(config, indent=2))
     lora.merge_adapters(model)

@@ -1,12 +1,15 @@
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llada_core import UnsupportedCheckpointError, load_checkpoint, load_model, load_tokenizer
+from llada_core import DEMO_FOLDER, UnsupportedCheckpointError, load_checkpoint, load_model, load_tokenizer
 from llada_core.checkpoint.load import Checkpoint
+from llada_core.checkpoint.save import save_checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.special_tokens import resolve_special_tokens
@@ -174,3 +177,60 @@ def test_special_ids_fall_back_to_tokenizer_and_published_ids(tmp_path):
     assert (found.mask_id, found.eos_id, found.eot_id) == (126336, 126081, 126348)
     with pytest.raises(UnsupportedCheckpointError, match="mask_token_id is None"):
         resolve_special_tokens(tmp_path, {"vocab_size": 10}, lambda _: None)
+
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+def demo_copy(folder):
+    return Path(shutil.copytree(DEMO_FOLDER, folder / "demo", ignore=shutil.ignore_patterns("README.md")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", LFS_POINTER, "tokenizer.json: is a git-lfs pointer"),
+        ("tokenizer.json", "", "tokenizer.json: cannot be read as a tokenizer"),
+        ("tokenizer.json", "{}", "tokenizer.json: cannot be read as a tokenizer"),
+        ("tokenizer.json", '{"version": "1.0", "added_tok', "tokenizer.json: cannot be read as a tokenizer"),
+        ("tokenizer.json", "[]", "tokenizer.json: cannot be read as a tokenizer"),
+        ("config.json", "[]", "config.json: holds a list; it must hold a JSON object"),
+        ("config.json", '"text"', "config.json: holds a str"),
+        ("config.json", LFS_POINTER, "config.json: is a git-lfs pointer"),
+        ("config.json", '{"architectures"', "config.json: is not JSON"),
+        ("generation_config.json", "{", "generation_config.json: is not JSON"),
+        ("generation_config.json", "[1]", "generation_config.json: holds a list"),
+        ("model.safetensors", LFS_POINTER, "model.safetensors: is a git-lfs pointer"),
+        ("model.safetensors", "", "model.safetensors: cannot be read as safetensors"),
+        ("model.safetensors", "x" * 4096, "model.safetensors: cannot be read as safetensors"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(tmp_path, name, content, message):
+    folder = demo_copy(tmp_path)
+    (folder / name).write_text(content)
+    with pytest.raises((UnsupportedCheckpointError, OSError)) as caught:
+        load_model(folder)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_were_cut_are_named(tmp_path):
+    folder = demo_copy(tmp_path)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(UnsupportedCheckpointError, match=r"model\.safetensors: cannot be read as safetensors"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_written_files_have_the_mode_that_the_umask_asks_for(tmp_path, umask):
+    network = load_checkpoint(TINY)
+    before = os.umask(umask)
+    try:
+        tokenizer = DEMO_FOLDER / "tokenizer.json"
+        save_checkpoint(
+            network, tmp_path, tokenizer_file=tokenizer, special_tokens=network.special_tokens, dtype=torch.float32
+        )
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o666 & ~umask}

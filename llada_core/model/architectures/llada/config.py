@@ -31,7 +31,6 @@ _IMPLEMENTED: dict[str, object] = {
     "rope": True,
     "rope_full_precision": True,
     "scale_logits": False,
-    "use_cache": False,
 }
 
 # Null in these fields means the value of `include_bias`, which is false.
@@ -55,6 +54,24 @@ _REQUIRED = (
 
 # Fields that record how a file was produced, not what the network computes.
 _DESCRIPTIVE = {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "model_type"}
+# Fields without effect on what this network computes: how other programs attend, cache, generate, train or classify.
+# Older versions of transformers wrote all of them.
+_WITHOUT_EFFECT = {
+    *("_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "use_cache", "pretraining_tp"),
+    *("gradient_checkpointing", "torchscript", "use_bfloat16", "tf_legacy_loss", "chunk_size_feed_forward"),
+    *("return_dict", "return_dict_in_generate", "output_attentions", "output_hidden_states", "output_scores"),
+    *("max_length", "min_length", "max_new_tokens", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
+    *("diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
+    *("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty"),
+    *("suppress_tokens", "begin_suppress_tokens", "decoder_start_token_id", "sep_token_id", "tokenizer_class"),
+    *("id2label", "label2id", "num_labels", "problem_type", "task_specific_params", "finetuning_task", "prefix"),
+    *("is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size", "pruned_heads"),
+    *("tie_encoder_decoder",),
+}
+# The marks of trainers.
+_TRAINERS_PREFIX = "unsloth_"
+
 _TOKEN_IDS = {"bos_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
 
 
@@ -129,11 +146,21 @@ class LLaDAConfig(PreTrainedConfig):
         missing = [name for name in _REQUIRED if config_dict.get(name) is None]
         if missing:
             raise UnsupportedCheckpointError(f"config.json: {', '.join(missing)} missing; not guessed")
+        fields = {name: value for name, value in config_dict.items() if not _is_without_effect(name)}
+        tied = fields.pop("tie_word_embeddings", fields["weight_tying"])
+        if tied != fields["weight_tying"]:
+            raise UnsupportedCheckpointError(
+                f"config.json: tie_word_embeddings is {tied!r}; it must be weight_tying ({fields['weight_tying']!r}), "
+                "or absent"
+            )
         known = _DESCRIPTIVE | _TOKEN_IDS | set(cls.__dataclass_fields__)
-        for name in sorted(config_dict.keys() - known):
-            if config_dict[name] not in (None, False, 0):
-                raise UnsupportedCheckpointError(f"config.json: {name} is {config_dict[name]!r}; field not implemented")
-        return super().from_dict(config_dict, **kwargs)
+        for name in sorted(fields.keys() - known):
+            if fields[name] not in (None, False, 0):
+                raise UnsupportedCheckpointError(
+                    f"config.json: {name} is {fields[name]!r}; this field is unknown, may change what the network "
+                    "computes, and is not implemented"
+                )
+        return super().from_dict(fields, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return every field, defaults included: a saved `config.json` states what it relies on."""
@@ -215,3 +242,7 @@ class LLaDAConfig(PreTrainedConfig):
         for rule, is_kept in rules.items():
             if not is_kept:
                 raise UnsupportedCheckpointError(f"config.json: {rule}")
+
+
+def _is_without_effect(name: str) -> bool:
+    return name in _WITHOUT_EFFECT or name.startswith(_TRAINERS_PREFIX)

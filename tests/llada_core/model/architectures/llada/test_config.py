@@ -26,7 +26,6 @@ PUBLISHED = json.loads((GOLDEN / "models" / "tiny-mha" / "config.json").read_tex
         ("rope_full_precision", False),
         ("block_group_size", 2),
         ("residual_dropout", 0.1),
-        ("use_cache", True),
         ("num_experts", 64),
     ],
 )
@@ -61,3 +60,40 @@ def test_a_saved_config_states_what_it_relies_on(tmp_path):
     config = LLaDAConfig.from_dict(PUBLISHED)
     config.save_pretrained(tmp_path)
     assert LLaDAConfig.from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("_attn_implementation", "sdpa"),
+        ("_attn_implementation_autoset", True),
+        ("use_cache", True),
+        ("gradient_checkpointing", True),
+        ("pretraining_tp", 1),
+        ("tie_word_embeddings", PUBLISHED["weight_tying"]),
+        ("temperature", 1.0),
+        ("max_length", 20),
+        ("id2label", {"0": "LABEL_0"}),
+        ("return_dict", True),
+        ("unsloth_version", "2025.1"),
+        ("unsloth_fixed", True),
+    ],
+)
+def test_a_field_without_effect_on_the_network_does_not_stop_the_load(field, value):
+    config = LLaDAConfig.from_dict({**PUBLISHED, field: value})
+    assert config.tensor_shapes() == LLaDAConfig.from_dict(PUBLISHED).tensor_shapes()
+    # What is saved again states only the network.
+    assert field not in config.to_dict() or config.to_dict()[field] == LLaDAConfig.from_dict(PUBLISHED).to_dict()[field]
+
+
+def test_a_tying_that_contradicts_itself_is_refused():
+    with pytest.raises(UnsupportedCheckpointError, match="tie_word_embeddings is True; it must be weight_tying"):
+        LLaDAConfig.from_dict({**PUBLISHED, "weight_tying": False, "tie_word_embeddings": True})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rope_scaling", {"type": "linear"}), ("qk_norm", True), ("clip_qkv", 8.0)]
+)
+def test_a_field_that_may_change_the_arithmetic_is_refused_and_called_that(field, value):
+    with pytest.raises(UnsupportedCheckpointError, match=rf"{field} is .* may change what the network computes"):
+        LLaDAConfig.from_dict({**PUBLISHED, field: value})
