@@ -140,7 +140,7 @@ class DenoisedReply:
     def _scores(self, tokens: Sequence[ScoredToken]) -> dict[str, Any] | None:
         if self.shape.body.num_alternatives is None:
             return None
-        names = TokenNames(self.tokenizer)
+        names = TokenNames(self.tokenizer, as_ids=self.shape.body.return_tokens_as_token_ids)
         return {"logprobs": self.shape.dialect.logprobs(tokens, names), "commit_steps": commit_steps(tokens)}
 
     def _usage(self) -> Usage:

@@ -29,17 +29,22 @@ class ScoredToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenNames:
-    """Names tokens in an answer: by their text or, without a tokenizer, as in `token_id:5`."""
+    """Names tokens in an answer: by their text or, as ids and without a tokenizer, as in `token_id:5`."""
 
     tokenizer: Tokenizer | None
+    as_ids: bool = False
 
     def of(self, token_id: int) -> str:
-        return f"token_id:{token_id}" if self.tokenizer is None else self.tokenizer.token_text(token_id)
+        is_named = self.tokenizer is not None and not self.as_ids
+        return self._text_of(token_id) if is_named else f"token_id:{token_id}"
 
     def utf8_of(self, token_id: int) -> list[int] | None:
         """The bytes of the token's text; None if it ends within a character."""
-        text = self.of(token_id)
+        text = self._text_of(token_id)
         return None if REPLACEMENT_CHARACTER in text else list(text.encode())
+
+    def _text_of(self, token_id: int) -> str:
+        return f"token_id:{token_id}" if self.tokenizer is None else self.tokenizer.token_text(token_id)
 
 
 def prompt_tokens(prompt: str | Sequence[int], ids: Sequence[int], tokenizer: Tokenizer | None) -> list[ScoredToken]:

@@ -59,6 +59,7 @@ class OpenAIFields(DiffusionFields):
         None, description="with stream: whether a last chunk carries the usage"
     )
     diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
+    return_tokens_as_token_ids: bool = Field(False, description="with logprobs: write tokens as token_id:5")
     return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
     structured_outputs: StructuredOutputs | None = Field(
         None, description='{"choice": [...]}: answer with one of these strings'

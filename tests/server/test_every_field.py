@@ -117,6 +117,7 @@ OPENAI = [
     Case("stream_options", {"include_usage": True}, {"stream": True}),
     Case("diffusing", True, {"stream": True, "logprobs": None, "top_logprobs": None}),
     Case("return_token_ids", None),
+    Case("return_tokens_as_token_ids", True),
     Case(
         "structured_outputs",
         {"choice": ["yes", "no"]},

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from llada_core.model.packed import PackedTokens
+from server.replies.logprobs import TokenNames
 from tests.server.conftest import events_of
 
 MASK = 319
@@ -138,3 +139,11 @@ def test_the_openai_client_reads_the_log_probabilities_of_a_chat(live_server):
         # Greedy decoding commits the most probable token.
         assert token.top_logprobs[0].token == token.token
     assert np.isfinite([token.logprob for token in content]).all()
+
+
+def test_tokens_may_be_written_as_ids_with_the_bytes_of_their_text(demo_tokenizer):
+    (token_id,) = demo_tokenizer.encode_plain(" fox")
+    names = TokenNames(demo_tokenizer, as_ids=True)
+    assert (names.of(token_id), names.utf8_of(token_id)) == (f"token_id:{token_id}", list(b" fox"))
+    assert TokenNames(demo_tokenizer).of(token_id) == " fox"
+    assert TokenNames(None).of(7) == "token_id:7"
