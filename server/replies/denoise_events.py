@@ -131,6 +131,6 @@ def _done_object(generation: Generation) -> dict[str, Any]:
     return {
         "text": text.text,
         "finish_reason": text.finish_reason,
-        "usage": generation.usage().as_denoise(),
+        "usage": generation.usage().as_completion(),
         "token_ids": text.token_ids,
     }

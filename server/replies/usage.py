@@ -30,16 +30,13 @@ class Usage:
         )
 
     def as_completion(self) -> dict[str, Any]:
-        """The `usage` of completions and chat completions."""
+        """The `usage` of completions, chat completions and `/v1/denoise`."""
         return {
-            **self.as_denoise(),
+            **self.as_score(),
+            "denoising_steps": self.denoising_steps,
             "prompt_tokens_details": {"cached_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": 0},
         }
-
-    def as_denoise(self) -> dict[str, int]:
-        """The `usage` of `/v1/denoise`."""
-        return {**self.as_score(), "denoising_steps": self.denoising_steps}
 
     def as_response(self) -> dict[str, Any]:
         """The `usage` of a response object, under OpenAI's newer names."""

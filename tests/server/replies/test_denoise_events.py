@@ -4,6 +4,7 @@ from llada_core.sampling.events import Change, DenoisingStep
 from llada_core.text.special_tokens import SpecialTokens
 from server.engine.mailbox import TimedStep
 from server.replies.denoise_events import special_token_names, step_object
+from server.replies.usage import Usage
 from tests.server.conftest import events_of
 
 
@@ -26,13 +27,7 @@ def test_denoise_events_replay_to_the_final_canvas(tiny_client):
             canvas[change["position"]] = change["token_id"]
         assert step["masked"] == canvas.count(start["mask_token_id"])
     assert canvas == done["token_ids"]
-    assert done["usage"] == {
-        "prompt_tokens": 3,
-        "completion_tokens": 20,
-        "total_tokens": 23,
-        "denoising_steps": 7,
-        "forward_passes": 7,
-    }
+    assert done["usage"] == Usage(3, 20, denoising_steps=7, forward_passes=7).as_completion()
 
 
 def test_events_have_increasing_ids(tiny_client):

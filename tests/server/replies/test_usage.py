@@ -19,7 +19,6 @@ def test_the_three_shapes_count_the_same():
     }
     details = {"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}
     assert completion == counts | details
-    assert usage.as_denoise() == counts
     assert [response[name] for name in ("input_tokens", "output_tokens", "total_tokens")] == [3, 5, 8]
     assert (response["denoising_steps"], response["forward_passes"]) == (2, 4)
     assert score == {name: count for name, count in counts.items() if name != "denoising_steps"}

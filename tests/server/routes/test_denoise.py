@@ -6,6 +6,7 @@ import pytest
 from llada_core import GenerationParams
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
 from llada_core.sampling.sampler import Sampler
+from server.replies.usage import Usage
 from tests.server.conftest import events_of
 
 SEGMENTS = [[5, 6, 7], {"mask": 4}, [8], {"mask": 6}]
@@ -32,13 +33,7 @@ def test_gaps_are_filled_and_segments_stay(tiny, tiny_client):
     assert 319 not in done["token_ids"]
     assert not set(done["token_ids"]) & tiny.special_tokens.end_ids
     assert len(steps) == 10
-    assert done["usage"] == {
-        "prompt_tokens": 4,
-        "completion_tokens": 10,
-        "total_tokens": 14,
-        "denoising_steps": 10,
-        "forward_passes": 10,
-    }
+    assert done["usage"] == Usage(4, 10, denoising_steps=10, forward_passes=10).as_completion()
     canvas = prepare_infilling(
         [Gap(part["mask"]) if isinstance(part, dict) else part for part in SEGMENTS],
         GenerationParams(block_length=8),
