@@ -7,6 +7,7 @@ suffix: C candidates.
 
 from collections.abc import AsyncGenerator, Generator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -116,15 +117,15 @@ class ChosenReply:
         if opening is not None:
             for index in range(self.shape.num_choices):
                 choice = self.shape.choice(index, opening, finish_reason=None)
-                yield self.shape.chunk(choice, is_first=True, usage=self._usage([]))
+                yield self.shape.chunk(choice, is_first=True, usage=partial(self._usage, []))
         chosen = await self._chosen()
-        usage = self._usage(chosen)
+        usage = partial(self._usage, chosen)
         for index, candidate in enumerate(chosen):
             choice = self._choice(index, candidate, dialect.chunk_content(candidate.text), finish_reason=None)
             yield self.shape.chunk(choice, is_first=opening is None, usage=usage)
             ending = self.shape.choice(index, dialect.ending(), finish_reason="stop")
             yield self.shape.chunk(ending, is_first=False, usage=usage, generation_params=asdict(self.params))
-        for last in self.shape.closing(usage):
+        for last in self.shape.closing(usage()):
             yield last
 
     def release(self) -> None:

@@ -129,7 +129,7 @@ class DenoisedReply:
             token_ids=token_ids,
             scores=self._scores(tokens),
         )
-        return self.shape.chunk(chunk_choice, is_first=is_first, usage=self._usage(), **more)
+        return self.shape.chunk(chunk_choice, is_first=is_first, usage=self._usage, **more)
 
     def _echoed_tokens(self, choice: Choice) -> list[ScoredToken]:
         """The prompt's tokens, if the answer repeats them with log-probabilities."""

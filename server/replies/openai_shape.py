@@ -1,6 +1,6 @@
 """The objects of OpenAI's completions and chat completions, the same for denoised and chosen answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +61,19 @@ class OpenAIShape:
         }
         return self._with_prompts(answer)
 
-    def chunk(self, choice: dict[str, Any], *, is_first: bool, usage: Usage, **more: Any) -> ServerSentEvent:
+    def chunk(
+        self, choice: dict[str, Any], *, is_first: bool, usage: Callable[[], Usage], **more: Any
+    ) -> ServerSentEvent:
         """A chunk of a stream.
 
         Args:
             is_first: no earlier chunk belongs to this choice.
-            usage: of all choices so far.
+            usage: counts all choices so far; called only if every chunk is to carry it.
         """
         chunk = {**self._object(self.dialect.chunk_object, [choice]), **more}
         if self._includes_usage:
             is_continuous = self.body.stream_options is not None and self.body.stream_options.continuous_usage_stats
-            chunk["usage"] = usage.as_completion() if is_continuous else None
+            chunk["usage"] = usage().as_completion() if is_continuous else None
         return event(self._with_prompts(chunk) if is_first else chunk)
 
     def closing(self, usage: Usage) -> Iterator[ServerSentEvent]:

@@ -3,6 +3,8 @@
 import json
 from importlib.metadata import version
 
+import pytest
+
 from server.replies.dialects import ChatDialect, CompletionDialect
 from server.replies.envelope import Envelope
 from server.replies.openai_shape import OpenAIShape
@@ -65,7 +67,7 @@ def test_only_the_first_chunk_of_a_choice_carries_the_prompt_ids():
     first, second = (
         data_of(
             shape.chunk(
-                shape.choice(0, {"delta": {}}, finish_reason=None), is_first=is_first, usage=USAGE, denoising={}
+                shape.choice(0, {"delta": {}}, finish_reason=None), is_first=is_first, usage=lambda: USAGE, denoising={}
             )
         )
         for is_first in (True, False)
@@ -80,7 +82,13 @@ def test_every_chunk_carries_the_usage_so_far_if_that_was_requested():
     for stream_options, usage in ((options, USAGE.as_completion()), ({"include_usage": True}, None)):
         shape = chat_shape(stream=True, stream_options=stream_options)
         choice = shape.choice(0, {"delta": {}}, finish_reason=None)
-        assert data_of(shape.chunk(choice, is_first=True, usage=USAGE))["usage"] == usage
+        assert data_of(shape.chunk(choice, is_first=True, usage=lambda: USAGE))["usage"] == usage
+
+
+def test_usage_that_no_chunk_carries_is_not_counted():
+    shape = chat_shape(stream=True, stream_options={"include_usage": True})
+    choice = shape.choice(0, {"delta": {}}, finish_reason=None)
+    shape.chunk(choice, is_first=True, usage=lambda: pytest.fail("every chunk of n choices would count all n"))
 
 
 def test_a_stream_ends_with_done_after_the_usage_if_it_was_requested():
