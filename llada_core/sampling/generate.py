@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from llada_core.errors import InvalidParameterError
@@ -95,7 +96,7 @@ def generate(
 
 def _is_one_prompt(prompts: Any) -> bool:
     """Whether `prompts` is a text, a chat or token ids, and not a list of those."""
-    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int | Message | Mapping))
+    return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Integral | Message | Mapping))
 
 
 def _params_of(params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:

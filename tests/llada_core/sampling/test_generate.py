@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from llada_core import GenerationParams, denoise, generate
@@ -30,7 +31,7 @@ def test_text_without_a_tokenizer_is_refused(demo):
 
 def test_a_text_a_chat_or_ids_are_one_prompt(demo, demo_tokenizer):
     chat = [{"role": "user", "content": "What is the capital of France?"}]
-    for prompt in ("Once upon a time", chat, [5, 6, 7], [Message("user", "Hi.")]):
+    for prompt in ("Once upon a time", chat, [5, 6, 7], np.array([5, 6, 7]), [Message("user", "Hi.")]):
         (alone,) = generate(demo, prompt, tokenizer=demo_tokenizer, max_tokens=8)
         assert [alone] == generate(demo, [prompt], tokenizer=demo_tokenizer, max_tokens=8)
     assert generate(demo, [], tokenizer=demo_tokenizer) == []
