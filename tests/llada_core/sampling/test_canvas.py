@@ -1,24 +1,10 @@
 import numpy as np
-import pytest
 
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
 from llada_core.sampling.proposals import Proposals
 
 MASK, EOS, EOT = 319, 317, 318
-
-
-@pytest.fixture
-def make(tiny):
-    def make(prompt=(1, 2), constraints=None, **params):
-        return prepare_response(
-            list(prompt),
-            GenerationParams(**params),
-            Vocabulary.of(tiny),
-            constraints=constraints,
-        )
-
-    return make
 
 
 def write(canvas, *tokens):

@@ -2,22 +2,9 @@ import pytest
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
 
 MASK, EOS, EOT = 319, 317, 318
-
-
-@pytest.fixture
-def make(tiny):
-    def make(prompt=(1, 2), constraints=None, **params):
-        return prepare_response(
-            list(prompt),
-            GenerationParams(**params),
-            Vocabulary.of(tiny),
-            constraints=constraints,
-        )
-
-    return make
 
 
 def test_constraints_that_do_not_fit_are_refused(make):

@@ -1,0 +1,17 @@
+import pytest
+
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_response
+
+
+@pytest.fixture
+def make(tiny):
+    def make(prompt=(1, 2), constraints=None, **params):
+        return prepare_response(
+            list(prompt),
+            GenerationParams(**params),
+            Vocabulary.of(tiny),
+            constraints=constraints,
+        )
+
+    return make
