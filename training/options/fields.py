@@ -236,7 +236,7 @@ class GenerateOptions(Options):
         0.0, ge=0, description="Temperature of the Gumbel noise; 0 takes the most probable token."
     )
     top_k: int = Field(0, ge=0, description="Draw only from this many most probable tokens; 0 draws from all.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Draw only from the nucleus of this probability.")
+    top_p: float = Field(1.0, ge=0, le=1, description="Draw only from the nucleus of this probability.")
     cfg_scale: float = Field(0.0, ge=0, description="Classifier-free guidance; doubles the work.")
     logit_bias: list[str] = Field([], description="ID=BIAS, added to the logit of a token; may be repeated.")
     logits_eos_inf: bool = Field(False, description="Never generate EOS.")
