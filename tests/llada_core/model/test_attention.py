@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.nn.attention import varlen
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.attention import AttentionPlan, _Offsets
+from llada_core.model.attention import AttentionPlan, _Offsets, scaled_dot_product
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens
 
@@ -46,3 +46,43 @@ def test_the_variable_length_kernel_is_given_what_the_dense_one_sees(monkeypatch
             plan._offsets = _Offsets.of(packed, counts)
         attended.append(plan.attend(q_QHD, k_TKD, v_TKD, 0))
     torch.testing.assert_close(attended[0], attended[1], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("num_key_heads", [1, 2, 4])
+@pytest.mark.parametrize("length", [1, 7, 64])
+def test_in_training_on_a_cpu_plain_products_have_the_fused_kernels_result_and_gradient(num_key_heads, length):
+    torch.manual_seed(0)
+    shapes = (3, 4, length, 8), (3, num_key_heads, length, 8), (3, num_key_heads, length, 8)
+    values = [torch.randn(shape) for shape in shapes]
+    weights = torch.randn(shapes[0])
+
+    def result_and_gradients(dtype, attend):
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in values]
+        output = attend(*inputs)
+        (output.float() * weights).sum().backward()
+        return output.float(), *(x.grad.float() for x in inputs)
+
+    def fused(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+    exact = result_and_gradients(torch.float32, fused)
+    rounded = result_and_gradients(torch.bfloat16, fused)
+    for own, kernels, true in zip(
+        result_and_gradients(torch.bfloat16, scaled_dot_product), rounded, exact, strict=True
+    ):
+        # As near to the exact value as torch's own kernel in the same dtype.
+        assert (own - true).abs().max() <= 1.5 * (kernels - true).abs().max() + 0.02
+
+
+def test_inference_and_long_sequences_use_the_fused_kernel(monkeypatch):
+    fused = []
+    kernel = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *qkv: fused.append(1) or kernel(*qkv))
+    short, long = torch.zeros(1, 1, 4, 8, dtype=torch.bfloat16), torch.zeros(1, 1, 513, 8, dtype=torch.bfloat16)
+    scaled_dot_product(short, short, short)
+    assert not fused
+    scaled_dot_product(short.float(), short.float(), short.float())
+    scaled_dot_product(long, long, long)
+    with torch.no_grad():
+        scaled_dot_product(short, short, short)
+    assert len(fused) == 3
