@@ -2,7 +2,7 @@
 
 | format        | record                                                                           |
 |---------------|----------------------------------------------------------------------------------|
-| text          | `{"text": "…"}`                                                                  |
+| text          | `{"text": "…"}`, or a list of parts that are tokenised one by one                |
 | messages      | `{"messages": [{"role": "user", "content": "…"}, …]}`                            |
 | conversations | the same under "conversations", or ShareGPT's `{"from": "human", "value": "…"}`   |
 | alpaca        | `{"instruction": "…", "input": "…", "output": "…"}`, input optional               |
@@ -18,6 +18,8 @@ from training.data.sources import Record
 from training.errors import DataError
 
 Dialogue = list[Message]
+Document = tuple[str, ...]
+"""The parts of a document, mostly one; each is tokenised by itself, as the segments of a canvas are."""
 
 _SHARED_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _BAD_LINES_SHOWN = 5
@@ -61,12 +63,12 @@ class _UnusableError(Exception):
     """A record that its format cannot read; the message is the rule it breaks."""
 
 
-def read_texts(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
+def read_documents(records: Iterable[Record], report: ReadReport) -> Iterator[Document]:
     """Read documents: the `text` of every record."""
     return _convert(records, {"text": _text}, report)
 
 
-def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Dialogue | str]:
+def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Dialogue | Document]:
     """Read dialogues, or documents if the first record is text."""
     return _convert(records, {"text": _text, **_DIALOGUE_FORMATS}, report)
 
@@ -74,8 +76,8 @@ def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Di
 def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
     """Read all text in records of any format, to train a tokenizer on."""
     for item in read_dialogues(records, report):
-        if isinstance(item, str):
-            yield item
+        if isinstance(item, tuple):
+            yield "".join(item)
         else:
             yield from (message.content for message in item)
 
@@ -123,8 +125,13 @@ def _convert(
         report.add(record.place, problem)
 
 
-def _text(value: Mapping[str, Any]) -> str:
-    return _string(value, "text")
+def _text(value: Mapping[str, Any]) -> Document:
+    parts = value["text"]
+    if not isinstance(parts, list):
+        return (_string(value, "text"),)
+    if not parts or not all(isinstance(part, str) and part for part in parts):
+        raise _UnusableError('needs a non-empty string "text", or a list of them')
+    return tuple(_unicode(part) for part in parts)
 
 
 def _messages(value: Mapping[str, Any]) -> Dialogue:

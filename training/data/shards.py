@@ -17,7 +17,7 @@ import numpy as np
 
 from llada_core.files import new_folder
 from llada_core.text.tokenizer import Tokenizer
-from training.data.formats import ReadReport
+from training.data.formats import Document, ReadReport
 from training.data.sources import Source
 from training.errors import DataError
 
@@ -61,6 +61,13 @@ class Encoder:
     def identity(self) -> list[object]:
         """Everything besides the text that decides the tokens."""
         return [self.name, self.tokenizer.fingerprint, self.eos_id]
+
+
+def encode_documents(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[list[int]]:
+    """The ids of each document, all parts on all cores at once."""
+    ids = iter(tokenizer.encode_batch([part for parts in documents for part in parts]))
+    for parts in documents:
+        yield [token for _ in parts for token in next(ids)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from llada_core.counter_noise import Purpose, uniform
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.tokenizer import Tokenizer
 from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
-from training.data.formats import ReadReport, read_texts
+from training.data.formats import Document, ReadReport, read_documents
 from training.data.samples import PackedDocuments, Samples
-from training.data.shards import Encoded, Encoder, Shard
+from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
 from training.options.fields import PretrainOptions
 from training.stages.objective import Objective
@@ -62,11 +62,11 @@ class DocumentEncoder(Encoder):
 
     name = "documents"
 
-    def read(self, source: Source, report: ReadReport) -> Iterator[str]:
-        return read_texts(source.records(), report)
+    def read(self, source: Source, report: ReadReport) -> Iterator[Document]:
+        return read_documents(source.records(), report)
 
-    def encode(self, items: Sequence[str]) -> Iterator[Encoded]:
-        for ids in self.tokenizer.encode_batch(items):
+    def encode(self, items: Sequence[Document]) -> Iterator[Encoded]:
+        for ids in encode_documents(self.tokenizer, items):
             yield Encoded([*ids, self.eos_id])
 
 

@@ -12,9 +12,9 @@ from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
-from training.data.formats import Dialogue, ReadReport, read_dialogues
+from training.data.formats import Dialogue, Document, ReadReport, read_dialogues
 from training.data.samples import Dialogues, Samples
-from training.data.shards import Encoded, Encoder, Shard
+from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
 from training.options.fields import SFTOptions
 from training.stages.objective import Objective
@@ -83,14 +83,13 @@ class DialogueEncoder(Encoder):
     def identity(self) -> list[object]:
         return [*super().identity, self._max_length, self._overlong]
 
-    def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue | str]:
+    def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue | Document]:
         return read_dialogues(source.records(), report)
 
-    def encode(self, items: Sequence[Dialogue | str]) -> Iterator[Encoded]:
-        texts = [item for item in items if isinstance(item, str)]
-        for ids in self.tokenizer.encode_batch(texts):
+    def encode(self, items: Sequence[Dialogue | Document]) -> Iterator[Encoded]:
+        for ids in encode_documents(self.tokenizer, [item for item in items if isinstance(item, tuple)]):
             yield from self._fit([*ids, self.eos_id], 0)
-        yield from self._answers([item for item in items if not isinstance(item, str)])
+        yield from self._answers([item for item in items if not isinstance(item, tuple)])
 
     def _answers(self, dialogues: Sequence[Dialogue]) -> Iterator[Encoded]:
         bos_id = self.tokenizer.token_to_id(BOS_TOKEN)

@@ -2,7 +2,14 @@ import pytest
 
 from llada_core.text.tokenizer import Message
 from tests.training.data.records import ANSWER, DIALOGUE, QUESTION, RECORDS, records_of
-from training.data.formats import ReadReport, detect_format, read_any_text, read_dialogues, read_prompts, read_texts
+from training.data.formats import (
+    ReadReport,
+    detect_format,
+    read_any_text,
+    read_dialogues,
+    read_documents,
+    read_prompts,
+)
 from training.errors import DataError
 
 
@@ -27,6 +34,18 @@ def test_alpacas_input_follows_the_instruction(tmp_path):
 def test_the_tokenizer_reads_the_text_of_any_format(tmp_path):
     assert list(read_any_text(records_of(tmp_path, {"text": "x"}), ReadReport(0))) == ["x"]
     assert list(read_any_text(records_of(tmp_path, RECORDS["alpaca"]), ReadReport(0))) == [QUESTION, ANSWER]
+    assert list(read_any_text(records_of(tmp_path, {"text": ["a ", "b"]}), ReadReport(0))) == ["a b"]
+
+
+def test_a_documents_text_may_be_a_list_of_parts(tmp_path):
+    rows = records_of(tmp_path, {"text": ["a big ", "fox", "."]}, {"text": "a fox."})
+    assert list(read_documents(rows, ReadReport(0))) == [("a big ", "fox", "."), ("a fox.",)]
+
+
+@pytest.mark.parametrize("parts", [[], ["a", ""], ["a", 3], [["a"]], [None]])
+def test_parts_that_are_not_text_are_a_bad_line(tmp_path, parts):
+    with pytest.raises(DataError, match=r'line 1: needs a non-empty string "text", or a list of them'):
+        list(read_documents(records_of(tmp_path, {"text": parts}), ReadReport(0)))
 
 
 @pytest.mark.parametrize(
@@ -63,5 +82,5 @@ def test_prompts_are_strings_or_messages_that_end_with_the_user(tmp_path):
 
 def test_a_record_with_the_keys_of_two_formats_is_read_in_the_requested_one(tmp_path):
     record = {**RECORDS["alpaca"], "text": "all of it"}
-    assert list(read_texts(records_of(tmp_path, record), ReadReport(0))) == ["all of it"]
+    assert list(read_documents(records_of(tmp_path, record), ReadReport(0))) == [("all of it",)]
     assert list(read_dialogues(records_of(tmp_path, record), ReadReport(0))) == [DIALOGUE]

@@ -3,7 +3,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.training.data.records import DIALOGUE, RECORDS
-from training.data.formats import ReadReport, read_dialogues, read_texts
+from training.data.formats import ReadReport, read_dialogues, read_documents
 from training.data.sources import find_sources
 from training.errors import DataError
 
@@ -43,7 +43,7 @@ def test_a_hub_dataset_is_streamed_by_its_id(monkeypatch, path, expected):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)  # no hub here
     (source,) = find_sources([path])
-    assert list(read_texts(source.records(), ReadReport(0))) == ["one", "two"]
+    assert list(read_documents(source.records(), ReadReport(0))) == [("one",), ("two",)]
     assert asked == [expected]
 
 
@@ -55,7 +55,7 @@ def test_a_file_that_is_missing_is_not_looked_for_on_the_hub():
 def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "x"}\r\n\r\n{"text": "y"}\n\n')
     (source,) = find_sources([str(tmp_path / "rows.jsonl")])
-    assert list(read_texts(source.records(), ReadReport(0))) == ["x", "y"]
+    assert list(read_documents(source.records(), ReadReport(0))) == [("x",), ("y",)]
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_json_that_cannot_be_used_is_a_bad_line(tmp_path, line, message):
     (tmp_path / "rows.jsonl").write_text(line + "\n")
     (source,) = find_sources([str(tmp_path / "rows.jsonl")])
     with pytest.raises(DataError, match=f"rows.jsonl, line 1: {message}"):
-        list(read_texts(source.records(), ReadReport(0)))
+        list(read_documents(source.records(), ReadReport(0)))
 
 
 def test_a_folder_is_refused_and_a_file_with_brackets_in_its_name_is_read(tmp_path):
@@ -85,4 +85,4 @@ def test_bytes_that_are_not_utf8_are_a_bad_line(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"text": "\xff"}\n')
     (source,) = find_sources([str(tmp_path / "rows.jsonl")])
     with pytest.raises(DataError, match="line 1: not UTF-8"):
-        list(read_texts(source.records(), ReadReport(0)))
+        list(read_documents(source.records(), ReadReport(0)))

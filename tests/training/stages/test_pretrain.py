@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from llada_core.text.special_tokens import EOS_TOKEN
@@ -6,6 +7,7 @@ from training.data.batches import Batching
 from training.options.fields import PretrainOptions
 from training.stages.objective import corrupt_batch
 from training.stages.pretrain import Pretraining
+from training.stages.sft import SFT
 
 
 def batches(samples, count, batch_size=4):
@@ -45,9 +47,19 @@ def test_every_token_of_a_sample_is_a_target_and_its_padding_is_not():
 
 def test_a_document_ends_with_eos(demo_tokenizer):
     eos_id = demo_tokenizer.token_to_id(EOS_TOKEN)
-    (document,) = Pretraining(50).encoder(demo_tokenizer, eos_id=eos_id).encode(["one two"])
+    (document,) = Pretraining(50).encoder(demo_tokenizer, eos_id=eos_id).encode([("one two",)])
     assert document.ids == [*demo_tokenizer.encode_plain("one two"), eos_id]
     assert document.prompt_length == 0
+
+
+@pytest.mark.parametrize("stage", [Pretraining(50), SFT(50)])
+def test_the_parts_of_a_document_are_tokenised_as_the_segments_of_a_canvas(demo_tokenizer, stage):
+    parts = ("a big ", "dog", ".")
+    encoder = stage.encoder(demo_tokenizer, eos_id=demo_tokenizer.token_to_id(EOS_TOKEN))
+    in_parts, whole, last = encoder.encode([parts, ("".join(parts),), ("x",)])
+    assert in_parts.ids[:-1] == [token for part in parts for token in demo_tokenizer.encode_plain(part)]
+    assert in_parts.ids != whole.ids
+    assert last.ids[:-1] == demo_tokenizer.encode_plain("x")
 
 
 def test_packing_follows_the_options():

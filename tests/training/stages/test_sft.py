@@ -74,7 +74,7 @@ def test_every_assistant_turn_is_a_sample_with_its_history_as_prompt(demo_tokeni
 
 @pytest.mark.parametrize(("overlong", "lengths"), [("drop", []), ("truncate", [20])])
 def test_a_sample_over_the_maximum_length_is_dropped_or_truncated_and_counted(demo_tokenizer, overlong, lengths):
-    samples, encoder = encode(demo_tokenizer, "one two " * 30, max_length=20, overlong=overlong)
+    samples, encoder = encode(demo_tokenizer, ("one two " * 30,), max_length=20, overlong=overlong)
     assert [len(sample.ids) for sample in samples] == lengths
     assert (encoder.num_dropped, encoder.num_truncated) == (1 - len(lengths), len(lengths))
 
