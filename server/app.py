@@ -20,16 +20,24 @@ from llada_core.text.tokenizer import Tokenizer
 from server.engine.engine import Engine
 from server.engine.metrics import Metrics
 from server.engine.scheduler import Scheduler
-from server.http.api_error import ErrorBody
+from server.http.api_error import ErrorBody, loading
+from server.http.browser import BrowserGuard
 from server.http.errors import install_error_handlers
 from server.http.middleware import ApiKey, BodyLimit, Head, RequestBoundary, RootPath
 from server.routes import chat, completions, denoise, responses, score, system, tokenize
+from server.schemas.answers import Status
 from server.service import Service
 from server.settings import Settings
 
 ROUTE_MODULES = (completions, chat, responses, denoise, score, tokenize, system)
 
 WEB_FOLDER = Path(clients.__file__).parent / "web"
+
+# The page loads nothing from elsewhere and runs no inline script.
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def create_app(
@@ -69,6 +77,24 @@ def create_app(
     return app
 
 
+def create_waiting_app(settings: Settings) -> FastAPI:
+    """An ASGI app for the time in which the model is loaded: alive, and not ready."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+
+    @app.get("/health")
+    @app.get("/ping")
+    async def health() -> Status:
+        return Status()
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+    async def refuse(path: str) -> None:
+        raise loading()
+
+    install_error_handlers(app, paths=())
+    _add_middleware(app, settings, Metrics())
+    return app
+
+
 def _scheduler(settings: Settings, device: torch.device) -> Scheduler:
     is_cpu = device.type == "cpu"
     if settings.model_threads > 1 and not is_cpu:
@@ -102,7 +128,7 @@ def _mount_page(app: FastAPI) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
-        return FileResponse(WEB_FOLDER / "index.html")
+        return FileResponse(WEB_FOLDER / "index.html", headers={"content-security-policy": _PAGE_POLICY})
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
@@ -110,6 +136,9 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
     app.add_middleware(BodyLimit)
     if settings.api_key:
         app.add_middleware(ApiKey, keys=settings.api_key)
+    app.add_middleware(
+        BrowserGuard, host=settings.host, allowed_hosts=settings.allowed_host, origins=settings.cors_origin
+    )
     app.add_middleware(RequestBoundary, metrics=metrics)
     app.add_middleware(Head)
     if settings.root_path:

@@ -1,18 +1,17 @@
-"""`llada-server`: load a checkpoint, serve it, shut down cleanly."""
+"""`llada-server`: bind the port, load a checkpoint, serve it, shut down cleanly."""
 
 import asyncio
 import json
 import logging
 import os
-import socket
 import sys
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
-from pydantic import ValidationError
-from pydantic_settings import CliApp
 
+from server.listening import ListenError, listen
+from server.options import read_settings
 from server.settings import Settings
 
 if TYPE_CHECKING:  # importing these would load torch before --help could answer
@@ -37,58 +36,75 @@ class JSONFormatter(logging.Formatter):
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that prints its address, and that drains before it stops listening.
+    """A uvicorn server that prints its address once the model is loaded, and that drains before it stops listening.
 
     On the first signal the server is no longer ready and refuses new requests, while running ones may finish within the
-    grace period; only then does uvicorn close. A second signal ends the process at once.
+    grace period; only then does uvicorn close. A second signal ends the process at once, as does the first while the
+    model is being loaded.
     """
 
-    def __init__(self, config: uvicorn.Config, service: "Service") -> None:
-        super().__init__(config)
-        self._service = service
+    def __init__(self, settings: Settings) -> None:
+        # Imported here so that --help and a wrong option are answered without waiting for torch.
+        from server.app import create_waiting_app
+        from server.loading import LoadingApp
+
+        self.app = LoadingApp(create_waiting_app(settings), lambda: _load_app(settings), on_end=self._loading_ended)
+        super().__init__(
+            uvicorn.Config(
+                self.app,
+                root_path=settings.root_path,
+                log_config=None,
+                access_log=settings.log_level == "debug",
+                timeout_graceful_shutdown=5,
+            )
+        )
+        self._settings = settings
         self._draining: asyncio.Task[None] | None = None
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            url_host = f"[{host}]" if ":" in host else host
-            print(f"Serving {self._service.settings.model_name} on http://{url_host}:{port}", flush=True)
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining is None:
-            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        if self._draining is None and self.app.loaded is not None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain(self.app.loaded.state.service))
         else:
             self.should_exit = self.force_exit = True
 
-    async def _drain(self) -> None:
+    def _loading_ended(self) -> None:
+        if self.app.error is not None:
+            self.should_exit = True
+            return
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url_host = f"[{host}]" if ":" in host else host
+        print(f"Serving {self._settings.model_name} on http://{url_host}:{port}", flush=True)
+
+    async def _drain(self, service: "Service") -> None:
         try:
-            await self._service.running.drain()
+            await service.running.drain()
         finally:
             self.should_exit = True
 
 
 def main() -> None:
     """Run the server until a signal stops it."""
-    try:
-        settings = CliApp.run(Settings)
-    except ValidationError as error:
-        for problem in error.errors():
-            option = "--" + str(problem["loc"][0]).replace("_", "-")
-            print(f"llada-server: {option} is {problem['input']!r}: {problem['msg']}", file=sys.stderr)
-        raise SystemExit(2) from None
+    settings = read_settings(sys.argv[1:])
     _configure_logging(settings)
-    app = _load_app(settings)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        root_path=settings.root_path,
-        log_config=None,
-        access_log=settings.log_level == "debug",
-        timeout_graceful_shutdown=5,
-    )
-    Server(config, app.state.service).run()
+    try:
+        sockets = listen(settings.host, settings.port)
+    except ListenError as error:
+        print(f"llada-server: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    _bound_kernel_caches()
+    server = Server(settings)
+    server.run(sockets)
+    if server.app.error is not None:
+        _explain(server.app.error)
+        raise SystemExit(1)
+
+
+def _explain(error: BaseException) -> None:
+    """Print why the model can't be loaded: no such folder, hub out of reach, unreadable or unsupported checkpoint."""
+    if isinstance(error, (OSError, ValueError)):
+        print(f"llada-server: {error}", file=sys.stderr)
+    else:
+        logging.getLogger(__name__).error("the model can't be loaded", exc_info=error)
 
 
 def _bound_kernel_caches() -> None:
@@ -101,25 +117,23 @@ def _bound_kernel_caches() -> None:
 
 
 def _load_app(settings: Settings) -> "FastAPI":
-    _bound_kernel_caches()
-    # Imported here so that --help and a wrong option are answered without waiting for torch.
     from llada_core.checkpoint.load import DEMO_FOLDER, Checkpoint
     from llada_core.checkpoint.placement import Placement
     from llada_core.text.chat_template import ChatTemplate
     from server.app import create_app
 
     template = settings.chat_template
-    try:
-        placement = Placement.of(settings.device, settings.dtype, settings.quantization)
-        checkpoint = Checkpoint.open(
-            settings.model or DEMO_FOLDER,
-            revision=settings.revision,
-            chat_template=None if template is None else ChatTemplate(template.read_text(encoding="utf-8")),
+    placement = Placement.of(settings.device, settings.dtype, settings.quantization)
+    checkpoint = Checkpoint.open(
+        settings.model or DEMO_FOLDER,
+        revision=settings.revision,
+        chat_template=None if template is None else ChatTemplate(template.read_text(encoding="utf-8")),
+    )
+    if checkpoint.tokenizer is None:
+        logging.getLogger(__name__).warning(
+            "%s has no tokenizer.json: prompts must be token ids, text gets status 400", settings.model
         )
-        return create_app(settings, checkpoint.load_model(placement), checkpoint.tokenizer)
-    except (OSError, ValueError) as error:  # no such folder, hub out of reach, unreadable or unsupported checkpoint
-        print(f"llada-server: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+    return create_app(settings, checkpoint.load_model(placement), checkpoint.tokenizer)
 
 
 def _configure_logging(settings: Settings) -> None:
@@ -127,6 +141,9 @@ def _configure_logging(settings: Settings) -> None:
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JSONFormatter() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    if settings.log_level == "info":
+        # What uvicorn says of its own start and end is said better here.
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The options of `llada-server`; each is also an environment variable LLADA_<NAME>."""
 
+import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -8,6 +10,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEMO_NAME = "llada-demo"
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 # One attribute for each option of the command.
 class Settings(BaseSettings):
@@ -15,11 +24,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="LLADA_",
-        cli_prog_name="llada-server",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_avoid_json=True,
-        cli_hide_none_type=True,
         case_sensitive=False,
         protected_namespaces=(),
     )
@@ -61,7 +65,14 @@ class Settings(BaseSettings):
     request_timeout: float = Field(600, gt=0, description="seconds until a request ends with status 504")
     shutdown_grace: float = Field(15, ge=0, description="seconds that running requests have to finish after SIGTERM")
     api_key: Annotated[list[str], NoDecode] = Field([], description="accepted API key; repeatable")
-    cors_origin: Annotated[list[str], NoDecode] = Field([], description="origin that CORS allows; repeatable")
+    cors_origin: Annotated[list[str], NoDecode] = Field(
+        [], description="origin whose pages may send requests and read the answers, * for any; repeatable"
+    )
+    allowed_host: Annotated[list[str], NoDecode] = Field(
+        [],
+        description="further name in the Host header of requests, * for any (default: the --host, localhost names "
+        "where it listens there, and on all addresses any address); repeatable",
+    )
     chat_template: Path | None = Field(
         None, description="file with a Jinja template that replaces LLaDA's own chat format"
     )
@@ -72,7 +83,7 @@ class Settings(BaseSettings):
         "text", description="log each record as a line of text or as a JSON object"
     )
 
-    @field_validator("api_key", "cors_origin", mode="before")
+    @field_validator("api_key", "cors_origin", "allowed_host", mode="before")
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
         """Split the list of an environment variable at its commas. An empty entry is refused as a likely mistake."""
@@ -81,6 +92,35 @@ class Settings(BaseSettings):
         if (value and not all(words)) or value == "":
             raise ValueError("has an empty entry")
         return words
+
+    @field_validator("cors_origin")
+    @classmethod
+    def _are_origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            if origin not in ("*", "null") and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; it must be like https://example.org:8000, without a path")
+        return origins
+
+    @field_validator("api_key")
+    @classmethod
+    def _can_be_sent(cls, keys: list[str]) -> list[str]:
+        if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+            raise ValueError("an API key must be of visible ASCII characters: others can't be sent in a header")
+        return keys
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, path: str) -> str:
+        if path and not path.startswith("/"):
+            raise ValueError(f"must start with a slash, as /{path}")
+        return path.rstrip("/")
+
+    @field_validator("model_threads")
+    @classmethod
+    def _has_cores(cls, number: int) -> int:
+        if number > (cores := num_cores()):
+            raise ValueError(f"this machine has {cores} {'core' if cores == 1 else 'cores'}, and each thread needs one")
+        return number
 
     @property
     def model_name(self) -> str:

@@ -76,6 +76,20 @@ def unauthorized() -> APIError:
     )
 
 
+def host_not_allowed(host: str) -> APIError:
+    message = f"Host is {shortened(host)}, which is not this server's name; --allowed-host adds a name"
+    return APIError(403, message, type_="permission_error", code="host_not_allowed")
+
+
+def cross_site(origin: str) -> APIError:
+    message = f"the request comes from another site ({shortened(origin)}); --cors-origin allows an origin"
+    return APIError(403, message, type_="permission_error", code="origin_not_allowed")
+
+
+def loading() -> APIError:
+    return APIError(503, "the model is being loaded", type_="service_unavailable_error", code="loading")
+
+
 def model_not_found(name: str, served: str) -> APIError:
     message = f"model is {shortened(name)}; it must be {served!r}, the one this server serves, or absent"
     return APIError(404, message, type_="not_found_error", param="model", code="model_not_found")

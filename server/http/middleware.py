@@ -13,16 +13,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.engine.metrics import Metrics
 from server.http.api_error import MAX_BODY_BYTES, APIError, body_too_large, unauthorized
+from server.http.browser import BROWSER_HEADERS
 from server.http.errors import to_api_error
 
-_PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics")
+# The API page loads /openapi.json.
+_PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json")
 _PUBLIC_PREFIX = "/static/"
 
 MAX_REQUEST_ID_LENGTH = 128
 
 
 class RequestBoundary:
-    """Gives every request an id and every response the header `x-request-id`; turns exceptions into error answers."""
+    """Gives every request an id, and every response that id and the headers for browsers; answers exceptions."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -41,7 +43,10 @@ class RequestBoundary:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                for name, value in BROWSER_HEADERS.items():
+                    headers.setdefault(name, value)
                 route = scope.get("route")
                 self._metrics.observe_response(getattr(route, "path", "unmatched"), message["status"])
             await send(message)
@@ -97,7 +102,7 @@ class Head:
 
 
 class ApiKey:
-    """Answers 401 unless the request carries one of the API keys; page, health and metrics stay open."""
+    """Answers 401 unless the request carries one of the API keys; page, API page, health and metrics stay open."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
