@@ -27,9 +27,10 @@ class LLM:
         dtype: str = "auto",
         quantization: Quantization = "none",
         revision: str | None = None,
+        adapter: str | os.PathLike[str] | None = None,
     ) -> None:
         """Load a folder or a hub id, by default the bundled demo model; arguments and errors as `load_model`."""
-        checkpoint = Checkpoint.open(path, revision=revision)
+        checkpoint = Checkpoint.open(path, revision=revision, adapter=adapter)
         self.model = checkpoint.load_model(Placement.of(device, dtype, quantization))
         self.tokenizer = checkpoint.tokenizer
 

@@ -127,6 +127,7 @@ def _load_app(settings: Settings) -> "FastAPI":
     checkpoint = Checkpoint.open(
         settings.model or DEMO_FOLDER,
         revision=settings.revision,
+        adapter=settings.adapter,
         chat_template=None if template is None else ChatTemplate(template.read_text(encoding="utf-8")),
     )
     if checkpoint.tokenizer is None:

@@ -22,6 +22,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     "model": {
         "model": "MODEL",
         "revision": "REVISION",
+        "adapter": "FOLDER",
         "served_model_name": "NAME",
         "chat_template": "FILE",
         "max_model_len": "TOKENS",

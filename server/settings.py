@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         description="folder with config.json, safetensors and tokenizer, or a hub id (default: the bundled demo model)",
     )
     revision: str | None = Field(None, description="revision of a hub id")
+    adapter: Path | None = Field(None, description="folder of a LoRA adapter, merged into the model while it is loaded")
     served_model_name: str | None = Field(
         None, description="model name in the API (default: the folder's or repo's name)"
     )

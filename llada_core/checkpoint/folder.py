@@ -5,6 +5,10 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from llada_core.files import read_json
+
+ADAPTER_CONFIG = "adapter_config.json"
+
 _FILES = ("config.json", "generation_config.json", "tokenizer.json", "*.safetensors", "model.safetensors.index.json")
 
 
@@ -20,7 +24,7 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None,
     folder = Path(path)
     if folder.is_dir():
         if not (folder / "config.json").exists():
-            raise FileNotFoundError(f"{folder}: no config.json in this folder")
+            raise FileNotFoundError(f"{folder}: {_what_is_missing(folder)}")
         return folder
     name = str(path)
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -30,3 +34,13 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None,
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # the hub client raises many types of error, its own and the network's
         raise FileNotFoundError(f"{name}: no such folder here, and from the hub: {error}") from None
+
+
+def _what_is_missing(folder: Path) -> str:
+    if not (folder / ADAPTER_CONFIG).exists():
+        return "no config.json in this folder"
+    base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "its base model"
+    return (
+        f"a LoRA adapter, not a model: load {base} with this folder as the adapter (--adapter), or merge the two with "
+        "`llada-train export --adapter`"
+    )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from llada_core.checkpoint.adapter import AdaptedWeights, Adapter
 from llada_core.checkpoint.folder import resolve_folder
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.weights import CheckpointWeights
@@ -37,6 +38,7 @@ def load_model(
     dtype: str = "auto",
     quantization: Quantization = "none",
     revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> MaskPredictor:
     """Load a mask predictor for inference; on a CPU its weights are laid out for oneDNN.
 
@@ -46,6 +48,7 @@ def load_model(
         dtype: `float32`, `bfloat16`, `float16`, or `auto`: float32 on a CPU, the checkpoint's own on an accelerator,
             bfloat16 around quantised weights.
         quantization: `int8` quantises the linear maps while loading; CPU only.
+        adapter: a LoRA adapter's folder, merged into the weights while these are read.
 
     Raises:
         UnsupportedCheckpointError: an unknown architecture, an unimplemented field, missing or unexpected tensors.
@@ -53,15 +56,20 @@ def load_model(
         InvalidParameterError: an unknown device, dtype or quantization, or a combination that is not supported.
     """
     placement = Placement.of(device, dtype, quantization)
-    return Checkpoint.open(path, revision=revision).load_model(placement)
+    return Checkpoint.open(path, revision=revision, adapter=adapter).load_model(placement)
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], *, device: str = "cpu", dtype: str = "auto", revision: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    dtype: str = "auto",
+    revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> "LLaDAModelLM":
     """Load a checkpoint as the trainable network; arguments and errors are those of `load_model`."""
     placement = Placement.of(device, dtype)
-    return Checkpoint.open(path, revision=revision).load_network(placement)
+    return Checkpoint.open(path, revision=revision, adapter=adapter).load_network(placement)
 
 
 def load_tokenizer(
@@ -86,6 +94,7 @@ class Checkpoint:
     config: LLaDAConfig
     tokenizer: Tokenizer | None
     special_tokens: SpecialTokens
+    adapter: Adapter | None = None
 
     @classmethod
     def open(
@@ -94,16 +103,19 @@ class Checkpoint:
         *,
         revision: str | None = None,
         chat_template: ChatTemplate | None = None,
+        adapter: str | os.PathLike[str] | None = None,
         with_weights: bool = True,
     ) -> "Checkpoint":
         """Find the folder and read its config, tokenizer and special tokens.
 
         Args:
             chat_template: replaces LLaDA's own chat format.
+            adapter: a LoRA adapter's folder, whose updates are merged into the weights.
             with_weights: False leaves the weights of a hub id on the hub.
 
         Raises:
-            UnsupportedCheckpointError: an unknown architecture, an unimplemented field, no mask or EOS id.
+            UnsupportedCheckpointError: an unknown architecture, an unimplemented field, no mask or EOS id; an adapter
+                that is not plain LoRA, or not one of this model.
             FileNotFoundError: no such folder, or no config.json in it.
         """
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
@@ -114,7 +126,10 @@ class Checkpoint:
         special_tokens = resolve_special_tokens(
             folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None
         )
-        return cls(folder, architecture, config, tokenizer, special_tokens)
+        updates = None if adapter is None else Adapter(Path(adapter))
+        if updates is not None:
+            updates.check(config.tensor_shapes())
+        return cls(folder, architecture, config, tokenizer, special_tokens, updates)
 
     def load_model(self, placement: Placement) -> MaskPredictor:
         """Read the weights, for inference."""
@@ -152,10 +167,10 @@ class Checkpoint:
         network.special_tokens = self.special_tokens
         return network
 
-    def _checked_weights(self) -> CheckpointWeights:
+    def _checked_weights(self) -> AdaptedWeights:
         weights = CheckpointWeights(self.folder)
         weights.check(self.config.tensor_shapes())
-        return weights
+        return AdaptedWeights(weights, self.adapter)
 
 
 def _read_tokenizer(folder: Path, *, vocab_size: int, chat_template: ChatTemplate | None) -> Tokenizer | None:

@@ -29,12 +29,20 @@ _AUTO_MAP = {
 
 
 def save_checkpoint(
-    model: "LLaDAModelLM", folder: Path, *, tokenizer_file: Path, special_tokens: SpecialTokens, dtype: torch.dtype
+    model: "LLaDAModelLM",
+    folder: Path,
+    *,
+    tokenizer_file: Path | None,
+    special_tokens: SpecialTokens,
+    dtype: torch.dtype,
 ) -> None:
     """Write a checkpoint into `folder` that this server and LLaDA's own code load.
 
     The files are written to a temporary folder and moved in, `config.json` last: until then the folder is not a
     checkpoint. Older weights are deleted first, since an old single file would be loaded in place of new shards.
+
+    Args:
+        tokenizer_file: copied, with a config for other programs; None for a model without a tokenizer.
     """
     aside = make_empty(folder / "incomplete")
     config = LLaDAConfig(
@@ -52,14 +60,15 @@ def save_checkpoint(
     with _without_progress_bar():
         model.save_pretrained(aside, state_dict=state)
     config.save_pretrained(aside)
-    shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
     generation = {
         "eos_token_id": special_tokens.eos_id,
         "eot_token_id": special_tokens.eot_id,
         "mask_token_id": special_tokens.mask_id,
         "pad_token_id": special_tokens.eos_id,
     }
-    (aside / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(config), indent=2) + "\n")
+    if tokenizer_file is not None:
+        shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
+        (aside / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(config), indent=2) + "\n")
     (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     for old in (folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         old.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ class CheckpointWeights:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
         for file in self._find_files():
-            with self._opened(file) as tensors:
+            with open_safetensors(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118, a handle is no mapping
                     self._shapes[name] = tuple(tensors.get_slice(name).get_shape())
                     self._files[name] = file
@@ -55,7 +55,7 @@ class CheckpointWeights:
 
     def read(self, name: str) -> Tensor:
         """Read one tensor in its stored dtype; its memory is the mapped file until the tensor is dropped."""
-        with self._opened(self._files[name]) as tensors:
+        with open_safetensors(self._files[name]) as tensors:
             tensor: Tensor = tensors.get_tensor(name)
         return tensor
 
@@ -75,11 +75,18 @@ class CheckpointWeights:
             ) from None
         return [self._folder / name for name in sorted(names)]
 
-    def _opened(self, file: Path) -> safe_open:
-        require_content(file)
-        try:
-            return safe_open(file, framework="pt")
-        except SafetensorError as error:
-            raise UnsupportedCheckpointError(
-                f"{file}: cannot be read as safetensors: {error}; the file may be damaged or cut"
-            ) from None
+
+def open_safetensors(file: Path) -> safe_open:
+    """Open a file of tensors, to be read one at a time.
+
+    Raises:
+        OSError: the file cannot be opened.
+        UnsupportedCheckpointError: the file is damaged, or a git-lfs pointer.
+    """
+    require_content(file)
+    try:
+        return safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise UnsupportedCheckpointError(
+            f"{file}: cannot be read as safetensors: {error}; the file may be damaged or cut"
+        ) from None

@@ -42,7 +42,11 @@ _MARK = re.compile("( ?)\ue000([0-9]+)\ue001( ?)")
 
 
 class ChatTemplate:
-    """A compiled template."""
+    """A compiled template.
+
+    Attributes:
+        source: its text.
+    """
 
     def __init__(self, source: str) -> None:
         """Compile a template.
@@ -50,6 +54,7 @@ class ChatTemplate:
         Raises:
             ValueError: the source is not a Jinja template; names the line.
         """
+        self.source = source
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
         environment.globals["raise_exception"] = _raise
         try:

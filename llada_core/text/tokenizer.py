@@ -110,6 +110,17 @@ class Tokenizer:
             return PUBLISHED_IDS.get(token)
         return token_id
 
+    def special_tokens(self) -> dict[int, str]:
+        """The special tokens by id, those of the published vocabulary that the file does not register included."""
+        registered = self._decoder.get_added_tokens_decoder().items()
+        published = {token_id: token for token, token_id in PUBLISHED_IDS.items()} if self._has_published_ids else {}
+        return published | {token_id: token.content for token_id, token in registered if token.special}
+
+    @property
+    def chat_template(self) -> str:
+        """The source of the chat format, as a Jinja template."""
+        return CHAT_TEMPLATE if self._chat_template is None else self._chat_template.source
+
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Encode a prompt, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
         # As a batch: encoding a single text holds Python's lock, for seconds if the text is megabytes long.

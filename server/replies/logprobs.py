@@ -89,6 +89,15 @@ def chat_logprobs(tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str,
     return {"content": content, "refusal": None}
 
 
+def response_logprobs(tokens: Sequence[ScoredToken], names: TokenNames) -> list[dict[str, Any]]:
+    """The `logprobs` of a response's text: as a chat's, but bytes are a list even within a character."""
+    content: list[dict[str, Any]] = chat_logprobs(tokens, names)["content"]
+    for entry in content:
+        for scored in (entry, *entry["top_logprobs"]):
+            scored["bytes"] = scored["bytes"] or []
+    return content
+
+
 def commit_steps(tokens: Sequence[ScoredToken]) -> list[int | None]:
     """The step that committed each token."""
     return [token.change.step if token.change else None for token in tokens]

@@ -1,6 +1,6 @@
 """An answer of OpenAI's responses endpoint: the response object, and its typed events as it grows."""
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import count
@@ -11,6 +11,7 @@ from sse_starlette import ServerSentEvent
 from server.http.sse import event
 from server.replies.envelope import Envelope
 from server.replies.generation import Generation
+from server.replies.logprobs import TokenNames, response_logprobs
 from server.replies.running import Running
 from server.schemas.responses import ResponseRequest
 
@@ -23,11 +24,14 @@ class ResponseReply:
     body: ResponseRequest
     generation: Generation
     running: Running
+    names: TokenNames
     _numbers: Iterator[int] = field(default_factory=count, init=False)
+    _logprobs: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     async def completed(self) -> dict[str, Any]:
         """Run the generation to completion and return the body of a plain answer."""
         await self.running.finish([self.generation])
+        self._new_logprobs()
         return self._response()
 
     async def events(self) -> AsyncGenerator[ServerSentEvent]:
@@ -37,13 +41,14 @@ class ResponseReply:
         for type_ in ("response.created", "response.in_progress"):
             yield self._event(type_, response=self._response())
         yield self._event("response.output_item.added", output_index=0, item=self._message("in_progress", []))
-        yield self._event("response.content_part.added", **place, part=_output_text(""))
+        yield self._event("response.content_part.added", **place, part=_output_text("", []))
         async with aclosing(self.running.steps(self.generation)) as steps:
             async for _, delta in steps:
-                if delta:
-                    yield self._event("response.output_text.delta", **place, delta=delta, logprobs=[])
-        part = _output_text(text.text)
-        yield self._event("response.output_text.done", **place, text=text.text, logprobs=[])
+                logprobs = self._new_logprobs()
+                if delta or logprobs:
+                    yield self._event("response.output_text.delta", **place, delta=delta, logprobs=logprobs)
+        part = self._part()
+        yield self._event("response.output_text.done", **place, text=text.text, logprobs=self._logprobs)
         yield self._event("response.content_part.done", **place, part=part)
         yield self._event("response.output_item.done", output_index=0, item=self._message(self._status, [part]))
         yield self._event(f"response.{self._status}", response=self._response())
@@ -74,7 +79,7 @@ class ResponseReply:
             "max_output_tokens": params.gen_length,
             "metadata": body.metadata or {},
             "model": self.envelope.model,
-            "output": [self._message(self._status, [_output_text(self.generation.text.text)])] if is_finished else [],
+            "output": [self._message(self._status, [self._part()])] if is_finished else [],
             "parallel_tool_calls": False,
             "previous_response_id": None,
             "store": False,
@@ -82,6 +87,7 @@ class ResponseReply:
             "text": {"format": {"type": "text"}},
             "tool_choice": "none",
             "tools": [],
+            "top_logprobs": body.top_logprobs,
             "top_p": params.top_p,
             "truncation": "disabled",
             "usage": self.generation.usage().as_response() if is_finished else None,
@@ -106,6 +112,17 @@ class ResponseReply:
             "content": content,
         }
 
+    def _part(self) -> dict[str, Any]:
+        return _output_text(self.generation.text.text, self._logprobs)
 
-def _output_text(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+    def _new_logprobs(self) -> list[dict[str, Any]]:
+        """The log-probabilities of the tokens that became final since the last call, if they were requested."""
+        if self.body.num_alternatives is None:
+            return []
+        new = response_logprobs(self.generation.text.take_tokens(), self.names)
+        self._logprobs.extend(new)
+        return new
+
+
+def _output_text(text: str, logprobs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}

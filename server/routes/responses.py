@@ -4,9 +4,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from llada_core.sampling.events import Reporting
 from server.http.sse import StreamResponse, while_connected
+from server.replies.logprobs import TokenNames
 from server.replies.responses import ResponseReply
-from server.schemas.answers import ResponseObject, answers, events
+from server.schemas.answers import InputTokens, ResponseObject, answers, events
 from server.schemas.conversation import ChatFields
 from server.schemas.responses import ResponseRequest
 from server.service import service_of
@@ -24,10 +26,20 @@ async def create_response(body: ResponseRequest, request: Request) -> dict[str, 
     service = service_of(request)
     service.check_model(body.model)
     prompt = await service.prompts.encode_messages(body.messages, ChatFields())
-    canvas = service.canvases.response(body, prompt)
+    canvas = service.canvases.response(body, prompt, reporting=Reporting(num_alternatives=body.num_alternatives or 0))
     (generation,) = service.running.submit([canvas])
     envelope = service.envelope(body, "resp_")
-    reply = ResponseReply(envelope, body, generation, service.running)
+    names = TokenNames(service.prompts.tokenizer)
+    reply = ResponseReply(envelope, body, generation, service.running, names)
     if body.stream:
         return StreamResponse(reply.events(), request, release=reply.release, error_event=reply.error_event)
     return await while_connected(request, reply.completed(), release=reply.release)
+
+
+@router.post("/v1/responses/input_tokens")
+async def count_input_tokens(body: ResponseRequest, request: Request) -> InputTokens:
+    """Count the tokens of the prompt that a response would start from."""
+    service = service_of(request)
+    service.check_model(body.model)
+    prompt = await service.prompts.encode_messages(body.messages, ChatFields())
+    return InputTokens(input_tokens=len(prompt))

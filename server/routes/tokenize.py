@@ -1,10 +1,11 @@
-"""`POST /tokenize` and `/detokenize`: the model's tokenizer, in vLLM's shapes."""
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`: the model's tokenizer, in vLLM's shapes."""
 
 import asyncio
 
 from fastapi import APIRouter, Request
 
-from server.schemas.answers import DetokenizedText, Tokens
+from llada_core.text.special_tokens import BOS_TOKEN
+from server.schemas.answers import DetokenizedText, TokenizerInfo, Tokens
 from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from server.service import service_of
 
@@ -39,3 +40,22 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizedTe
     service.vocabulary.shape.require_token_ids(body.tokens, "tokens")
     text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
     return DetokenizedText(prompt=text)
+
+
+@router.get("/tokenizer_info")
+async def tokenizer_info(request: Request) -> TokenizerInfo:
+    """Describe the tokenizer: its special tokens and the chat format."""
+    service = service_of(request)
+    tokenizer = service.prompts.required_tokenizer("tokenizer_info")
+    special = service.vocabulary.special_tokens
+    named = tokenizer.special_tokens()
+    return TokenizerInfo(
+        vocab_size=len(tokenizer),
+        model_max_length=service.canvases.max_model_len,
+        bos_token=BOS_TOKEN if BOS_TOKEN in named.values() else None,
+        eos_token=named.get(special.eos_id),
+        mask_token=named.get(special.mask_id),
+        eot_token=None if special.eot_id is None else named.get(special.eot_id),
+        added_tokens=named,
+        chat_template=tokenizer.chat_template,
+    )

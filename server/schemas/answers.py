@@ -73,6 +73,20 @@ class DetokenizedText(Answer):
     prompt: str
 
 
+class TokenizerInfo(Answer):
+    """`GET /tokenizer_info`, with the names that vLLM and tokenizer_config.json use; null where there is none."""
+
+    tokenizer_class: Literal["PreTrainedTokenizerFast"] = "PreTrainedTokenizerFast"
+    vocab_size: int = Field(description="entries of the tokenizer; the model's head may have more columns")
+    model_max_length: int
+    bos_token: str | None
+    eos_token: str | None
+    mask_token: str | None
+    eot_token: str | None
+    added_tokens: dict[int, str] = Field(description="special tokens by id")
+    chat_template: str = Field(description="the format of conversations, as a Jinja template")
+
+
 class ScoreUsage(Answer):
     """The number of tokens, and the work they took."""
 
@@ -190,13 +204,27 @@ class ChatCompletion(OpenAIObject):
     prompt_token_ids: list[int] | None = Field(None, description="with return_token_ids")
 
 
+class ResponseScoredText(Answer):
+    """A token, its log-probability when it was committed, and its bytes; none if it ends within a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ResponseLogprob(ResponseScoredText):
+    """A token of the response and its alternatives."""
+
+    top_logprobs: list[ResponseScoredText]
+
+
 class OutputText(Answer):
     """The text of a response."""
 
     type: Literal["output_text"]
     text: str
     annotations: list[None]
-    logprobs: list[None]
+    logprobs: list[ResponseLogprob] = Field(description="with include: one entry per token")
 
 
 class OutputMessage(Answer):
@@ -249,11 +277,19 @@ class ResponseObject(Answer):
     text: dict[str, Any]
     tool_choice: Literal["none"]
     tools: list[None]
+    top_logprobs: int
     top_p: float
     truncation: Literal["disabled"]
     usage: ResponseUsage
     user: str | None
     generation_params: Settings
+
+
+class InputTokens(Answer):
+    """`POST /v1/responses/input_tokens`."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
 
 
 def events(description: str, *fields: str) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, Tag
+from pydantic import ConfigDict, Field, Tag, model_validator
 
 from llada_core.sampling.params import Preset
+from server.http.api_error import bad_request
 from server.schemas.base import Body, List, NonEmptyList, NonEmptyText, Text, kind
 from server.schemas.conversation import ChatMessage
 from server.schemas.diffusion import NEUTRAL, PRESET_OF_EFFORT, DiffusionFields, Effort
@@ -14,10 +15,11 @@ from server.schemas.diffusion import NEUTRAL, PRESET_OF_EFFORT, DiffusionFields,
 class ResponseText(Body):
     """A text part of an input, or of an earlier answer that is sent back; other parts are not supported."""
 
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"annotations": ([],), "logprobs": ([],)}
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"annotations": ([],)}
 
     type: Literal["input_text", "output_text"]
     text: Text
+    logprobs: list[Any] | None = Field(None, description="present in an answer that is sent back; has no effect")
 
 
 class ResponseMessage(Body):
@@ -61,7 +63,6 @@ class ResponseRequest(DiffusionFields):
         "background": (False,),
         "context_management": (),
         "conversation": (),
-        "include": ([],),
         "max_tool_calls": (),
         "previous_response_id": (),
         "prompt": (),
@@ -75,6 +76,8 @@ class ResponseRequest(DiffusionFields):
         kind("<text>", "<messages>"),
     ] = Field(description="a user's text, or a conversation")
     instructions: Text | None = Field(None, description="a system message before the input")
+    include: List[Literal["message.output_text.logprobs"]] = Field([], description="log-probabilities of the text")
+    top_logprobs: int = Field(0, ge=0, le=20, description="with log-probabilities: report this many alternatives")
     max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name for max_tokens")
     reasoning: ResponseReasoning | None = Field(None, description="its effort chooses a preset")
     text: ResponseFormat | None = Field(None, description="only plain text")
@@ -82,6 +85,20 @@ class ResponseRequest(DiffusionFields):
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"input": "What is the capital of France?", "max_output_tokens": 32}]}
     )
+
+    @model_validator(mode="after")
+    def _alternatives_need_logprobs(self) -> "ResponseRequest":
+        if self.top_logprobs and not self.include:
+            raise bad_request(
+                f"top_logprobs is {self.top_logprobs}; it must be absent unless include asks for log-probabilities",
+                "top_logprobs",
+            )
+        return self
+
+    @property
+    def num_alternatives(self) -> int | None:
+        """The number of alternatives reported with log-probabilities; None: no log-probabilities."""
+        return self.top_logprobs if self.include else None
 
     @property
     def chosen_preset(self) -> Preset:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN
 from tests.live_server import LiveServer
@@ -133,6 +135,25 @@ def test_a_chat_template_replaces_the_chat_format(tmp_path):
     # Text that a user writes neither opens nor ends a turn.
     assert 5 not in ids
     assert answer.json()["usage"]["prompt_tokens"] == len(ids)
+
+
+def test_an_adapter_is_merged_into_the_served_model(tmp_path):
+    torch.manual_seed(0)
+    module = "base_model.model.model.transformer.blocks.0.ff_proj"
+    hidden, inner = (json.loads((Path(TINY) / "config.json").read_text())[k] for k in ("d_model", "mlp_hidden_size"))
+    tensors = {f"{module}.lora_A.weight": torch.randn(2, hidden), f"{module}.lora_B.weight": torch.randn(inner, 2)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 64, "base_model_name_or_path": TINY}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    body = {"prompt": [1, 2], "max_tokens": 8, "ignore_eos": True, "return_token_ids": True}
+    answers = []
+    for options in ((), ("--adapter", str(tmp_path))):
+        with LiveServer("--model", TINY, *options) as server:
+            answers.append(httpx.post(f"{server.url}/v1/completions", json=body).json()["choices"][0]["token_ids"])
+    assert answers[0] != answers[1]
+    result = llada_server("--model", str(tmp_path), "--port", "0")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert f"{tmp_path}: a LoRA adapter, not a model: load {TINY} with this folder" in result.stderr
 
 
 def test_a_broken_chat_template_is_refused_with_its_line(tmp_path):

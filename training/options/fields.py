@@ -290,9 +290,20 @@ class EvalOptions(Options):
 class ExportOptions(Options):
     """The options of `export`."""
 
-    checkpoint: Path = Field(
-        description="A checkpoints/step-<n> folder, or an output folder, whose newest one is taken."
+    checkpoint: Path | None = Field(
+        None, description="A checkpoints/step-<n> folder, or an output folder, whose newest one is taken."
+    )
+    adapter: Path | None = Field(
+        None, description="Instead of --checkpoint: a LoRA adapter's folder in peft's format, merged into its base."
     )
     output_dir: Path = Field(description="The Hugging Face folder to write; must be empty or missing.")
-    base_model: str | None = Field(None, description="With LoRA: the base model's folder, if it was moved.")
+    base_model: str | None = Field(
+        None, description="With LoRA: the base model's folder or hub id; the one it was trained on, if not given."
+    )
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Dtype of the written weights.")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ExportOptions":
+        if (self.checkpoint is None) == (self.adapter is None):
+            raise ValueError("give either checkpoint or adapter")
+        return self

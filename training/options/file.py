@@ -31,6 +31,7 @@ _REPLACES = {
     "num_epochs": ("max_steps",),
     "prompt": ("input", "output"),
     "input": ("prompt",),
+    "adapter": ("checkpoint",),
 }
 _MODEL_KEYS = {"name_or_path", "config", "max_length"}
 

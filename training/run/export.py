@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from llada_core.checkpoint.load import load_checkpoint
+from llada_core.checkpoint.adapter import Adapter
+from llada_core.checkpoint.load import Checkpoint, load_checkpoint
+from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.save import save_checkpoint
 from llada_core.files import share
 from llada_core.model.architectures.llada.config import LLaDAConfig
@@ -44,6 +46,32 @@ def export(
         output_dir,
         tokenizer_file=checkpoint / "tokenizer.json",
         special_tokens=SpecialTokens(**run.special_tokens),
+        dtype=dtype,
+    )
+
+
+def merge_adapter(
+    adapter: Path, output_dir: Path, *, dtype: torch.dtype = torch.bfloat16, base_model: str | None = None
+) -> None:
+    """Write a base model's folder with a `peft` adapter merged into its weights.
+
+    Args:
+        base_model: a folder or hub id; None for the one that the adapter's config names.
+
+    Raises:
+        TrainingError: the config names none.
+        FileNotFoundError, UnsupportedCheckpointError: no such base model; no adapter of it.
+    """
+    base = base_model or Adapter(adapter).base_model
+    if base is None:
+        raise TrainingError(f"{adapter}: its config names no base model; give --base-model")
+    checkpoint = Checkpoint.open(base, adapter=adapter)
+    tokenizer_file = checkpoint.folder / "tokenizer.json"
+    save_checkpoint(
+        checkpoint.load_network(Placement.of("cpu", "float32")),
+        output_dir,
+        tokenizer_file=tokenizer_file if tokenizer_file.exists() else None,
+        special_tokens=checkpoint.special_tokens,
         dtype=dtype,
     )
 

@@ -105,6 +105,54 @@ def test_diffusion_fields_work_here_too(client):
     assert response.generation_params["steps"] == 4
 
 
+@pytest.mark.parametrize("top_logprobs", [0, 3])
+def test_log_probabilities_are_those_of_the_chat_and_a_stream_has_the_same(client, top_logprobs):
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": top_logprobs}
+    plain = client.responses.create(model="llada-demo", input=QUESTION, **asked)
+    (part,) = plain.output[0].content
+    chat = client.chat.completions.create(
+        model="llada-demo",
+        messages=[{"role": "user", "content": QUESTION}],
+        logprobs=True,
+        top_logprobs=top_logprobs,
+    )
+    expected = [entry.model_dump() for entry in chat.choices[0].logprobs.content]
+    assert [entry.model_dump() for entry in part.logprobs] == expected
+    assert "".join(entry.token for entry in part.logprobs) == plain.output_text
+    assert all(len(entry.top_logprobs) == top_logprobs for entry in part.logprobs)
+    events = list(client.responses.create(model="llada-demo", input=QUESTION, stream=True, **asked))
+    deltas = [entry for event in events if event.type == "response.output_text.delta" for entry in event.logprobs]
+    assert [(entry.token, entry.logprob) for entry in deltas] == [(e["token"], e["logprob"]) for e in expected]
+    assert [entry.model_dump() for entry in events[-1].response.output[0].content[0].logprobs] == expected
+
+
+def test_an_answer_with_log_probabilities_can_be_sent_back(client):
+    first = client.responses.create(model="llada-demo", input=QUESTION, include=["message.output_text.logprobs"])
+    turns = [{"role": "user", "content": QUESTION}, first.output[0].model_dump(), {"role": "user", "content": "And?"}]
+    assert client.responses.create(model="llada-demo", input=turns, max_output_tokens=8).output_text
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": QUESTION},
+        {"input": QUESTION, "instructions": "Be brief."},
+        {"input": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
+    ],
+    ids=str,
+)
+def test_input_tokens_are_counted_without_a_generation(client, live_server, fields):
+    counted = client.responses.input_tokens.count(model="llada-demo", **fields)
+    assert counted.object == "response.input_tokens"
+    answer = client.responses.create(model="llada-demo", max_output_tokens=1, **fields)
+    assert counted.input_tokens == answer.usage.input_tokens
+
+
+def test_input_tokens_of_another_model_or_without_input_are_refused(live_server):
+    for body, status in (({"model": "other", "input": "x"}, 404), ({"input": ""}, 400), ({}, 400)):
+        assert httpx.post(f"{live_server}/v1/responses/input_tokens", json=body).status_code == status
+
+
 @pytest.mark.parametrize(
     ("fields", "param", "message"),
     [
@@ -113,6 +161,10 @@ def test_diffusion_fields_work_here_too(client):
         ({"tools": [{"type": "web_search"}]}, "tools", "does not support"),
         ({"text": {"format": {"type": "json_object"}}}, "text", "does not support"),
         ({"reasoning": {"summary": "auto"}}, "reasoning", "must be absent"),
+        ({"include": ["reasoning.encrypted_content"]}, "include", "message.output_text.logprobs"),
+        ({"include": "message.output_text.logprobs"}, "include", "list"),
+        ({"top_logprobs": 2}, "top_logprobs", "must be absent unless include"),
+        ({"include": ["message.output_text.logprobs"], "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
         ({"input": []}, "input", "at least 1"),
         ({"input": ""}, "input", "must not be empty"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input", "input_text"),

@@ -1,6 +1,7 @@
-"""`/tokenize` and `/detokenize`, and the position at which a chat's reply begins."""
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`, and the position at which a chat's reply begins."""
 
 import httpx
+import jinja2
 import pytest
 import tokenizers
 from tokenizers.processors import TemplateProcessing
@@ -99,3 +100,28 @@ def test_without_a_tokenizer_both_routes_are_refused(tiny_client):
         assert answer.status_code == 400
         assert "no tokenizer" in answer.json()["error"]["message"]
     assert tiny_client.post("/tokenize", json={"prompt": "a", "model": "other"}).status_code == 404
+
+
+def test_the_tokenizer_describes_itself(http):
+    info = http.get("/tokenizer_info").json()
+    assert info["tokenizer_class"] == "PreTrainedTokenizerFast"
+    tokens = {name: info[f"{name}_token"] for name in ("bos", "eos", "mask", "eot")}
+    assert tokens == {
+        "bos": "<|startoftext|>",
+        "eos": "<|endoftext|>",
+        "mask": "<|mdm_mask|>",
+        "eot": "<|eot_id|>",
+    }
+    assert set(tokens.values()) < set(info["added_tokens"].values())
+    assert info["model_max_length"] == http.get("/v1/models").json()["data"][0]["max_model_len"]
+
+
+def test_the_chat_template_that_it_tells_renders_what_the_server_encodes(http, demo_tokenizer):
+    template = jinja2.Template(http.get("/tokenizer_info").json()["chat_template"])
+    text = template.render(messages=CHAT, bos_token="<|startoftext|>", add_generation_prompt=True)
+    assert demo_tokenizer.encode(text) == http.post("/tokenize", json={"messages": CHAT}).json()["tokens"]
+
+
+def test_a_model_without_a_tokenizer_has_none_to_describe(tiny):
+    with serving(tiny) as url:
+        assert httpx.get(f"{url}/tokenizer_info").status_code == 400
