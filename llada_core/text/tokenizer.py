@@ -56,7 +56,8 @@ class Tokenizer:
 
     Attributes:
         fingerprint: identifies the definition.
-        special_ids: tokens that decode to no text.
+        special_tokens: the tokens that decode to no text, by id.
+        chat_template: the source of the chat format, as a Jinja template.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class Tokenizer:
         self._message_encoder = tokenizers.Tokenizer.from_str(definition)
         self._message_encoder.encode_special_tokens = True
         self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
-        self.special_ids = {
-            token_id for token_id, token in self._decoder.get_added_tokens_decoder().items() if token.special
-        }
+        added = self._decoder.get_added_tokens_decoder()
+        self.special_tokens = {token_id: token.content for token_id, token in added.items() if token.special}
+        self.chat_template = CHAT_TEMPLATE if chat_template is None else chat_template.source
         self._headers: dict[str, list[int]] = {}
         self._chat_template = chat_template
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
@@ -109,17 +110,6 @@ class Tokenizer:
         if token_id is None and self._has_published_ids:
             return PUBLISHED_IDS.get(token)
         return token_id
-
-    def special_tokens(self) -> dict[int, str]:
-        """The special tokens by id, those of the published vocabulary that the file does not register included."""
-        registered = self._decoder.get_added_tokens_decoder().items()
-        published = {token_id: token for token, token_id in PUBLISHED_IDS.items()} if self._has_published_ids else {}
-        return published | {token_id: token.content for token_id, token in registered if token.special}
-
-    @property
-    def chat_template(self) -> str:
-        """The source of the chat format, as a Jinja template."""
-        return CHAT_TEMPLATE if self._chat_template is None else self._chat_template.source
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Encode a prompt, with the special tokens that the tokenizer itself adds. A written mask is ordinary text."""
@@ -236,7 +226,7 @@ class IncrementalDecoder:
 
     def push(self, ids: Iterable[int]) -> str:
         """Take in the next ids; return the text that they complete, empty while a character is unfinished."""
-        self._pending += [token_id for token_id in ids if token_id not in self._tokenizer.special_ids]
+        self._pending += [token_id for token_id in ids if token_id not in self._tokenizer.special_tokens]
         text = self._pending_text()
         if not text or text.endswith(REPLACEMENT_CHARACTER):
             return ""

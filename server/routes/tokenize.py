@@ -48,7 +48,7 @@ async def tokenizer_info(request: Request) -> TokenizerInfo:
     service = service_of(request)
     tokenizer = service.prompts.required_tokenizer("tokenizer_info")
     special = service.vocabulary.special_tokens
-    named = tokenizer.special_tokens()
+    named = tokenizer.special_tokens
     return TokenizerInfo(
         vocab_size=len(tokenizer),
         model_max_length=service.canvases.max_model_len,

@@ -103,7 +103,7 @@ def test_text_offsets_are_right_beside_special_tokens_and_split_characters(http,
     (choice,) = http.post("/v1/completions", json=body).json()["choices"]
     logprobs, ids = choice["logprobs"], [*choice["prompt_token_ids"], *choice["token_ids"]]
     for token_id, token, offset in zip(ids, logprobs["tokens"], logprobs["text_offset"], strict=True):
-        if token_id not in demo_tokenizer.special_ids and "\ufffd" not in token:
+        if token_id not in demo_tokenizer.special_tokens and "\ufffd" not in token:
             assert choice["text"][offset:].startswith(token)
     assert logprobs["text_offset"] == sorted(logprobs["text_offset"])
 
