@@ -2,29 +2,41 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# What was installed: for serving only, or everything that tests, training and benchmarks need.
+SERVING := $(VENV)/.serving
+ALL := $(VENV)/.installed
+PIP := $(BIN)/pip --disable-pip-version-check
 
 .PHONY: help install serve test test-clients fuzz lint format demo-model bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-install: $(STAMP)  ## make .venv with the locked versions; does nothing when it is up to date
+install: $(ALL)  ## everything, with the locked versions, in .venv; does nothing when it is up to date
 
-$(STAMP): requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+$(SERVING): requirements.lock pyproject.toml
+	@echo "Installing what the server needs into $(VENV) (about 1.1 GB, one to five minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet -c requirements.lock setuptools
+	@$(PIP) install --quiet -c requirements.lock --no-build-isolation -e .
+	@touch $@
 
-serve: install  ## serve the demo model on http://127.0.0.1:8000
+$(ALL): requirements.lock pyproject.toml
+	@echo "Installing everything into $(VENV): server, training, test tools (about 2.3 GB, two to ten minutes) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet -r requirements.lock
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@ $(SERVING)
+
+serve: $(SERVING)  ## serve the demo model on http://127.0.0.1:8000; installs only what serving needs
 	$(BIN)/llada-server
 
-test: install  ## run the tests; the summary lists what was not run, and why
+test: install  ## run the tests, for about nine minutes; the summary lists what was not run, and why
+	@echo "Running the tests: about nine minutes on two cores ..."
 	$(BIN)/python -m pytest
 
 test-clients: install  ## litellm and langchain-openai against the server; installs them first (300 MB)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c requirements.lock -e ".[clients]"
+	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[clients]"
 	$(BIN)/python -m pytest -m clients
 
 fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases (minutes)

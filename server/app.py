@@ -50,7 +50,11 @@ def create_app(
     """
     metrics = Metrics()
     engine = Engine(
-        sampler or Sampler(model), _scheduler(settings, model.device), metrics, model_threads=settings.model_threads
+        sampler or Sampler(model),
+        _scheduler(settings, model.device),
+        metrics,
+        model_threads=settings.model_threads,
+        threads=settings.threads,
     )
 
     @asynccontextmanager

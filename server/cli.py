@@ -120,6 +120,7 @@ def _load_app(settings: Settings) -> "FastAPI":
     from llada_core.checkpoint.load import DEMO_FOLDER, Checkpoint
     from llada_core.checkpoint.placement import Placement
     from llada_core.text.chat_template import ChatTemplate
+    from llada_core.threads import fastest_num_threads
     from server.app import create_app
 
     template = settings.chat_template
@@ -134,7 +135,10 @@ def _load_app(settings: Settings) -> "FastAPI":
         logging.getLogger(__name__).warning(
             "%s has no tokenizer.json: prompts must be token ids, text gets status 400", settings.model
         )
-    return create_app(settings, checkpoint.load_model(placement), checkpoint.tokenizer)
+    model = checkpoint.load_model(placement)
+    if settings.threads is None and settings.model_threads == 1:
+        settings = settings.model_copy(update={"threads": fastest_num_threads(model)})
+    return create_app(settings, model, checkpoint.tokenizer)
 
 
 def _configure_logging(settings: Settings) -> None:

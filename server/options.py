@@ -29,7 +29,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
     },
     "address": {"host": "HOST", "port": "PORT", "root_path": "PATH"},
     "access": {"api_key": "KEY", "cors_origin": "ORIGIN", "allowed_host": "NAME"},
-    "computation": {"device": "DEVICE", "dtype": "", "quantization": "", "model_threads": "N"},
+    "computation": {"device": "DEVICE", "dtype": "", "quantization": "", "threads": "N", "model_threads": "N"},
     "limits": {
         "max_batch_size": "REQUESTS",
         "max_batch_tokens": "TOKENS",

@@ -1,21 +1,17 @@
 """The options of `llada-server`; each is also an environment variable LLADA_<NAME>."""
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, field_validator
+from pydantic import ByteSize, Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from llada_core.threads import num_cores
 
 DEMO_NAME = "llada-demo"
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\s]+")
-
-
-def num_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # One attribute for each option of the command.
@@ -47,8 +43,13 @@ class Settings(BaseSettings):
     quantization: Literal["none", "int8"] = Field(
         "none", description="int8: quantise the linear layers when loading; CPU only"
     )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="cores that one computation uses; CPU only (default: one or all, as a short trial finds faster)",
+    )
     model_threads: int = Field(
-        1, ge=1, description="threads that run the model; with several, each uses one core; CPU only"
+        1, ge=1, description="computations at a time, each of other requests and on one core; CPU only"
     )
     max_batch_size: int = Field(32, ge=1, description="most requests that run at once")
     max_batch_tokens: int | None = Field(
@@ -116,11 +117,21 @@ class Settings(BaseSettings):
             raise ValueError(f"must start with a slash, as /{path}")
         return path.rstrip("/")
 
+    @field_validator("threads", "model_threads")
+    @classmethod
+    def _has_cores(cls, number: int | None) -> int | None:
+        if number is not None and number > (cores := num_cores()):
+            raise ValueError(
+                f"this process may use {cores} {'core' if cores == 1 else 'cores'}, and each thread needs one"
+            )
+        return number
+
     @field_validator("model_threads")
     @classmethod
-    def _has_cores(cls, number: int) -> int:
-        if number > (cores := num_cores()):
-            raise ValueError(f"this machine has {cores} {'core' if cores == 1 else 'cores'}, and each thread needs one")
+    def _shares_cores(cls, number: int, info: ValidationInfo) -> int:
+        threads = info.data.get("threads")
+        if number > 1 and threads not in (None, 1):
+            raise ValueError(f"with several of these each uses one core, and threads is {threads}")
         return number
 
     @property

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from llada_core.threads import wait_passively
 from training.errors import DataError, ElsewhereError, TrainingError
 from training.launch import read_launch
 from training.options.command_line import command_for
@@ -109,6 +110,7 @@ def pipeline(
 
 def main() -> None:
     """Run the command line; an error that the user can fix is printed on one line, without a traceback."""
+    wait_passively()
     try:
         app()
     except ElsewhereError:

@@ -30,16 +30,26 @@ T = TypeVar("T")
 class Engine:
     """Runs any number of canvases to completion, and other model computations between their steps."""
 
-    def __init__(self, sampler: Sampler, scheduler: Scheduler, metrics: Metrics, *, model_threads: int = 1) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        *,
+        model_threads: int = 1,
+        threads: int | None = None,
+    ) -> None:
         """
         Args:
-            model_threads: a single thread leaves torch its own threads; with several, each computes on one core.
+            model_threads: threads that run the model.
+            threads: the cores that each of these uses; None for torch's own setting or, with several, for one.
         """
         self._sampler = sampler
         self._scheduler = scheduler
         self._metrics = metrics
         self._lock = threading.Condition()
         self._is_stopping = False
+        self._num_cores = 1 if model_threads > 1 else threads
         self._threads = [
             threading.Thread(target=self._run, name=f"llada-engine-{number}", daemon=True)
             for number in range(model_threads)
@@ -144,8 +154,8 @@ class Engine:
             work.end(error)
 
     def _run(self) -> None:
-        if len(self._threads) > 1:
-            torch.set_num_threads(1)
+        if self._num_cores is not None:
+            torch.set_num_threads(self._num_cores)
         while turn := self._next_turn():
             if turn.requests:
                 self._advance(turn.requests)

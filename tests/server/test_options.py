@@ -55,7 +55,9 @@ def test_a_misspelt_option_suggests_the_nearest(capsys, word, meant):
         (["--cors-origin", "nonsense"], "--cors-origin is ['nonsense']: 'nonsense' is no origin"),
         (["--cors-origin", "https://a.example/path"], "'https://a.example/path' is no origin"),
         (["--cors-origin", "a.example:80"], "'a.example:80' is no origin"),
-        (["--model-threads", "4096"], "--model-threads is '4096': this machine has"),
+        (["--model-threads", "4096"], "--model-threads is '4096': this process may use"),
+        (["--threads", "4096"], "--threads is '4096': this process may use"),
+        (["--threads", "0"], "--threads is '0'"),
         (["--kv-cache-memory", "lots"], "--kv-cache-memory is 'lots'"),
         (["--api-key", "schl\u00fcssel"], "an API key must be of visible ASCII characters"),
         (["--api-key", "two words"], "an API key must be of visible ASCII characters"),
@@ -86,6 +88,12 @@ def test_an_option_takes_precedence_over_its_variable(monkeypatch):
     monkeypatch.setenv("LLADA_API_KEY", "one,two")
     settings = read_settings(["--port", "2", "--served_model_name", "mine"])
     assert (settings.port, settings.api_key, settings.served_model_name) == (2, ["one", "two"], "mine")
+
+
+def test_several_model_threads_have_one_core_each(capsys, monkeypatch):
+    monkeypatch.setattr("server.settings.num_cores", lambda: 4)
+    assert "each uses one core, and threads is 2" in refused(capsys, "--threads", "2", "--model-threads", "2")
+    assert read_settings(["--threads", "1", "--model-threads", "2"]).model_threads == 2
 
 
 def test_lists_repeat(monkeypatch):

@@ -6,11 +6,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
 from llada_core.checkpoint.folder import resolve_folder
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.generate import GenerationResult
 from llada_core.text.tokenizer import Message, Tokenizer
+from llada_core.threads import fastest_num_threads
 from training.data.formats import ReadReport, read_prompts
 from training.data.sources import Source, find_sources
 from training.errors import DataError
@@ -44,6 +47,7 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
     if tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
     model = load_model(options.model_name_or_path, device=options.device)
+    torch.set_num_threads(fastest_num_threads(model))
     _require_room(prompts, tokenizer, params, model.shape.max_sequence_length)
     with progress_bar("generating", total=len(prompts)) as advance:
         advance(num_done)

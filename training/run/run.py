@@ -1,11 +1,10 @@
 """A training run, from its options to the finished folder that can be served."""
 
-import os
-
 import torch
 from torch import nn
 
 from llada_core.model.backends.host_memory import keep_freed_memory
+from llada_core.threads import num_cores
 from training.distributed import World, join_world
 from training.launch import read_launch
 from training.options.fields import TrainingOptions
@@ -30,7 +29,7 @@ def run_training(options: TrainingOptions) -> None:
     Raises:
         TrainingError, DataError: a problem that the user can fix; the message says how.
     """
-    torch.set_num_threads(options.threads or max(1, _num_cores() // read_launch().local_world_size))
+    torch.set_num_threads(options.threads or max(1, num_cores() // read_launch().local_world_size))
     with join_world(options.device) as world:
         if world.device.type == "cpu":
             keep_freed_memory(all_of_it=True)
@@ -68,11 +67,6 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
     )
     validation = Validation(start, samples.validation, reporter)
     return Trainer(parallel, plan, options, checkpoints=checkpoints, validation=validation, reporter=reporter)
-
-
-def _num_cores() -> int:
-    """The cores that this process may use: a container or `taskset` may allow fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _build_model(start: Start, world: World) -> ParallelModel:
