@@ -78,7 +78,9 @@ class TrainingOptions(Options):
     )
     val_data_path: list[str] = Field([], description="The same for validation; without it there is no validation.")
     output_dir: Path = Field(description="Folder for the finished model, which can be served, and for checkpoints.")
-    max_length: int = Field(4096, ge=8, description="Tokens of a sample.")
+    max_length: int | None = Field(
+        None, ge=8, description="Tokens of a sample; what the model has positions for, at most 4096, if not given."
+    )
     max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; or give --num-epochs.")

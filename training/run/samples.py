@@ -52,7 +52,7 @@ def _load(start: Start, paths: Sequence[str], folder: Path, world: World, report
     # The main process names the shards: a file's path and time, which identify one, may differ on another machine.
     shards = [Shard.open(shard) for shard in world.from_main(make_shards)]
     for shard in shards:
-        reporter.say(_description(shard, options.max_length))
+        reporter.say(_description(shard, start.stage.row_lengths["max_length"]))
     return start.stage.samples(shards)
 
 

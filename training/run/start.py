@@ -77,6 +77,10 @@ class Start:
         return model.train()
 
 
+# The length of LLaDA's own training.
+_LONGEST_DEFAULT = 4096
+
+
 def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_weights: bool = True) -> Start:
     """Read config, tokenizer and special tokens. Where they differ, the tokenizer takes precedence and `log` is called.
 
@@ -87,12 +91,15 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
         DataError: the tokenizer lacks special tokens that LLaDA or the stage needs.
         TrainingError: samples longer than the model's positions.
     """
-    stage = stage_of(options)
     if options.random_weights is not None:
         model = _untrained(options.random_weights, log)
     else:
         assert options.model_name_or_path is not None
         model = _from_checkpoint(options.model_name_or_path, with_weights=with_weights)
+    if options.max_length is None:
+        default = min(_LONGEST_DEFAULT, model.config.max_sequence_length)
+        options = options.model_copy(update={"max_length": default})
+    stage = stage_of(options)
     _require_fitting_lengths(options, stage, model.config.max_sequence_length)
     missing = [token for token in stage.required_tokens if model.tokenizer.token_to_id(token) is None]
     if missing:

@@ -34,6 +34,7 @@ class Pretraining:
 
     @classmethod
     def from_options(cls, options: PretrainOptions) -> "Pretraining":
+        assert options.max_length is not None
         return cls(options.max_length, options.attend_across_documents)
 
     @property

@@ -43,6 +43,7 @@ class SFT:
 
     @classmethod
     def from_options(cls, options: SFTOptions) -> "SFT":
+        assert options.max_length is not None
         return cls(options.max_length, options.overlong, options.pad_to)
 
     @property
