@@ -82,8 +82,9 @@ def create_app(
 
 
 def create_waiting_app(settings: Settings) -> FastAPI:
-    """An ASGI app for the time in which the model is loaded: alive, and not ready."""
+    """An ASGI app for the time in which the model is loaded: alive, and not ready; the page waits with it."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
+    _mount_page(app)
 
     @app.get("/health")
     @app.get("/ping")

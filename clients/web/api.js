@@ -19,9 +19,19 @@ export class ApiError extends Error {
   }
 }
 
-/** @param {string} key */
+/**
+ * Keeps a key for this browser tab.
+ * @param {string} key
+ * @returns {boolean} whether it can be sent: a header has room for visible ASCII characters only
+ */
 export function keepApiKey(key) {
-  sessionStorage.setItem(KEY_ITEM, key);
+  const canBeSent = /^[!-~]+$/.test(key);
+  if (canBeSent) sessionStorage.setItem(KEY_ITEM, key);
+  return canBeSent;
+}
+
+export function hasApiKey() {
+  return sessionStorage.getItem(KEY_ITEM) !== null;
 }
 
 /**

@@ -1,24 +1,36 @@
 /** The masthead: the served model, its readiness, and a field for the key if the server requires one. */
 
-import { ApiError, fetchModel, fetchReadiness, keepApiKey } from "./api.js";
+import { ApiError, fetchModel, fetchReadiness, hasApiKey, keepApiKey } from "./api.js";
 import { $ } from "./page.js";
 
 const READINESS_INTERVAL_MS = 15_000;
+// A server that loads its model is asked more often.
+const LOADING_INTERVAL_MS = 1_000;
+
+let isModelShown = false;
 
 export function startHeader() {
   $("key-form").addEventListener("submit", useKey);
-  setInterval(showReadiness, READINESS_INTERVAL_MS);
-  return Promise.all([showModel(), showReadiness()]);
+  return Promise.all([showModel(), watchReadiness()]);
 }
 
+/** Shows the field for the key, and whether the server requires one or refused the one it was sent. */
 export function askForKey() {
+  showKeyForm(hasApiKey() ? "The server refused this key. Try another." : "This server requires a key.");
+}
+
+/** @param {string} message */
+function showKeyForm(message) {
+  $("key-message").textContent = message;
   $("key-form").hidden = false;
+  $("api-key").select();
   $("api-key").focus();
 }
 
 async function showModel() {
   try {
     const model = await fetchModel();
+    isModelShown = true;
     $("model-name").textContent = model.id;
     $("model-facts").textContent = `${model.max_model_len} positions, ${model.vocab_size} tokens`;
     $("max_tokens").max = model.max_model_len;
@@ -28,16 +40,21 @@ async function showModel() {
   }
 }
 
-async function showReadiness() {
+async function watchReadiness() {
   const readiness = await fetchReadiness();
   $("health").dataset.state = readiness;
   $("health-text").textContent = readiness;
+  if (readiness === "ready" && !isModelShown && $("key-form").hidden) showModel();
+  setTimeout(watchReadiness, readiness === "not ready" ? LOADING_INTERVAL_MS : READINESS_INTERVAL_MS);
 }
 
 /** @param {SubmitEvent} event */
 function useKey(event) {
   event.preventDefault();
-  keepApiKey($("api-key").value);
+  if (!keepApiKey($("api-key").value.trim())) {
+    showKeyForm("A key has only letters, digits and signs of ASCII, without spaces; this one has other characters.");
+    return;
+  }
   $("key-form").hidden = true;
   $("notice").hidden = true;
   showModel();

@@ -42,6 +42,8 @@ def test_while_the_model_is_loaded_the_server_is_alive_and_not_ready(tiny):
     with loading(load) as (app, url):
         assert httpx.get(f"{url}/health").json() == {"status": "ok"}
         assert httpx.head(f"{url}/ping").status_code == 200
+        for path in ("/", "/static/app.js"):
+            assert httpx.get(url + path).status_code == 200
         for request in (httpx.get(f"{url}/ready"), httpx.post(f"{url}/v1/completions", json={"prompt": [1]})):
             assert (request.status_code, request.json()["error"]["code"]) == (503, "loading")
             assert request.headers["retry-after"] == "1"

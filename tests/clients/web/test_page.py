@@ -299,6 +299,57 @@ def test_key_is_asked_for_and_sent(page: Page) -> None:
     assert generate_to_the_end(page) == "A\nfox"
 
 
+def guarded(page: Page, key: str) -> None:
+    """Let the model's route want a key, and show the page anew."""
+    error = {"error": {"message": "give an API key", "type": "authentication_error", "param": None, "code": None}}
+    card = {"id": "guarded-model", "max_model_len": 96, "vocab_size": 300}
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == f"Bearer {key}":
+            route.fulfill(json={"data": [card]})
+        else:
+            route.fulfill(status=401, json=error)
+
+    page.route("**/v1/models", guard)
+    page.reload()
+
+
+def test_a_refused_key_is_said_to_be_refused(page: Page) -> None:
+    guarded(page, "secret")
+    expect(page.locator("#key-message")).to_have_text("This server requires a key.")
+    page.get_by_label("API key").fill("wrong")
+    page.get_by_role("button", name="Use key").click()
+    expect(page.locator("#key-message")).to_have_text("The server refused this key. Try another.")
+    page.get_by_label("API key").fill(" secret ")
+    page.get_by_role("button", name="Use key").click()
+    expect(page.locator("#model-name")).to_have_text("guarded-model")
+    expect(page.get_by_label("API key")).to_be_hidden()
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "鍵", "two words", "€"])
+def test_a_key_that_no_header_can_carry_is_refused_by_the_page(page: Page, key: str) -> None:
+    guarded(page, "secret")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Use key").click()
+    expect(page.locator("#key-message")).to_contain_text("this one has other characters")
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_page_that_is_opened_while_the_model_is_loaded_shows_it_once_it_is_there(
+    page: Page, live_server: str
+) -> None:
+    loading = {"error": {"message": "the model is being loaded", "type": "x", "param": None, "code": "loading"}}
+    for path in ("**/ready", "**/v1/models"):
+        page.route(path, lambda route: route.fulfill(status=503, json=loading))
+    page.reload()
+    expect(page.locator("#health")).to_have_text("not ready")
+    expect(page.locator("#model-name")).to_have_text("unknown model")
+    page.unroute("**/ready")
+    page.unroute("**/v1/models")
+    expect(page.locator("#health")).to_have_text("ready")
+    expect(page.locator("#model-name")).to_have_text("llada-demo")
+
+
 def test_model_and_readiness_are_shown(page: Page, live_server: str) -> None:
     with urllib.request.urlopen(f"{live_server}/v1/models") as response:
         model = json.load(response)["data"][0]
