@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import sys
+import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:  # importing these would load torch before --help could answer
     from fastapi import FastAPI
 
     from server.service import Service
+
+
+logger = logging.getLogger(__name__)
 
 
 class JSONFormatter(logging.Formatter):
@@ -43,7 +48,7 @@ class Server(uvicorn.Server):
     model is being loaded.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sockets: list[socket.socket]) -> None:
         # Imported here so that --help and a wrong option are answered without waiting for torch.
         from server.app import create_waiting_app
         from server.loading import LoadingApp
@@ -59,6 +64,7 @@ class Server(uvicorn.Server):
             )
         )
         self._settings = settings
+        self._sockets = sockets
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -71,7 +77,7 @@ class Server(uvicorn.Server):
         if self.app.error is not None:
             self.should_exit = True
             return
-        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        host, port = self._sockets[0].getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
         print(f"Serving {self._settings.model_name} on http://{url_host}:{port}", flush=True)
 
@@ -92,11 +98,14 @@ def main() -> None:
         print(f"llada-server: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     _bound_kernel_caches()
-    server = Server(settings)
+    server = Server(settings, sockets)
     server.run(sockets)
     if server.app.error is not None:
         _explain(server.app.error)
         raise SystemExit(1)
+    if server.app.loaded is None:
+        # The thread that loads cannot be stopped, and the interpreter might crash if it ended underneath it.
+        os._exit(0)
 
 
 def _explain(error: BaseException) -> None:
@@ -104,7 +113,7 @@ def _explain(error: BaseException) -> None:
     if isinstance(error, (OSError, ValueError)):
         print(f"llada-server: {error}", file=sys.stderr)
     else:
-        logging.getLogger(__name__).error("the model can't be loaded", exc_info=error)
+        logger.error("the model can't be loaded", exc_info=error)
 
 
 def _bound_kernel_caches() -> None:
@@ -123,6 +132,8 @@ def _load_app(settings: Settings) -> "FastAPI":
     from llada_core.threads import fastest_num_threads
     from server.app import create_app
 
+    started = time.monotonic()
+    logger.info("loading %s", settings.model_name)
     template = settings.chat_template
     placement = Placement.of(settings.device, settings.dtype, settings.quantization)
     checkpoint = Checkpoint.open(
@@ -132,12 +143,11 @@ def _load_app(settings: Settings) -> "FastAPI":
         chat_template=None if template is None else ChatTemplate(template.read_text(encoding="utf-8")),
     )
     if checkpoint.tokenizer is None:
-        logging.getLogger(__name__).warning(
-            "%s has no tokenizer.json: prompts must be token ids, text gets status 400", settings.model
-        )
+        logger.warning("%s has no tokenizer.json: prompts must be token ids, text gets status 400", settings.model)
     model = checkpoint.load_model(placement)
     if settings.threads is None and settings.model_threads == 1:
         settings = settings.model_copy(update={"threads": fastest_num_threads(model)})
+    logger.info("loaded in %.1f s; threads: %s", time.monotonic() - started, settings.threads or "one each")
     return create_app(settings, model, checkpoint.tokenizer)
 
 

@@ -57,7 +57,9 @@ def read_settings(words: Sequence[str]) -> Settings:
         for problem in error.errors():
             field = str(problem["loc"][0])
             source = option(field) if field in given else variable(field)
-            print(f"llada-server: {source} is {problem['input']!r}: {_rule(problem)}", file=sys.stderr)
+            # Error messages end up in logs, where a key has no place.
+            value = "" if field == "api_key" else f" is {problem['input']!r}"
+            print(f"llada-server: {source}{value}: {_rule(problem)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

@@ -22,10 +22,10 @@ class LiveServer:
 
     url: str
 
-    def __init__(self, *options: str, threads: int = 1) -> None:
+    def __init__(self, *options: str, threads: int | None = 1) -> None:
         """
         Args:
-            threads: the threads that torch may use within one operation.
+            threads: the threads that torch may use within one operation; None leaves that to the server.
         """
         self._options = options
         self._threads = threads
@@ -35,7 +35,7 @@ class LiveServer:
             [sys.executable, "-m", "server.cli", "--port", "0", "--log-level", "warning", *self._options],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(self._threads)},
+            env=os.environ if self._threads is None else {**os.environ, "OMP_NUM_THREADS": str(self._threads)},
             cwd=Path(__file__).parent.parent,
         )
         assert self.process.stdout is not None

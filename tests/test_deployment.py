@@ -44,8 +44,18 @@ def test_prometheus_scrapes_the_server_at_its_port():
 def test_every_variable_that_compose_passes_on_is_an_option():
     from server.settings import Settings
 
-    for name in COMPOSE["services"]["llada"]["environment"]:
-        assert name.removeprefix("LLADA_").lower() in Settings.model_fields
+    for entry in COMPOSE["services"]["llada"]["environment"]:
+        assert entry.partition("=")[0].removeprefix("LLADA_").lower() in Settings.model_fields
+
+
+def test_prometheus_reaches_the_server_under_a_name_that_it_answers_to():
+    from server.http.browser import BrowserGuard
+
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())
+    target = config["scrape_configs"][0]["static_configs"][0]["targets"][0]
+    (entry,) = (e for e in COMPOSE["services"]["llada"]["environment"] if e.startswith("LLADA_ALLOWED_HOST="))
+    allowed = entry.partition("=")[2].partition("$")[0]
+    assert BrowserGuard(None, "0.0.0.0", [allowed], [])._is_own(target)
 
 
 def test_the_lock_holds_versions_only():

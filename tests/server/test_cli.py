@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import GOLDEN
 from tests.live_server import LiveServer
+from tests.server.conftest import until
 
 TINY = str(GOLDEN / "models" / "tiny-mha")
 LONG = {"prompt": [1, 2], "max_tokens": 250, "ignore_eos": True}
@@ -113,6 +114,25 @@ def test_a_host_that_is_not_this_machine_is_one_line(host):
     assert result.returncode == 2
     assert result.stderr.startswith(f"llada-server: can't listen on {host}, port 0: ")
     assert result.stderr.count("\n") == 1
+
+
+def is_alive(port):
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=30).status_code == 200
+    except httpx.ConnectError:
+        return False
+
+
+def test_a_signal_ends_a_server_that_is_loading():
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    command = [sys.executable, "-m", "server.cli", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: is_alive(port), seconds=30)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
 
 
 @pytest.mark.parametrize("host", ["localhost", "0.0.0.0"])

@@ -159,6 +159,8 @@ CASES = {
         Case("instructions", "Be brief."),
         Case("max_output_tokens", 5, DEFAULT_LENGTH),
         Case("reasoning", {"effort": "low"}),
+        Case("include", ["message.output_text.logprobs"]),
+        Case("top_logprobs", 2, {"include": ["message.output_text.logprobs"]}),
     ],
     DENOISE: [
         *DIFFUSION,

@@ -83,6 +83,11 @@ def test_an_error_names_the_variable_that_was_used(capsys, monkeypatch, variable
     assert refused(capsys).startswith(message)
 
 
+def test_a_key_is_not_repeated_in_an_error(capsys):
+    message = refused(capsys, "--api-key", "secret word")
+    assert message == "--api-key: an API key must be of visible ASCII characters: others can't be sent in a header"
+
+
 def test_an_option_takes_precedence_over_its_variable(monkeypatch):
     monkeypatch.setenv("LLADA_PORT", "1")
     monkeypatch.setenv("LLADA_API_KEY", "one,two")
