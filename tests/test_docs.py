@@ -41,6 +41,17 @@ def test_every_curl_line_gets_an_answer(live_server, file):
         assert answer.status_code == 200, answer.text
 
 
+def test_the_infilling_examples_read_well(live_server):
+    commands = re.findall(r"curl .*?(?=\n\n|\Z)", "\n\n".join(blocks("docs/api.md", "bash")), flags=re.DOTALL)
+    (fim,) = (json.loads(shlex.split(command)[-1]) for command in commands if "/fim/" in command)
+    text = httpx.post(f"{live_server}/v1/fim/completions", json=fim).json()["choices"][0]["text"]
+    assert re.fullmatch(r"( [a-z]+)? fox", text)
+    (canvas,) = (json.loads(shlex.split(command)[-1]) for command in commands if '"canvas"' in command)
+    events = httpx.post(f"{live_server}/v1/denoise", json=canvas, timeout=60).text
+    done = json.loads(events.split("event: done\ndata: ")[1].splitlines()[0])
+    assert done["text"] == "The capital of France is Paris. The capital of Italy is Rome."
+
+
 def test_the_way_from_own_data_to_a_model_runs_as_documented(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     block = blocks("docs/training.md", "bash")[0].replace("\\\n", " ").replace("out/", f"{tmp_path}/")

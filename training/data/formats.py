@@ -126,7 +126,7 @@ def _convert(
 
 
 def _text(value: Mapping[str, Any]) -> Document:
-    parts = value["text"]
+    parts = value.get("text")
     if not isinstance(parts, list):
         return (_string(value, "text"),)
     if not parts or not all(isinstance(part, str) and part for part in parts):

@@ -136,7 +136,9 @@ adapters = pytest.mark.parametrize("lora", [None, lora_of_rank(8)])
 @modes
 @dtypes
 @adapters
-def test_the_estimate_equals_the_allocations_of_a_real_step(bfloat16, activation_checkpointing, lora):
+def test_the_estimate_equals_the_allocations_of_a_real_step(bfloat16, activation_checkpointing, lora, monkeypatch):
+    # The estimate is made for long samples, which go through the fused kernel.
+    monkeypatch.setattr("llada_core.model.attention._LONGEST_PLAIN", 0)
     choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora": lora}
     estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="single", world_size=1, **choices)
     allocated = peak_of_a_later_step(Denoising(**choices))

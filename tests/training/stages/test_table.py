@@ -6,7 +6,7 @@ from training.stages.pretrain import DocumentEncoder
 from training.stages.sft import DialogueEncoder
 from training.stages.table import STAGES, stage_of
 
-SHARED = {"model_name_or_path": "x", "train_data_path": ["x"], "output_dir": "x", "max_steps": 1}
+SHARED = {"max_length": 64, "model_name_or_path": "x", "train_data_path": ["x"], "output_dir": "x", "max_steps": 1}
 
 
 def test_every_training_section_has_a_stage():
