@@ -18,14 +18,18 @@ def listen(host: str, port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        absent: OSError | None = None
         for family, address in dict.fromkeys((family, address) for family, *_, address in found):
             chosen = sockets[0].getsockname()[1] if sockets else port
             try:
                 sockets.append(socket.create_server((str(address[0]), chosen), family=family))
             except OSError as error:
-                # "localhost" also has an IPv6 address on machines without IPv6.
-                if not (sockets and error.errno == errno.EADDRNOTAVAIL):
+                # "localhost" also has an IPv6 address on machines without IPv6, and often as its first.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                     raise
+                absent = error
+        if not sockets and absent is not None:
+            raise absent
     except OSError as error:
         for opened in sockets:
             opened.close()

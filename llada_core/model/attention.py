@@ -115,7 +115,7 @@ class AttentionPlan:
 def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor) -> Tensor:
     """Attend with torch's own dense kernel, or in training on a CPU by plain products where these are faster."""
     q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
-    is_slow_backward = q_NHQD.dtype == torch.bfloat16 and not q_NHQD.is_cuda and torch.is_grad_enabled()
+    is_slow_backward = q_NHQD.dtype == torch.bfloat16 and q_NHQD.device.type == "cpu" and torch.is_grad_enabled()
     if is_slow_backward and k_NKLD.shape[2] <= _LONGEST_PLAIN:
         scores_NKQL = (q_NKQD @ k_NKLD.mT) * q_NHQD.shape[-1] ** -0.5
         return (scores_NKQL.softmax(dim=-1, dtype=torch.float32).to(v_NKLD.dtype) @ v_NKLD).reshape(q_NHQD.shape)

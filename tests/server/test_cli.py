@@ -1,5 +1,6 @@
 """`llada-server` as a process: its options, the line it prints, its shutdown."""
 
+import errno
 import json
 import os
 import signal
@@ -153,6 +154,23 @@ def test_every_address_of_a_name_is_listened_on_at_one_port():
     finally:
         for bound in sockets:
             bound.close()
+
+
+@pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+def test_a_name_whose_first_address_the_machine_lacks_is_listened_on_at_the_others(monkeypatch, code):
+    create = socket.create_server
+
+    def without_ipv6(address, *, family):
+        if family == socket.AF_INET6:
+            raise OSError(code, "no IPv6 here")
+        return create(address, family=family)
+
+    found = [(socket.AF_INET6, 1, 6, "", ("::1", 0, 0, 0)), (socket.AF_INET, 1, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    monkeypatch.setattr(socket, "create_server", without_ipv6)
+    (bound,) = listen("localhost", 0)
+    with bound:
+        assert bound.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_chat_template_replaces_the_chat_format(tmp_path):
