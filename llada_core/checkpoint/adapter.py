@@ -121,6 +121,8 @@ def _read_updates(file: Path, config: Mapping[str, Any]) -> dict[str, LowRank]:
             if match is None:
                 raise UnsupportedCheckpointError(f"{file}: holds {name}, which is not part of a plain LoRA adapter")
             sides.setdefault(match["module"], {})[match["side"]] = tensors.get_tensor(name).clone()
+    if not sides:
+        raise UnsupportedCheckpointError(f"{file}: holds no tensor, so it would change nothing; write it again")
     return {f"{module}.weight": _update(module, pair, config, file) for module, pair in sides.items()}
 
 

@@ -122,6 +122,13 @@ def _canvas(model: MaskPredictor, prompt: Prompt, params: GenerationParams, toke
 def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:
     is_text = isinstance(prompt, str)
     if not is_text and not (len(prompt) and isinstance(prompt[0], Message | Mapping)):
+        for index, token_id in enumerate(prompt):
+            if not isinstance(token_id, Integral):
+                raise InvalidParameterError(
+                    f"prompt[{index}] is {token_id!r}; a prompt is a text, messages or token ids, "
+                    "and `generate` also takes a list of prompts",
+                    "prompt",
+                )
         return [int(token_id) for token_id in prompt]  # type: ignore[arg-type]
     if tokenizer is None:
         raise InvalidParameterError("prompt is text; without a tokenizer it must be token ids", "prompt")

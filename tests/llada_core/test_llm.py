@@ -22,3 +22,13 @@ def test_a_checkpoint_without_a_tokenizer_generates_from_ids_only():
     assert llm.generate([1, 2, 3], max_tokens=4)[0].text is None
     with pytest.raises(InvalidParameterError, match="no tokenizer"):
         llm.chat("Hi.")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [[[{"role": "user", "content": "Hi."}], [{"role": "user", "content": "Bye."}]], ["Hi.", "Bye."], [1.5, 2.5]],
+    ids=["two conversations", "two texts", "fractions"],
+)
+def test_what_is_no_conversation_is_named(prompt):
+    with pytest.raises(InvalidParameterError, match=r"prompt\[0\] is .*; a prompt is a text, messages or token ids"):
+        LLM().chat(prompt)

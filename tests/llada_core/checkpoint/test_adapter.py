@@ -109,6 +109,13 @@ def test_half_an_adapter_is_refused(tmp_path):
         Adapter(tmp_path)
 
 
+def test_an_adapter_file_without_tensors_is_refused(tmp_path):
+    write_adapter(tmp_path)
+    save_file({}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(UnsupportedCheckpointError, match="holds no tensor"):
+        Adapter(tmp_path)
+
+
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_folder_without_an_adapter_is_named_with_what_it_lacks(tmp_path, missing):
     write_adapter(tmp_path)
