@@ -55,8 +55,10 @@ async def get_version() -> Version:
 
 
 @router.get("/v1/models")
+@router.get("/v1/chat/completions/models")
+@router.get("/v1/fim/completions/models")
 async def list_models(request: Request) -> ModelList:
-    """List the one model that is served."""
+    """List the one model that is served; Inception's client asks for a task's models at the longer addresses."""
     return ModelList(data=[_model(service_of(request))])
 
 
