@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import tokenizers
@@ -163,20 +162,15 @@ class Tokenizer:
                     else self.encode(part.text, add_special_tokens=False)
                 )
             ]
-        ids = [self._template_id(BOS_TOKEN), *chain.from_iterable(self.encode_turns([messages])[0])]
+        ids, end_of_turn = [self._template_id(BOS_TOKEN)], self._template_id(EOT_TOKEN)
+        contents = self.encode_batch([message.content.strip() for message in messages])
+        for message, content in zip(messages, contents, strict=True):
+            ids += [*self.header(message.role), *content, end_of_turn]
         if continue_final_message:
             return ids[:-1]
         if add_generation_prompt:
             ids += self.header("assistant")
         return ids
-
-    def encode_turns(self, dialogues: Sequence[Sequence[Message]]) -> list[list[list[int]]]:
-        """Encode each message of each dialogue (header, content, EoT), on all cores."""
-        contents = iter(self.encode_batch([message.content.strip() for turns in dialogues for message in turns]))
-        end_of_turn = self._template_id(EOT_TOKEN)
-        return [
-            [[*self.header(message.role), *next(contents), end_of_turn] for message in turns] for turns in dialogues
-        ]
 
     def header(self, role: str) -> list[int]:
         """Return the ids that open a turn."""

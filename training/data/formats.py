@@ -1,27 +1,30 @@
 """Formats of training records, all converted to text or dialogues.
 
-| format        | record                                                                           |
-|---------------|----------------------------------------------------------------------------------|
-| text          | `{"text": "…"}`, or a list of parts that are tokenised one by one                |
-| messages      | `{"messages": [{"role": "user", "content": "…"}, …]}`                            |
-| conversations | the same under "conversations", or ShareGPT's `{"from": "human", "value": "…"}`   |
-| alpaca        | `{"instruction": "…", "input": "…", "output": "…"}`, input optional               |
-| completion    | `{"prompt": "…", "completion": "…"}`                                             |
+| format        | record                                                                                     |
+|---------------|--------------------------------------------------------------------------------------------|
+| text          | `{"text": "…"}`, or a list of parts that are tokenised one by one                          |
+| messages      | `{"messages": [{"role": "user", "content": "…"}, …]}`                                      |
+| conversations | the same under "conversations", or ShareGPT's `{"from": "human", "value": "…"}`             |
+| alpaca        | `{"instruction": "…", "input": "…", "output": "…"}`, input and history optional             |
+| completion    | `{"prompt": "…", "completion": "…"}`, or both as lists of turns                            |
+
+`training.data.dialogues` reads all but the first, which may also have a "system".
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from llada_core.text.tokenizer import Message
+from training.data.dialogues import Dialogue, DialogueReader, DialogueRules, UnusableError, text_of, unicode_only
 from training.data.sources import Record
 from training.errors import DataError
 
-Dialogue = list[Message]
 Document = tuple[str, ...]
 """The parts of a document, mostly one; each is tokenised by itself, as the segments of a canvas are."""
 
-_SHARED_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _BAD_LINES_SHOWN = 5
 
 
@@ -34,6 +37,7 @@ class ReadReport:
         count: bad records so far.
         share: the share of the source read so far, 0 to 1; None if its size is unknown.
         shown: the first bad records, as text for the user.
+        left_out: how often each key was left out that says something about a record or a turn.
     """
 
     limit: int
@@ -41,6 +45,7 @@ class ReadReport:
     format: str = ""
     share: float | None = None
     shown: list[str] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, place: str, problem: str) -> None:
         """Count a bad record.
@@ -59,38 +64,48 @@ class ReadReport:
         return "\n".join((f"{self.count} bad lines left out; the first:", *self.shown))
 
 
-class _UnusableError(Exception):
-    """A record that its format cannot read; the message is the rule it breaks."""
-
-
 def read_documents(records: Iterable[Record], report: ReadReport) -> Iterator[Document]:
     """Read documents: the `text` of every record."""
-    return _convert(records, {"text": _text}, report)
+    reader = DialogueReader()
+    report.left_out = reader.left_out
+    return _convert(records, {"text": partial(_text, reader)}, report)
 
 
-def read_dialogues(records: Iterable[Record], report: ReadReport) -> Iterator[Dialogue | Document]:
+def read_dialogues(
+    records: Iterable[Record], report: ReadReport, rules: DialogueRules | None = None
+) -> Iterator[Dialogue | Document]:
     """Read dialogues, or documents if the first record is text."""
-    return _convert(records, {"text": _text, **_DIALOGUE_FORMATS}, report)
+    reader = DialogueReader(rules)
+    report.left_out = reader.left_out
+    formats = {
+        "messages": reader.messages,
+        "conversations": reader.messages,
+        "alpaca": reader.alpaca,
+        "completion": reader.completion,
+    }
+    return _convert(records, {"text": partial(_text, reader), **formats}, report)
 
 
 def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
     """Read all text in records of any format, to train a tokenizer on."""
-    for item in read_dialogues(records, report):
+    for item in read_dialogues(records, report, DialogueRules(allow_empty_answers=True)):
         if isinstance(item, tuple):
             yield "".join(item)
         else:
-            yield from (message.content for message in item)
+            yield from (turn.content for turn in item)
 
 
-def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str | Dialogue]:
+def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str | list[Message]]:
     """Read prompts for `generate`: the `prompt` of every record, or its `messages`, which end with the user's."""
+    reader = DialogueReader(DialogueRules(allow_empty_answers=True))
     for record in records:
         problem = record.problem
         if problem is None:
             try:
-                yield _prompt(record.value)
+                prompt = reader.prompt(record.value)
+                yield prompt if isinstance(prompt, str) else [Message(turn.role, turn.content) for turn in prompt]
                 continue
-            except _UnusableError as error:
+            except UnusableError as error:
                 problem = str(error)
         report.add(record.place, problem)
 
@@ -119,78 +134,20 @@ def _convert(
             try:
                 yield formats[chosen](record.value)
                 continue
-            except _UnusableError as error:
+            except UnusableError as error:
                 problem = str(error)
         assert problem is not None
         report.add(record.place, problem)
 
 
-def _text(value: Mapping[str, Any]) -> Document:
+def _text(reader: DialogueReader, value: Mapping[str, Any]) -> Document:
+    reader.leave_out(value, {"text"})
     parts = value.get("text")
     if not isinstance(parts, list):
-        return (_string(value, "text"),)
+        return (text_of(value, "text"),)
     if not parts or not all(isinstance(part, str) and part for part in parts):
-        raise _UnusableError('needs a non-empty string "text", or a list of them')
-    return tuple(_unicode(part) for part in parts)
-
-
-def _messages(value: Mapping[str, Any]) -> Dialogue:
-    turns = value.get("messages", value.get("conversations"))
-    if not isinstance(turns, list) or not turns:
-        raise _UnusableError('needs a non-empty list "messages" or "conversations"')
-    dialogue = [_message(turn) for turn in turns]
-    if dialogue[-1].role != "assistant":
-        raise _UnusableError(f"the last message is by {dialogue[-1].role!r}; it must be by 'assistant'")
-    return dialogue
-
-
-def _prompt(value: Mapping[str, Any]) -> str | Dialogue:
-    if "messages" not in value:
-        return _string(value, "prompt")
-    turns = value["messages"]
-    dialogue = [_message(turn) for turn in turns] if isinstance(turns, list) else []
-    if not dialogue or dialogue[-1].role != "user":
-        raise _UnusableError("needs a list \"messages\" whose last one is by 'user'")
-    return dialogue
-
-
-def _message(turn: object) -> Message:
-    match turn:
-        case {"role": "system" | "user" | "assistant" as role, "content": str(content)}:
-            return Message(role, _unicode(content))
-        case {"from": str(sender), "value": str(content)} if sender in _SHARED_ROLES:
-            return Message(_SHARED_ROLES[sender], _unicode(content))
-    raise _UnusableError(
-        'a message needs a "role" (system, user or assistant) and a string "content", '
-        'or "from" (human or gpt) and "value"'
-    )
-
-
-def _alpaca(value: Mapping[str, Any]) -> Dialogue:
-    question = _string(value, "instruction")
-    if value.get("input"):
-        question = f"{question}\n\n{_string(value, 'input')}"
-    return [Message("user", question), Message("assistant", _string(value, "output"))]
-
-
-def _completion(value: Mapping[str, Any]) -> Dialogue:
-    return [Message("user", _string(value, "prompt")), Message("assistant", _string(value, "completion"))]
-
-
-def _string(value: Mapping[str, Any], key: str) -> str:
-    text = value.get(key)
-    if not isinstance(text, str) or not text:
-        raise _UnusableError(f'needs a non-empty string "{key}"')
-    return _unicode(text)
-
-
-def _unicode(text: str) -> str:
-    """Refuse half of a surrogate pair, which JSON can express although it is not a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise _UnusableError(f"holds half of a surrogate pair (character {error.start})") from None
-    return text
+        raise UnusableError('needs a non-empty string "text", or a list of them')
+    return tuple(unicode_only(part) for part in parts)
 
 
 _KEYS = {
@@ -199,10 +156,4 @@ _KEYS = {
     "alpaca": {"instruction", "output"},
     "completion": {"prompt", "completion"},
     "text": {"text"},
-}
-_DIALOGUE_FORMATS: dict[str, Callable[[Mapping[str, Any]], Dialogue]] = {
-    "messages": _messages,
-    "conversations": _messages,
-    "alpaca": _alpaca,
-    "completion": _completion,
 }

@@ -22,7 +22,7 @@ from training.data.sources import Source
 from training.errors import DataError
 
 # Increment when the same text produces different shards.
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
 _RECORDS_AT_ONCE = 1000
 
 # Called with a source's name, its number of samples so far, and the share of it read, None if its size is unknown.
@@ -39,7 +39,7 @@ class Encoded:
 
 
 class Encoder:
-    """Turns a source's records into samples, and counts those over the maximum length."""
+    """Turns a source's records into samples, and counts what is left out: too long, or without anything to train."""
 
     name: str
 
@@ -48,6 +48,7 @@ class Encoder:
         self.eos_id = eos_id
         self.num_dropped = 0
         self.num_truncated = 0
+        self.num_without_target = 0
 
     def read(self, source: Source, report: ReadReport) -> Iterator[Any]:
         """Read the records of a source as the items that `encode` takes."""
@@ -78,6 +79,8 @@ class Shard:
         name: the source's name.
         digest: hash of everything the samples hold.
         num_dropped, num_truncated: samples over the maximum length, left out or cut.
+        num_without_target: dialogues without a turn to train.
+        left_out: how often each key was left out that says something about a record.
         num_bad: records that could not be used.
         bad_lines: the first of these, as text for the user.
     """
@@ -91,6 +94,8 @@ class Shard:
     prompt_lengths: np.ndarray
     num_dropped: int
     num_truncated: int
+    num_without_target: int
+    left_out: dict[str, int]
     num_bad: int
     bad_lines: str
 
@@ -146,7 +151,7 @@ def _ensure(source: Source, encoder: Encoder, folder: Path, report: ReadReport, 
 def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> None:
     # Eight bytes per sample; a list of Python integers would take four times that.
     lengths, prompt_lengths = array("q"), array("q")
-    dropped_before, truncated_before = encoder.num_dropped, encoder.num_truncated
+    before = encoder.num_dropped, encoder.num_truncated, encoder.num_without_target
     digest = hashlib.sha256()
     items = encoder.read(source, report)
     with (folder / "tokens.bin").open("wb") as file:
@@ -166,8 +171,10 @@ def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, o
         "name": source.name,
         "format": report.format,
         "digest": digest.hexdigest()[:16],
-        "num_dropped": encoder.num_dropped - dropped_before,
-        "num_truncated": encoder.num_truncated - truncated_before,
+        "num_dropped": encoder.num_dropped - before[0],
+        "num_truncated": encoder.num_truncated - before[1],
+        "num_without_target": encoder.num_without_target - before[2],
+        "left_out": dict(report.left_out.most_common()),
         "num_bad": report.count,
         "bad_lines": str(report) if report.count else "",
     }

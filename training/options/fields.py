@@ -214,6 +214,12 @@ class SFTOptions(TrainingOptions):
         "sequence", description=TrainingOptions.model_fields["loss_norm"].description
     )
     overlong: Literal["drop", "truncate"] = Field("drop", description="What happens to samples over --max-length.")
+    train_on: Literal["all", "last"] = Field(
+        "all", description="Assistant turns that are targets; a turn's own weight, loss or train decides for it."
+    )
+    allow_empty_answers: bool = Field(
+        False, description="Train assistant turns without text, which otherwise are bad lines."
+    )
     pad_to: int | None = Field(
         None, ge=8, description="Pad one batch in three further with EOS, to a random length up to this."
     )

@@ -61,4 +61,8 @@ def _description(shard: Shard, max_length: int) -> str:
     for count, treatment in ((shard.num_dropped, "left out"), (shard.num_truncated, "cut")):
         if count:
             text += f"; {count:,} longer than {max_length} tokens {treatment}"
+    if shard.num_without_target:
+        text += f"; {shard.num_without_target:,} without a turn to train left out"
+    if shard.left_out:
+        text += f"\n{shard.name}: not trained: " + ", ".join(f"{key} ({n:,})" for key, n in shard.left_out.items())
     return f"{text}\n{shard.bad_lines}" if shard.bad_lines else text

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the answer and its EOS padding are targets, the prompt is never masked (section 2.3)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +12,8 @@ from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
-from training.data.formats import Dialogue, Document, ReadReport, read_dialogues
+from training.data.dialogues import Dialogue, DialogueRules
+from training.data.formats import Document, ReadReport, read_dialogues
 from training.data.samples import Dialogues, Samples
 from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
@@ -26,10 +27,11 @@ _SHARE_OF_PADDED_BATCHES = 1 / 3
 
 @dataclass(frozen=True, slots=True)
 class SFT:
-    """Dialogues, one sample for every assistant turn.
+    """Dialogues, one sample for every assistant turn that is a target.
 
     Attributes:
         overlong: what happens to samples over `max_length`.
+        rules: what a dialogue means where its record leaves it open.
         pad_to: None pads a batch to its longest row. A length lets one batch in three be padded further, up to it:
             short answers then also occur on long canvases, which is what the sampler will show the model.
     """
@@ -37,6 +39,7 @@ class SFT:
     max_length: int
     overlong: Overlong = "drop"
     pad_to: int | None = None
+    rules: DialogueRules = field(default_factory=DialogueRules)
 
     name: ClassVar[str] = "SFTOptions"  # in checkpoints since the first version
     required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
@@ -44,14 +47,17 @@ class SFT:
     @classmethod
     def from_options(cls, options: SFTOptions) -> "SFT":
         assert options.max_length is not None
-        return cls(options.max_length, options.overlong, options.pad_to)
+        rules = DialogueRules(options.train_on, options.allow_empty_answers)
+        return cls(options.max_length, options.overlong, options.pad_to, rules)
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
         return {"max_length": self.max_length, "pad_to": self.pad_to or 0}
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "DialogueEncoder":
-        return DialogueEncoder(tokenizer, eos_id=eos_id, max_length=self.max_length, overlong=self.overlong)
+        return DialogueEncoder(
+            tokenizer, eos_id=eos_id, max_length=self.max_length, overlong=self.overlong, rules=self.rules
+        )
 
     def samples(self, shards: Sequence[Shard]) -> Samples:
         return Dialogues(shards)
@@ -68,24 +74,33 @@ class SFT:
 
 
 class DialogueEncoder(Encoder):
-    """A sample for every assistant turn: the history is the prompt, the reply with EoT and EOS the answer.
+    """A sample for every turn that is a target: the history is the prompt, the reply with EoT and EOS the answer.
 
     A document is all answer: mixing in plain text keeps a model able to continue one.
     """
 
     name = "dialogues"
 
-    def __init__(self, tokenizer: Tokenizer, *, eos_id: int, max_length: int, overlong: Overlong) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        eos_id: int,
+        max_length: int,
+        overlong: Overlong,
+        rules: DialogueRules | None = None,
+    ) -> None:
         super().__init__(tokenizer, eos_id=eos_id)
         self._max_length = max_length
         self._overlong = overlong
+        self._rules = rules or DialogueRules()
 
     @property
     def identity(self) -> list[object]:
-        return [*super().identity, self._max_length, self._overlong]
+        return [*super().identity, self._max_length, self._overlong, *astuple(self._rules)]
 
     def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue | Document]:
-        return read_dialogues(source.records(), report)
+        return read_dialogues(source.records(), report, self._rules)
 
     def encode(self, items: Sequence[Dialogue | Document]) -> Iterator[Encoded]:
         for ids in encode_documents(self.tokenizer, [item for item in items if isinstance(item, tuple)]):
@@ -93,15 +108,19 @@ class DialogueEncoder(Encoder):
         yield from self._answers([item for item in items if not isinstance(item, tuple)])
 
     def _answers(self, dialogues: Sequence[Dialogue]) -> Iterator[Encoded]:
-        bos_id = self.tokenizer.token_to_id(BOS_TOKEN)
-        assert bos_id is not None
-        answer_header = self.tokenizer.header("assistant")
-        for dialogue, turns in zip(dialogues, self.tokenizer.encode_turns(dialogues), strict=True):
+        bos_id, end_of_turn = (self.tokenizer.token_to_id(token) for token in (BOS_TOKEN, EOT_TOKEN))
+        assert bos_id is not None and end_of_turn is not None
+        # Not as `Tokenizer.encode_chat`, which trims: a completion keeps its spaces.
+        contents = iter(self.tokenizer.encode_batch([turn.content for turns in dialogues for turn in turns]))
+        for dialogue in dialogues:
+            self.num_without_target += not any(turn.is_target for turn in dialogue)
             history = [bos_id]
-            for message, turn in zip(dialogue, turns, strict=True):
-                if message.role == "assistant":
-                    yield from self._fit([*history, *turn, self.eos_id], len(history) + len(answer_header))
-                history += turn
+            for turn in dialogue:
+                header = self.tokenizer.header(turn.role)
+                ids = [*history, *header, *next(contents), end_of_turn]
+                if turn.is_target:
+                    yield from self._fit([*ids, self.eos_id], len(history) + len(header))
+                history = ids
 
     def _fit(self, ids: list[int], prompt_length: int) -> Iterator[Encoded]:
         if len(ids) > self._max_length:

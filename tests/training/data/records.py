@@ -2,13 +2,13 @@
 
 import json
 
-from llada_core.text.tokenizer import Message
+from training.data.dialogues import Turn
 from training.data.sources import find_sources
 
 QUESTION, ANSWER = "What is 1 + 1?", "2."
 
 
-DIALOGUE = [Message("user", QUESTION), Message("assistant", ANSWER)]
+DIALOGUE = [Turn("user", QUESTION), Turn("assistant", ANSWER, is_target=True)]
 
 
 RECORDS = {

@@ -51,10 +51,9 @@ def test_parts_that_are_not_text_are_a_bad_line(tmp_path, parts):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"messages": []}, 'needs a non-empty list "messages"'),
-        ({"messages": [{"role": "robot", "content": "x"}]}, 'a message needs a "role"'),
+        ({"messages": []}, 'needs a non-empty list of turns "messages"'),
         ({"messages": [{"role": "user", "content": "x"}]}, "the last message is by 'user'; it must be by 'assistant'"),
-        ({"instruction": "x", "output": 3}, 'needs a non-empty string "output"'),
+        ({"instruction": "x", "output": 3}, 'needs a string "output"'),
         ({"question": "x"}, "has the keys \\['question'\\]; needs"),
     ],
 )
@@ -76,7 +75,7 @@ def test_prompts_are_strings_or_messages_that_end_with_the_user(tmp_path):
     prompts = read_prompts(rows, ReadReport(0))
     assert next(prompts) == "x"
     assert next(prompts) == [Message("user", "y")]
-    with pytest.raises(DataError, match="line 3: needs a list"):
+    with pytest.raises(DataError, match="line 3: the last message is by 'assistant'"):
         next(prompts)
 
 

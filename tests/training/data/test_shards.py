@@ -21,6 +21,17 @@ def test_dialogues_that_are_too_long_are_counted(tmp_path, tokenizer, overlong, 
     assert len(shard.ends) == num_samples
 
 
+def test_a_shard_notes_what_is_not_trained(tmp_path, tokenizer):
+    rows = [{"prompt": "one", "completion": "two", "images": ["x"]}, {"text": "three", "answer": "four"}]
+    (dialogues,) = shards_of(
+        tmp_path,
+        DialogueEncoder(tokenizer, eos_id=EOS, max_length=40, overlong="drop"),
+        write(tmp_path / "a.jsonl", rows[:1]),
+    )
+    (documents,) = shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), write(tmp_path / "b.jsonl", rows[1:]))
+    assert (dialogues.left_out, documents.left_out) == ({"images": 1}, {"answer": 1})
+
+
 def test_a_file_is_tokenised_once(tmp_path, tokenizer):
     file = write(tmp_path / "0.jsonl", [{"text": text} for text in TEXTS])
     seen = []

@@ -5,6 +5,7 @@ from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN
 from llada_core.text.tokenizer import Message
 from tests.training.fake_samples import EOS, batches_of, samples_of
 from training.data.batches import Batching
+from training.data.dialogues import DialogueRules, Turn
 from training.options.fields import SFTOptions
 from training.stages.objective import corrupt_batch
 from training.stages.sft import SFT
@@ -19,6 +20,10 @@ def encode(tokenizer, *items, **settings):
     eos_id = tokenizer.token_to_id(EOS_TOKEN)
     encoder = SFT(**{"max_length": 200, **settings}).encoder(tokenizer, eos_id=eos_id)
     return list(encoder.encode(items)), encoder
+
+
+def _messages(turns):
+    return [Message(turn.role, turn.content) for turn in turns]
 
 
 def test_rows_are_padded_with_supervised_eos_to_the_longest_of_the_batch():
@@ -63,13 +68,30 @@ def test_a_step_is_the_same_wherever_the_planner_starts():
 
 def test_every_assistant_turn_is_a_sample_with_its_history_as_prompt(demo_tokenizer):
     dialogue = [
-        Message("user", " one "), Message("assistant", "two"), Message("user", "three"), Message("assistant", "four"),
+        Turn("user", "one"), Turn("assistant", "two", True), Turn("user", "three"), Turn("assistant", "four", True),
     ]  # fmt: skip
     samples, _ = encode(demo_tokenizer, dialogue)
     end = [demo_tokenizer.token_to_id(token) for token in (EOT_TOKEN, EOS_TOKEN)]
     for sample, turn in zip(samples, (1, 3), strict=True):
-        assert sample.ids[: sample.prompt_length] == demo_tokenizer.encode_chat(dialogue[:turn])
+        assert sample.ids[: sample.prompt_length] == demo_tokenizer.encode_chat(_messages(dialogue[:turn]))
         assert sample.ids[sample.prompt_length :] == [*demo_tokenizer.encode_plain(dialogue[turn].content), *end]
+
+
+def test_only_the_turns_that_are_targets_give_samples_and_all_are_history(demo_tokenizer):
+    dialogue = [
+        Turn("user", "one"), Turn("assistant", "WRONG"), Turn("user", "three"), Turn("assistant", "four", True),
+    ]  # fmt: skip
+    (sample,), encoder = encode(demo_tokenizer, dialogue)
+    assert demo_tokenizer.decode(sample.ids[sample.prompt_length :]) == "four"
+    assert "WRONG" in demo_tokenizer.decode(sample.ids[: sample.prompt_length])
+    assert encoder.num_without_target == 0
+    samples, encoder = encode(demo_tokenizer, dialogue[:3], dialogue[:2])
+    assert (samples, encoder.num_without_target) == ([], 2)
+
+
+def test_an_answer_is_tokenised_with_the_spaces_around_it(demo_tokenizer):
+    (sample,), _ = encode(demo_tokenizer, [Turn("user", "Q"), Turn("assistant", "    return 1\n", is_target=True)])
+    assert demo_tokenizer.decode(sample.ids[sample.prompt_length :]) == "    return 1\n"
 
 
 @pytest.mark.parametrize(("overlong", "lengths"), [("drop", []), ("truncate", [20])])
@@ -80,13 +102,18 @@ def test_a_sample_over_the_maximum_length_is_dropped_or_truncated_and_counted(de
 
 
 def test_a_prompt_that_leaves_no_room_for_its_answer_is_dropped_even_if_truncation_is_asked_for(demo_tokenizer):
-    dialogue = [Message("user", "one two " * 30), Message("assistant", "three")]
+    dialogue = [Turn("user", "one two " * 30), Turn("assistant", "three", is_target=True)]
     samples, encoder = encode(demo_tokenizer, dialogue, max_length=20, overlong="truncate")
     assert (samples, encoder.num_dropped, encoder.num_truncated) == ([], 1, 0)
 
 
 def test_the_settings_that_decide_the_tokens_are_part_of_a_shards_identity(demo_tokenizer):
-    settings = ({"max_length": 20}, {"max_length": 21}, {"max_length": 20, "overlong": "truncate"})
+    settings = (
+        {"max_length": 20},
+        {"max_length": 21},
+        {"max_length": 20, "overlong": "truncate"},
+        {"max_length": 20, "rules": DialogueRules(train_on="last")},
+    )
     identities = [encode(demo_tokenizer, **chosen)[1].identity for chosen in settings]
     assert all(identities.count(identity) == 1 for identity in identities)
     _, same = encode(demo_tokenizer, max_length=20, pad_to=64)

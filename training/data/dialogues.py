@@ -1,0 +1,278 @@
+"""What a record of dialogue says, and nothing less: turns, system prompts, earlier turns, which turns are trained.
+
+What cannot be trained as it is written makes a record unusable (a tool call, an image, a mark between yes and no). What
+does not change the text is left out and counted by name, so that nothing disappears unseen.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+TrainOn = Literal["all", "last"]
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+}
+_TOOL_ROLES = {"tool", "function", "function_call", "observation", "ipython"}
+# Marks of single turns: OpenAI's, axolotl's and others'.
+_MARKS = ("weight", "loss", "train", "training")
+# Parts of a conversation that the chat format has no place for.
+_TOOL_KEYS = ("tools", "functions", "tool_calls", "function_call", "tool_call_id")
+_SYSTEM_KEYS = ("system", "system_prompt")
+# Where a record comes from and what it is about; none of it is said in the dialogue.
+_NOTES = {
+    "id", "_id", "idx", "index", "uid", "uuid", "hash", "conversation_id", "conversation_hash", "dialogue_id",
+    "message_id", "parent_id", "turn_id", "prompt_id", "source", "dataset", "dataset_name", "subset", "split", "origin",
+    "url", "license", "author", "category", "topic", "task", "task_type", "tag", "tags", "lang", "language", "model",
+    "model_name", "created", "created_at", "timestamp", "date", "time", "score", "rating", "quality", "difficulty",
+    "length", "num_turns", "num_tokens", "token_count", "meta", "metadata",
+}  # fmt: skip
+
+
+class UnusableError(Exception):
+    """A record that its format cannot read; the message is the rule it breaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a training dialogue.
+
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        content: the text exactly as it is tokenised.
+        is_target: whether the model is trained to write it; only an assistant's can be.
+    """
+
+    role: str
+    content: str
+    is_target: bool = False
+
+
+Dialogue = list[Turn]
+
+
+@dataclass(frozen=True, slots=True)
+class DialogueRules:
+    """What a dialogue means where its record leaves it open.
+
+    Attributes:
+        train_on: which assistant turns are targets, unless a turn says otherwise.
+        allow_empty_answers: whether an assistant turn without text teaches to say nothing, or makes a record unusable.
+    """
+
+    train_on: TrainOn = "all"
+    allow_empty_answers: bool = False
+
+
+class DialogueReader:
+    """Reads records of the dialogue formats.
+
+    Attributes:
+        left_out: how often each key was left out that says something about a record or a turn.
+    """
+
+    def __init__(self, rules: DialogueRules | None = None) -> None:
+        self.left_out: Counter[str] = Counter()
+        self._rules = rules or DialogueRules()
+
+    def messages(self, record: Mapping[str, Any]) -> Dialogue:
+        """Read a list of turns under `messages` or `conversations`; the last one is the assistant's."""
+        key = "messages" if "messages" in record else "conversations"
+        turns = self._turns(record.get(key), key)
+        if turns[-1].role != "assistant":
+            raise UnusableError(f"the last message is by {turns[-1].role!r}; it must be by 'assistant'")
+        return self._finished(record, {key}, turns)
+
+    def alpaca(self, record: Mapping[str, Any]) -> Dialogue:
+        """Read `instruction`, `input` and `output`, after the pairs of `history`."""
+        turns = self._history(record.get("history"))
+        question = text_of(record, "instruction")
+        if record.get("input"):
+            question = f"{question}\n\n{text_of(record, 'input')}"
+        turns += [Turn("user", question.strip()), self._answer(_string(record.get("output"), "output"), "output")]
+        # Stanford's records repeat everything under "text".
+        return self._finished(record, {"instruction", "input", "output", "history", "text"}, turns)
+
+    def completion(self, record: Mapping[str, Any]) -> Dialogue:
+        """Read `prompt` and `completion`: two texts, or two lists of turns, of which only the second is trained."""
+        prompt, completion = record.get("prompt"), record.get("completion")
+        if isinstance(prompt, list) and isinstance(completion, list):
+            earlier = [Turn(turn.role, turn.content) for turn in self._turns(prompt, "prompt")]
+            turns = [*earlier, *self._turns(completion, "completion")]
+            if turns[-1].role != "assistant":
+                raise UnusableError(f"the last turn of completion is by {turns[-1].role!r}; it must be by 'assistant'")
+        else:
+            answer = self._answer(_string(completion, "completion"), "completion")
+            turns = [Turn("user", text_of(record, "prompt").strip()), answer]
+        return self._finished(record, {"prompt", "completion"}, turns)
+
+    def prompt(self, record: Mapping[str, Any]) -> str | Dialogue:
+        """Read a prompt for `generate`: the text of `prompt`, or `messages`, of which the last is the user's."""
+        if "messages" not in record:
+            text = text_of(record, "prompt")
+            turns = self._with_system(record, [Turn("user", text)])
+            return text if len(turns) == 1 else turns
+        turns = self._turns(record["messages"], "messages")
+        if turns[-1].role != "user":
+            raise UnusableError(f"the last message is by {turns[-1].role!r}; it must be by 'user'")
+        return self._with_system(record, turns)
+
+    def leave_out(self, value: Mapping[str, Any], keys: Iterable[str], prefix: str = "") -> None:
+        """Count the keys of a record or turn but those that are read, unless they are empty or only notes."""
+        for key in value.keys() - set(keys) - _NOTES:
+            if not _is_empty(value[key]):
+                self.left_out[f"{prefix}{key}"] += 1
+
+    def _finished(self, record: Mapping[str, Any], keys: set[str], turns: Dialogue) -> Dialogue:
+        """The dialogue with the record's system prompt, after a check that nothing else in it was said."""
+        turns = self._with_system(record, turns)
+        _refuse_tools(record, "")
+        self.leave_out(record, keys | set(_SYSTEM_KEYS) | set(_TOOL_KEYS))
+        if self._rules.train_on == "last":
+            turns = [*(Turn(turn.role, turn.content) for turn in turns[:-1]), turns[-1]]
+        return turns
+
+    def _turns(self, turns: object, name: str) -> Dialogue:
+        if not isinstance(turns, list) or not turns:
+            raise UnusableError(f'needs a non-empty list of turns "{name}"')
+        return [self._turn(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
+
+    def _turn(self, turn: object, place: str) -> Turn:
+        if not isinstance(turn, Mapping):
+            raise UnusableError(f"{place} is {_named(turn)}; it must be an object")
+        role_key, content_key = ("role", "content") if "role" in turn else ("from", "value")
+        sender = turn.get(role_key)
+        if sender is None or (content_key not in turn and not any(turn.get(key) for key in _TOOL_KEYS)):
+            raise UnusableError(
+                f'{place} has the keys {sorted(map(str, turn))}; it needs "role" and "content", or "from" and "value"'
+            )
+        _refuse_tools(turn, f"{place}.")
+        if sender in _TOOL_ROLES:
+            raise UnusableError(f'{place} is by "{sender}"; the chat format has no turns of tools')
+        role = _ROLES.get(sender) if isinstance(sender, str) else None
+        if role is None:
+            raise UnusableError(f"{place} is by {_named(sender)}; known are {', '.join(_ROLES)}")
+        content = _joined(turn[content_key], f"{place}.{content_key}").strip()
+        mark = _mark(turn, place)
+        if mark and role != "assistant":
+            raise UnusableError(f"{place} is by {role!r} and marked to be trained; only the assistant's turns can be")
+        self.leave_out(turn, {role_key, content_key, *_MARKS, *_TOOL_KEYS}, f"{_name_of_list(place)}[].")
+        if role != "assistant":
+            return Turn(role, content)
+        return Turn(role, self._answer(content, place).content, is_target=mark is not False)
+
+    def _answer(self, text: str, place: str) -> Turn:
+        if not text.strip() and not self._rules.allow_empty_answers:
+            raise UnusableError(
+                f"{place}: the answer is empty; --allow-empty-answers trains it as an answer without text"
+            )
+        return Turn("assistant", text, is_target=True)
+
+    def _history(self, history: object) -> Dialogue:
+        turns = []
+        for index, pair in enumerate(history if isinstance(history, list) else [history] if history else []):
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise UnusableError(f"history[{index}] is {_named(pair)}; it must be a pair of question and answer")
+            question, answer = (_string(text, f"history[{index}][{side}]").strip() for side, text in enumerate(pair))
+            turns += [Turn("user", question), self._answer(answer, f"history[{index}][1]")]
+        return turns
+
+    def _with_system(self, record: Mapping[str, Any], turns: Dialogue) -> Dialogue:
+        for key in _SYSTEM_KEYS:
+            if record.get(key):
+                content = _joined(record[key], key).strip()
+                if turns[0].role != "system":
+                    return [Turn("system", content), *turns]
+                if turns[0].content != content:
+                    raise UnusableError(f"{key}: given beside a system turn that says something else")
+        return turns
+
+
+def text_of(record: Mapping[str, Any], key: str) -> str:
+    """The text under a key, which must not be empty.
+
+    Raises:
+        UnusableError: there is none, or it is something else.
+    """
+    text = record.get(key)
+    if not isinstance(text, str) or not text:
+        raise UnusableError(f'needs a non-empty string "{key}"')
+    return unicode_only(text)
+
+
+def unicode_only(text: str) -> str:
+    """Refuse half of a surrogate pair, which JSON can express although it is not a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnusableError(f"holds half of a surrogate pair (character {error.start})") from None
+    return text
+
+
+def _name_of_list(place: str) -> str:
+    """The name of the list in a turn's place: `messages` of `messages[3]`."""
+    return place.split("[", 1)[0]
+
+
+def _string(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise UnusableError(f'needs a string "{name}"')
+    return unicode_only(value)
+
+
+def _joined(content: object, place: str) -> str:
+    """The text of a content, which may be cut into parts, as the server joins them."""
+    if not isinstance(content, list):
+        if not isinstance(content, str):
+            raise UnusableError(f"{place} is {_named(content)}; it must be text, or a list of text parts")
+        return unicode_only(content)
+    texts = []
+    for index, part in enumerate(content):
+        match part:
+            case str(text) | {"type": "text" | "input_text" | "output_text", "text": str(text)}:
+                texts.append(unicode_only(text))
+            case {"type": str(kind)}:
+                raise UnusableError(f'{place}[{index}] is of type "{kind}"; only text can be trained')
+            case _:
+                raise UnusableError(f"{place}[{index}] is {_named(part)}; it must be a text part")
+    return "".join(texts)
+
+
+def _mark(turn: Mapping[str, Any], place: str) -> bool | None:
+    """Whether a turn says that it is trained; None if it says nothing."""
+    marks = {}
+    for key in _MARKS:
+        if (mark := turn.get(key)) is not None:
+            if not isinstance(mark, bool | int | float) or mark not in (0, 1):
+                raise UnusableError(f"{place}.{key} is {_named(mark)}; it must be true or false, 1 or 0")
+            marks[key] = bool(mark)
+    if len(set(marks.values())) > 1:
+        raise UnusableError(f"{place}: {' and '.join(marks)} say different things")
+    return next(iter(marks.values()), None)
+
+
+def _refuse_tools(value: Mapping[str, Any], prefix: str) -> None:
+    for key in _TOOL_KEYS:
+        if not _is_empty(value.get(key)):
+            raise UnusableError(
+                f"{prefix}{key}: the chat format has no place for tools; remove it to train without them"
+            )
+
+
+def _is_empty(value: object) -> bool:
+    """Whether a value says nothing; some datasets write an empty list as text."""
+    return value is None or value is False or value in ("", "[]", "{}", "null") or value in ([], {})
+
+
+def _named(value: object) -> str:
+    """A value as an error shows it, shortened."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
