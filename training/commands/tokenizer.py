@@ -40,7 +40,7 @@ def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> N
         raise TrainingError(f"{file} exists; choose another --output-dir, or give a pipeline --resume")
     require_writable(options.output_dir)
     report = ReadReport(options.max_bad_lines)
-    sources = find_sources(options.train_data_path)
+    sources = find_sources(options.train_data_path, options.column_names)
     texts = (text for source in sources for text in read_any_text(source.records(), report))
     trained = train_tokenizer(texts, vocab_size=options.vocab_size, output_dir=options.output_dir)
     if report.count:

@@ -4,6 +4,8 @@ What cannot be trained as it is written makes a record unusable (a tool call, an
 does not change the text is left out and counted by name, so that nothing disappears unseen.
 """
 
+import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -104,7 +106,7 @@ class DialogueReader:
     def completion(self, record: Mapping[str, Any]) -> Dialogue:
         """Read `prompt` and `completion`: two texts, or two lists of turns, of which only the second is trained."""
         prompt, completion = record.get("prompt"), record.get("completion")
-        if isinstance(prompt, list) and isinstance(completion, list):
+        if isinstance(prompt, list) or isinstance(completion, list):
             earlier = [Turn(turn.role, turn.content) for turn in self._turns(prompt, "prompt")]
             turns = [*earlier, *self._turns(completion, "completion")]
             if turns[-1].role != "assistant":
@@ -141,6 +143,10 @@ class DialogueReader:
         return turns
 
     def _turns(self, turns: object, name: str) -> Dialogue:
+        if isinstance(turns, str):
+            # Tables often hold lists as text.
+            with contextlib.suppress(ValueError, RecursionError):
+                turns = json.loads(turns)
         if not isinstance(turns, list) or not turns:
             raise UnusableError(f'needs a non-empty list of turns "{name}"')
         return [self._turn(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
@@ -148,7 +154,7 @@ class DialogueReader:
     def _turn(self, turn: object, place: str) -> Turn:
         if not isinstance(turn, Mapping):
             raise UnusableError(f"{place} is {_named(turn)}; it must be an object")
-        role_key, content_key = ("role", "content") if "role" in turn else ("from", "value")
+        role_key, content_key = ("from", "value") if turn.get("role") is None else ("role", "content")
         sender = turn.get(role_key)
         if sender is None or (content_key not in turn and not any(turn.get(key) for key in _TOOL_KEYS)):
             raise UnusableError(

@@ -19,7 +19,7 @@ from typing import Any
 
 from llada_core.text.tokenizer import Message
 from training.data.dialogues import Dialogue, DialogueReader, DialogueRules, UnusableError, text_of, unicode_only
-from training.data.sources import Record
+from training.data.files import Record
 from training.errors import DataError
 
 Document = tuple[str, ...]

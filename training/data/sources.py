@@ -1,16 +1,13 @@
 """Sources of data: files, globs and hub datasets, read record by record, each with the place that it came from."""
 
-import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any
 
+from training.data.files import Record, read_file
 from training.errors import DataError
-
-_PARQUET_ROWS = 1000
 
 # owner/name, then optionally a configuration and a split; the default split is "train".
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
@@ -22,101 +19,72 @@ _FILE_SUFFIXES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One line or row.
+class Source:
+    """A file, or a hub dataset (a `name` without a `file`).
 
     Attributes:
-        problem: why it could not be read, in which case `value` is empty.
-        share: the share of the source read so far, 0 to 1; None if the source's size is unknown.
+        columns: the source's column by the format's name for it, as pairs.
     """
-
-    place: str
-    value: dict[str, Any]
-    problem: str | None = None
-    share: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file, or a hub dataset (a `name` without a `file`)."""
 
     name: str
     file: Path | None
+    columns: tuple[tuple[str, str], ...] = ()
 
     def records(self) -> Iterator[Record]:
         """Read the source from its beginning."""
-        if self.file is None:
-            return _hub_rows(self.name)
-        return _parquet_rows(self.file) if self.file.suffix == ".parquet" else _json_lines(self.file)
+        records = _hub_rows(self.name) if self.file is None else read_file(self.file)
+        return (_renamed(record, self.columns) for record in records) if self.columns else records
 
     @property
     def version(self) -> list[object]:
         """A value that changes when the content does; part of a shard's identity."""
         if self.file is None:
-            return [self.name]
+            return [self.name, *self.columns]
         status = self.file.stat()
-        return [str(self.file.resolve()), status.st_size, status.st_mtime_ns]
+        return [str(self.file.resolve()), status.st_size, status.st_mtime_ns, *self.columns]
 
 
-def find_sources(paths: Iterable[str]) -> list[Source]:
+def find_sources(paths: Iterable[str], columns: Mapping[str, str] | None = None) -> list[Source]:
     """Files in the order given, a glob's in sorted order; anything else is taken as a hub dataset's id.
+
+    Args:
+        columns: the sources' column by the format's name for it.
 
     Raises:
         DataError: no such file, or a glob that matches none.
     """
-    sources = []
-    for path in paths:
-        if Path(path).is_file():
-            sources.append(Source(Path(path).name, Path(path)))
-        elif Path(path).is_dir():
-            raise DataError(f"{path}: is a folder; name its files, or give a glob such as {path}/*.jsonl")
-        elif has_magic(path):
-            matches = sorted(glob(path, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
-            files = [Path(match) for match in matches if Path(match).is_file()]
-            if not files:
-                raise DataError(f"{path}: matches no file")
-            sources += [Source(file.name, file) for file in files]
-        elif _HUB_ID.fullmatch(path) and Path(path).suffix.lower() not in _FILE_SUFFIXES:
-            sources.append(Source(path, None))
-        else:
-            raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name, owner/name:config@split)")
-    return sources
+    pairs = tuple((columns or {}).items())
+    return [Source(name, file, pairs) for path in paths for name, file in _found(path)]
 
 
-def _json_lines(file: Path) -> Iterator[Record]:
-    size, num_read = file.stat().st_size, 0
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            num_read += len(line)
-            if not line.strip():
-                continue
-            place, share = f"{file}, line {number}", num_read / size
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield Record(place, {}, f"not JSON ({error.msg} at column {error.colno})", share)
-            except UnicodeDecodeError as error:
-                yield Record(place, {}, f"not UTF-8 (byte {error.start})", share)
-            except (ValueError, RecursionError) as error:  # a number or a nesting beyond Python's limits
-                yield Record(place, {}, f"not readable ({error})", share)
-            else:
-                is_object = isinstance(value, dict)
-                problem = None if is_object else f"is a {type(value).__name__}; it must be an object"
-                yield Record(place, value if is_object else {}, problem, share)
+def _found(path: str) -> list[tuple[str, Path | None]]:
+    """The files of a path and their names, or a hub dataset's id."""
+    if Path(path).is_file():
+        return [(Path(path).name, Path(path))]
+    if Path(path).is_dir():
+        raise DataError(f"{path}: is a folder; name its files, or give a glob such as {path}/*.jsonl")
+    if has_magic(path):
+        matches = sorted(glob(path, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+        files = [Path(match) for match in matches if Path(match).is_file()]
+        if not files:
+            raise DataError(f"{path}: matches no file")
+        return [(file.name, file) for file in files]
+    if _HUB_ID.fullmatch(path) and Path(path).suffix.lower() not in _FILE_SUFFIXES:
+        return [(path, None)]
+    raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name, owner/name:config@split)")
 
 
-def _parquet_rows(file: Path) -> Iterator[Record]:
-    from pyarrow import ArrowInvalid
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        parquet = ParquetFile(file)
-    except ArrowInvalid as error:
-        raise DataError(f"{file}: not parquet ({error})") from None
-    rows = (row for batch in parquet.iter_batches(batch_size=_PARQUET_ROWS) for row in batch.to_pylist())
-    for number, row in enumerate(rows, start=1):
-        value = {name: value for name, value in row.items() if value is not None}
-        yield Record(f"{file}, row {number}", value, share=number / parquet.metadata.num_rows)
+def _renamed(record: Record, columns: Iterable[tuple[str, str]]) -> Record:
+    """The record under the format's names."""
+    if record.problem is not None:
+        return record
+    for _, column in columns:
+        if record.value.get(column) is None:
+            problem = f"has nothing in the column {column!r}; its columns are {sorted(record.value)}"
+            return replace(record, value={}, problem=problem)
+    moved = {column for _, column in columns}
+    others = {name: value for name, value in record.value.items() if name not in moved}
+    return replace(record, value=others | {name: record.value[column] for name, column in columns})
 
 
 def _hub_rows(name: str) -> Iterator[Record]:

@@ -53,15 +53,48 @@ class Options(BaseModel):
         return [value] if is_list and isinstance(value, str) else value
 
 
-class TokenizerOptions(Options):
+class DataOptions(Options):
+    """The options of commands that read training data."""
+
+    columns: list[str] = Field(
+        [], description="NAME=COLUMN: where the data has what a format calls NAME; several with commas."
+    )
+    max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
+
+    @property
+    def column_names(self) -> dict[str, str]:
+        """The data's column by the format's name for it."""
+        return dict(pair.split("=", 1) for pairs in self.columns for pair in pairs.split(","))
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        """Accept a mapping, as YAML files have it."""
+        return [f"{name}={column}" for name, column in value.items()] if isinstance(value, dict) else value
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, value: list[str]) -> list[str]:
+        pairs = [pair for pairs in value for pair in pairs.split(",")]
+        names = [pair.split("=", 1)[0] for pair in pairs]
+        for pair in pairs:
+            name, equals, column = pair.partition("=")
+            if not (name and equals and column):
+                raise ValueError(f"{pair!r}; each must be NAME=COLUMN, for example prompt=question")
+            if names.count(name) > 1:
+                raise ValueError(f"{name!r} is given twice")
+        return value
+
+
+class TokenizerOptions(DataOptions):
     """The options of `tokenizer`."""
 
     train_data_path: list[str] = Field(
-        min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
+        min_length=1,
+        description="JSON lines, JSON or parquet file (.gz, .zst, …), glob, or hub dataset id; may be repeated.",
     )
     output_dir: Path = Field(description="Folder for tokenizer.json.")
     vocab_size: int = Field(4096, ge=300, description="Tokens, special ones included.")
-    max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
     @property
     def data_paths(self) -> list[str]:
@@ -69,19 +102,19 @@ class TokenizerOptions(Options):
         return self.train_data_path
 
 
-class TrainingOptions(Options):
+class TrainingOptions(DataOptions):
     """The options that pre-training and SFT share."""
 
     model_name_or_path: str | None = Field(None, description="Start from this checkpoint: a folder or a hub id.")
     train_data_path: list[str] = Field(
-        min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
+        min_length=1,
+        description="JSON lines, JSON or parquet file (.gz, .zst, …), glob, or hub dataset id; may be repeated.",
     )
     val_data_path: list[str] = Field([], description="The same for validation; without it there is no validation.")
     output_dir: Path = Field(description="Folder for the finished model, which can be served, and for checkpoints.")
     max_length: int | None = Field(
         None, ge=8, description="Tokens of a sample; what the model has positions for, at most 4096, if not given."
     )
-    max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps; or give --num-epochs.")
     num_epochs: float | None = Field(None, gt=0, description="Passes over the data; sets --max-steps.")
@@ -276,12 +309,13 @@ class GenerateOptions(Options):
     batch_size: int = Field(16, ge=1, description="Prompts of --input to denoise together.")
 
 
-class EvalOptions(Options):
+class EvalOptions(DataOptions):
     """The options of `eval`."""
 
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
     val_data_path: list[str] = Field(
-        min_length=1, description="JSONL or parquet file, glob, or hub dataset id; may be repeated."
+        min_length=1,
+        description="JSON lines, JSON or parquet file (.gz, .zst, …), glob, or hub dataset id; may be repeated.",
     )
     max_length: int | None = Field(
         None, ge=8, description="Tokens of a sample; longer dialogues are left out. The model's maximum, if not given."
@@ -292,7 +326,6 @@ class EvalOptions(Options):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks; the same seed gives the same number.")
     device: str = Field("auto", description="cpu, cuda or auto.")
-    max_bad_lines: int = Field(0, ge=0, description="Lines that may be unusable before the run stops.")
 
 
 class ExportOptions(Options):

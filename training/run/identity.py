@@ -19,8 +19,8 @@ _MAY_CHANGE = {
 }  # fmt: skip
 # Options compared by what they stand for: tokens, a number of steps, a config, weights. A folder may have moved.
 _COMPARED_BY_CONTENT = {
-    "model_name_or_path", "model_config_file", "tokenizer", "train_data_path", "val_data_path", "max_bad_lines",
-    "num_epochs", "max_steps",
+    "model_name_or_path", "model_config_file", "tokenizer", "train_data_path", "val_data_path", "columns",
+    "max_bad_lines", "num_epochs", "max_steps",
 }  # fmt: skip
 
 

@@ -45,7 +45,11 @@ def _load(start: Start, paths: Sequence[str], folder: Path, world: World, report
     def make_shards() -> list[Path]:
         with reporter.tokenizing() as on_progress:
             shards = tokenize(
-                find_sources(paths), encoder, folder, max_bad_lines=options.max_bad_lines, on_progress=on_progress
+                find_sources(paths, options.column_names),
+                encoder,
+                folder,
+                max_bad_lines=options.max_bad_lines,
+                on_progress=on_progress,
             )
         return [shard.folder for shard in shards]
 
@@ -57,6 +61,8 @@ def _load(start: Start, paths: Sequence[str], folder: Path, world: World, report
 
 
 def _description(shard: Shard, max_length: int) -> str:
+    if not shard.format and not shard.num_bad:
+        return f"{shard.name}: is empty"
     text = f"{shard.name}: {shard.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
     for count, treatment in ((shard.num_dropped, "left out"), (shard.num_truncated, "cut")):
         if count:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -196,8 +198,21 @@ def test_a_prompt_and_completion_may_be_turns_of_which_only_the_second_are_train
     record = {"prompt": [ASKED, ANSWERED, ASKED], "completion": [{"role": "assistant", "content": "B"}], "system": "S"}
     assert [turn.role for turn in read(record)[0]] == ["system", "user", "assistant", "user", "assistant"]
     assert targets(record) == ["B"]
-    with pytest.raises(UnusableError, match='needs a string "completion"'):
+    with pytest.raises(UnusableError, match='needs a non-empty list of turns "prompt"'):
         read({"prompt": "Q", "completion": [ANSWERED]})
+
+
+def test_a_list_of_turns_may_be_written_as_text():
+    record = {"messages": [ASKED, ANSWERED]}
+    assert read({"messages": json.dumps(record["messages"])}) == read(record)
+    for text in ("Q", "[", "3", "{}"):
+        with pytest.raises(UnusableError, match='needs a non-empty list of turns "messages"'):
+            read({"messages": text})
+
+
+def test_a_tables_turns_may_have_the_keys_of_both_forms():
+    turns = [{"role": None, "content": None, "from": "human", "value": "Q"}, {**ANSWERED, "from": None, "value": None}]
+    assert targets({"conversations": turns}) == ["A"]
 
 
 turn_texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(str.strip).filter(bool)

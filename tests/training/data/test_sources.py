@@ -1,3 +1,5 @@
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -63,7 +65,7 @@ def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_accepted(tmp_pa
     [
         ('{"text": "a \\ud800"}', "holds half of a surrogate pair"),
         ('{"text": ' + "9" * 5000 + "}", "not readable"),
-        ("[" * 100_000, "not readable"),
+        ('{"text": ' + "[" * 100_000, "not readable"),
     ],
 )
 def test_json_that_cannot_be_used_is_a_bad_line(tmp_path, line, message):
@@ -86,3 +88,28 @@ def test_bytes_that_are_not_utf8_are_a_bad_line(tmp_path):
     (source,) = find_sources([str(tmp_path / "rows.jsonl")])
     with pytest.raises(DataError, match="line 1: not UTF-8"):
         list(read_documents(source.records(), ReadReport(0)))
+
+
+def test_columns_are_read_under_the_formats_names(tmp_path):
+    row = {"question": "Q", "reply": "A", "prompt": "not this", "id": 3}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n" + '{"question": "Q"}\n[]\n')
+    (source,) = find_sources([str(tmp_path / "rows.jsonl")], {"prompt": "question", "completion": "reply"})
+    report = ReadReport(5)
+    (dialogue,) = read_dialogues(source.records(), report)
+    assert [turn.content for turn in dialogue] == ["Q", "A"]
+    assert report.shown == [
+        f"{tmp_path}/rows.jsonl, line 2: has nothing in the column 'reply'; its columns are ['question']",
+        f"{tmp_path}/rows.jsonl, line 3: is a list; it must be an object",
+    ]
+
+
+def test_two_columns_may_change_places(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "A", "completion": "Q"}\n')
+    (source,) = find_sources([str(tmp_path / "rows.jsonl")], {"prompt": "completion", "completion": "prompt"})
+    assert next(source.records()).value == {"prompt": "Q", "completion": "A"}
+
+
+def test_other_columns_make_other_data(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}")
+    plain, renamed = (find_sources([str(tmp_path / "rows.jsonl")], columns)[0] for columns in (None, {"text": "body"}))
+    assert plain.version != renamed.version

@@ -1,5 +1,6 @@
 """How a config file and the command line become options."""
 
+import pytest
 import yaml
 
 from tests.training.conftest import llada_train, succeed
@@ -41,3 +42,30 @@ def test_an_empty_list_of_data_is_named(workspace, tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text("output_dir: out\npretraining: {train_data_path: [], max_steps: 1}\n")
     assert "pretraining: train_data_path is []" in llada_train("pipeline", "--config", file).stderr
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "prompt=question,completion=reply",
+        ["prompt=question", "completion=reply"],
+        {"prompt": "question", "completion": "reply"},
+    ],
+)
+def test_columns_may_be_written_with_commas_as_a_list_or_as_a_mapping(config, columns):
+    options = command_options("eval", config(evaluation={"val_data_path": "x", "columns": columns}), {})
+    assert options.column_names == {"prompt": "question", "completion": "reply"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("prompt", "'prompt'; each must be NAME=COLUMN"),
+        ("prompt=", "'prompt='; each must be"),
+        ("prompt=a,", "''; each must be"),
+        ("prompt=a,prompt=b", "'prompt' is given twice"),
+    ],
+)
+def test_columns_that_are_no_pairs_are_refused(config, columns, message):
+    with pytest.raises(Exception, match=message):
+        command_options("eval", config(evaluation={"val_data_path": "x", "columns": columns}), {})
