@@ -23,7 +23,7 @@ def new_file(target: Path) -> Iterator[Path]:
     aside = _aside(target)
     try:
         yield aside
-        aside.replace(target)
+        _replace(aside, target)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -34,7 +34,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     aside = make_empty(_aside(target))
     try:
         yield aside
-        aside.rename(target)
+        _replace(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -50,13 +50,13 @@ def replace_folder(aside: Path, target: Path) -> None:
     """Rename a complete folder to `target`, deleting an older `target` first."""
     if target.exists():
         remove_folder(target)
-    aside.rename(target)
+    _replace(aside, target)
 
 
 def move_files(aside: Path, folder: Path, *, last: str) -> None:
     """Move every file of `aside` into `folder` and delete `aside`; the file named `last` makes the folder complete."""
     for file in sorted(aside.iterdir(), key=lambda file: file.name == last):
-        file.replace(folder / file.name)
+        _replace(file, folder / file.name)
     aside.rmdir()
 
 
@@ -110,6 +110,27 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UnsupportedCheckpointError(f"{file}: holds a {type(content).__name__}; it must hold a JSON object")
     return content
+
+
+def _replace(aside: Path, target: Path) -> None:
+    """Rename once the content is on the disk, so that a power cut leaves either the old content or the new."""
+    _flush(aside)
+    aside.replace(target)
+    _flush(target.parent, recursive=False)
+
+
+def _flush(path: Path, *, recursive: bool = True) -> None:
+    inside = path.rglob("*") if recursive and path.is_dir() else ()
+    for entry in (*inside, path):
+        descriptor = os.open(entry, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            # Some network file systems cannot flush a folder.
+            if not entry.is_dir():
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _aside(path: Path) -> Path:

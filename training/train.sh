@@ -9,7 +9,7 @@ config=${1:?usage: [NPROC=n] training/train.sh config.yaml}
 child=
 stopping=
 # Pass a signal on to the training, which saves a checkpoint and exits; then start no further stage.
-trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT
+trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
 
 run() {
     local status=0

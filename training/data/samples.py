@@ -75,7 +75,7 @@ class PackedDocuments:
         self._attend_across_documents = attend_across_documents
         self.lengths = np.full(len(self._stream) // max_length, max_length, dtype=np.int64)
         self.prompt_lengths = np.zeros_like(self.lengths)
-        self.digest = " ".join(shard.digest for shard in shards)
+        self.digest = " ".join(shard.notes.digest for shard in shards)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -100,7 +100,7 @@ class Dialogues:
         self._stream = _Stream(shards)
         self.lengths = np.diff(self._stream.ends, prepend=0)
         self.prompt_lengths = np.concatenate([shard.prompt_lengths for shard in shards]).astype(np.int64)
-        self.digest = " ".join(shard.digest for shard in shards)
+        self.digest = " ".join(shard.notes.digest for shard in shards)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -1,29 +1,31 @@
 """Tokenised data: one memory-mapped shard per source, identified by the source, the tokenizer and the options.
 
 A shard is a folder with `tokens.bin` (int32, all samples end to end), `ends.npy` (where each sample ends) and
-`prompt_lengths.npy`. A run that is started again tokenises only what is new.
+`prompt_lengths.npy`. A run that is started again tokenises only what is new, or was damaged.
 """
 
 import hashlib
 import json
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llada_core.files import new_folder
+from llada_core.files import new_folder, remove_folder
 from llada_core.text.tokenizer import Tokenizer
 from training.data.formats import Document, ReadReport
 from training.data.sources import Source
 from training.errors import DataError
+from training.integrity import DamagedError, digests_of, read_sealed, require_intact, write_sealed
 
 # Increment when the same text produces different shards.
-_FORMAT_VERSION = 4
+_FORMAT_VERSION = 5
 _RECORDS_AT_ONCE = 1000
+_NOTES = "notes.json"
 
 # Called with a source's name, its number of samples so far, and the share of it read, None if its size is unknown.
 OnProgress = Callable[[str, int, float | None], None]
@@ -72,8 +74,8 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[Document]) -> Ite
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
-    """Tokenised samples of one source.
+class Notes:
+    """What a shard was made of.
 
     Attributes:
         name: the source's name.
@@ -85,13 +87,9 @@ class Shard:
         bad_lines: the first of these, as text for the user.
     """
 
-    folder: Path
     name: str
     format: str
     digest: str
-    tokens: np.ndarray
-    ends: np.ndarray
-    prompt_lengths: np.ndarray
     num_dropped: int
     num_truncated: int
     num_without_target: int
@@ -99,15 +97,25 @@ class Shard:
     num_bad: int
     bad_lines: str
 
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Tokenised samples of one source."""
+
+    folder: Path
+    notes: Notes
+    tokens: np.ndarray
+    ends: np.ndarray
+    prompt_lengths: np.ndarray
+
     @classmethod
     def open(cls, folder: Path) -> "Shard":
         """Map a shard's tokens and load its index."""
-        notes = json.loads((folder / "notes.json").read_text())
         ends, prompt_lengths = (np.load(folder / f"{name}.npy") for name in ("ends", "prompt_lengths"))
         file = folder / "tokens.bin"
         # An empty file cannot be mapped.
         tokens = np.memmap(file, dtype=TOKEN_DTYPE, mode="r") if len(ends) else np.empty(0, TOKEN_DTYPE)
-        return cls(folder, tokens=tokens, ends=ends, prompt_lengths=prompt_lengths, **notes)
+        return cls(folder, Notes(**read_sealed(folder / _NOTES)["notes"]), tokens, ends, prompt_lengths)
 
 
 def tokenize(
@@ -125,12 +133,12 @@ def tokenize(
     """
     shards: list[Shard] = []
     for source in sources:
-        num_bad = sum(shard.num_bad for shard in shards)
+        num_bad = sum(shard.notes.num_bad for shard in shards)
         report = ReadReport(max_bad_lines - num_bad)
         shard = Shard.open(_ensure(source, encoder, folder, report, on_progress))
-        if num_bad + shard.num_bad > max_bad_lines:
+        if num_bad + shard.notes.num_bad > max_bad_lines:
             raise DataError(
-                f"{shard.bad_lines}\n({num_bad + shard.num_bad} in all; --max-bad-lines is {max_bad_lines})"
+                f"{shard.notes.bad_lines}\n({num_bad + shard.notes.num_bad} in all; --max-bad-lines is {max_bad_lines})"
             )
         shards.append(shard)
     return shards
@@ -139,6 +147,8 @@ def tokenize(
 def _ensure(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> Path:
     identity = json.dumps([_FORMAT_VERSION, source.version, encoder.identity])
     shard = folder / f"{Path(source.name).stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    if shard.exists() and not _is_intact(shard):
+        remove_folder(shard)
     if not shard.exists():
         try:
             with new_folder(shard) as aside:
@@ -146,6 +156,14 @@ def _ensure(source: Source, encoder: Encoder, folder: Path, report: ReadReport, 
         except OSError as error:
             raise DataError(f"{source.name} cannot be tokenised into {folder}: {error}") from None
     return shard
+
+
+def _is_intact(shard: Path) -> bool:
+    try:
+        require_intact(shard, read_sealed(shard / _NOTES)["files"], but=_NOTES)
+    except DamagedError:
+        return False
+    return True
 
 
 def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> None:
@@ -167,15 +185,15 @@ def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, o
     digest.update(lengths.tobytes() + prompt_lengths.tobytes())
     np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
     np.save(folder / "prompt_lengths.npy", np.array(prompt_lengths, dtype=np.int32))
-    notes = {
-        "name": source.name,
-        "format": report.format,
-        "digest": digest.hexdigest()[:16],
-        "num_dropped": encoder.num_dropped - before[0],
-        "num_truncated": encoder.num_truncated - before[1],
-        "num_without_target": encoder.num_without_target - before[2],
-        "left_out": dict(report.left_out.most_common()),
-        "num_bad": report.count,
-        "bad_lines": str(report) if report.count else "",
-    }
-    (folder / "notes.json").write_text(json.dumps(notes))
+    notes = Notes(
+        name=source.name,
+        format=report.format,
+        digest=digest.hexdigest()[:16],
+        num_dropped=encoder.num_dropped - before[0],
+        num_truncated=encoder.num_truncated - before[1],
+        num_without_target=encoder.num_without_target - before[2],
+        left_out=dict(report.left_out.most_common()),
+        num_bad=report.count,
+        bad_lines=str(report) if report.count else "",
+    )
+    write_sealed(folder / _NOTES, {"notes": asdict(notes), "files": digests_of(folder, but=_NOTES)})

@@ -155,7 +155,7 @@ class TrainingOptions(DataOptions):
 
     save_steps: int = Field(500, ge=1, description="Steps between checkpoints.")
     keep_last: int = Field(
-        1, ge=1, description="Newest checkpoints to keep, besides the one with the best validation loss."
+        2, ge=1, description="Newest checkpoints to keep, besides the one with the best validation loss."
     )
     resume: bool = Field(False, description="Continue from the newest checkpoint in the output folder.")
     log_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")

@@ -56,5 +56,5 @@ def _describe(problem: Any, where: str, kind: type[Options]) -> str:
         case "missing":
             return f"{where}: {name}: missing; it must be given"
         case "value_error":
-            return f"{where}: {problem['ctx']['error']}"
+            return f"{where}: {name}: {problem['ctx']['error']}" if name else f"{where}: {problem['ctx']['error']}"
     return f"{where}: {name} is {problem['input']!r}: {problem['msg']}"

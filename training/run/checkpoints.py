@@ -5,9 +5,10 @@ processes can read it. Each checkpoint also has `state.json`, the config and the
 without the rest of the run.
 """
 
+import errno
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from llada_core.files import make_empty, remove_folder, remove_incomplete, repla
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.distributed import World
 from training.errors import TrainingError
+from training.integrity import DamagedError
 from training.run.identity import differences
 from training.run.out_of_memory import is_out_of_memory
 from training.run.safe_reader import SafePlanner, SafeReader
@@ -35,10 +37,12 @@ from training.run.state import (
     State,
     all_checkpoints,
     best_checkpoint,
-    newest_checkpoint,
+    read_intact,
     read_state,
     write_state,
 )
+
+_ROOM_OF_A_FULL_DISK = 1 << 20
 
 
 class Checkpoints:
@@ -70,17 +74,29 @@ class Checkpoints:
             cause = _cause(error)
             if is_out_of_memory(cause):
                 raise cause from None
+            reason = "the disk is full" if _is_full(self._folder, cause) else cause
+            if self._world.is_main:
+                remove_incomplete(self._folder)
             raise self._world.error(
-                f"{self._folder}: step-{step} cannot be written: {cause}; --resume continues from the checkpoint before"
+                f"{self._folder}: step-{step} cannot be written: {reason}; "
+                "--resume continues from the checkpoint before"
             ) from None
 
-    def restore(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer) -> State | None:
-        """Read the newest checkpoint into model and optimizer; None if there is none.
+    def restore(
+        self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, *, say: Callable[[str], None]
+    ) -> State | None:
+        """Read the newest undamaged checkpoint into model and optimizer; None if there are no checkpoints.
+
+        Args:
+            say: told what is damaged.
 
         Raises:
-            TrainingError: it belongs to a run whose data or decisive options differ; the message names these.
+            TrainingError: it belongs to a run whose data or decisive options differ; the message names these. Or every
+                checkpoint is damaged.
         """
-        checkpoint = newest_checkpoint(self._folder)
+        checkpoint, damage = self._world.from_main(self._newest_intact)
+        for problem in damage:
+            say(f"warning: {problem}; going on from the checkpoint before")
         if checkpoint is None:
             return None
         state = read_state(checkpoint)
@@ -96,6 +112,20 @@ class Checkpoints:
         set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
         set_optimizer_state_dict(model, optimizer, tensors["optimizer"])
         return state
+
+    def _newest_intact(self) -> tuple[Path | None, list[str]]:
+        """The newest checkpoint that is not damaged, and what is wrong with newer ones."""
+        damage = []
+        for checkpoint in reversed(all_checkpoints(self._folder)):
+            try:
+                read_intact(checkpoint)
+            except DamagedError as error:
+                damage.append(str(error))
+            else:
+                return checkpoint, damage
+        if damage:
+            raise TrainingError(f"{'; '.join(damage)}; no other checkpoint is left. Start again in a new --output-dir")
+        return None, []
 
     def _write(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, state: State) -> None:
         aside = self._folder / f"incomplete-{state.step}"
@@ -135,6 +165,11 @@ def read_weights(model: LLaDAModelLM, checkpoint: Path) -> None:
 def _cause(error: BaseException) -> BaseException:
     """The error of the first process that failed."""
     return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+
+
+def _is_full(folder: Path, cause: BaseException) -> bool:
+    """Whether a write failed because the disk has no room; torch's writer does not say so."""
+    return getattr(cause, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _ROOM_OF_A_FULL_DISK
 
 
 def _tensors(model: LLaDAModelLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

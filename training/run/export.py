@@ -18,7 +18,7 @@ from training.errors import TrainingError
 from training.options.fields import LoraParams
 from training.run.checkpoints import read_weights
 from training.run.digests import weights_digest
-from training.run.state import RunIdentity, read_state
+from training.run.state import RunIdentity, read_intact
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
     Raises:
         TrainingError: the base model is missing, or is not the one that the adapters were trained on.
     """
-    run = read_state(checkpoint).run
+    run = read_intact(checkpoint).run
     if run.lora is None:
         model = LLaDAModelLM(LLaDAConfig.from_pretrained(checkpoint))
         read_weights(model, checkpoint)

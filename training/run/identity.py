@@ -10,7 +10,7 @@ from training.options.fields import TrainingOptions
 from training.run.digests import config_digest, weights_digest
 from training.run.samples import RunSamples
 from training.run.start import Start
-from training.run.state import RunIdentity, newest_checkpoint, read_state
+from training.run.state import RunIdentity, newest_state
 
 # Options that may change when a run resumes: where and how fast it runs and what it shows, not its result.
 _MAY_CHANGE = {
@@ -60,10 +60,10 @@ def require_same_options(options: TrainingOptions) -> None:
     Raises:
         TrainingError: names the folder and what differs.
     """
-    last = newest_checkpoint(options.output_dir / "checkpoints")
+    last = newest_state(options.output_dir / "checkpoints")
     if last is None:
         return
-    then, now = read_state(last).run.decisive, _decisive_options(options)
+    then, now = last.run.decisive, _decisive_options(options)
     if options.max_steps is not None:
         now["max_steps"] = options.max_steps
     if options.model_name_or_path is not None and Path(options.model_name_or_path).is_dir():

@@ -8,22 +8,25 @@ from torch import nn
 from llada_core.files import remove_incomplete
 from training.errors import TrainingError
 from training.files import require_writable
+from training.run.lock import LOCK_FILE, OutputLock
 from training.run.start import Start
 from training.run.state import all_checkpoints
 
 
-def prepare_output_folder(start: Start) -> None:
-    """Make the folder, and delete checkpoints that were never completed.
+def prepare_output_folder(start: Start, lock: OutputLock) -> None:
+    """Make the folder, lock it, and delete checkpoints that were never completed.
 
     Raises:
-        TrainingError: the folder cannot be written, is the starting model's, or is not empty without `--resume`.
+        TrainingError: the folder cannot be written, is the starting model's, is not empty without `--resume`, or
+            another run is working in it.
     """
     folder = start.options.output_dir
     require_writable(folder)
+    lock.acquire()
     if start.model.folder is not None and start.model.folder.resolve() == folder.resolve():
         raise TrainingError(f"--output-dir {folder}: is --model-name-or-path too, which would be overwritten")
     # Shards left by a run that failed before its first step do not count.
-    if any(entry.name != "data" for entry in folder.iterdir()) and not start.options.resume:
+    if any(entry.name not in ("data", LOCK_FILE) for entry in folder.iterdir()) and not start.options.resume:
         raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
     remove_incomplete(folder / "checkpoints")
 

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,16 @@ class Reporter:
                 self._writer.add_text(prompt, text, step)
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, without a last line that was cut short by a kill."""
+        """The records of metrics.jsonl; a line that a kill or a damaged disk left unreadable is passed over."""
         if not self._metrics_file.exists():
             return []
-        lines = self._metrics_file.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        records = []
+        for line in self._metrics_file.read_bytes().splitlines():
+            with suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if isinstance(record, dict) and isinstance(record.get("step"), int):
+                    records.append(record)
+        return records
 
     def draw_curve(self) -> None:
         """Plot training and validation loss over the steps into `loss.png`."""

@@ -11,6 +11,7 @@ from training.options.fields import TrainingOptions
 from training.run.checkpoints import Checkpoints
 from training.run.export import export
 from training.run.identity import identity_of
+from training.run.lock import OutputLock
 from training.run.out_of_memory import memory_advice
 from training.run.output_folder import num_parameters, prepare_output_folder, require_room
 from training.run.parallelize import ParallelModel, parallelize
@@ -35,15 +36,20 @@ def run_training(options: TrainingOptions) -> None:
             keep_freed_memory(all_of_it=True)
         reporter = Reporter(options.output_dir, is_main=world.is_main)
         start = find_start(options, log=reporter.say)
-        world.from_main(lambda: prepare_output_folder(start))
-        samples = load_samples(start, options.output_dir / "data", world, reporter)
-        with memory_advice():
-            trainer = build_trainer(start, samples, world, reporter)
-            if options.resume:
-                is_resumed = trainer.resume()
-                reporter.say(f"continuing from step {trainer.step}" if is_resumed else "no checkpoint yet: from step 0")
-            trainer.train()
-        world.from_main(lambda: _finish(options, reporter))
+        lock = OutputLock(options.output_dir)
+        try:
+            world.from_main(lambda: prepare_output_folder(start, lock))
+            samples = load_samples(start, options.output_dir / "data", world, reporter)
+            with memory_advice():
+                trainer = build_trainer(start, samples, world, reporter)
+                if options.resume:
+                    is_resumed = trainer.resume()
+                    step = f"continuing from step {trainer.step}"
+                    reporter.say(step if is_resumed else "no checkpoint yet: from step 0")
+                trainer.train()
+            world.from_main(lambda: _finish(options, reporter))
+        finally:
+            lock.release()
 
 
 def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Reporter) -> Trainer:

@@ -61,14 +61,15 @@ def _load(start: Start, paths: Sequence[str], folder: Path, world: World, report
 
 
 def _description(shard: Shard, max_length: int) -> str:
-    if not shard.format and not shard.num_bad:
-        return f"{shard.name}: is empty"
-    text = f"{shard.name}: {shard.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
-    for count, treatment in ((shard.num_dropped, "left out"), (shard.num_truncated, "cut")):
+    notes = shard.notes
+    if not notes.format and not notes.num_bad:
+        return f"{notes.name}: is empty"
+    text = f"{notes.name}: {notes.format} format, {len(shard.ends):,} samples, {len(shard.tokens):,} tokens"
+    for count, treatment in ((notes.num_dropped, "left out"), (notes.num_truncated, "cut")):
         if count:
             text += f"; {count:,} longer than {max_length} tokens {treatment}"
-    if shard.num_without_target:
-        text += f"; {shard.num_without_target:,} without a turn to train left out"
-    if shard.left_out:
-        text += f"\n{shard.name}: not trained: " + ", ".join(f"{key} ({n:,})" for key, n in shard.left_out.items())
-    return f"{text}\n{shard.bad_lines}" if shard.bad_lines else text
+    if notes.num_without_target:
+        text += f"; {notes.num_without_target:,} without a turn to train left out"
+    if notes.left_out:
+        text += f"\n{notes.name}: not trained: " + ", ".join(f"{key} ({n:,})" for key, n in notes.left_out.items())
+    return f"{text}\n{notes.bad_lines}" if notes.bad_lines else text

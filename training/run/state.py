@@ -1,10 +1,14 @@
 """The `checkpoints` folder of a run: its complete checkpoints, and what the `state.json` in each of them says."""
 
-import json
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from training.integrity import DamagedError, digests_of, read_sealed, require_intact, write_sealed
+
+_FILE = "state.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +38,28 @@ class State:
 
 
 def read_state(checkpoint: Path) -> State:
-    """Read the state of a checkpoint."""
-    content = json.loads((checkpoint / "state.json").read_text())
+    """Read the state of a checkpoint.
+
+    Raises:
+        DamagedError: `state.json` is not what was written.
+    """
+    content = read_sealed(checkpoint / _FILE)
     return State(content["step"], content["val_loss"], RunIdentity(**content["run"]))
 
 
+def read_intact(checkpoint: Path) -> State:
+    """Read the state of a checkpoint, after a check of all of its files.
+
+    Raises:
+        DamagedError: names a file that is missing or is not what was written.
+    """
+    require_intact(checkpoint, read_sealed(checkpoint / _FILE)["files"], but=_FILE)
+    return read_state(checkpoint)
+
+
 def write_state(checkpoint: Path, state: State) -> None:
-    """Write the state of a checkpoint."""
-    (checkpoint / "state.json").write_text(json.dumps(asdict(state), indent=1))
+    """Write the state of a checkpoint, and the digest of every other file in it."""
+    write_sealed(checkpoint / _FILE, {**asdict(state), "files": digests_of(checkpoint, but=_FILE)})
 
 
 def all_checkpoints(folder: Path) -> list[Path]:
@@ -56,8 +74,19 @@ def newest_checkpoint(folder: Path) -> Path | None:
     return checkpoints[-1] if checkpoints else None
 
 
+def newest_state(folder: Path) -> State | None:
+    """The newest state in a `checkpoints` folder that can be read."""
+    for checkpoint in reversed(all_checkpoints(folder)):
+        with suppress(DamagedError):
+            return read_state(checkpoint)
+    return None
+
+
 def best_checkpoint(folder: Path) -> tuple[Path, float] | None:
     """The checkpoint with the lowest validation loss, and that loss; on a tie, the first by name."""
-    measured = [(read_state(checkpoint).val_loss, checkpoint) for checkpoint in all_checkpoints(folder)]
+    measured = []
+    for checkpoint in all_checkpoints(folder):
+        with suppress(DamagedError):
+            measured.append((read_state(checkpoint).val_loss, checkpoint))
     best = min(((loss, checkpoint) for loss, checkpoint in measured if loss is not None), default=None)
     return None if best is None else (best[1], best[0])

@@ -1,4 +1,4 @@
-"""Stopping a run: SIGINT and SIGTERM are recorded, and the loop checks for them between steps."""
+"""Stopping a run: SIGINT, SIGTERM and SIGHUP are recorded, and the loop checks for them between steps."""
 
 import os
 import signal
@@ -22,8 +22,9 @@ class StopSignal:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM until the block ends."""
-        handlers = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Handle the signals until the block ends; what `nohup` lets a process ignore stays ignored."""
+        numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+        handlers = {number: signal.signal(number, self._handle) for number in numbers}
         try:
             yield
         finally:

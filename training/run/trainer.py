@@ -58,8 +58,8 @@ class Trainer:
         return self._parallel.model
 
     def resume(self) -> bool:
-        """Continue from the newest checkpoint; False if there is none."""
-        state = self._checkpoints.restore(self.model, self._optimizer)
+        """Continue from the newest checkpoint that is not damaged; False if there is none."""
+        state = self._checkpoints.restore(self.model, self._optimizer, say=self._reporter.say)
         if state is None:
             return False
         self.step = self._last_saved = state.step
@@ -68,7 +68,7 @@ class Trainer:
         return True
 
     def train(self) -> None:
-        """Train to the last step. On SIGINT or SIGTERM, save a checkpoint and stop; a second SIGINT exits at once.
+        """Train to the last step. On SIGINT, SIGTERM or SIGHUP save a checkpoint and stop; on a second SIGINT exit.
 
         Raises:
             TrainingError: a signal stopped the run; a loss is not finite; a checkpoint cannot be written.

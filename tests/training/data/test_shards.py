@@ -16,7 +16,7 @@ def test_dialogues_that_are_too_long_are_counted(tmp_path, tokenizer, overlong, 
     row = {"prompt": "one", "completion": "two " * 50}
     encoder = DialogueEncoder(tokenizer, eos_id=EOS, max_length=40, overlong=overlong)
     (shard,) = shards_of(tmp_path, encoder, write(tmp_path / "d.jsonl", [row]))
-    assert (shard.num_dropped, shard.num_truncated) == (1 - num_samples, num_samples)
+    assert (shard.notes.num_dropped, shard.notes.num_truncated) == (1 - num_samples, num_samples)
     assert [len(Dialogues([shard])[i].tokens) for i in range(num_samples)] == [40] * num_samples
     assert len(shard.ends) == num_samples
 
@@ -29,7 +29,7 @@ def test_a_shard_notes_what_is_not_trained(tmp_path, tokenizer):
         write(tmp_path / "a.jsonl", rows[:1]),
     )
     (documents,) = shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), write(tmp_path / "b.jsonl", rows[1:]))
-    assert (dialogues.left_out, documents.left_out) == ({"images": 1}, {"answer": 1})
+    assert (dialogues.notes.left_out, documents.notes.left_out) == ({"images": 1}, {"answer": 1})
 
 
 def test_a_file_is_tokenised_once(tmp_path, tokenizer):
@@ -73,8 +73,8 @@ def test_bad_lines_are_counted_over_all_files_even_if_tokenised_before(tmp_path,
         (tmp_path / f"{name}.jsonl").write_text('{"text": "x"}\n{\n')
     sources = find_sources([str(tmp_path / "*.jsonl")])
     shards = tokenize(sources, encoder, tmp_path / "shards", max_bad_lines=2)
-    assert [shard.num_bad for shard in shards] == [1, 1]
-    assert "1.jsonl" not in shards[0].bad_lines and "0.jsonl" not in shards[1].bad_lines
+    assert [shard.notes.num_bad for shard in shards] == [1, 1]
+    assert "1.jsonl" not in shards[0].notes.bad_lines and "0.jsonl" not in shards[1].notes.bad_lines
     with pytest.raises(DataError, match="2 in all; --max-bad-lines is 1"):
         tokenize(sources, encoder, tmp_path / "shards", max_bad_lines=1)
 
@@ -86,7 +86,7 @@ def test_a_change_anywhere_in_the_data_changes_its_digest(tmp_path, tokenizer):
     (same,) = shards_of(tmp_path, encoder, write(tmp_path / "1.jsonl", rows))
     rows[1234] = {"text": "two"}
     (other,) = shards_of(tmp_path, encoder, write(tmp_path / "2.jsonl", rows))
-    assert first.digest == same.digest != other.digest
+    assert first.notes.digest == same.notes.digest != other.notes.digest
 
 
 def test_a_bad_line_leaves_no_shard(tmp_path, tokenizer):

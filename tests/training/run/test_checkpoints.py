@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tests.training.conftest import llada_train, records, succeed
+from training.run.state import read_state, write_state
 
 
 def test_the_best_checkpoint_by_validation_loss_is_kept_besides_the_last(workspace, tmp_path):
@@ -36,8 +37,8 @@ def test_a_kill_while_an_old_checkpoint_is_deleted_costs_nothing(workspace, tmp_
 
     with monkeypatch.context() as patched:
         patched.setattr("llada_core.files.shutil.rmtree", half_delete)
-        assert llada_train(*workspace.pretrain(out)).returncode != 0
-    assert "continuing from step 8" in succeed(*workspace.pretrain(out, "--resume"))
+        assert llada_train(*workspace.pretrain(out, "--keep-last", 1)).returncode != 0
+    assert "continuing from step 8" in succeed(*workspace.pretrain(out, "--resume", "--keep-last", 1))
     assert [folder.name for folder in (out / "checkpoints").iterdir()] == ["step-12"]
 
 
@@ -67,7 +68,9 @@ def test_a_checkpoint_is_read_as_data_and_runs_no_code(workspace, tmp_path):
 
     out = tmp_path / "out"
     succeed(*workspace.pretrain(out))
-    (out / "checkpoints" / "step-12" / ".metadata").write_bytes(pickle.dumps(Evil()))
+    checkpoint = out / "checkpoints" / "step-12"
+    (checkpoint / ".metadata").write_bytes(pickle.dumps(Evil()))
+    write_state(checkpoint, read_state(checkpoint))  # its digests are right
     result = llada_train("export", "--checkpoint", out, "--output-dir", tmp_path / "exported")
     assert result.returncode == 1
     assert "it is not read" in result.stderr
