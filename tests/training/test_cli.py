@@ -42,7 +42,6 @@ def test_options_may_be_written_with_underscores(workspace, tmp_path):
         (["--train-data-path", "missing.jsonl"], "missing.jsonl: no such file"),
         (["--train-data-path", "no-*.jsonl"], "no-*.jsonl: matches no file"),
         (["--device", "tpu9"], "--device is 'tpu9'"),
-        (["--eval-steps", 3], "eval_steps is 3; it must be a multiple of save_steps (4)"),
         (["--eval-gen-length", 200, "--eval-prompt", "x"], "--eval-gen-length is 200; it must be at most"),
         (["--seed", -1], "seed is -1"),
         (["--output-dir", "/proc/out"], "--output-dir /proc/out: cannot be written"),

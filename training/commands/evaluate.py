@@ -1,7 +1,8 @@
 """The `eval` command: the likelihood bound of a file."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,7 +52,14 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
                 on_progress=advance,
             )
     assert evaluation is not None
-    _print(evaluation, options.noise_levels, log)
+    if options.json_output:
+        log(
+            json.dumps(
+                {**asdict(evaluation), "perplexity": evaluation.perplexity, "noise_levels": options.noise_levels}
+            )
+        )
+    else:
+        _print(evaluation, options.noise_levels, log)
 
 
 def _max_length(options: EvalOptions, longest: int) -> int:
@@ -72,7 +80,7 @@ def _format_of(source: Source) -> str | None:
 
 
 def _print(evaluation: Evaluation, noise_levels: int, log: Callable[[str], None]) -> None:
-    log(f"NLL bound {evaluation.nll:.6f} nats per token, perplexity {evaluation.perplexity:.4f}")
+    log(f"NLL bound {evaluation} nats per token, perplexity {evaluation.perplexity:.5g}")
     log(f"{evaluation.num_samples:,} samples, {evaluation.num_tokens:,} tokens, {noise_levels} noise levels each")
     for level, value in evaluation.by_noise_level.items():
         log(f"  masked up to {level}: {value:.4f}")

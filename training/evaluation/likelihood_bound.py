@@ -20,12 +20,26 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`nll` is in nats per token; `by_noise_level` is the mean cross-entropy in each tenth of the masking ratio."""
+    """A bound and where it comes from.
+
+    Attributes:
+        nll: nats per token.
+        standard_error: of `nll`, from the differences between samples; None for a single one.
+        by_noise_level: the mean cross-entropy in each tenth of the masking ratio.
+    """
 
     nll: float
+    standard_error: float | None
     num_samples: int
     num_tokens: int
     by_noise_level: dict[str, float]
+
+    def __str__(self) -> str:
+        """The bound and its standard error, with the digits that mean something."""
+        if self.standard_error is None:
+            return f"{self.nll:.4f}"
+        digits = 4 if self.standard_error == 0 else min(6, max(1, 1 - math.floor(math.log10(self.standard_error))))
+        return f"{self.nll:.{digits}f} ± {self.standard_error:.{digits}f}"
 
     @property
     def perplexity(self) -> float:
@@ -44,9 +58,10 @@ def evaluate(
     on_progress: Callable[[int], None] | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Score the first `num_samples` samples, divided among the processes; a prompt is not scored.
+    """Score samples, divided among the processes; a prompt is not scored.
 
     Args:
+        num_samples: samples to score, evenly spread over all of them.
         noise_levels: points of the grid for each sample.
         is_stopping: called before every sample, on all processes at once; True ends the evaluation.
 
@@ -55,27 +70,39 @@ def evaluate(
     """
     was_training = model.training
     model.eval()
-    totals = torch.zeros(2, dtype=torch.float64)
+    sums = torch.zeros(6, dtype=torch.float64)
     levels = torch.zeros(2, _BINS, dtype=torch.float64)
     num_samples = min(num_samples, len(samples))
     for first in range(0, num_samples, world.size):
         if is_stopping():
             model.train(was_training)
             return None
-        index = first + world.rank
-        for prompt, answer in _scored_parts(samples[index]) if index < num_samples else ():
+        place = first + world.rank
+        index = place * len(samples) // num_samples
+        for prompt, answer in _scored_parts(samples[index]) if place < num_samples else ():
             masks_NL = answer_masks(len(answer), noise_levels, seed=seed + index)
             scorer = AnswerScorer(model, prompt, answer, mask_id=model.special_tokens.mask_id)
             estimates_N = -scorer.estimate_per_draw(masks_NL)
-            totals += torch.tensor([float(estimates_N.mean()), len(answer)], dtype=torch.float64)
+            nll, count = float(estimates_N.mean()), len(answer)
+            sums += torch.tensor([1, nll, count, nll**2, nll * count, count**2], dtype=torch.float64)
             bins_N = (masks_NL.sum(dim=1) / len(answer) * _BINS).ceil().long() - 1
             levels[0].index_add_(0, bins_N, estimates_N / len(answer))
             levels[1].index_add_(0, bins_N, torch.ones_like(estimates_N))
         if on_progress is not None:
             on_progress(min(first + world.size, num_samples))
     model.train(was_training)
-    total, num_tokens = world.sum(totals).tolist()
-    return Evaluation(total / num_tokens, num_samples, int(num_tokens), by_level(*world.sum(levels)))
+    nll, standard_error, num_tokens = _ratio(world.sum(sums))
+    return Evaluation(nll, standard_error, num_samples, num_tokens, by_level(*world.sum(levels)))
+
+
+def _ratio(sums: torch.Tensor) -> tuple[float, float | None, int]:
+    """Nats per token, its standard error as that of a ratio of means (the delta method), and the number of tokens."""
+    number, nll, count, nll_squared, product, count_squared = sums.tolist()
+    ratio = nll / count
+    if number < 2:
+        return ratio, None, int(count)
+    squares = max(0.0, nll_squared - 2 * ratio * product + ratio**2 * count_squared)
+    return ratio, math.sqrt(squares * number / (number - 1)) / count, int(count)
 
 
 def _scored_parts(sample: Sample) -> Iterator[tuple[list[int], list[int]]]:

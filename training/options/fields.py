@@ -7,7 +7,7 @@ option, however many a command has.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_origin
+from typing import ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -103,7 +103,13 @@ class TokenizerOptions(DataOptions):
 
 
 class TrainingOptions(DataOptions):
-    """The options that pre-training and SFT share."""
+    """The options that pre-training and SFT share.
+
+    Attributes:
+        usual_warmup_steps: warm-up steps of a run that is long enough.
+    """
+
+    usual_warmup_steps: ClassVar[int]
 
     model_name_or_path: str | None = Field(None, description="Start from this checkpoint: a folder or a hub id.")
     train_data_path: list[str] = Field(
@@ -126,7 +132,9 @@ class TrainingOptions(DataOptions):
     )
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     lr_schedule: Literal["wsd", "cosine"] = Field("wsd", description="Warm-up, constant, linear decay; or cosine.")
-    warmup_steps: int = Field(ge=0, description="Steps of linear warm-up.")
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Steps of linear warm-up; 2000 in pre-training, 50 in SFT, at most a tenth of the run."
+    )
     decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate, as a share of the peak.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay, applied to matrices only.")
@@ -158,9 +166,16 @@ class TrainingOptions(DataOptions):
         2, ge=1, description="Newest checkpoints to keep, besides the one with the best validation loss."
     )
     resume: bool = Field(False, description="Continue from the newest checkpoint in the output folder.")
+    resume_from: int | None = Field(
+        None, ge=1, description="Continue from this step's checkpoint; later ones are deleted when the next is saved."
+    )
     log_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
-    eval_steps: int | None = Field(None, ge=1, description="Steps between validations; --save-steps if not given.")
-    eval_samples: int = Field(200, ge=1, description="Validation samples to score, from the first on.")
+    eval_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between validations; --save-steps if not given. The best is chosen among those saved.",
+    )
+    eval_samples: int = Field(200, ge=1, description="Validation samples to score, spread over the data.")
     eval_prompt: list[str] = Field(
         [], description="Prompt to answer at each validation, in SFT as a chat; may be repeated."
     )
@@ -170,6 +185,11 @@ class TrainingOptions(DataOptions):
     def data_paths(self) -> list[str]:
         """All data that the command reads."""
         return [*self.train_data_path, *self.val_data_path]
+
+    @property
+    def continues(self) -> bool:
+        """Whether the run goes on from a checkpoint in its output folder."""
+        return self.resume or self.resume_from is not None
 
     @property
     def random_weights(self) -> RandomWeights | None:
@@ -187,11 +207,6 @@ class TrainingOptions(DataOptions):
     def _check(self) -> "TrainingOptions":
         if (self.max_steps is None) == (self.num_epochs is None):
             raise ValueError("give either max_steps or num_epochs")
-        if self.eval_steps is not None and self.eval_steps % self.save_steps:
-            raise ValueError(
-                f"eval_steps is {self.eval_steps}; it must be a multiple of save_steps ({self.save_steps}), so that "
-                "every validated step has a checkpoint"
-            )
         of_adapters = {"lora_alpha", "lora_target_modules"} & self.model_fields_set
         if of_adapters and self.lora_r is None:
             raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r all weights are trained")
@@ -204,12 +219,13 @@ class TrainingOptions(DataOptions):
 class PretrainOptions(TrainingOptions):
     """The options of `pretrain`, which starts from random weights or a checkpoint."""
 
+    usual_warmup_steps: ClassVar[int] = 2000
+
     model_config_file: Path | None = Field(
         None, alias="model_config", description="Start from random weights of this config.json (official names)."
     )
     tokenizer: Path | None = Field(None, description="Folder with tokenizer.json; needed with --model-config.")
     learning_rate: float = Field(4e-4, gt=0, description="Peak learning rate.")
-    warmup_steps: int = Field(2000, ge=0, description="Steps of linear warm-up.")
     loss_norm: Literal["token", "sequence"] = Field(
         "token", description=TrainingOptions.model_fields["loss_norm"].description
     )
@@ -240,9 +256,10 @@ class PretrainOptions(TrainingOptions):
 class SFTOptions(TrainingOptions):
     """The options of `sft`, which starts from a checkpoint."""
 
+    usual_warmup_steps: ClassVar[int] = 50
+
     model_name_or_path: str = Field(description="Start from this checkpoint: a folder or a hub id.")
     learning_rate: float = Field(2.5e-5, gt=0, description="Peak learning rate.")
-    warmup_steps: int = Field(50, ge=0, description="Steps of linear warm-up.")
     loss_norm: Literal["token", "sequence"] = Field(
         "sequence", description=TrainingOptions.model_fields["loss_norm"].description
     )
@@ -320,11 +337,12 @@ class EvalOptions(DataOptions):
     max_length: int | None = Field(
         None, ge=8, description="Tokens of a sample; longer dialogues are left out. The model's maximum, if not given."
     )
-    eval_samples: int = Field(1000, ge=1, description="Samples to score, from the first on.")
+    eval_samples: int = Field(1000, ge=1, description="Samples to score, spread over the data.")
     noise_levels: int = Field(
         16, ge=1, description="Points of the grid over (0, 1); more points mean less variance and more time."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks; the same seed gives the same number.")
+    json_output: bool = Field(False, alias="json", description="Print one JSON object, with all digits.")
     device: str = Field("auto", description="cpu, cuda or auto.")
 
 

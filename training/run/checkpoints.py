@@ -29,9 +29,10 @@ from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.distributed import World
 from training.errors import TrainingError
 from training.integrity import DamagedError
-from training.run.identity import differences
+from training.run.identity import SCHEDULE, differences
 from training.run.out_of_memory import is_out_of_memory
 from training.run.safe_reader import SafePlanner, SafeReader
+from training.run.schedule import Schedule
 from training.run.state import (
     RunIdentity,
     State,
@@ -50,12 +51,23 @@ class Checkpoints:
 
     Args:
         keep_last: the number of newest checkpoints to keep, besides the best by validation loss.
+        resume_from: the step to continue from; None for the newest.
         run: stored in each checkpoint, and compared before one is restored.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int, run: RunIdentity, tokenizer_file: Path, world: World) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep_last: int,
+        resume_from: int | None,
+        run: RunIdentity,
+        tokenizer_file: Path,
+        world: World,
+    ) -> None:
         self._folder = folder
         self._keep_last = keep_last
+        self._resume_from = resume_from
         self._run = run
         self._tokenizer_file = tokenizer_file
         self._world = world
@@ -100,12 +112,7 @@ class Checkpoints:
         if checkpoint is None:
             return None
         state = read_state(checkpoint)
-        differing = differences(state.run.decisive, self._run.decisive)
-        if differing:
-            raise TrainingError(
-                f"{checkpoint.name} belongs to another run: {differing}. Resume with the same options and data, "
-                "or start from its export with --model-name-or-path in a new --output-dir"
-            )
+        self._require_same_run(state, checkpoint)
         tensors = _tensors(model, optimizer)
         with _without_single_process_warning():
             _read(tensors, checkpoint, no_dist=self._world.size == 1)
@@ -113,10 +120,35 @@ class Checkpoints:
         set_optimizer_state_dict(model, optimizer, tensors["optimizer"])
         return state
 
+    def _require_same_run(self, state: State, checkpoint: Path) -> None:
+        """Check that the run's data and options are those of the checkpoint, and its learning rates those so far."""
+        then, now = (dict(run.decisive) for run in (state.run, self._run))
+        old, new = then.pop(SCHEDULE, None), now.pop(SCHEDULE)
+        differing = differences(then, now)
+        if differing:
+            raise TrainingError(
+                f"{checkpoint.name} belongs to another run: {differing}. Resume with the same options and data, "
+                "or start from its export with --model-name-or-path in a new --output-dir"
+            )
+        step = Schedule(**new).first_difference(old, before=state.step) if old is not None else None
+        if step is not None:
+            raise TrainingError(
+                f"{checkpoint.name} belongs to another run: step {step + 1} had the learning rate "
+                f"{Schedule(**old).rate_at(step):.3g} and would now have {Schedule(**new).rate_at(step):.3g} "
+                f"(the run was planned as {old}, now as {new}). A longer run may go on from a checkpoint before the "
+                "decay: --resume-from"
+            )
+
     def _newest_intact(self) -> tuple[Path | None, list[str]]:
-        """The newest checkpoint that is not damaged, and what is wrong with newer ones."""
-        damage = []
-        for checkpoint in reversed(all_checkpoints(self._folder)):
+        """The newest checkpoint to continue from that is not damaged, and what is wrong with newer ones."""
+        damage, checkpoints = [], all_checkpoints(self._folder)
+        if self._resume_from is not None:
+            named = [checkpoint for checkpoint in checkpoints if checkpoint.name == f"step-{self._resume_from}"]
+            if not named:
+                present = ", ".join(checkpoint.name for checkpoint in checkpoints) or "no checkpoint"
+                raise TrainingError(f"--resume-from {self._resume_from}: {self._folder} has {present}")
+            checkpoints = named
+        for checkpoint in reversed(checkpoints):
             try:
                 read_intact(checkpoint)
             except DamagedError as error:
@@ -139,14 +171,18 @@ class Checkpoints:
             shutil.copyfile(self._tokenizer_file, aside / "tokenizer.json")
             write_state(aside, state)
             replace_folder(aside, self._folder / f"step-{state.step}")
-            self._remove_old()
+            self._remove_old(state.step)
 
         self._world.from_main(begin)
         with _without_single_process_warning():
             state_dict_saver.save(_tensors(model, optimizer), checkpoint_id=aside, no_dist=self._world.size == 1)
         self._world.from_main(complete)
 
-    def _remove_old(self) -> None:
+    def _remove_old(self, step: int) -> None:
+        for checkpoint in all_checkpoints(self._folder):
+            # Left by a run that was abandoned for an earlier step, or damaged.
+            if int(checkpoint.name.removeprefix("step-")) > step:
+                remove_folder(checkpoint)
         checkpoints, best = all_checkpoints(self._folder), best_checkpoint(self._folder)
         kept = {*checkpoints[-self._keep_last :], *([best[0]] if best else [])}
         for checkpoint in checkpoints:

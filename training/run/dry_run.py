@@ -12,10 +12,10 @@ from training.distributed import World
 from training.launch import read_launch
 from training.options.fields import TrainingOptions
 from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
-from training.run.optimizer import learning_rate_at
 from training.run.plan import RunPlan, plan_run
 from training.run.report import Reporter
 from training.run.samples import load_samples
+from training.run.schedule import Schedule
 from training.run.start import Start, find_start
 from training.stages.objective import corrupt_batch
 
@@ -42,7 +42,7 @@ def describe_run(options: TrainingOptions, *, log: Log) -> Start:
         f"\n{max_steps:,} steps of {planner.batch_size} samples, {max_steps / planner.steps_per_epoch:.2f} epochs of "
         f"{len(samples):,} samples; about {_num_tokens(plan):,} tokens, padding included"
     )
-    _show_schedule(options, max_steps, log)
+    _show_schedule(plan.schedule, log)
     _show_memory(start, planner.batch_size, log)
     log("\nDry run: nothing was written.")
     return start
@@ -74,11 +74,11 @@ def _num_tokens(plan: RunPlan) -> int:
     return sum(plan.planner.plan(step).num_tokens for step in range(num_counted)) * plan.max_steps // num_counted
 
 
-def _show_schedule(options: TrainingOptions, max_steps: int, log: Log) -> None:
-    shares = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
-    steps = sorted({round(share * (max_steps - 1)) for share in shares} | {min(options.warmup_steps, max_steps - 1)})
-    log(f"Learning rate ({options.lr_schedule}, {options.warmup_steps} warm-up steps):")
-    log("  " + "   ".join(f"step {s + 1:,}: {learning_rate_at(s, options, max_steps=max_steps):.2e}" for s in steps))
+def _show_schedule(schedule: Schedule, log: Log) -> None:
+    shares, last = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0), schedule.max_steps - 1
+    steps = sorted({round(share * last) for share in shares} | {min(schedule.warmup_steps, last)})
+    log(f"Learning rate ({schedule.kind}, {schedule.warmup_steps} warm-up steps):")
+    log("  " + "   ".join(f"step {step + 1:,}: {schedule.rate_at(step):.2e}" for step in steps))
 
 
 def _show_memory(start: Start, batch_size: int, log: Log) -> None:

@@ -9,27 +9,31 @@ from training.errors import TrainingError
 from training.options.fields import TrainingOptions
 from training.run.digests import config_digest, weights_digest
 from training.run.samples import RunSamples
+from training.run.schedule import Schedule
 from training.run.start import Start
 from training.run.state import RunIdentity, newest_state
 
 # Options that may change when a run resumes: where and how fast it runs and what it shows, not its result.
 _MAY_CHANGE = {
-    "output_dir", "resume", "device", "threads", "strategy", "micro_batch_size", "activation_checkpointing",
-    "save_steps", "keep_last", "log_steps", "eval_steps", "eval_prompt", "eval_gen_length",
+    "output_dir", "resume", "resume_from", "device", "threads", "strategy", "micro_batch_size",
+    "activation_checkpointing", "save_steps", "keep_last", "log_steps", "eval_steps", "eval_prompt", "eval_gen_length",
 }  # fmt: skip
-# Options compared by what they stand for: tokens, a number of steps, a config, weights. A folder may have moved.
+# Options compared by what they stand for: tokens, learning rates, a config, weights. A folder may have moved.
 _COMPARED_BY_CONTENT = {
     "model_name_or_path", "model_config_file", "tokenizer", "train_data_path", "val_data_path", "columns",
-    "max_bad_lines", "num_epochs", "max_steps",
+    "max_bad_lines", "num_epochs", "max_steps", "learning_rate", "lr_schedule", "warmup_steps", "decay_fraction",
+    "min_lr_ratio",
 }  # fmt: skip
+# The entry of `RunIdentity.decisive` that holds the fields of the schedule.
+SCHEDULE = "schedule"
 
 
-def identity_of(start: Start, samples: RunSamples, *, max_steps: int) -> RunIdentity:
+def identity_of(start: Start, samples: RunSamples, schedule: Schedule) -> RunIdentity:
     """The identity of the run that trains `start` on `samples`."""
     model, lora = start.model, start.options.lora
     content = {
         "command": start.stage.name,
-        "max_steps": max_steps,
+        SCHEDULE: asdict(schedule),
         "training data": samples.training.digest,
         # Validation data decides which checkpoint is the best.
         "validation data": None if samples.validation is None else samples.validation.digest,
@@ -64,8 +68,7 @@ def require_same_options(options: TrainingOptions) -> None:
     if last is None:
         return
     then, now = last.run.decisive, _decisive_options(options)
-    if options.max_steps is not None:
-        now["max_steps"] = options.max_steps
+    now[SCHEDULE] = asdict(Schedule.of(options, max_steps=options.max_steps or then[SCHEDULE]["max_steps"]))
     if options.model_name_or_path is not None and Path(options.model_name_or_path).is_dir():
         now["base model's weights"] = weights_digest(Path(options.model_name_or_path))
     differing = differences(then, {**then, **now})

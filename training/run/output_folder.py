@@ -26,7 +26,7 @@ def prepare_output_folder(start: Start, lock: OutputLock) -> None:
     if start.model.folder is not None and start.model.folder.resolve() == folder.resolve():
         raise TrainingError(f"--output-dir {folder}: is --model-name-or-path too, which would be overwritten")
     # Shards left by a run that failed before its first step do not count.
-    if any(entry.name not in ("data", LOCK_FILE) for entry in folder.iterdir()) and not start.options.resume:
+    if any(entry.name not in ("data", LOCK_FILE) for entry in folder.iterdir()) and not start.options.continues:
         raise TrainingError(f"{folder} is not empty; give --resume to continue in it, or another --output-dir")
     remove_incomplete(folder / "checkpoints")
 

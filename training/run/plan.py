@@ -6,15 +6,21 @@ from dataclasses import dataclass
 from training.data.batches import Batching, BatchPlanner
 from training.data.samples import Samples
 from training.distributed import World
+from training.run.schedule import Schedule
 from training.run.start import Start
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """The planner of every step, and the number of steps."""
+    """The planner of every step, and the learning rates."""
 
     planner: BatchPlanner
-    max_steps: int
+    schedule: Schedule
+
+    @property
+    def max_steps(self) -> int:
+        """The number of steps."""
+        return self.schedule.max_steps
 
 
 def plan_run(start: Start, samples: Samples, world: World) -> RunPlan:
@@ -37,7 +43,9 @@ def plan_run(start: Start, samples: Samples, world: World) -> RunPlan:
         raise world.error(
             f"a batch has {planner.batch_size} samples{few}; it must be a multiple of the {world.size} processes"
         )
-    if options.max_steps is not None:
-        return RunPlan(planner, options.max_steps)
-    assert options.num_epochs is not None
-    return RunPlan(planner, max(1, math.ceil(options.num_epochs * planner.steps_per_epoch)))
+    max_steps = options.max_steps
+    if max_steps is None:
+        assert options.num_epochs is not None
+        # Of samples, not of full batches: three passes over 63 samples are six steps of 32.
+        max_steps = max(1, math.ceil(options.num_epochs * len(samples) / planner.batch_size))
+    return RunPlan(planner, Schedule.of(options, max_steps=max_steps))

@@ -66,7 +66,7 @@ class Reporter:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        kept = [record for record in self.records() if record["step"] <= first_step]
+        kept = [record for record in self.records() if record["step"] <= first_step] if first_step else []
         with new_file(self._metrics_file) as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._writer = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
@@ -95,10 +95,9 @@ class Reporter:
                 f"{self._metrics_file} cannot be written: {error.strerror}; --resume continues from the last checkpoint"
             ) from None
         for name, value in record.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(name, value, record["step"])
-        for level, value in record.get("loss_by_noise_level", {}).items():
-            self._writer.add_scalar(f"loss_by_noise_level/{level}", value, record["step"])
+            for part, number in value.items() if isinstance(value, dict) else [(None, value)]:
+                if number is not None and name != "step":
+                    self._writer.add_scalar(name if part is None else f"{name}/{part}", number, record["step"])
         if self._progress is not None and self._console.is_terminal and "lr" in record:
             self._progress.update(self._task, description=line)
         else:
@@ -138,6 +137,7 @@ class Reporter:
                 axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker="." if name != "loss" else "")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("nats")
+        axes.set_title("the training loss counts end padding, the validation bound does not", fontsize="small")
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(self._output_dir / "loss.png", dpi=120)

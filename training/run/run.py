@@ -42,7 +42,7 @@ def run_training(options: TrainingOptions) -> None:
             samples = load_samples(start, options.output_dir / "data", world, reporter)
             with memory_advice():
                 trainer = build_trainer(start, samples, world, reporter)
-                if options.resume:
+                if options.continues:
                     is_resumed = trainer.resume()
                     step = f"continuing from step {trainer.step}"
                     reporter.say(step if is_resumed else "no checkpoint yet: from step 0")
@@ -59,15 +59,15 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
     if world.size == 1 and options.strategy == "fsdp":
         reporter.say("warning: --strategy fsdp shards over processes, and this is the only one; start it with torchrun")
     parallel = _build_model(start, world)
-    if options.warmup_steps > plan.max_steps:
-        reporter.say(
-            f"warning: --warmup-steps ({options.warmup_steps}) is more than the run has steps ({plan.max_steps})"
-        )
+    warmup_steps = plan.schedule.warmup_steps
+    if warmup_steps > plan.max_steps:
+        reporter.say(f"warning: --warmup-steps ({warmup_steps}) is more than the run has steps ({plan.max_steps})")
     reporter.say(_summary(samples, plan, parallel))
     checkpoints = Checkpoints(
         options.output_dir / "checkpoints",
         keep_last=options.keep_last,
-        run=identity_of(start, samples, max_steps=plan.max_steps),
+        resume_from=options.resume_from,
+        run=identity_of(start, samples, plan.schedule),
         tokenizer_file=start.model.tokenizer_file,
         world=world,
     )

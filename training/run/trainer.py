@@ -10,7 +10,7 @@ from torch import nn
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import TrainingOptions
 from training.run.checkpoints import Checkpoints
-from training.run.optimizer import build_optimizer, learning_rate_at
+from training.run.optimizer import build_optimizer
 from training.run.parallelize import ParallelModel
 from training.run.plan import RunPlan
 from training.run.report import Reporter
@@ -41,6 +41,7 @@ class Trainer:
         self._parallel = parallel
         self._world = parallel.world
         self._planner = plan.planner
+        self._schedule = plan.schedule
         self._max_steps = plan.max_steps
         self._options = options
         self._checkpoints = checkpoints
@@ -74,6 +75,11 @@ class Trainer:
             TrainingError: a signal stopped the run; a loss is not finite; a checkpoint cannot be written.
         """
         with self._stop_signal.listening(), self._reporter.run(first_step=self.step, max_steps=self._max_steps):
+            if self.step == 0 and self._validation.has_loss:
+                # What the training starts from, to compare with.
+                self._validate()
+                if self._stop_signal.is_set():
+                    raise self._world.error("stopped by a signal before the first step")
             self._loop()
 
     def train_step(self) -> None:
@@ -83,7 +89,7 @@ class Trainer:
         size = self._options.micro_batch_size or len(rows)
         starts = range(rows.start, rows.stop, size)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate_at(self.step, self._options, max_steps=self._max_steps)
+            group["lr"] = self._schedule.rate_at(self.step)
         self._optimizer.zero_grad(set_to_none=True)
         step_loss = torch.zeros((), device=self._world.device)
         for start in starts:

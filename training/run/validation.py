@@ -60,8 +60,13 @@ class Validation:
         )
         if evaluation is None:
             return None
-        record = {"step": step, "val_loss": evaluation.nll, "val_loss_by_noise_level": evaluation.by_noise_level}
-        line = f"step {step}/{max_steps}  validation NLL bound {evaluation.nll:.4f} nats per token"
+        record = {
+            "step": step,
+            "val_loss": evaluation.nll,
+            "val_loss_standard_error": evaluation.standard_error,
+            "val_loss_by_noise_level": evaluation.by_noise_level,
+        }
+        line = f"step {step}/{max_steps}  validation NLL bound {evaluation} nats per token"
         self._reporter.log(record, line)
         return evaluation.nll
 

@@ -1,5 +1,7 @@
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,8 +9,9 @@ from llada_core import DEMO_FOLDER
 from llada_core.diffusion.loss import masked_cross_entropy
 from llada_core.diffusion.noise import Corrupted
 from tests.training.conftest import llada_train, succeed, write_jsonl
+from training.data.samples import Sample
 from training.distributed import World
-from training.evaluation.likelihood_bound import evaluate
+from training.evaluation.likelihood_bound import Evaluation, evaluate
 
 ALONE = World(0, 1, torch.device("cpu"))
 
@@ -17,8 +20,6 @@ class OneSample:
     """A single sample of `length` tokens, of which the first is the prompt."""
 
     def __init__(self, length):
-        from training.data.samples import Sample
-
         self.lengths = torch.tensor([length]).numpy()
         self.prompt_lengths = torch.tensor([1]).numpy()
         self._sample = Sample(torch.arange(10, 10 + length).numpy(), 1, (length,))
@@ -63,8 +64,68 @@ def test_the_number_is_the_same_on_every_run_and_another_seed_is_close(tmp_path)
     options = ["eval", "--model-name-or-path", DEMO_FOLDER, "--val-data-path", data, "--noise-levels", 8]
     first, again, other = succeed(*options), succeed(*options), succeed(*options, "--seed", 1)
     assert first == again
-    assert "NLL bound" in first and "3 samples" in first
+    assert "NLL bound" in first and " ± " in first and "3 samples" in first
     assert first != other
+    printed = json.loads(succeed(*options, "--json"))
+    assert {"nll", "standard_error", "perplexity", "num_samples", "num_tokens", "by_noise_level"} < printed.keys()
+    assert f"NLL bound {printed['nll']:.1f}" in first
+
+
+class ManySamples(OneSample):
+    """Samples of one token each after the prompt; the token is the index."""
+
+    def __init__(self, number):
+        self.lengths = np.full(number, 2)
+        self.asked = []
+
+    def __len__(self):
+        return len(self.lengths)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return Sample(np.array([5, 10 + index % 50]), 1, (2,))
+
+
+def test_the_scored_samples_are_spread_over_all(tiny_network):
+    samples = ManySamples(100)
+    evaluate(tiny_network, samples, num_samples=4, noise_levels=1, seed=0, world=ALONE)
+    assert samples.asked == [0, 25, 50, 75]
+    samples = ManySamples(3)
+    evaluate(tiny_network, samples, num_samples=10, noise_levels=1, seed=0, world=ALONE)
+    assert samples.asked == [0, 1, 2]
+
+
+def test_the_standard_error_is_that_of_the_mean_over_samples(tiny_network):
+    samples = ManySamples(30)
+    alone = [
+        evaluate(tiny_network, Shifted(samples, index), num_samples=1, noise_levels=1, seed=0, world=ALONE)
+        for index in range(30)
+    ]
+    assert all(one.standard_error is None for one in alone)
+    values = np.array([one.nll for one in alone])
+    whole = evaluate(tiny_network, samples, num_samples=30, noise_levels=1, seed=0, world=ALONE)
+    assert whole.nll == pytest.approx(values.mean())
+    assert whole.standard_error == pytest.approx(values.std(ddof=1) / math.sqrt(30))
+
+
+class Shifted(OneSample):
+    """One of many samples, alone."""
+
+    def __init__(self, samples, index):
+        self._sample = samples[index]
+
+
+@pytest.mark.parametrize(
+    ("nll", "standard_error", "text"),
+    [
+        (1.23456, 0.0123, "1.235 ± 0.012"),
+        (1.23456, 0.9, "1.23 ± 0.90"),
+        (1.2, None, "1.2000"),
+        (2.0, 30.0, "2.0 ± 30.0"),
+    ],
+)
+def test_a_bound_is_printed_with_the_digits_that_mean_something(nll, standard_error, text):
+    assert str(Evaluation(nll, standard_error, 1, 1, {})) == text
 
 
 def test_texts_are_scored_as_packed_documents(tmp_path):

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 
-from tests.training.conftest import losses, start, succeed, until_exists
+from tests.training.conftest import llada_train, losses, start, succeed, until_exists
 from training.run.state import newest_checkpoint
 
 STAGES = {
@@ -62,3 +62,36 @@ def test_a_killed_run_that_resumes_ends_bit_for_bit_like_one_that_was_not(worksp
     assert losses(tmp_path / "whole") == losses(broken)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]
     assert weights[0] == weights[1]
+
+
+def test_a_longer_run_goes_on_from_before_the_decay_and_equals_one_that_was_planned_so(workspace, tmp_path):
+    longer = ["--max-steps", 24, "--decay-fraction", 0.25, "--keep-last", 9]
+    succeed(*workspace.pretrain(tmp_path / "planned", *longer))
+    out = tmp_path / "extended"
+    succeed(*workspace.pretrain(out, "--decay-fraction", 0.25, "--keep-last", 9))
+    refused = llada_train(*workspace.pretrain(out, *longer, "--resume"))
+    assert refused.returncode == 1
+    assert (
+        "step-12 belongs to another run: step 10 had the learning rate 0.0007 and would now have 0.001"
+        in refused.stderr
+    )
+    assert "go on from a checkpoint before the decay: --resume-from" in refused.stderr
+    assert "continuing from step 8" in succeed(*workspace.pretrain(out, *longer, "--resume-from", 8))
+    assert losses(out) == losses(tmp_path / "planned")
+    assert_equal(*(contents(tmp_path / name / "checkpoints" / "step-24") for name in ("planned", "extended")))
+
+
+def test_a_constant_run_may_be_ended_by_a_decay_from_any_checkpoint(workspace, tmp_path):
+    out = tmp_path / "out"
+    succeed(*workspace.pretrain(out, "--decay-fraction", 0, "--keep-last", 9))
+    succeed(*workspace.pretrain(tmp_path / "planned", "--max-steps", 10, "--decay-fraction", 0.2))
+    ended = ["--max-steps", 10, "--decay-fraction", 0.2, "--resume-from", 8]
+    assert "continuing from step 8" in succeed(*workspace.pretrain(out, *ended))
+    assert losses(out) == losses(tmp_path / "planned")
+    assert [folder.name for folder in sorted((out / "checkpoints").iterdir())] == ["step-10", "step-8"]
+
+
+def test_a_step_without_a_checkpoint_is_named_with_those_there_are(workspace, tmp_path):
+    succeed(*workspace.pretrain(tmp_path / "out", "--keep-last", 2))
+    result = llada_train(*workspace.pretrain(tmp_path / "out", "--resume-from", 5))
+    assert "--resume-from 5:" in result.stderr and "has step-8, step-12" in result.stderr

@@ -54,11 +54,15 @@ def test_a_stop_does_not_wait_for_a_validation(workspace, tmp_path, monkeypatch)
         os.kill(os.getpid(), signal.SIGTERM)
         return Sample(np.arange(6, 16), 0, (10,))
 
-    monkeypatch.setattr(
-        "training.run.validation.evaluate", lambda model, samples, **rest: evaluate(model, Fake(), **rest)
-    )
+    validations = []
+
+    def evaluate_later_ones_on_fakes(model, samples, **rest):
+        validations.append(samples)
+        return evaluate(model, samples if len(validations) == 1 else Fake(), **rest)
+
+    monkeypatch.setattr("training.run.validation.evaluate", evaluate_later_ones_on_fakes)
     monkeypatch.setattr(Fake, "__getitem__", interrupt)
-    options = ["--val-data-path", workspace.folder / "pretrain.jsonl"]
+    options = ["--val-data-path", workspace.folder / "pretrain.jsonl", "--eval-samples", 5]
     result = llada_train(*workspace.pretrain(tmp_path / "out", *options))
     assert "stopped by a signal after step 4" in result.stderr
     assert scored == [0]
@@ -70,6 +74,17 @@ def test_a_stop_does_not_wait_for_a_validation(workspace, tmp_path, monkeypatch)
     succeed(*again)
     measured = [read_state(folder).val_loss for folder in sorted((tmp_path / "out" / "checkpoints").iterdir())]
     assert len(measured) == 3 and None not in measured
+
+
+def test_a_stop_during_the_first_validation_trains_nothing(workspace, tmp_path, monkeypatch):
+    def interrupt(model, samples, *, is_stopping, **rest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return None
+
+    monkeypatch.setattr("training.run.validation.evaluate", interrupt)
+    result = llada_train(*workspace.pretrain(tmp_path / "out", "--val-data-path", workspace.folder / "pretrain.jsonl"))
+    assert "stopped by a signal before the first step" in result.stderr
+    assert not (tmp_path / "out" / "checkpoints").exists()
 
 
 def test_a_stop_during_the_last_step_is_a_stop_too(workspace, tmp_path, monkeypatch):

@@ -30,3 +30,30 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_checkpoint(workspace, tmp
     assert result.returncode == 1
     assert "is not finite in step" in result.stderr
     assert "last good checkpoint: none yet" in result.stderr
+
+
+def test_validation_begins_at_step_0_and_does_not_wait_for_a_checkpoint(workspace, tmp_path):
+    out = tmp_path / "out"
+    options = ["--val-data-path", workspace.folder / "pretrain.jsonl", "--eval-samples", 2, "--eval-steps", 3]
+    printed = succeed(*workspace.pretrain(out, *options, "--save-steps", 4, "--keep-last", 9))
+    measured = [record["step"] for record in records(out) if "val_loss" in record]
+    assert measured == [0, 3, 6, 9, 12]
+    # Of the steps that were saved (4, 8 and 12) only the last was validated.
+    assert "in checkpoints/step-12" in printed
+    succeed(*workspace.pretrain(out, *options, "--resume-from", 8))
+    assert [record["step"] for record in records(out) if "val_loss" in record] == measured
+
+
+def test_tensorboard_has_every_number_of_the_metrics(workspace, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ["--val-data-path", workspace.folder / "pretrain.jsonl", "--eval-samples", 2]
+    succeed(*workspace.pretrain(tmp_path / "out", *options))
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"))
+    events.Reload()
+    expected = set()
+    for record in records(tmp_path / "out"):
+        for name, value in record.items():
+            expected |= {f"{name}/{part}" for part in value} if isinstance(value, dict) else {name}
+    assert set(events.Tags()["scalars"]) == expected - {"step"}
+    assert [event.step for event in events.Scalars("val_loss")] == [0, 4, 8, 12]
