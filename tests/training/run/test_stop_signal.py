@@ -79,7 +79,7 @@ def test_a_stop_does_not_wait_for_a_validation(workspace, tmp_path, monkeypatch)
 def test_a_stop_during_the_first_validation_trains_nothing(workspace, tmp_path, monkeypatch):
     def interrupt(model, samples, *, is_stopping, **rest):
         os.kill(os.getpid(), signal.SIGTERM)
-        return None
+        return
 
     monkeypatch.setattr("training.run.validation.evaluate", interrupt)
     result = llada_train(*workspace.pretrain(tmp_path / "out", "--val-data-path", workspace.folder / "pretrain.jsonl"))
