@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     LENGTH_CUT = 7
     DATA_ORDER = 8
     PADDING = 9
+    STRATUM = 10
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:

@@ -34,6 +34,18 @@ def noise_levels(seed: int, samples_B: Tensor, epoch: int) -> Tensor:
     return uniform(seed, Purpose.NOISE_LEVEL, samples_B, epoch, device=samples_B.device)
 
 
+def stratified_noise_levels(seed: int, step: int, batch_size: int) -> Tensor:
+    """Draw noise levels that are spread evenly over (0, 1), one in each of `batch_size` intervals; float64 [B].
+
+    Each one is U(0, 1) alone, so the loss keeps its mean, and over a batch it varies less: MDLM's low-discrepancy sampler
+    (arXiv:2406.07524).
+    """
+    places_B = torch.arange(batch_size)
+    # Rows may be sorted by length: which row gets which interval is drawn.
+    intervals_B = uniform(seed, Purpose.STRATUM, step, places_B).argsort().argsort()
+    return (intervals_B + uniform(seed, Purpose.NOISE_LEVEL, step, -1 - places_B)) / batch_size
+
+
 def corruption_draws(seed: int, samples_B: Tensor, epoch: int, length: int) -> Tensor:
     """Draw the uniform numbers that decide which positions are masked, float64 [B, L], however samples are batched."""
     positions_L = torch.arange(length, device=samples_B.device)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
 from llada_core.diffusion.loss import sequence_normalizer, token_normalizer
+from llada_core.diffusion.noise import noise_levels, stratified_noise_levels
 from training.data.samples import Samples
 
 LossNorm = Literal["token", "sequence"]
@@ -34,6 +35,7 @@ class Batching:
         eos_id: the token that pads a row.
         loss_norm: what has equal weight, every token of a batch or every sample.
         group_by_length: group rows of similar length: less padding to compute, and less of it to learn from.
+        stratified_noise: spread the noise levels of a step evenly over (0, 1); each is drawn by itself otherwise.
     """
 
     batch_size: int
@@ -41,6 +43,7 @@ class Batching:
     eos_id: int
     loss_norm: LossNorm
     group_by_length: bool = False
+    stratified_noise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,10 @@ LayOut = Callable[[StepRows], RowLayout]
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One optimizer step before any token is read."""
+    """One optimizer step before any token is read; the noise level t of each row is float64."""
 
     samples_B: Tensor
+    noise_levels_B: Tensor
     target_starts_B: Tensor
     target_stops_B: Tensor
     normalizer_B: Tensor
@@ -97,7 +101,8 @@ class Batch:
     """Rows of one optimizer step, padded with EOS to one length.
 
     Attributes:
-        samples_B: index of each row's sample; with `epoch` it determines the row's noise.
+        samples_B: index of each row's sample; with `epoch` it determines which positions are masked.
+        noise_levels_B: the noise level t of each row, float64.
         tokens_BL: clean token ids.
         target_starts_B, target_stops_B: the positions from start to stop may be masked.
         normalizer_B: divisor of each row's loss; accounts for the whole optimizer step.
@@ -105,6 +110,7 @@ class Batch:
     """
 
     samples_B: Tensor
+    noise_levels_B: Tensor
     tokens_BL: Tensor
     target_starts_B: Tensor
     target_stops_B: Tensor
@@ -114,7 +120,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
-        names = ("samples_B", "tokens_BL", "target_starts_B", "target_stops_B", "normalizer_B")
+        names = ("samples_B", "noise_levels_B", "tokens_BL", "target_starts_B", "target_stops_B", "normalizer_B")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
@@ -147,7 +153,12 @@ class BatchPlanner:
         layout = self._lay_out(StepRows(step, epoch, samples_B, lengths_B))
         starts_B = torch.from_numpy(self._samples.prompt_lengths[indices])
         normalizer_B = _NORMALIZERS[self._batching.loss_norm](layout.target_stops_B - starts_B)
-        return StepPlan(samples_B, starts_B, layout.target_stops_B, normalizer_B, layout.length, epoch)
+        seed = self._batching.seed
+        if self._batching.stratified_noise:
+            levels_B = stratified_noise_levels(seed, step, len(samples_B))
+        else:
+            levels_B = noise_levels(seed, samples_B, epoch)
+        return StepPlan(samples_B, levels_B, starts_B, layout.target_stops_B, normalizer_B, layout.length, epoch)
 
     def collate(self, plan: StepPlan, part: slice) -> Batch:
         """Read the tokens of some rows of a step."""
@@ -158,6 +169,7 @@ class BatchPlanner:
             row[: min(stop, len(sample.tokens))] = sample.tokens[:stop]
         return Batch(
             plan.samples_B[part],
+            plan.noise_levels_B[part],
             torch.from_numpy(tokens_BL),
             plan.target_starts_B[part],
             plan.target_stops_B[part],

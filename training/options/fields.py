@@ -146,6 +146,9 @@ class TrainingOptions(DataOptions):
         False,
         description="Batch samples of similar length: faster, but leaves little EOS padding for SFT to learn from.",
     )
+    stratified_noise: bool = Field(
+        False, description="Spread the noise levels of a batch evenly over (0, 1): the loss varies less."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of initial weights, data order and noise.")
 
     device: str = Field("auto", description="cpu, cuda or auto; under torchrun each process uses its own GPU.")

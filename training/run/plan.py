@@ -36,6 +36,7 @@ def plan_run(start: Start, samples: Samples, world: World) -> RunPlan:
         eos_id=start.model.special_tokens.eos_id,
         loss_norm=options.loss_norm,
         group_by_length=options.group_by_length,
+        stratified_noise=options.stratified_noise,
     )
     planner = start.stage.planner(samples, batching)
     if planner.batch_size % world.size:

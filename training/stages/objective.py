@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llada_core.diffusion.loss import row_losses
-from llada_core.diffusion.noise import Corrupted, corrupt, corruption_draws, noise_levels
+from llada_core.diffusion.noise import Corrupted, corrupt, corruption_draws
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.data.batches import Batch
 
@@ -58,6 +58,6 @@ def corrupt_batch(batch: Batch, *, mask_id: int, seed: int) -> tuple[Corrupted, 
     positions_L = torch.arange(length, device=batch.tokens_BL.device)
     starts_B1, stops_B1 = batch.target_starts_B.unsqueeze(1), batch.target_stops_B.unsqueeze(1)
     is_target_BL = (positions_L >= starts_B1) & (positions_L < stops_B1)
-    t_B = noise_levels(seed, batch.samples_B, batch.epoch)
+    t_B = batch.noise_levels_B
     draws_BL = corruption_draws(seed, batch.samples_B, batch.epoch, length)
     return corrupt(batch.tokens_BL, t_B, draws_BL, mask_id=mask_id, maskable_BL=is_target_BL), is_target_BL, t_B

@@ -1,6 +1,6 @@
 import torch
 
-from llada_core.diffusion.noise import corrupt, corruption_draws, noise_levels
+from llada_core.diffusion.noise import corrupt, corruption_draws, noise_levels, stratified_noise_levels
 
 
 def test_a_samples_noise_does_not_depend_on_its_batch():
@@ -33,3 +33,19 @@ def test_positions_that_may_not_be_masked_stay():
     maskable_BL = torch.tensor([[False, False, True, True]])
     corrupted = corrupt(torch.arange(4)[None], torch.ones(1), torch.zeros(1, 4), mask_id=9, maskable_BL=maskable_BL)
     assert corrupted.tokens_BL.tolist() == [[0, 1, 9, 9]]
+
+
+def test_stratified_noise_levels_have_one_in_every_interval_in_a_random_order():
+    levels_B = stratified_noise_levels(7, 3, 8)
+    assert sorted((levels_B * 8).long().tolist()) == list(range(8))
+    assert (levels_B * 8).long().tolist() != list(range(8))
+    assert torch.equal(levels_B, stratified_noise_levels(7, 3, 8))
+    assert not torch.equal(levels_B, stratified_noise_levels(7, 4, 8))
+
+
+def test_each_stratified_noise_level_is_uniform_by_itself():
+    levels_SB = torch.stack([stratified_noise_levels(0, step, 4) for step in range(4000)])
+    for deciles in (levels_SB * 10).long().T:
+        assert deciles.bincount(minlength=10).min() > 320
+    # The mean over a batch varies less than that of independent ones, 1 / 12 / 4.
+    assert levels_SB.mean(dim=1).var() < 1 / 12 / 4 / 8

@@ -58,6 +58,7 @@ def test_a_sampler_step_of_every_kind(model):
 def test_a_training_step(model):
     batch = Batch(
         samples_B=torch.arange(2),
+        noise_levels_B=torch.full((2,), 0.5, dtype=torch.float64),
         tokens_BL=torch.zeros(2, 6, dtype=torch.long),
         target_starts_B=torch.tensor([0, 2]),
         target_stops_B=torch.tensor([6, 6]),

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from llada_core.diffusion.noise import noise_levels
 from tests.training.fake_samples import EOS, batches_of, samples_of
 from training.data.batches import Batching, BatchPlanner, RowLayout
 
@@ -73,3 +74,12 @@ def test_the_longest_samples_are_drawn_as_often_as_others():
     counts = [seen.count(index) for index in range(150)]
     assert min(counts) > 20
     assert sum(counts[-22:]) > 0.8 * sum(counts[:22])
+
+
+def test_stratified_noise_is_the_steps_and_independent_noise_the_samples():
+    samples = samples_of(*range(2, 42))
+    independent, stratified = (batches(samples, 5, batch_size=8, stratified_noise=chosen) for chosen in (False, True))
+    for plain, spread in zip(independent, stratified, strict=True):
+        assert torch.equal(plain.samples_B, spread.samples_B)
+        assert torch.equal(plain.noise_levels_B, noise_levels(0, plain.samples_B, 0))
+        assert sorted((spread.noise_levels_B * 8).long().tolist()) == list(range(8))

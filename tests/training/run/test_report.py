@@ -13,4 +13,4 @@ def test_a_run_leaves_metrics_a_picture_and_tensorboard_files(workspace, tmp_pat
     assert [record["step"] for record in metrics if "loss" in record] == list(range(1, 13))
     assert {"lr", "gradient_norm", "tokens_per_second", "loss_by_noise_level"} <= metrics[1].keys()
     assert [record["step"] for record in metrics if "val_loss" in record] == [0, 4, 8, 12]
-    assert printed.count("'After 7?' →") == 3
+    assert printed.count("'After 7?' →") == 4

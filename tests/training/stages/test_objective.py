@@ -1,6 +1,6 @@
 """The loss of the real data path against the golden vectors, and against itself divided in different ways."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_golden_losses_through_the_data_path(golden_networks, monkeypatch, case)
     t = torch.tensor(case["t"])[batch.samples_B]
     masked = torch.tensor(case["bernoulli_mask"]).bool()[batch.samples_B]
     probability = ((1 - 1e-3) * t.double() + 1e-3).unsqueeze(1)
-    monkeypatch.setattr("training.stages.objective.noise_levels", lambda *coordinates: t.double())
+    batch = replace(batch, noise_levels_B=t.double())
     monkeypatch.setattr(
         "training.stages.objective.corruption_draws",
         lambda *coordinates: torch.where(masked, probability - 1e-9, probability),
