@@ -37,8 +37,8 @@ def noise_levels(seed: int, samples_B: Tensor, epoch: int) -> Tensor:
 def stratified_noise_levels(seed: int, step: int, batch_size: int) -> Tensor:
     """Draw noise levels that are spread evenly over (0, 1), one in each of `batch_size` intervals; float64 [B].
 
-    Each one is U(0, 1) alone, so the loss keeps its mean, and over a batch it varies less: the low-discrepancy sampler of
-    MDLM (arXiv:2406.07524).
+    Each one is U(0, 1) alone, so the loss keeps its mean, and over a batch it varies less. This is the low-discrepancy
+    sampler of MDLM (arXiv:2406.07524).
     """
     places_B = torch.arange(batch_size)
     # Rows may be sorted by length: which row gets which interval is drawn.
