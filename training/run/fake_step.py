@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, UntypedStorage, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
+from llada_core.diffusion.loss import head_cross_entropy
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.packed import PackedTokens
@@ -47,8 +47,6 @@ class StepBytes:
     """Bytes at the moments of a step that decide its peak, without weights and their gradients.
 
     Attributes:
-        embedded: alive before the first block.
-        hidden: the input of a block.
         first_block: alive after the first block, which keeps less than the others if nothing below it is trained.
         block: added by each further block.
         head_forward, head_backward: added by the head at the peak of each pass.
@@ -56,8 +54,6 @@ class StepBytes:
         autocast: the bfloat16 copies of float32 weights.
     """
 
-    embedded: int
-    hidden: int
     first_block: int
     block: int
     head_forward: int
@@ -96,12 +92,11 @@ def follow_step(sketch: LLaDAModelLM, rows: int, length: int, *, is_sharded: boo
     Args:
         is_sharded: weights arrive in the dtype of the computation, and gradients do not accumulate on the device.
     """
-    first, second = sketch.blocks
+    _, second = sketch.blocks
     with FakeTensorMode():
         _allocate(sketch, is_sharded=is_sharded, bfloat16=bfloat16)
-        embeddings, *_ = sketch.get_input_embeddings().parameters()
         memory = _LiveBytes(sketch.parameters())
-        at_first, at_second, at_head = [memory.watch(m) for m in (first, second, sketch.final_norm)]
+        at_second, at_head = memory.watch(second), memory.watch(sketch.final_norm)
         with memory:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
                 loss = _loss(sketch, rows, length)
@@ -110,8 +105,6 @@ def follow_step(sketch: LLaDAModelLM, rows: int, length: int, *, is_sharded: boo
     after_first, after_second = at_second[0], at_head[0]
     cast_block = after_second.cast - after_first.cast
     return StepBytes(
-        embedded=at_first[0].live,
-        hidden=rows * length * sketch.config.d_model * embeddings.element_size(),
         first_block=after_first.live,
         block=after_second.live - after_first.live,
         head_forward=after_forward.peak - after_second.live,
@@ -137,8 +130,8 @@ def _allocate(sketch: LLaDAModelLM, *, is_sharded: bool, bfloat16: bool) -> None
 def _loss(model: LLaDAModelLM, rows: int, length: int) -> Tensor:
     """`masked_cross_entropy` with everything masked: fake tensors cannot be indexed by a mask."""
     packed = PackedTokens(torch.zeros(rows * length, dtype=torch.long), (length,) * rows)
-    logits_RV = model.predict(packed, torch.arange(rows * length)).float()
-    return F.cross_entropy(logits_RV, packed.tokens_T, reduction="none").sum()
+    hidden_RE = model.hidden_states(packed)[torch.arange(rows * length)]
+    return head_cross_entropy(model, hidden_RE, packed.tokens_T).sum()
 
 
 @dataclass(frozen=True, slots=True)

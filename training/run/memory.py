@@ -66,6 +66,8 @@ def estimate_memory(
     is_sharded, num_blocks = strategy == "fsdp", config.n_layers
     sketch = two_blocks(config, lora)
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
+    if activation_checkpointing:
+        sketch.activation_checkpointing_enable()
     step = follow_step(sketch, rows, length, is_sharded=is_sharded, bfloat16=bfloat16)
 
     num_trained = trained.total(num_blocks)
@@ -78,8 +80,6 @@ def estimate_memory(
     copies = step.autocast.total(num_blocks)
     head_backward, block_backward, root_again = step.head_backward, step.block_backward, 0
     if activation_checkpointing:
-        activations = step.embedded + num_blocks * step.hidden
-        block_backward += step.block - step.hidden
         # Of autocast's copies only the head's outlive forward; a block's are made again when it is recomputed.
         head_backward -= copies - step.autocast.root
         block_backward -= copies - step.autocast.block

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from llada_core.diffusion import loss
 from llada_core.diffusion.loss import row_losses, sequence_normalizer, token_normalizer
 from llada_core.diffusion.noise import Corrupted, corrupt
 from tests.conftest import GOLDEN_CASES
@@ -20,18 +21,27 @@ def recorded_batch(case):
     return tokens_BL, corrupted, sequence_normalizer(tokens_BL.shape[1] - torch.tensor(case["prompt_lengths"]))
 
 
+@pytest.fixture(params=["at once", "in parts"])
+def logits(request, monkeypatch):
+    """Whether all masked positions go through the head at once, or few at a time."""
+    if request.param == "in parts":
+        monkeypatch.setattr(loss, "_LOGITS_BYTES", 1)
+        monkeypatch.setattr(loss, "_ROWS_MULTIPLE", 4)
+
+
+@pytest.mark.usefixtures("logits")
 @pytest.mark.parametrize("case", GOLDEN_CASES["loss"], ids=lambda case: case["id"])
 def test_losses_and_gradients_equal_the_published_formulas(golden_networks, case):
     model = golden_networks[case["model"]]
     model.requires_grad_(True)
     try:
-        loss = denoising_loss(model, *recorded_batch(case))
-        loss.backward()
+        found = denoising_loss(model, *recorded_batch(case))
+        found.backward()
         norms = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
     finally:
         model.requires_grad_(False)
         model.zero_grad()
-    assert loss.item() == pytest.approx(case["loss"], rel=1e-5)
+    assert found.item() == pytest.approx(case["loss"], rel=1e-5)
     assert norms == {name: pytest.approx(norm, rel=1e-3, abs=1e-6) for name, norm in case["grad_l2_norm"].items()}
     total = torch.tensor(list(norms.values())).norm().item()
     assert total == pytest.approx(case["grad_l2_norm_total"], rel=1e-4)
@@ -69,3 +79,14 @@ def test_parts_of_a_batch_add_up_under_the_whole_batchs_normalizer(tiny_network)
         for rows in (slice(0, 1), slice(1, None))
     ]
     torch.testing.assert_close(sum(parts), whole)
+
+
+def test_parts_of_the_head_never_hold_all_logits(tiny_network, monkeypatch):
+    monkeypatch.setattr(loss, "_LOGITS_BYTES", 1)
+    sizes = []
+    head = type(tiny_network).head
+    monkeypatch.setattr(type(tiny_network), "head", lambda self, rows: sizes.append(len(rows)) or head(self, rows))
+    hidden_RE = torch.randn(300, tiny_network.config.d_model, requires_grad=True)
+    loss.head_cross_entropy(tiny_network, hidden_RE, torch.zeros(300, dtype=torch.long)).sum().backward()
+    # Each part once in forward and once more in backward.
+    assert sizes[:5] == [64, 64, 64, 64, 44] and sorted(sizes) == sorted(2 * sizes[:5])

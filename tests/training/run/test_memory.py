@@ -136,13 +136,18 @@ adapters = pytest.mark.parametrize("lora", [None, lora_of_rank(8)])
 @modes
 @dtypes
 @adapters
-def test_the_estimate_equals_the_allocations_of_a_real_step(bfloat16, activation_checkpointing, lora, monkeypatch):
+@pytest.mark.parametrize("parts", [1, 8])
+def test_the_estimate_equals_the_allocations_of_a_real_step(
+    bfloat16, activation_checkpointing, lora, parts, monkeypatch
+):
+    monkeypatch.setattr("llada_core.diffusion.loss._LOGITS_BYTES", 4 * SMALL.vocab_size * ROWS * LENGTH // parts)
     # The estimate is made for long samples, which go through the fused kernel.
     monkeypatch.setattr("llada_core.model.attention._LONGEST_PLAIN", 0)
     choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora": lora}
     estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="single", world_size=1, **choices)
     allocated = peak_of_a_later_step(Denoising(**choices))
-    assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01)
+    # Where the head is not the peak, temporaries inside a CPU's kernels show.
+    assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01 if parts == 1 else 0.04)
 
 
 @modes
@@ -205,7 +210,7 @@ def test_fsdp_divides_the_states_by_the_number_of_devices():
 
 
 def test_llada_8b_fits_one_gpu_with_adapters_and_eight_without():
-    assert on_one_device(lora=lora_of_rank(16)).total < 80 * GB
+    assert on_one_device(lora=lora_of_rank(16)).total < 20 * GB
     assert over_eight().total < 80 * GB
     assert on_one_device().total > 80 * GB
 
