@@ -9,7 +9,7 @@
     inference: {default_method: semi_autoregressive_padding, gen_length: 128}
     evaluation: {val_data_path: [val.jsonl]}
 
-A section takes every option of its command; the command line takes precedence.
+A section takes every option of its command; the command line takes precedence. A run's own `run.yaml` is such a file.
 """
 
 from collections.abc import Mapping
@@ -64,6 +64,7 @@ class RunConfig:
         content = _read(file)
         sections = {stage: _mapping(file, stage, content.pop(stage)) for stage in SECTIONS if stage in content}
         model = _model(file, content.pop("model", {}))
+        content.pop("provenance", None)  # a run's own note in its run.yaml
         output_dir = content.pop("output_dir", None)
         if not isinstance(output_dir, str):
             raise TrainingError(f"{file.name}: output_dir: needs a folder")

@@ -17,6 +17,7 @@ from training.run.output_folder import num_parameters, prepare_output_folder, re
 from training.run.parallelize import ParallelModel, parallelize
 from training.run.plan import RunPlan, plan_run
 from training.run.report import Reporter
+from training.run.run_file import write_run_file
 from training.run.samples import RunSamples, load_samples
 from training.run.start import Start, find_start
 from training.run.state import best_checkpoint, newest_checkpoint
@@ -63,6 +64,7 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
     if warmup_steps > plan.max_steps:
         reporter.say(f"warning: --warmup-steps ({warmup_steps}) is more than the run has steps ({plan.max_steps})")
     reporter.say(_summary(samples, plan, parallel))
+    world.from_main(lambda: write_run_file(start, samples, plan, world))
     checkpoints = Checkpoints(
         options.output_dir / "checkpoints",
         keep_last=options.keep_last,
