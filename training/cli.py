@@ -8,7 +8,7 @@ import typer
 from llada_core.threads import wait_passively
 from training.errors import DataError, ElsewhereError, TrainingError
 from training.launch import read_launch
-from training.options.command_line import command_for
+from training.options.command_line import Command, command_for
 from training.options.fields import (
     EvalOptions,
     ExportOptions,
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 
-@app.command()
+@app.command(cls=Command)
 @command_for("tokenizer")
 def tokenizer(options: TokenizerOptions) -> None:
     """Train a byte-level BPE tokenizer with LLaDA's special tokens, on data of any format."""
@@ -39,21 +39,21 @@ def tokenizer(options: TokenizerOptions) -> None:
     run_tokenizer(options, log=typer.echo)
 
 
-@app.command()
+@app.command(cls=Command)
 @command_for("pretrain", can_dry_run=True)
 def pretrain(options: PretrainOptions, *, dry_run: bool = False) -> None:
     """Pre-train a base model on packed documents ({"text"} records), from random weights or a checkpoint."""
     _train(options, dry_run=dry_run)
 
 
-@app.command()
+@app.command(cls=Command)
 @command_for("sft", can_dry_run=True)
 def sft(options: SFTOptions, *, dry_run: bool = False) -> None:
     """Fine-tune on dialogues: every assistant turn is a target, and the prompt is never masked."""
     _train(options, dry_run=dry_run)
 
 
-@app.command()
+@app.command(cls=Command)
 @command_for("generate")
 def generate(options: GenerateOptions) -> None:
     """Answer prompts, or every line of a file; a file that was interrupted continues where it stopped."""
@@ -62,7 +62,7 @@ def generate(options: GenerateOptions) -> None:
     run_generate(options, log=typer.echo)
 
 
-@app.command(name="eval")
+@app.command(name="eval", cls=Command)
 @command_for("eval")
 def evaluate(options: EvalOptions) -> None:
     """Bound the negative log-likelihood and the perplexity of data; every run gives the same number."""
@@ -71,7 +71,7 @@ def evaluate(options: EvalOptions) -> None:
     run_eval(options, log=typer.echo)
 
 
-@app.command()
+@app.command(cls=Command)
 @command_for("export")
 def export(options: ExportOptions) -> None:
     """Write a checkpoint as a Hugging Face folder, with adapters merged."""

@@ -9,14 +9,31 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from typer.core import TyperCommand
 
 from training.options.file import command_options
+from training.options.foreign import hint
 from training.options.sections import SECTION_OF_COMMAND, SECTIONS
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with a section for this command.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show a batch, the schedule and the memory needed; write nothing.")
 ]
+
+
+class Command(TyperCommand):
+    """A command that says what an unknown option of its is called here."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            parsed: list[str] = super().parse_args(ctx, args)
+        except Exception as error:  # typer does not export the class that has the option's name
+            meant = hint(getattr(error, "option_name", ""), [str(p.name) for p in self.params], prefix="--")
+            if meant:
+                error.message = f"{getattr(error, 'message', error)}; {meant}"  # type: ignore[attr-defined]
+                error.possibilities = None  # type: ignore[attr-defined]
+            raise
+        return parsed
 
 
 def command_for(name: str, *, can_dry_run: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from training.errors import TrainingError
+from training.options.foreign import hint
 from training.options.sections import FOLDERS, SECTION_OF_COMMAND, SECTIONS, TRAINING_STAGES, option_names
 from training.options.validation import build_options, check_options
 
@@ -190,4 +191,7 @@ def _mapping(file: Path, name: str, value: object) -> dict[str, Any]:
 def _require_known(file: Path, prefix: str, values: Mapping[str, Any], known: set[str]) -> None:
     for name in values:
         if name not in known:
-            raise TrainingError(f"{file.name}: {prefix}{name}: unknown key; known are {', '.join(sorted(known))}")
+            meant = hint(name, known)
+            raise TrainingError(
+                f"{file.name}: {prefix}{name}: unknown key; {meant or 'known are ' + ', '.join(sorted(known))}"
+            )

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from training.errors import TrainingError
 from training.options.fields import Options
+from training.options.foreign import hint
 from training.options.sections import option_names
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -52,7 +53,9 @@ def _describe(problem: Any, where: str, kind: type[Options]) -> str:
     name = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
         case "extra_forbidden":
-            return f"{where}: {name}: unknown option; known are {', '.join(sorted(option_names(kind)))}"
+            known = option_names(kind)
+            meant = hint(name, known)
+            return f"{where}: {name}: unknown option; {meant or 'known are ' + ', '.join(sorted(known))}"
         case "missing":
             return f"{where}: {name}: missing; it must be given"
         case "value_error":
