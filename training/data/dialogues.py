@@ -143,10 +143,7 @@ class DialogueReader:
         return turns
 
     def _turns(self, turns: object, name: str) -> Dialogue:
-        if isinstance(turns, str):
-            # Tables often hold lists as text.
-            with contextlib.suppress(ValueError, RecursionError):
-                turns = json.loads(turns)
+        turns = _parsed(turns)
         if not isinstance(turns, list) or not turns:
             raise UnusableError(f'needs a non-empty list of turns "{name}"')
         return [self._turn(turn, f"{name}[{index}]") for index, turn in enumerate(turns)]
@@ -161,7 +158,7 @@ class DialogueReader:
                 f'{place} has the keys {sorted(map(str, turn))}; it needs "role" and "content", or "from" and "value"'
             )
         _refuse_tools(turn, f"{place}.")
-        if sender in _TOOL_ROLES:
+        if isinstance(sender, str) and sender in _TOOL_ROLES:
             raise UnusableError(f'{place} is by "{sender}"; the chat format has no turns of tools')
         role = _ROLES.get(sender) if isinstance(sender, str) else None
         if role is None:
@@ -183,7 +180,8 @@ class DialogueReader:
         return Turn("assistant", text, is_target=True)
 
     def _history(self, history: object) -> Dialogue:
-        turns = []
+        turns: Dialogue = []
+        history = _parsed(history)
         for index, pair in enumerate(history if isinstance(history, list) else [history] if history else []):
             if not isinstance(pair, list | tuple) or len(pair) != 2:
                 raise UnusableError(f"history[{index}] is {_named(pair)}; it must be a pair of question and answer")
@@ -232,6 +230,14 @@ def _string(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise UnusableError(f'needs a string "{name}"')
     return unicode_only(value)
+
+
+def _parsed(value: object) -> object:
+    """The value; tables often hold lists as JSON text."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value
 
 
 def _joined(content: object, place: str) -> str:

@@ -95,7 +95,8 @@ def test_alpacas_history_comes_before_the_instruction():
     assert [turn.content for turn in dialogue] == ["S", "one", "1", "two", "2", "Q", "A"]
     assert [turn.role for turn in dialogue] == ["system", *["user", "assistant"] * 3]
     assert targets(record) == ["1", "2", "A"]
-    assert read({**record, "history": []})[0] == read({**record, "history": None})[0]
+    assert read({**record, "history": json.dumps(record["history"])}) == read(record)
+    assert read({**record, "history": []})[0] == read({**record, "history": "[]"})[0]
 
 
 @pytest.mark.parametrize("history", [["a", "b"], [["a"]], [["a", 3]], "a", [{"q": "a"}]])
@@ -147,6 +148,7 @@ def test_a_content_that_is_no_text_is_refused_with_what_it_is(content, message):
         ({"role": "tool", "content": "4"}, r'messages\[1\] is by "tool"; the chat format has no turns of tools'),
         ({"from": "observation", "value": "4"}, r'messages\[1\] is by "observation"'),
         ({"role": 3, "content": "x"}, r"messages\[1\] is by 3"),
+        ({"role": ["user"], "content": "x"}, r"messages\[1\] is by \['user'\]"),
         (
             {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]},
             r"messages\[1\].tool_calls: the chat format",
