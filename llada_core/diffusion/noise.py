@@ -29,9 +29,9 @@ class Corrupted:
     p_mask_B: Tensor
 
 
-def noise_levels(seed: int, samples_B: Tensor, epoch: int) -> Tensor:
-    """Draw the noise level t ~ U(0, 1) of each sample in an epoch, float64 [B]."""
-    return uniform(seed, Purpose.NOISE_LEVEL, samples_B, epoch, device=samples_B.device)
+def noise_levels(seed: int, samples_B: Tensor, epochs_B: Tensor) -> Tensor:
+    """Draw the noise level t ~ U(0, 1) of each sample in its epoch, float64 [B]."""
+    return uniform(seed, Purpose.NOISE_LEVEL, samples_B, epochs_B, device=samples_B.device)
 
 
 def stratified_noise_levels(seed: int, step: int, batch_size: int) -> Tensor:
@@ -46,10 +46,11 @@ def stratified_noise_levels(seed: int, step: int, batch_size: int) -> Tensor:
     return (intervals_B + uniform(seed, Purpose.NOISE_LEVEL, step, -1 - places_B)) / batch_size
 
 
-def corruption_draws(seed: int, samples_B: Tensor, epoch: int, length: int) -> Tensor:
+def corruption_draws(seed: int, samples_B: Tensor, epochs_B: Tensor, length: int) -> Tensor:
     """Draw the uniform numbers that decide which positions are masked, float64 [B, L], however samples are batched."""
     positions_L = torch.arange(length, device=samples_B.device)
-    return uniform(seed, Purpose.CORRUPTION, samples_B.unsqueeze(1), epoch, positions_L, device=samples_B.device)
+    samples_B1, epochs_B1 = samples_B.unsqueeze(1), epochs_B.unsqueeze(1)
+    return uniform(seed, Purpose.CORRUPTION, samples_B1, epochs_B1, positions_L, device=samples_B.device)
 
 
 def corrupt(

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 from training.commands.generate import run_generate
 from training.commands.tokenizer import run_tokenizer
-from training.data.sources import find_sources
+from training.data.sources import find_sources, split_share
 from training.errors import TrainingError
 from training.launch import read_launch
 from training.options.fields import GenerateOptions
@@ -36,7 +36,7 @@ def run_pipeline(
     for name in stages:
         # Find out now that the last stage's data is missing, not after the first ones have been trained.
         if not (resume and _is_done(config, name)):
-            find_sources(config.stage(name).data_paths)
+            find_sources(split_share(path)[0] for path in config.stage(name).data_paths)
     if dry_run:
         _describe(config, stages, log)
     else:

@@ -14,16 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llada_core.counter_noise import Purpose, uniform
 from llada_core.diffusion.loss import sequence_normalizer, token_normalizer
 from llada_core.diffusion.noise import noise_levels, stratified_noise_levels
-from training.data.samples import Samples
+from training.data.order import EpochOrder, MixtureOrder, Order
+from training.data.samples import Mixture, Samples
 
 LossNorm = Literal["token", "sequence"]
 _NORMALIZERS = {"token": token_normalizer, "sequence": sequence_normalizer}
-
-# Grouping by length sorts windows of this many batches, for little padding and a mixture that is still random.
-_WINDOW_BATCHES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +48,15 @@ class StepRows:
     """The samples of one optimizer step, before they are laid out as rows.
 
     Attributes:
-        step, epoch: counted from 0.
+        step: counted from 0.
         samples_B: sample indices.
+        epochs_B: how often each sample has been seen before.
         lengths_B: tokens of each sample.
     """
 
     step: int
-    epoch: int
     samples_B: Tensor
+    epochs_B: Tensor
     lengths_B: Tensor
 
 
@@ -79,12 +77,12 @@ class StepPlan:
     """One optimizer step before any token is read; the noise level t of each row is float64."""
 
     samples_B: Tensor
+    epochs_B: Tensor
     noise_levels_B: Tensor
     target_starts_B: Tensor
     target_stops_B: Tensor
     normalizer_B: Tensor
     length: int
-    epoch: int
 
     @property
     def num_rows(self) -> int:
@@ -101,7 +99,8 @@ class Batch:
     """Rows of one optimizer step, padded with EOS to one length.
 
     Attributes:
-        samples_B: index of each row's sample; with `epoch` it determines which positions are masked.
+        samples_B: index of each row's sample.
+        epochs_B: how often the sample has been seen before; with its index it determines which positions are masked.
         noise_levels_B: the noise level t of each row, float64.
         tokens_BL: clean token ids.
         target_starts_B, target_stops_B: the positions from start to stop may be masked.
@@ -110,55 +109,61 @@ class Batch:
     """
 
     samples_B: Tensor
+    epochs_B: Tensor
     noise_levels_B: Tensor
     tokens_BL: Tensor
     target_starts_B: Tensor
     target_stops_B: Tensor
     normalizer_B: Tensor
     spans: tuple[tuple[int, ...], ...]
-    epoch: int
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
-        names = ("samples_B", "noise_levels_B", "tokens_BL", "target_starts_B", "target_stops_B", "normalizer_B")
+        names = (
+            "samples_B",
+            "epochs_B",
+            "noise_levels_B",
+            "tokens_BL",
+            "target_starts_B",
+            "target_stops_B",
+            "normalizer_B",
+        )
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 class BatchPlanner:
-    """Plans any step of an endless pass over `samples`; each epoch has an order of its own.
+    """Plans any step of an endless pass over `samples`.
 
     Attributes:
-        batch_size: samples of a step; at most the number of samples.
+        batch_size: samples of a step.
     """
 
     def __init__(self, samples: Samples, batching: Batching, lay_out: LayOut) -> None:
-        self.batch_size = min(batching.batch_size, len(samples))
         self._samples = samples
         self._batching = batching
         self._lay_out = lay_out
-        self._order: tuple[int, list[np.ndarray]] = (-1, [])
+        self._order = _order_of(samples, batching)
+        self.batch_size = self._order.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches per epoch; samples left over in one epoch occur in another, whose order differs."""
-        return len(self._samples) // self.batch_size
+        """Full batches in the number of all samples."""
+        return max(1, len(self._samples) // self.batch_size)
 
     def plan(self, step: int) -> StepPlan:
         """Plan the optimizer step `step`, counted from 0."""
-        epoch, number = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            self._order = (epoch, self._epoch_order(epoch))
-        indices = self._order[1][number]
-        samples_B, lengths_B = torch.from_numpy(indices), torch.from_numpy(self._samples.lengths[indices])
-        layout = self._lay_out(StepRows(step, epoch, samples_B, lengths_B))
+        indices, epochs = self._order.rows(step)
+        samples_B, epochs_B = torch.from_numpy(indices), torch.from_numpy(epochs)
+        lengths_B = torch.from_numpy(self._samples.lengths[indices])
+        layout = self._lay_out(StepRows(step, samples_B, epochs_B, lengths_B))
         starts_B = torch.from_numpy(self._samples.prompt_lengths[indices])
         normalizer_B = _NORMALIZERS[self._batching.loss_norm](layout.target_stops_B - starts_B)
         seed = self._batching.seed
         if self._batching.stratified_noise:
             levels_B = stratified_noise_levels(seed, step, len(samples_B))
         else:
-            levels_B = noise_levels(seed, samples_B, epoch)
-        return StepPlan(samples_B, levels_B, starts_B, layout.target_stops_B, normalizer_B, layout.length, epoch)
+            levels_B = noise_levels(seed, samples_B, epochs_B)
+        return StepPlan(samples_B, epochs_B, levels_B, starts_B, layout.target_stops_B, normalizer_B, layout.length)
 
     def collate(self, plan: StepPlan, part: slice) -> Batch:
         """Read the tokens of some rows of a step."""
@@ -169,30 +174,21 @@ class BatchPlanner:
             row[: min(stop, len(sample.tokens))] = sample.tokens[:stop]
         return Batch(
             plan.samples_B[part],
+            plan.epochs_B[part],
             plan.noise_levels_B[part],
             torch.from_numpy(tokens_BL),
             plan.target_starts_B[part],
             plan.target_stops_B[part],
             plan.normalizer_B[part],
             tuple(_fit(sample.spans, stop) for sample, stop in zip(rows, stops, strict=True)),
-            plan.epoch,
         )
 
-    def _epoch_order(self, epoch: int) -> list[np.ndarray]:
-        """The batches of an epoch as sample indices, in random order or grouped by length."""
-        seed, size = self._batching.seed, self.batch_size
-        shuffled = uniform(seed, Purpose.DATA_ORDER, epoch, torch.arange(len(self._samples))).argsort().numpy()
-        # Drop the remainder before sorting: afterwards it would always be the longest samples.
-        shuffled = shuffled[: len(shuffled) // size * size]
-        if not self._batching.group_by_length:
-            return list(shuffled.reshape(-1, size))
-        lengths, batches = self._samples.lengths[shuffled], []
-        for start in range(0, len(shuffled), size * _WINDOW_BATCHES):
-            window = slice(start, start + size * _WINDOW_BATCHES)
-            by_length = shuffled[window][np.argsort(lengths[window], kind="stable")]
-            batches += [by_length[i : i + size] for i in range(0, len(by_length), size)]
-        order = uniform(seed, Purpose.DATA_ORDER, epoch, -1 - torch.arange(len(batches))).argsort().tolist()
-        return [batches[i] for i in order]
+
+def _order_of(samples: Samples, batching: Batching) -> Order:
+    size, seed = batching.batch_size, batching.seed
+    if isinstance(samples, Mixture):
+        return MixtureOrder(samples.sizes, samples.shares, batch_size=size, seed=seed)
+    return EpochOrder(samples.lengths, batch_size=size, seed=seed, group_by_length=batching.group_by_length)
 
 
 def _fit(spans: Sequence[int], length: int) -> tuple[int, ...]:

@@ -93,6 +93,31 @@ class PackedDocuments:
         return tuple(np.diff(np.concatenate(([start], inside, [stop]))).tolist())
 
 
+class Mixture:
+    """Parts that lie one after the other, each with a share of every batch.
+
+    Attributes:
+        sizes: samples of each part.
+        shares: whole numbers in the proportion of the shares.
+    """
+
+    def __init__(self, parts: Sequence[Samples], shares: Sequence[int]) -> None:
+        self._parts = parts
+        self.sizes = [len(part) for part in parts]
+        self.shares = shares
+        self._starts = np.cumsum(self.sizes) - self.sizes
+        self.lengths = np.concatenate([part.lengths for part in parts])
+        self.prompt_lengths = np.concatenate([part.prompt_lengths for part in parts])
+        self.digest = ", ".join(f"{share}: {part.digest}" for share, part in zip(shares, parts, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Sample:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[part][index - int(self._starts[part])]
+
+
 class Dialogues:
     """Samples as they were tokenised, each with a prompt and an answer."""
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from training.errors import DataError
 
 # owner/name, then optionally a configuration and a split; the default split is "train".
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
+_SHARE = re.compile(r"\d+(\.\d+)?|\.\d+")
 # A path with one of these is a missing file, not a hub id.
 _FILE_SUFFIXES = (
     ".json", ".jsonl", ".jsonlines", ".ndjson", ".parquet", ".arrow", ".txt", ".csv", ".tsv", ".gz", ".bz2", ".xz",
@@ -55,6 +57,20 @@ def find_sources(paths: Iterable[str], columns: Mapping[str, str] | None = None)
     """
     pairs = tuple((columns or {}).items())
     return [Source(name, file, pairs) for path in paths for name, file in _found(path)]
+
+
+def split_share(path: str) -> tuple[str, Fraction | None]:
+    """A path and the share given after it, as in `chats.jsonl=0.3`; None if there is none.
+
+    Raises:
+        DataError: a share of 0.
+    """
+    name, equals, number = path.rpartition("=")
+    if not equals or Path(path).exists() or not _SHARE.fullmatch(number):
+        return path, None
+    if not (share := Fraction(number)):
+        raise DataError(f"{path}: a share must be above 0; leave the path out instead")
+    return name, share
 
 
 def _found(path: str) -> list[tuple[str, Path | None]]:

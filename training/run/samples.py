@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data.samples import Samples
+from training.data.order import whole_shares
+from training.data.samples import Mixture, Samples
 from training.data.shards import Shard, tokenize
-from training.data.sources import find_sources
+from training.data.sources import find_sources, split_share
 from training.distributed import World
 from training.errors import DataError
 from training.run.report import Reporter
@@ -32,13 +33,32 @@ def load_samples(start: Start, folder: Path, world: World, reporter: Reporter) -
         raise DataError("no training samples: the data is shorter than one sample of --max-length, or all of it longer")
     if not start.options.val_data_path:
         return RunSamples(training, None)
-    validation = _load(start, start.options.val_data_path, folder, world, reporter)
+    validation = _read(start, start.options.val_data_path, folder, world, reporter)
     if not len(validation):
         raise DataError("--val-data-path: no samples: the data is shorter than one sample of --max-length")
     return RunSamples(training, validation)
 
 
 def _load(start: Start, paths: Sequence[str], folder: Path, world: World, reporter: Reporter) -> Samples:
+    parts = [split_share(path) for path in paths]
+    shares = [share for _, share in parts if share is not None]
+    if not shares:
+        return _read(start, paths, folder, world, reporter)
+    if len(shares) < len(parts):
+        raise DataError(
+            f"{', '.join(path for path, share in parts if share is None)}: give every path a share, or none"
+        )
+    if start.options.group_by_length:
+        raise DataError("--group-by-length: batches in which every path has its share cannot be sorted by length too")
+    samples = []
+    for path, _ in parts:
+        samples.append(_read(start, [path], folder, world, reporter))
+        if not len(samples[-1]):
+            raise DataError(f"{path}: no samples, and it should have a share of every batch")
+    return Mixture(samples, whole_shares(shares))
+
+
+def _read(start: Start, paths: Sequence[str], folder: Path, world: World, reporter: Reporter) -> Samples:
     options = start.options
     encoder = start.stage.encoder(start.model.tokenizer, eos_id=start.model.special_tokens.eos_id)
 

@@ -49,7 +49,7 @@ class Objective(nn.Module):
 
 
 def corrupt_batch(batch: Batch, *, mask_id: int, seed: int) -> tuple[Corrupted, Tensor, Tensor]:
-    """Apply the noise that belongs to a batch in its epoch.
+    """Apply the noise that belongs to the rows of a batch in their epochs.
 
     Returns:
         The corrupted batch, which positions are targets (bool [B, L]), and the noise level of each row (float64 [B]).
@@ -59,5 +59,5 @@ def corrupt_batch(batch: Batch, *, mask_id: int, seed: int) -> tuple[Corrupted, 
     starts_B1, stops_B1 = batch.target_starts_B.unsqueeze(1), batch.target_stops_B.unsqueeze(1)
     is_target_BL = (positions_L >= starts_B1) & (positions_L < stops_B1)
     t_B = batch.noise_levels_B
-    draws_BL = corruption_draws(seed, batch.samples_B, batch.epoch, length)
+    draws_BL = corruption_draws(seed, batch.samples_B, batch.epochs_B, length)
     return corrupt(batch.tokens_BL, t_B, draws_BL, mask_id=mask_id, maskable_BL=is_target_BL), is_target_BL, t_B

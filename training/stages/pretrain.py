@@ -73,7 +73,7 @@ class DocumentEncoder(Encoder):
 
 def _cut_some(rows: StepRows, *, seed: int) -> RowLayout:
     """Cut one sample in a hundred to a random length from 1 to its own; padding is not a target."""
-    chosen_B, fraction_B = (uniform(seed, Purpose.LENGTH_CUT, rows.samples_B, rows.epoch, draw) for draw in (0, 1))
+    chosen_B, fraction_B = (uniform(seed, Purpose.LENGTH_CUT, rows.samples_B, rows.epochs_B, draw) for draw in (0, 1))
     cut_B = 1 + (fraction_B * rows.lengths_B).long()
     stops_B = torch.where(chosen_B < _SHARE_OF_CUT_SAMPLES, cut_B, rows.lengths_B)
     return RowLayout(stops_B, int(stops_B.max()))

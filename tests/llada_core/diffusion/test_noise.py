@@ -2,20 +2,22 @@ import torch
 
 from llada_core.diffusion.noise import corrupt, corruption_draws, noise_levels, stratified_noise_levels
 
+EPOCH = torch.tensor([2])
+
 
 def test_a_samples_noise_does_not_depend_on_its_batch():
-    together = corruption_draws(7, torch.tensor([3, 8, 11]), 2, 20)
-    alone = corruption_draws(7, torch.tensor([8]), 2, 12)
+    together = corruption_draws(7, torch.tensor([3, 8, 11]), EPOCH, 20)
+    alone = corruption_draws(7, torch.tensor([8]), EPOCH, 12)
     assert torch.equal(together[1, :12], alone[0])
-    assert torch.equal(noise_levels(7, torch.tensor([3, 8]), 2)[1:], noise_levels(7, torch.tensor([8]), 2))
+    assert torch.equal(noise_levels(7, torch.tensor([3, 8]), EPOCH)[1:], noise_levels(7, torch.tensor([8]), EPOCH))
 
 
 def test_seed_epoch_and_sample_each_change_the_noise():
-    reference = corruption_draws(7, torch.tensor([8]), 2, 20)
+    reference = corruption_draws(7, torch.tensor([8]), EPOCH, 20)
     for other in (
-        corruption_draws(6, torch.tensor([8]), 2, 20),
-        corruption_draws(7, torch.tensor([9]), 2, 20),
-        corruption_draws(7, torch.tensor([8]), 3, 20),
+        corruption_draws(6, torch.tensor([8]), EPOCH, 20),
+        corruption_draws(7, torch.tensor([9]), EPOCH, 20),
+        corruption_draws(7, torch.tensor([8]), torch.tensor([3]), 20),
     ):
         assert not torch.isclose(reference, other).any()
 
@@ -23,7 +25,7 @@ def test_seed_epoch_and_sample_each_change_the_noise():
 def test_the_share_of_masks_is_the_noise_level():
     tokens_BL = torch.zeros(4, 5000, dtype=torch.long)
     t_B = torch.tensor([0.0, 0.25, 0.5, 1.0])
-    corrupted = corrupt(tokens_BL, t_B, corruption_draws(0, torch.arange(4), 0, 5000), mask_id=9)
+    corrupted = corrupt(tokens_BL, t_B, corruption_draws(0, torch.arange(4), torch.tensor([0]), 5000), mask_id=9)
     shares_B = corrupted.masked_BL.double().mean(dim=1)
     torch.testing.assert_close(shares_B, corrupted.p_mask_B.double(), atol=0.02, rtol=0)
     assert torch.equal(corrupted.tokens_BL == 9, corrupted.masked_BL)

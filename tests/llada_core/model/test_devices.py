@@ -64,7 +64,7 @@ def test_a_training_step(model):
         target_stops_B=torch.tensor([6, 6]),
         normalizer_B=torch.ones(2, dtype=torch.float64),
         spans=((6,), (6,)),
-        epoch=0,
+        epochs_B=torch.zeros(2, dtype=torch.long),
     ).to(META)
     corrupted, _, _ = corrupt_batch(batch, mask_id=59, seed=0)
     # Which rows are masked is data; a fixed number of them stands in.

@@ -57,7 +57,7 @@ def test_batches_grouped_by_length_hold_rows_of_similar_length():
 
 
 def test_fewer_samples_than_a_batch_still_make_one():
-    assert batches(samples_of(3, 4), 2)[1].epoch == 1
+    assert batches(samples_of(3, 4), 2)[1].epochs_B.tolist() == [1, 1]
 
 
 def test_the_loss_norm_decides_what_has_equal_weight():
@@ -81,5 +81,5 @@ def test_stratified_noise_is_the_steps_and_independent_noise_the_samples():
     independent, stratified = (batches(samples, 5, batch_size=8, stratified_noise=chosen) for chosen in (False, True))
     for plain, spread in zip(independent, stratified, strict=True):
         assert torch.equal(plain.samples_B, spread.samples_B)
-        assert torch.equal(plain.noise_levels_B, noise_levels(0, plain.samples_B, 0))
+        assert torch.equal(plain.noise_levels_B, noise_levels(0, plain.samples_B, plain.epochs_B))
         assert sorted((spread.noise_levels_B * 8).long().tolist()) == list(range(8))

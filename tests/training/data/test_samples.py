@@ -1,6 +1,7 @@
 from llada_core.text.tokenizer import Message
 from tests.training.data.shards_of import EOS, TEXTS, shards_of, write
-from training.data.samples import Dialogues, PackedDocuments
+from tests.training.fake_samples import samples_of
+from training.data.samples import Dialogues, Mixture, PackedDocuments
 from training.stages.pretrain import DocumentEncoder
 from training.stages.sft import DialogueEncoder
 
@@ -73,3 +74,14 @@ def test_an_empty_file_makes_no_sample_and_no_error(tmp_path, tokenizer):
     files = [write(tmp_path / "0.jsonl", []), write(tmp_path / "1.jsonl", [{"text": "one two three"}])]
     samples = PackedDocuments(shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), *files), max_length=4)
     assert len(samples) == 1
+
+
+def test_a_mixture_is_its_parts_one_after_the_other():
+    parts = [samples_of(3, 4, prompt=2), samples_of(5, prompt=1)]
+    for part, digest in zip(parts, ("a", "b"), strict=True):
+        part.digest = digest
+    mixture = Mixture(parts, (1, 3))
+    assert mixture.lengths.tolist() == [3, 4, 5] and mixture.prompt_lengths.tolist() == [2, 2, 1]
+    assert [len(mixture[index].tokens) for index in range(3)] == [3, 4, 5]
+    assert mixture[2].tokens.tolist() == [5] * 5
+    assert mixture.digest == "1: a, 3: b" != Mixture(parts, (1, 2)).digest

@@ -38,3 +38,33 @@ def test_samples_over_the_maximal_length_are_dropped_or_truncated_and_counted(wo
     assert "1 samples, " in dropped and "1 longer than 48 tokens left out" in dropped
     truncated = succeed(*workspace.sft(tmp_path / "truncate", *options, "--overlong", "truncate"))
     assert "2 samples, " in truncated and "1 longer than 48 tokens cut" in truncated
+
+
+def test_paths_with_shares_are_mixed_and_the_mixture_is_part_of_the_run(workspace, tmp_path):
+    numbers = write_jsonl(tmp_path / "numbers.jsonl", [{"text": f"{n} " * 30} for n in range(9)])
+    text = workspace.folder / "pretrain.jsonl"
+    options = workspace.pretrain(tmp_path / "out", "--train-data-path", f"{numbers}=0.25")
+    options[options.index(text)] = f"{text}=0.75"
+    printed = succeed(*options)
+    assert "pretrain.jsonl: text format" in printed and "numbers.jsonl: text format" in printed
+    assert "continuing from step 12" in succeed(*options, "--resume")
+    options[options.index(f"{text}=0.75")] = f"{text}=0.5"
+    assert "training data was '3:" in llada_train(*options, "--resume").stderr
+
+
+@pytest.mark.parametrize(
+    ("paths", "more", "message"),
+    [
+        (["{text}=0.5", "{text}"], [], "pretrain.jsonl: give every path a share, or none"),
+        (["{text}=0.5", "{empty}=0.5"], [], "empty.jsonl: no samples, and it should have a share of every batch"),
+        (["{text}=0"], [], "a share must be above 0"),
+        (["{text}=0.5", "{text}=0.5"], ["--group-by-length"], "--group-by-length: batches in which every path has"),
+        (["{text}=x"], [], "pretrain.jsonl=x: no such file"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(workspace, tmp_path, paths, more, message):
+    files = {"text": workspace.folder / "pretrain.jsonl", "empty": write_jsonl(tmp_path / "empty.jsonl", [])}
+    named = [part for path in paths for part in ("--train-data-path", path.format(**files))]
+    options = workspace.pretrain(tmp_path / "out", *named[2:], *more)
+    options[options.index(files["text"])] = named[1]
+    assert message in llada_train(*options).stderr

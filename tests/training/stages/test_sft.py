@@ -63,7 +63,7 @@ def test_a_step_is_the_same_wherever_the_planner_starts():
     from_the_start, from_the_middle = batches(samples, 25, pad_to=64), batches(samples, 12, first=13, pad_to=64)
     for expected, batch in zip(from_the_start[13:], from_the_middle, strict=True):
         assert torch.equal(expected.tokens_BL, batch.tokens_BL)
-        assert expected.epoch == batch.epoch
+        assert torch.equal(expected.epochs_B, batch.epochs_B)
 
 
 def test_every_assistant_turn_is_a_sample_with_its_history_as_prompt(demo_tokenizer):
