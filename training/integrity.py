@@ -20,11 +20,17 @@ class DamagedError(TrainingError):
     """A file is not what was written; the message names it and says what is wrong."""
 
 
+def digest_of(file: Path) -> str:
+    """A hash of a file's content, at the speed of a disk."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
 def digests_of(folder: Path, *, but: str) -> dict[str, str]:
     """The digest of every file in a folder by its name, except the one file named."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != but)
     with ThreadPoolExecutor() as threads:
-        return dict(zip((str(file.relative_to(folder)) for file in files), threads.map(_digest_of, files), strict=True))
+        return dict(zip((str(file.relative_to(folder)) for file in files), threads.map(digest_of, files), strict=True))
 
 
 def require_intact(folder: Path, digests: Mapping[str, str], *, but: str) -> None:
@@ -68,8 +74,3 @@ def read_sealed(file: Path) -> dict[str, Any]:
 
 def _seal(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _digest_of(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Tokenised data: one memory-mapped shard per source, identified by the source, the tokenizer and the options.
+"""Tokenised data: one memory-mapped shard per source, identified by its content, the tokenizer and the options.
 
 A shard is a folder with `tokens.bin` (int32, all samples end to end), `ends.npy` (where each sample ends) and
 `prompt_lengths.npy`. A run that is started again tokenises only what is new, or was damaged.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from llada_core.files import new_folder, remove_folder
 from llada_core.text.tokenizer import Tokenizer
@@ -147,14 +148,17 @@ def tokenize(
 def _ensure(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> Path:
     identity = json.dumps([_FORMAT_VERSION, source.version, encoder.identity])
     shard = folder / f"{Path(source.name).stem}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-    if shard.exists() and not _is_intact(shard):
-        remove_folder(shard)
-    if not shard.exists():
-        try:
-            with new_folder(shard) as aside:
-                _write(source, encoder, aside, report, on_progress)
-        except OSError as error:
-            raise DataError(f"{source.name} cannot be tokenised into {folder}: {error}") from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Another run that shares the folder may be tokenising the same data.
+        with FileLock(folder / f".{shard.name}.lock"):
+            if shard.exists() and not _is_intact(shard):
+                remove_folder(shard)
+            if not shard.exists():
+                with new_folder(shard) as aside:
+                    _write(source, encoder, aside, report, on_progress)
+    except OSError as error:
+        raise DataError(f"{source.name} cannot be tokenised into {folder}: {error}") from None
     return shard
 
 

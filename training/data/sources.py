@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
 
 from training.data.files import Record, read_file
 from training.errors import DataError
+from training.integrity import digest_of
 
 # owner/name, then optionally a configuration and a split; the default split is "train".
 _HUB_ID = re.compile(r"(?P<name>\w[\w.-]*/[\w.-]+)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.-]+))?")
@@ -39,11 +41,9 @@ class Source:
 
     @property
     def version(self) -> list[object]:
-        """A value that changes when the content does; part of a shard's identity."""
-        if self.file is None:
-            return [self.name, *self.columns]
-        status = self.file.stat()
-        return [str(self.file.resolve()), status.st_size, status.st_mtime_ns, *self.columns]
+        """A value that changes when the content does, wherever it lies; part of a shard's identity."""
+        content = [self.name, _hub_revision(self.name)] if self.file is None else [digest_of(self.file)]
+        return [*content, *self.columns]
 
 
 def find_sources(paths: Iterable[str], columns: Mapping[str, str] | None = None) -> list[Source]:
@@ -103,13 +103,32 @@ def _renamed(record: Record, columns: Iterable[tuple[str, str]]) -> Record:
     return replace(record, value=others | {name: record.value[column] for name, column in columns})
 
 
+@cache
+def _hub_revision(name: str) -> str:
+    """The commit of a hub dataset: what is tokenised now is what a run that goes on later reads."""
+    from huggingface_hub import HfApi
+
+    parts = _HUB_ID.fullmatch(name)
+    assert parts is not None
+    try:
+        return str(HfApi().dataset_info(parts["name"]).sha)
+    except Exception as error:  # the library raises many types of error, the hub's and the network's
+        raise DataError(f"{name}: the hub dataset cannot be read: {error}") from None
+
+
 def _hub_rows(name: str) -> Iterator[Record]:
     import datasets
 
     parts = _HUB_ID.fullmatch(name)
     assert parts is not None
     try:
-        rows = datasets.load_dataset(parts["name"], parts["config"], split=parts["split"] or "train", streaming=True)
+        rows = datasets.load_dataset(
+            parts["name"],
+            parts["config"],
+            split=parts["split"] or "train",
+            revision=_hub_revision(name),
+            streaming=True,
+        )
     except Exception as error:  # the library raises many types of error, the hub's and the network's
         raise DataError(f"{name}: the hub dataset cannot be read: {error}") from None
     for number, row in enumerate(rows, start=1):

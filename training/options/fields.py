@@ -114,11 +114,14 @@ class TrainingOptions(DataOptions):
     model_name_or_path: str | None = Field(None, description="Start from this checkpoint: a folder or a hub id.")
     train_data_path: list[str] = Field(
         min_length=1,
-        description="JSON lines, JSON or parquet file (.gz, .zst, …), glob, or hub dataset id; may be repeated. PATH=0.3 "
-        "gives it this share of every batch.",
+        description="JSON lines, JSON or parquet file (.gz, .zst, …), glob, or hub dataset id; may be repeated. "
+        "PATH=0.3 gives it this share of every batch.",
     )
     val_data_path: list[str] = Field([], description="The same for validation; without it there is no validation.")
     output_dir: Path = Field(description="Folder for the finished model, which can be served, and for checkpoints.")
+    data_cache_dir: Path | None = Field(
+        None, description="Folder for tokenised data, which runs may share; OUTPUT/data if not given."
+    )
     max_length: int | None = Field(
         None, ge=8, description="Tokens of a sample; what the model has positions for, at most 4096, if not given."
     )
@@ -189,6 +192,11 @@ class TrainingOptions(DataOptions):
     def data_paths(self) -> list[str]:
         """All data that the command reads."""
         return [*self.train_data_path, *self.val_data_path]
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of the tokenised data."""
+        return self.data_cache_dir or self.output_dir / "data"
 
     @property
     def continues(self) -> bool:

@@ -15,7 +15,7 @@ from training.run.state import RunIdentity, newest_state
 
 # Options that may change when a run resumes: where and how fast it runs and what it shows, not its result.
 _MAY_CHANGE = {
-    "output_dir", "resume", "resume_from", "device", "threads", "strategy", "micro_batch_size",
+    "output_dir", "data_cache_dir", "resume", "resume_from", "device", "threads", "strategy", "micro_batch_size",
     "activation_checkpointing", "save_steps", "keep_last", "log_steps", "eval_steps", "eval_prompt", "eval_gen_length",
 }  # fmt: skip
 # Options compared by what they stand for: tokens, learning rates, a config, weights. A folder may have moved.

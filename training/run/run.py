@@ -40,7 +40,7 @@ def run_training(options: TrainingOptions) -> None:
         lock = OutputLock(options.output_dir)
         try:
             world.from_main(lambda: prepare_output_folder(start, lock))
-            samples = load_samples(start, options.output_dir / "data", world, reporter)
+            samples = load_samples(start, options.data_dir, world, reporter)
             with memory_advice():
                 trainer = build_trainer(start, samples, world, reporter)
                 if options.continues:

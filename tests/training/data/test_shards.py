@@ -1,4 +1,6 @@
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -41,6 +43,32 @@ def test_a_file_is_tokenised_once(tmp_path, tokenizer):
     assert seen == [("0.jsonl", 4, 1.0)]
 
 
+def test_a_file_is_known_by_its_content_wherever_it_lies(tmp_path, tokenizer):
+    seen, encoder = [], DocumentEncoder(tokenizer, eos_id=EOS)
+    for name, text in (("one", "same"), ("two", "same"), ("three", "else")):
+        (tmp_path / name).mkdir()
+        file = write(tmp_path / name / "0.jsonl", [{"text": text}])
+        os.utime(file, ns=(1, 1))
+        shards_of(tmp_path, encoder, file, on_progress=lambda *progress, name=name: seen.append(name))
+    assert seen == ["one", "three"]
+
+
+def test_two_runs_that_share_a_folder_do_not_tokenise_the_same_data_twice(tmp_path, tokenizer):
+    file = write(tmp_path / "0.jsonl", [{"text": text} for text in TEXTS])
+    running, seen = threading.Barrier(2, timeout=30), []
+
+    def run():
+        running.wait()
+        return shards_of(
+            tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), file, on_progress=lambda *progress: seen.append(progress)
+        )
+
+    with ThreadPoolExecutor(2) as runs:
+        first, second = (future.result() for future in [runs.submit(run), runs.submit(run)])
+    assert len(seen) == 1
+    assert first[0].tokens.tolist() == second[0].tokens.tolist()
+
+
 def test_a_file_that_changed_is_tokenised_again(tmp_path, tokenizer):
     encoder = DocumentEncoder(tokenizer, eos_id=EOS)
     file = write(tmp_path / "0.jsonl", [{"text": "one"}])
@@ -55,7 +83,7 @@ def test_a_shard_cut_short_by_a_kill_is_made_again(tmp_path, tokenizer):
     encoder = DocumentEncoder(tokenizer, eos_id=EOS)
     file = write(tmp_path / "0.jsonl", [{"text": "one"}])
     (shard,) = shards_of(tmp_path, encoder, file)
-    (folder,) = (tmp_path / "shards").iterdir()
+    (folder,) = (tmp_path / "shards").glob("[!.]*")
     folder.rename(folder.with_name(f"incomplete-{folder.name}"))
     assert shards_of(tmp_path, encoder, file)[0].tokens.tolist() == shard.tokens.tolist()
 
@@ -93,4 +121,4 @@ def test_a_bad_line_leaves_no_shard(tmp_path, tokenizer):
     (tmp_path / "0.jsonl").write_text('{"text": "x"}\n{\n')
     with pytest.raises(DataError, match="line 2: not JSON"):
         shards_of(tmp_path, DocumentEncoder(tokenizer, eos_id=EOS), str(tmp_path / "0.jsonl"))
-    assert not list((tmp_path / "shards").iterdir())
+    assert not list((tmp_path / "shards").glob("[!.]*"))

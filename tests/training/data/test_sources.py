@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,13 +39,16 @@ def test_a_hub_dataset_is_streamed_by_its_id(monkeypatch, path, expected):
 
     asked = []
 
-    def load_dataset(name, config, *, split, streaming):
-        assert streaming
+    def load_dataset(name, config, *, split, revision, streaming):
+        assert streaming and revision == "c0ffee"
         asked.append((name, config, split))
         return iter([{"text": "one"}, {"text": "two", "extra": None}])
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)  # no hub here
+    # There is no hub here.
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda hub, name: SimpleNamespace(sha="c0ffee"))
     (source,) = find_sources([path])
+    assert source.version == [path, "c0ffee"]
     assert list(read_documents(source.records(), ReadReport(0))) == [("one",), ("two",)]
     assert asked == [expected]
 

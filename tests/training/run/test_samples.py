@@ -40,6 +40,14 @@ def test_samples_over_the_maximal_length_are_dropped_or_truncated_and_counted(wo
     assert "2 samples, " in truncated and "1 longer than 48 tokens cut" in truncated
 
 
+def test_runs_may_share_tokenised_data(workspace, tmp_path):
+    cache = tmp_path / "cache"
+    for name in ("one", "two"):
+        succeed(*workspace.sft(tmp_path / name, "--data-cache-dir", cache, "--max-steps", 1))
+        assert not (tmp_path / name / "data").exists()
+    assert len([entry for entry in cache.iterdir() if entry.is_dir()]) == 1
+
+
 def test_paths_with_shares_are_mixed_and_the_mixture_is_part_of_the_run(workspace, tmp_path):
     numbers = write_jsonl(tmp_path / "numbers.jsonl", [{"text": f"{n} " * 30} for n in range(9)])
     text = workspace.folder / "pretrain.jsonl"
