@@ -70,7 +70,9 @@ class Reporter:
         with new_file(self._metrics_file) as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
         self._writer = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # Narrow enough for 80 columns beside the figures.
+        bar = BarColumn(bar_width=10)
+        columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as self._progress:
             self._task = self._progress.add_task("training", total=max_steps, completed=first_step)
             try:
@@ -83,8 +85,12 @@ class Reporter:
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
 
-    def log(self, record: dict[str, Any], line: str) -> None:
-        """Append a record to metrics.jsonl, and show it as a line."""
+    def log(self, record: dict[str, Any], line: str, *, figures: str | None = None) -> None:
+        """Append a record to metrics.jsonl, and show it as a line.
+
+        Args:
+            figures: shown beside a terminal's progress bar instead of the line; the bar has step and time left.
+        """
         if not self._is_main:
             return
         try:
@@ -98,8 +104,8 @@ class Reporter:
             for part, number in value.items() if isinstance(value, dict) else [(None, value)]:
                 if number is not None and name != "step":
                     self._writer.add_scalar(name if part is None else f"{name}/{part}", number, record["step"])
-        if self._progress is not None and self._console.is_terminal and "lr" in record:
-            self._progress.update(self._task, description=line)
+        if self._progress is not None and self._console.is_terminal and figures is not None:
+            self._progress.update(self._task, description=figures)
         else:
             self._console.print(line)
 

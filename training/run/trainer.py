@@ -127,11 +127,9 @@ class Trainer:
             "loss_by_noise_level": summary.loss_by_noise_level,
         }
         remaining = (self._max_steps - self.step) * summary.seconds / len(summary.losses)
-        line = (
-            f"step {self.step}/{self._max_steps}  loss {record['loss']:.4f}  lr {learning_rate:.2e}  "
-            f"{summary.tokens_per_second:,} tokens/s  {_duration(remaining)} left"
-        )
-        self._reporter.log(record, line)
+        figures = f"loss {record['loss']:.4f}  lr {learning_rate:.2e}  {summary.tokens_per_second:,} tokens/s"
+        line = f"step {self.step}/{self._max_steps}  {figures}  {_duration(remaining)} left"
+        self._reporter.log(record, line, figures=figures)
 
     def _loop(self) -> None:
         self._window = Window(self._world.device)
