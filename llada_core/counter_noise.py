@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     DATA_ORDER = 8
     PADDING = 9
     STRATUM = 10
+    VALIDATION = 11
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:

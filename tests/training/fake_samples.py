@@ -16,6 +16,11 @@ class FakeSamples:
     lengths: np.ndarray
     prompt_lengths: np.ndarray
     spans: tuple[int, ...] | None = None
+    digest = "fake"
+
+    @property
+    def groups(self):
+        return np.arange(len(self.lengths))
 
     def __len__(self):
         return len(self.lengths)

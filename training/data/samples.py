@@ -4,13 +4,17 @@ A sample's index is its identity: noise and order are functions of (seed, index,
 batches as an uninterrupted one.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
+from llada_core.counter_noise import Purpose, uniform
 from training.data.shards import Shard
+from training.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +32,13 @@ class Samples(Protocol):
     Attributes:
         lengths: int64 [N], tokens of each sample.
         prompt_lengths: int64 [N].
+        groups: int64 [N]; samples that share text, as the turns of one dialogue do, have the same number.
         digest: hash of the shards; the same data in another place or under another name has the same.
     """
 
     lengths: np.ndarray
     prompt_lengths: np.ndarray
+    groups: np.ndarray
     digest: str
 
     def __len__(self) -> int: ...
@@ -75,6 +81,7 @@ class PackedDocuments:
         self._attend_across_documents = attend_across_documents
         self.lengths = np.full(len(self._stream) // max_length, max_length, dtype=np.int64)
         self.prompt_lengths = np.zeros_like(self.lengths)
+        self.groups = np.arange(len(self.lengths))
         self.digest = " ".join(shard.notes.digest for shard in shards)
 
     def __len__(self) -> int:
@@ -108,6 +115,7 @@ class Mixture:
         self._starts = np.cumsum(self.sizes) - self.sizes
         self.lengths = np.concatenate([part.lengths for part in parts])
         self.prompt_lengths = np.concatenate([part.prompt_lengths for part in parts])
+        self.groups = _side_by_side([part.groups for part in parts])
         self.digest = ", ".join(f"{share}: {part.digest}" for share, part in zip(shares, parts, strict=True))
 
     def __len__(self) -> int:
@@ -125,6 +133,7 @@ class Dialogues:
         self._stream = _Stream(shards)
         self.lengths = np.diff(self._stream.ends, prepend=0)
         self.prompt_lengths = np.concatenate([shard.prompt_lengths for shard in shards]).astype(np.int64)
+        self.groups = _side_by_side([shard.records for shard in shards])
         self.digest = " ".join(shard.notes.digest for shard in shards)
 
     def __len__(self) -> int:
@@ -134,3 +143,48 @@ class Dialogues:
         stop = int(self._stream.ends[index])
         length = int(self.lengths[index])
         return Sample(self._stream.read(stop - length, stop), int(self.prompt_lengths[index]), (length,))
+
+
+class Subset:
+    """Some of the samples, in their order."""
+
+    def __init__(self, samples: Samples, indices: np.ndarray) -> None:
+        self._samples = samples
+        self._indices = indices
+        self.lengths = samples.lengths[indices]
+        self.prompt_lengths = samples.prompt_lengths[indices]
+        self.groups = samples.groups[indices]
+        self.digest = f"{samples.digest} [{hashlib.sha256(indices.tobytes()).hexdigest()[:16]}]"
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[int(self._indices[index])]
+
+
+def hold_out(samples: Samples, size: float, *, seed: int) -> tuple[Subset, Subset]:
+    """Divide samples into those to train on and those to validate with; the turns of a dialogue stay together.
+
+    Args:
+        size: groups to hold out: their number, or below 1 their share.
+
+    Raises:
+        DataError: nothing would be left for one of the two.
+    """
+    groups = np.unique(samples.groups)
+    count = round(size * len(groups)) if size < 1 else int(size)
+    if not 0 < count < len(groups):
+        raise DataError(f"--val-size {size:g} of {len(groups):,} records holds {count:,} out; each side needs some")
+    order = uniform(seed, Purpose.VALIDATION, torch.from_numpy(groups)).argsort().numpy()
+    is_held_out = np.isin(samples.groups, groups[order[:count]])
+    return Subset(samples, np.flatnonzero(~is_held_out)), Subset(samples, np.flatnonzero(is_held_out))
+
+
+def _side_by_side(groups: Sequence[np.ndarray]) -> np.ndarray:
+    """The groups of several parts, numbered so that no two parts share one."""
+    numbers, first = [], 0
+    for part in groups:
+        numbers.append(part + first)
+        first += int(part.max()) + 1 if len(part) else 0
+    return np.concatenate(numbers) if numbers else np.empty(0, np.int64)

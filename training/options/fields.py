@@ -118,6 +118,9 @@ class TrainingOptions(DataOptions):
         "PATH=0.3 gives it this share of every batch.",
     )
     val_data_path: list[str] = Field([], description="The same for validation; without it there is no validation.")
+    val_size: float | None = Field(
+        None, gt=0, description="Instead of --val-data-path: training records to hold out, or below 1 their share."
+    )
     output_dir: Path = Field(description="Folder for the finished model, which can be served, and for checkpoints.")
     data_cache_dir: Path | None = Field(
         None, description="Folder for tokenised data, which runs may share; OUTPUT/data if not given."
@@ -194,6 +197,11 @@ class TrainingOptions(DataOptions):
         return [*self.train_data_path, *self.val_data_path]
 
     @property
+    def has_validation(self) -> bool:
+        """Whether the run has data to validate with."""
+        return bool(self.val_data_path) or self.val_size is not None
+
+    @property
     def data_dir(self) -> Path:
         """The folder of the tokenised data."""
         return self.data_cache_dir or self.output_dir / "data"
@@ -219,6 +227,10 @@ class TrainingOptions(DataOptions):
     def _check(self) -> "TrainingOptions":
         if (self.max_steps is None) == (self.num_epochs is None):
             raise ValueError("give either max_steps or num_epochs")
+        if self.val_size is not None and self.val_data_path:
+            raise ValueError("give either val_data_path or val_size")
+        if self.val_size is not None and self.val_size >= 1 and self.val_size % 1:
+            raise ValueError(f"val_size is {self.val_size}; above 1 it is a number of records and must be whole")
         of_adapters = {"lora_alpha", "lora_target_modules"} & self.model_fields_set
         if of_adapters and self.lora_r is None:
             raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r all weights are trained")

@@ -82,6 +82,6 @@ def require_same_options(options: TrainingOptions) -> None:
 def _decisive_options(options: TrainingOptions) -> dict[str, Any]:
     """The options that a resumed run must share, as JSON values."""
     # The number of validation samples decides which checkpoint is the best, if there are any.
-    unused = set() if options.val_data_path else {"eval_samples"}
+    unused = set() if options.has_validation else {"eval_samples"}
     decisive: dict[str, Any] = json.loads(options.model_dump_json(exclude=_MAY_CHANGE | _COMPARED_BY_CONTENT | unused))
     return decisive

@@ -38,7 +38,7 @@ def require_room(start: Start, model: nn.Module) -> None:
         TrainingError: names the folder, the room needed and the room free.
     """
     folder = start.options.output_dir
-    num_kept = start.options.keep_last + bool(start.options.val_data_path)  # the best one, if there is validation
+    num_kept = start.options.keep_last + start.options.has_validation  # the best one, if there is validation
     # Besides the checkpoints that stay, one is being written.
     num_missing = max(1, num_kept + 1 - len(all_checkpoints(folder / "checkpoints")))
     total, trained = num_parameters(model)

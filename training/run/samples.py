@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.order import whole_shares
-from training.data.samples import Mixture, Samples
+from training.data.samples import Mixture, Samples, hold_out
 from training.data.shards import Shard, tokenize
 from training.data.sources import find_sources, split_share
 from training.distributed import World
@@ -31,6 +31,8 @@ def load_samples(start: Start, folder: Path, world: World, reporter: Reporter) -
     training = _load(start, start.options.train_data_path, folder, world, reporter)
     if not len(training):
         raise DataError("no training samples: the data is shorter than one sample of --max-length, or all of it longer")
+    if start.options.val_size is not None:
+        return RunSamples(*hold_out(training, start.options.val_size, seed=start.options.seed))
     if not start.options.val_data_path:
         return RunSamples(training, None)
     validation = _read(start, start.options.val_data_path, folder, world, reporter)

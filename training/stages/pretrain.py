@@ -67,8 +67,8 @@ class DocumentEncoder(Encoder):
         return read_documents(source.records(), report)
 
     def encode(self, items: Sequence[Document]) -> Iterator[Encoded]:
-        for ids in encode_documents(self.tokenizer, items):
-            yield Encoded([*ids, self.eos_id])
+        for item, ids in enumerate(encode_documents(self.tokenizer, items)):
+            yield Encoded([*ids, self.eos_id], item=item)
 
 
 def _cut_some(rows: StepRows, *, seed: int) -> RowLayout:

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the answer and its EOS padding are targets, the prompt is never masked (section 2.3)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -103,33 +103,35 @@ class DialogueEncoder(Encoder):
         return read_dialogues(source.records(), report, self._rules)
 
     def encode(self, items: Sequence[Dialogue | Document]) -> Iterator[Encoded]:
-        for ids in encode_documents(self.tokenizer, [item for item in items if isinstance(item, tuple)]):
-            yield from self._fit([*ids, self.eos_id], 0)
-        yield from self._answers([item for item in items if not isinstance(item, tuple)])
+        documents = [(number, item) for number, item in enumerate(items) if isinstance(item, tuple)]
+        encoded = encode_documents(self.tokenizer, [document for _, document in documents])
+        for (number, _), ids in zip(documents, encoded, strict=True):
+            yield from self._fit(Encoded([*ids, self.eos_id], 0, number))
+        yield from self._answers([(number, item) for number, item in enumerate(items) if isinstance(item, list)])
 
-    def _answers(self, dialogues: Sequence[Dialogue]) -> Iterator[Encoded]:
+    def _answers(self, dialogues: Sequence[tuple[int, Dialogue]]) -> Iterator[Encoded]:
         bos_id, end_of_turn = (self.tokenizer.token_to_id(token) for token in (BOS_TOKEN, EOT_TOKEN))
         assert bos_id is not None and end_of_turn is not None
         # Not as `Tokenizer.encode_chat`, which trims: a completion keeps its spaces.
-        contents = iter(self.tokenizer.encode_batch([turn.content for turns in dialogues for turn in turns]))
-        for dialogue in dialogues:
+        contents = iter(self.tokenizer.encode_batch([turn.content for _, dialogue in dialogues for turn in dialogue]))
+        for number, dialogue in dialogues:
             self.num_without_target += not any(turn.is_target for turn in dialogue)
             history = [bos_id]
             for turn in dialogue:
                 header = self.tokenizer.header(turn.role)
                 ids = [*history, *header, *next(contents), end_of_turn]
                 if turn.is_target:
-                    yield from self._fit([*ids, self.eos_id], len(history) + len(header))
+                    yield from self._fit(Encoded([*ids, self.eos_id], len(history) + len(header), number))
                 history = ids
 
-    def _fit(self, ids: list[int], prompt_length: int) -> Iterator[Encoded]:
-        if len(ids) > self._max_length:
+    def _fit(self, sample: Encoded) -> Iterator[Encoded]:
+        if len(sample.ids) > self._max_length:
             # A prompt of `max_length` leaves no room for the answer.
-            if self._overlong == "drop" or prompt_length >= self._max_length:
+            if self._overlong == "drop" or sample.prompt_length >= self._max_length:
                 self.num_dropped += 1
                 return
             self.num_truncated += 1
-        yield Encoded(ids[: self._max_length], prompt_length)
+        yield replace(sample, ids=sample.ids[: self._max_length])
 
 
 def _pad_all(rows: StepRows, *, pad_to: int | None, seed: int) -> RowLayout:

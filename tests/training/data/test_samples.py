@@ -1,7 +1,10 @@
+import pytest
+
 from llada_core.text.tokenizer import Message
 from tests.training.data.shards_of import EOS, TEXTS, shards_of, write
 from tests.training.fake_samples import samples_of
-from training.data.samples import Dialogues, Mixture, PackedDocuments
+from training.data.samples import Dialogues, Mixture, PackedDocuments, hold_out
+from training.errors import DataError
 from training.stages.pretrain import DocumentEncoder
 from training.stages.sft import DialogueEncoder
 
@@ -85,3 +88,44 @@ def test_a_mixture_is_its_parts_one_after_the_other():
     assert [len(mixture[index].tokens) for index in range(3)] == [3, 4, 5]
     assert mixture[2].tokens.tolist() == [5] * 5
     assert mixture.digest == "1: a, 3: b" != Mixture(parts, (1, 2)).digest
+
+
+def dialogues(tmp_path, tokenizer, *numbers_of_turns):
+    rows = [
+        {"messages": [{"role": ("user", "assistant")[i % 2], "content": f"{row} {i}"} for i in range(2 * turns)]}
+        for row, turns in enumerate(numbers_of_turns)
+    ]
+    encoder = DialogueEncoder(tokenizer, eos_id=EOS, max_length=200, overlong="drop")
+    halves = len(rows) // 2
+    files = [write(tmp_path / "0.jsonl", rows[:halves]), write(tmp_path / "1.jsonl", rows[halves:])]
+    return Dialogues(shards_of(tmp_path, encoder, *files))
+
+
+def test_the_turns_of_a_dialogue_are_one_group_in_every_file(tmp_path, tokenizer):
+    assert dialogues(tmp_path, tokenizer, 2, 1, 3, 1).groups.tolist() == [0, 0, 1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (2.0, 2), (0.5, 5), (0.26, 3)])
+def test_so_many_records_are_held_out_whole_and_the_rest_is_trained(tmp_path, tokenizer, size, count):
+    samples = dialogues(tmp_path, tokenizer, *[1, 2] * 5)
+    training, validation = hold_out(samples, size, seed=0)
+    assert len(set(validation.groups.tolist())) == count
+    assert not set(training.groups.tolist()) & set(validation.groups.tolist())
+    assert len(training) + len(validation) == len(samples)
+    both = [
+        sample.tokens.tolist() for part in (training, validation) for sample in map(part.__getitem__, range(len(part)))
+    ]
+    assert sorted(both) == sorted(samples[index].tokens.tolist() for index in range(len(samples)))
+    assert training.lengths.tolist() == [len(training[index].tokens) for index in range(len(training))]
+
+
+def test_what_is_held_out_depends_on_the_seed_and_on_nothing_else(tmp_path, tokenizer):
+    samples = dialogues(tmp_path, tokenizer, *[1] * 20)
+    digests = [hold_out(samples, 5, seed=seed)[1].digest for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("size", [20, 21, 0.001, 0.999])
+def test_a_division_that_leaves_one_side_empty_is_refused(tmp_path, tokenizer, size):
+    with pytest.raises(DataError, match=r"--val-size .* of 20 records holds"):
+        hold_out(dialogues(tmp_path, tokenizer, *[1] * 20), size, seed=0)

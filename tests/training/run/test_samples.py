@@ -1,6 +1,6 @@
 import pytest
 
-from tests.training.conftest import llada_train, succeed, write_jsonl
+from tests.training.conftest import llada_train, records, succeed, write_jsonl
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,14 @@ def test_shares_that_make_no_sense_are_refused(workspace, tmp_path, paths, more,
     options = workspace.pretrain(tmp_path / "out", *named[2:], *more)
     options[options.index(files["text"])] = named[1]
     assert message in llada_train(*options).stderr
+
+
+def test_a_part_of_the_training_data_may_be_held_out(workspace, tmp_path):
+    out = tmp_path / "out"
+    printed = succeed(*workspace.sft(out, "--val-size", 0.1, "--eval-samples", 5))
+    assert "90 samples, " in printed
+    assert [record["step"] for record in records(out) if "val_loss" in record] == [0, 4, 8, 12]
+    assert "continuing from step 12" in succeed(*workspace.sft(out, "--val-size", 0.1, "--eval-samples", 5, "--resume"))
+    both = workspace.sft(tmp_path / "x", "--val-size", 5, "--val-data-path", workspace.folder / "sft.jsonl")
+    assert "give either val_data_path or val_size" in llada_train(*both).stderr
+    assert "must be whole" in llada_train(*workspace.sft(tmp_path / "x", "--val-size", 1.5)).stderr
