@@ -118,6 +118,18 @@ class Mixture:
         self.groups = _side_by_side([part.groups for part in parts])
         self.digest = ", ".join(f"{share}: {part.digest}" for share, part in zip(shares, parts, strict=True))
 
+    def without(self, is_left_out: np.ndarray) -> "Mixture":
+        """The mixture without some samples, bool [N]; the shares stay.
+
+        Raises:
+            DataError: a part has no other samples.
+        """
+        parts = np.split(~is_left_out, self._starts[1:])
+        if not all(is_kept.any() for is_kept in parts):
+            raise DataError("--val-size holds out all samples of a source that has a share; give --val-data-path")
+        kept = [Subset(part, np.flatnonzero(is_kept)) for part, is_kept in zip(self._parts, parts, strict=True)]
+        return Mixture(kept, self.shares)
+
     def __len__(self) -> int:
         return len(self.lengths)
 
@@ -163,8 +175,10 @@ class Subset:
         return self._samples[int(self._indices[index])]
 
 
-def hold_out(samples: Samples, size: float, *, seed: int) -> tuple[Subset, Subset]:
+def hold_out(samples: Samples, size: float, *, seed: int) -> tuple[Samples, Samples]:
     """Divide samples into those to train on and those to validate with; the turns of a dialogue stay together.
+
+    What remains of a mixture keeps its shares.
 
     Args:
         size: groups to hold out: their number, or below 1 their share.
@@ -178,7 +192,10 @@ def hold_out(samples: Samples, size: float, *, seed: int) -> tuple[Subset, Subse
         raise DataError(f"--val-size {size:g} of {len(groups):,} records holds {count:,} out; each side needs some")
     order = uniform(seed, Purpose.VALIDATION, torch.from_numpy(groups)).argsort().numpy()
     is_held_out = np.isin(samples.groups, groups[order[:count]])
-    return Subset(samples, np.flatnonzero(~is_held_out)), Subset(samples, np.flatnonzero(is_held_out))
+    validation = Subset(samples, np.flatnonzero(is_held_out))
+    if isinstance(samples, Mixture):
+        return samples.without(is_held_out), validation
+    return Subset(samples, np.flatnonzero(~is_held_out)), validation
 
 
 def _side_by_side(groups: Sequence[np.ndarray]) -> np.ndarray:

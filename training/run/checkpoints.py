@@ -155,6 +155,8 @@ class Checkpoints:
                 damage.append(str(error))
             else:
                 return checkpoint, damage
+        if damage and self._resume_from is not None:
+            raise TrainingError(f"{damage[0]}; choose another step for --resume-from")
         if damage:
             raise TrainingError(f"{'; '.join(damage)}; no other checkpoint is left. Start again in a new --output-dir")
         return None, []

@@ -47,6 +47,7 @@ def run_training(options: TrainingOptions) -> None:
                     is_resumed = trainer.resume()
                     step = f"continuing from step {trainer.step}"
                     reporter.say(step if is_resumed else "no checkpoint yet: from step 0")
+                world.from_main(lambda: write_run_file(start, samples, world, max_steps=trainer.max_steps))
                 trainer.train()
             world.from_main(lambda: _finish(options, reporter))
         finally:
@@ -64,7 +65,6 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
     if warmup_steps > plan.max_steps:
         reporter.say(f"warning: --warmup-steps ({warmup_steps}) is more than the run has steps ({plan.max_steps})")
     reporter.say(_summary(samples, plan, parallel))
-    world.from_main(lambda: write_run_file(start, samples, plan, world))
     checkpoints = Checkpoints(
         options.output_dir / "checkpoints",
         keep_last=options.keep_last,

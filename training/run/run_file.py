@@ -13,7 +13,6 @@ from llada_core.files import new_file
 from training.distributed import World
 from training.options.fields import TrainingOptions
 from training.options.sections import SECTIONS
-from training.run.plan import RunPlan
 from training.run.samples import RunSamples
 from training.run.start import Start
 
@@ -22,14 +21,14 @@ _OF_ONE_START = {"output_dir", "resume", "resume_from"}
 _GIT_SECONDS = 10
 
 
-def write_run_file(start: Start, samples: RunSamples, plan: RunPlan, world: World) -> None:
+def write_run_file(start: Start, samples: RunSamples, world: World, *, max_steps: int) -> None:
     """Write every option with the value it had, and what it was run on, data and code included."""
     options = start.options
     section = next(name for name, kind in SECTIONS.items() if type(options) is kind)
     output_dir = str(options.output_dir)
     content = {
         "output_dir": output_dir,
-        section: {"output_dir": output_dir, **_values(options, max_steps=plan.max_steps)},
+        section: {"output_dir": output_dir, **_values(options, max_steps=max_steps)},
         "provenance": {
             "llada": version("llada"),
             "commit": _commit(),

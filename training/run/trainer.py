@@ -25,6 +25,7 @@ class Trainer:
 
     Attributes:
         step: the number of optimizer steps done.
+        max_steps: the number of steps of the whole run.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Trainer:
         self._world = parallel.world
         self._planner = plan.planner
         self._schedule = plan.schedule
-        self._max_steps = plan.max_steps
+        self.max_steps = plan.max_steps
         self._options = options
         self._checkpoints = checkpoints
         self._validation = validation
@@ -74,7 +75,7 @@ class Trainer:
         Raises:
             TrainingError: a signal stopped the run; a loss is not finite; a checkpoint cannot be written.
         """
-        with self._stop_signal.listening(), self._reporter.run(first_step=self.step, max_steps=self._max_steps):
+        with self._stop_signal.listening(), self._reporter.run(first_step=self.step, max_steps=self.max_steps):
             if self.step == 0 and self._validation.has_loss:
                 # What the training starts from, to compare with.
                 self._validate()
@@ -126,16 +127,16 @@ class Trainer:
             "tokens_per_second": summary.tokens_per_second,
             "loss_by_noise_level": summary.loss_by_noise_level,
         }
-        remaining = (self._max_steps - self.step) * summary.seconds / len(summary.losses)
+        remaining = (self.max_steps - self.step) * summary.seconds / len(summary.losses)
         figures = f"loss {record['loss']:.4f}  lr {learning_rate:.2e}  {summary.tokens_per_second:,} tokens/s"
-        line = f"step {self.step}/{self._max_steps}  {figures}  {_duration(remaining)} left"
+        line = f"step {self.step}/{self.max_steps}  {figures}  {_duration(remaining)} left"
         self._reporter.log(record, line, figures=figures)
 
     def _loop(self) -> None:
         self._window = Window(self._world.device)
         if self._owes_validation:
             self._end_step()
-        while self.step < self._max_steps:
+        while self.step < self.max_steps:
             self.train_step()
             if self._is_due(self._options.log_steps):
                 self.log_window()
@@ -157,7 +158,7 @@ class Trainer:
         return self._is_due(self._options.eval_steps or self._options.save_steps)
 
     def _is_due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self._max_steps
+        return self.step % every == 0 or self.step == self.max_steps
 
     def _validate(self) -> float | None:
         """The validation loss, in nats per token; None without validation data."""
@@ -165,7 +166,7 @@ class Trainer:
             return None
         self.log_window()
         val_loss = self._validation.run(
-            self._parallel, step=self.step, max_steps=self._max_steps, is_stopping=self._stop_signal.is_set
+            self._parallel, step=self.step, max_steps=self.max_steps, is_stopping=self._stop_signal.is_set
         )
         self._window.restart_clock()
         return val_loss

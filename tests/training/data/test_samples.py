@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 
 from llada_core.text.tokenizer import Message
 from tests.training.data.shards_of import EOS, TEXTS, shards_of, write
 from tests.training.fake_samples import samples_of
-from training.data.samples import Dialogues, Mixture, PackedDocuments, hold_out
+from training.data.samples import Dialogues, Mixture, PackedDocuments, Subset, hold_out
 from training.errors import DataError
 from training.stages.pretrain import DocumentEncoder
 from training.stages.sft import DialogueEncoder
@@ -123,6 +124,24 @@ def test_what_is_held_out_depends_on_the_seed_and_on_nothing_else(tmp_path, toke
     samples = dialogues(tmp_path, tokenizer, *[1] * 20)
     digests = [hold_out(samples, 5, seed=seed)[1].digest for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_mixture_of_which_some_is_held_out_keeps_its_shares(tmp_path, tokenizer):
+    parts = []
+    for name, count in (("a", 20), ("b", 40)):
+        (tmp_path / name).mkdir()
+        parts.append(dialogues(tmp_path / name, tokenizer, *[1] * count))
+    training, validation = hold_out(Mixture(parts, (1, 3)), 0.25, seed=0)
+    assert isinstance(training, Mixture) and training.shares == (1, 3)
+    assert sum(training.sizes) == 45 == len(training) and len(validation) == 15
+    both = [_tokens(part[index]) for part in (training, validation) for index in range(len(part))]
+    assert sorted(both) == sorted(_tokens(part[index]) for part in parts for index in range(len(part)))
+    with pytest.raises(DataError, match="--val-size holds out all samples of a source that has a share"):
+        hold_out(Mixture([Subset(parts[0], np.array([0])), Subset(parts[1], np.array([0]))], (1, 1)), 1, seed=0)
+
+
+def _tokens(sample):
+    return sample.tokens.tolist()
 
 
 @pytest.mark.parametrize("size", [20, 21, 0.001, 0.999])

@@ -50,6 +50,13 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_so(workspace, out):
     assert "no other checkpoint is left. Start again in a new --output-dir" in result.stderr
 
 
+def test_a_damaged_checkpoint_that_was_asked_for_is_named(workspace, out):
+    break_files(out / "checkpoints" / "step-8", "*.distcp", zeros)
+    result = llada_train(*workspace.pretrain(out, "--resume-from", 8))
+    assert "step-8/__0_0.distcp: is damaged" in result.stderr
+    assert "choose another step for --resume-from" in result.stderr
+
+
 def test_a_damaged_checkpoint_is_not_exported(out, tmp_path):
     break_files(out / "checkpoints" / "step-12", "*.distcp", zeros)
     result = llada_train("export", "--checkpoint", out, "--output-dir", tmp_path / "exported")

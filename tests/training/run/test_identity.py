@@ -12,6 +12,8 @@ def test_a_checkpoint_of_another_run_is_refused_and_says_what_differs(workspace,
     result = llada_train(*workspace.pretrain(tmp_path / "out", "--seed", 1, "--resume"))
     assert result.returncode == 1
     assert "step-12 belongs to another run: seed was 0 and is 1" in result.stderr
+    # A run that was refused leaves no trace.
+    assert "seed: 0\n" in (tmp_path / "out" / "run.yaml").read_text()
 
 
 def test_options_that_do_not_change_the_result_may_change_on_resume(workspace, tmp_path):
