@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -17,7 +18,7 @@ from llada_core.text.special_tokens import (
 )
 from training.data.formats import ReadReport, read_any_text
 from training.data.sources import find_sources
-from training.errors import TrainingError
+from training.errors import DataError, TrainingError
 from training.files import require_writable
 from training.options.fields import TokenizerOptions
 
@@ -33,6 +34,7 @@ def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> N
     """Train a tokenizer and write it into the output folder.
 
     Raises:
+        DataError: the data has no text.
         TrainingError: the folder has a tokenizer already, or cannot be written.
     """
     file = options.output_dir / "tokenizer.json"
@@ -42,10 +44,19 @@ def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> N
     report = ReadReport(options.max_bad_lines)
     sources = find_sources(options.train_data_path, options.column_names)
     texts = (text for source in sources for text in read_any_text(source.records(), report))
-    trained = train_tokenizer(texts, vocab_size=options.vocab_size, output_dir=options.output_dir)
+    first = next(texts, None)
+    if first is None:
+        raise DataError(f"{', '.join(source.name for source in sources)}: no text to train a tokenizer on")
+    trained = train_tokenizer(chain([first], texts), vocab_size=options.vocab_size, output_dir=options.output_dir)
     if report.count:
         log(str(report))
-    log(f"{trained.get_vocab_size()} tokens in {file}")
+    size = trained.get_vocab_size()
+    why = (
+        ""
+        if size >= options.vocab_size
+        else f" (not {options.vocab_size}: every word of the data is one token already)"
+    )
+    log(f"{size} tokens in {file}{why}")
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, output_dir: Path) -> Tokenizer:

@@ -1,6 +1,6 @@
 """`--dry-run`: describes a run on its own data but without weights: a batch, the schedule, the memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +11,7 @@ from training.data.batches import Batch, BatchPlanner
 from training.distributed import World
 from training.launch import read_launch
 from training.options.fields import TrainingOptions
-from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
+from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
 from training.run.plan import RunPlan, plan_run
 from training.run.report import Reporter
 from training.run.samples import load_samples
@@ -60,12 +60,17 @@ def _show_batch(planner: BatchPlanner, start: Start, log: Log) -> None:
 
 
 def _text(tokenizer: Tokenizer, batch: Batch, row: int, ids: list[int], mask_id: int) -> str:
-    """Every token made visible: masks as ░, special tokens by name, a bar where the answer begins."""
-    pieces = [_MASK if i == mask_id else tokenizer.token_text(i) for i in ids]
+    """Every token made visible: masks as ░, special tokens as ⟦name⟧ (if not typed), a bar before the answer."""
+    pieces = [_MASK if i == mask_id else _piece(tokenizer, i) for i in ids]
     start = int(batch.target_starts_B[row])
     if start:
         pieces.insert(start, "┃")
     return "".join(pieces).replace("\n", "⏎")
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> str:
+    text = tokenizer.token_text(token_id)
+    return f"⟦{text.strip('<|>')}⟧" if token_id in tokenizer.special_tokens else text
 
 
 def _num_tokens(plan: RunPlan) -> int:
@@ -86,16 +91,26 @@ def _show_memory(start: Start, batch_size: int, log: Log) -> None:
     total, trained = count_parameters(config, options.lora)
     log(f"\n{total:,} parameters, {trained:,} of them trained")
     length = max(start.stage.row_lengths.values())
-    log(f"Memory of one device, in GB, at {length:,} tokens ({options.dtype}):")
+    estimates = list(_estimates(start, batch_size, length))
+    is_small = max(estimate.total for *_, estimate in estimates) < 1e9
+    unit, size_of_unit = ("MB", 1e6) if is_small else ("GB", 1e9)
+    log(f"Memory of one device, in {unit}, at {length:,} tokens ({options.dtype}):")
     log("  processes  strategy  rows   weights  gradients  optimizer  copies  activations  logits  backward   total")
-    num_processes = read_launch().world_size
-    for size in sorted({num_processes, *_COMPARED_PROCESSES}):
+    for size, strategy, rows, estimate in estimates:
+        is_this_run = "   ← this run" if size == read_launch().world_size else ""
+        log(f"  {size:>9}  {strategy:>8}  {rows:>4}  {_columns(estimate, size_of_unit)}{is_this_run}")
+
+
+def _estimates(start: Start, batch_size: int, length: int) -> Iterator[tuple[int, str, int, MemoryEstimate]]:
+    """The memory of this run's number of processes and of some others: processes, strategy, rows, bytes."""
+    options = start.options
+    for size in sorted({read_launch().world_size, *_COMPARED_PROCESSES}):
         if batch_size % size:
             continue
-        strategy = "single" if size == 1 else options.strategy
+        strategy: Strategy = "single" if size == 1 else options.strategy
         rows = min(options.micro_batch_size or batch_size, batch_size // size)
         estimate = estimate_memory(
-            config,
+            start.model.config,
             rows=rows,
             length=length,
             strategy=strategy,
@@ -104,14 +119,13 @@ def _show_memory(start: Start, batch_size: int, log: Log) -> None:
             activation_checkpointing=options.activation_checkpointing,
             lora=options.lora,
         )
-        is_this_run = "   ← this run" if size == num_processes else ""
-        log(f"  {size:>9}  {strategy:>8}  {rows:>4}  {_columns(estimate)}{is_this_run}")
+        yield size, strategy, rows, estimate
 
 
-def _columns(estimate: MemoryEstimate) -> str:
+def _columns(estimate: MemoryEstimate, size_of_unit: float) -> str:
     widths = (8, 9, 9, 6, 11, 6, 8, 6)
     values = (
         estimate.weights, estimate.gradients, estimate.optimizer, estimate.copies, estimate.activations,
         estimate.logits, estimate.backward, estimate.total,
     )  # fmt: skip
-    return "  ".join(f"{value / 1e9:>{width}.2f}" for value, width in zip(values, widths, strict=True))
+    return "  ".join(f"{value / size_of_unit:>{width}.2f}" for value, width in zip(values, widths, strict=True))

@@ -16,6 +16,7 @@ from llada_core.model.architectures.llada.config import LLaDAConfig
 from training.options.fields import LoraParams
 from training.run.fake_step import follow_step, sizes_of, two_blocks
 
+Strategy = Literal["single", "ddp", "fsdp"]
 _FLOAT32, _BFLOAT16 = 4, 2
 _ADAMW_MOMENTS = 2 * _FLOAT32
 
@@ -50,7 +51,7 @@ def estimate_memory(
     *,
     rows: int,
     length: int,
-    strategy: Literal["single", "ddp", "fsdp"],
+    strategy: Strategy,
     world_size: int,
     bfloat16: bool,
     activation_checkpointing: bool,

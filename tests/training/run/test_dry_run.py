@@ -1,10 +1,10 @@
-from tests.training.conftest import llada_train, succeed
+from tests.training.conftest import llada_train, succeed, write_jsonl
 
 
 def test_a_dry_run_shows_batch_schedule_and_memory_and_writes_nothing(workspace, tmp_path):
     printed = succeed(*workspace.sft(tmp_path / "out", "--activation-checkpointing"), "--dry-run")
     assert "░" in printed and "┃" in printed
-    assert "<|start_header_id|>user<|end_header_id|>⏎⏎After" in printed
+    assert "⟦start_header_id⟧user⟦end_header_id⟧⏎⏎After" in printed
     assert "12 steps of 4 samples, 0.48 epochs of 100 samples" in printed
     assert "step 1: 2.50e-04" in printed and "step 12: 1.00e-04" in printed
     assert "parameters" in printed and "← this run" in printed
@@ -48,3 +48,12 @@ def test_a_batch_that_cannot_be_shared_fails_in_the_dry_run_too(workspace, tmp_p
 def test_only_one_of_several_processes_prints(workspace, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     assert not succeed(*workspace.sft(tmp_path / "out"), "--dry-run")
+
+
+def test_a_special_token_that_was_typed_is_shown_apart_from_a_real_one(workspace, tmp_path):
+    data = write_jsonl(tmp_path / "data.jsonl", [{"prompt": "Hi", "completion": "a <|eot_id|> b"}])
+    options = workspace.sft(tmp_path / "out", "--dry-run")
+    options[options.index(workspace.folder / "sft.jsonl")] = data
+    printed = succeed(*options)
+    assert "in MB" in printed and " 0.00   0.00" not in printed.split("← this run")[0].splitlines()[-1]
+    assert "a <|eot_id|> b⟦eot_id⟧" in printed
