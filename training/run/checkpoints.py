@@ -135,8 +135,7 @@ class Checkpoints:
             raise TrainingError(
                 f"{checkpoint.name} belongs to another run: step {step + 1} had the learning rate "
                 f"{Schedule(**old).rate_at(step):.3g} and would now have {Schedule(**new).rate_at(step):.3g} "
-                f"(the run was planned as {old}, now as {new}). A longer run may go on from a checkpoint before the "
-                "decay: --resume-from"
+                f"({differences(old, new)}). A longer run may go on from a checkpoint before the decay: --resume-from"
             )
 
     def _newest_intact(self) -> tuple[Path | None, list[str]]:

@@ -82,7 +82,7 @@ def _num_tokens(plan: RunPlan) -> int:
 def _show_schedule(schedule: Schedule, log: Log) -> None:
     shares, last = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0), schedule.max_steps - 1
     steps = sorted({round(share * last) for share in shares} | {min(schedule.warmup_steps, last)})
-    log(f"Learning rate ({schedule.kind}, {schedule.warmup_steps} warm-up steps):")
+    log(f"Learning rate ({schedule.lr_schedule}, {schedule.warmup_steps} warm-up steps):")
     log("  " + "   ".join(f"step {step + 1:,}: {schedule.rate_at(step):.2e}" for step in steps))
 
 

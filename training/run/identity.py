@@ -51,6 +51,7 @@ def identity_of(start: Start, samples: RunSamples, schedule: Schedule) -> RunIde
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> str:
     """The entries of `RunIdentity.decisive` that differ, in words; empty if none does."""
+    then, now = ({**entries, **(entries.get(SCHEDULE) or {}), SCHEDULE: None} for entries in (then, now))
     return "; ".join(
         f"{name} was {then.get(name)!r} and is {now.get(name)!r}"
         for name in sorted(now.keys() | then.keys())

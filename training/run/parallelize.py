@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from llada_core.model.architectures.llada.network import LLaDAModelLM
+from training.data.batches import Batch
 from training.distributed import World
 
 
@@ -43,6 +44,12 @@ class ParallelModel:
         if isinstance(self.objective, DistributedDataParallel) and not is_last:
             return self.objective.no_sync()
         return nullcontext()
+
+    def prepare(self, batch: Batch) -> None:
+        """Let FSDP2 set itself up, which it does in the first forward pass of the whole; needed before other uses."""
+        if isinstance(self.objective, FSDPModule):
+            with torch.no_grad(), self.autocast():
+                self.objective(batch)
 
     @contextmanager
     def whole_weights(self) -> Iterator[None]:

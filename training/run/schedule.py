@@ -12,20 +12,20 @@ _WARMUP_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The learning rate of every step of a run.
+    """The learning rate of every step of a run, by the names of the options.
 
     Attributes:
-        kind: `wsd` or `cosine`.
-        peak: the highest rate; the last one is `min_ratio` of it.
+        lr_schedule: `wsd` or `cosine`.
+        learning_rate: the highest rate; the last one is `min_lr_ratio` of it.
         decay_fraction: the share of the steps in which `wsd` decays.
     """
 
-    kind: str
+    lr_schedule: str
     max_steps: int
-    peak: float
+    learning_rate: float
     warmup_steps: int
     decay_fraction: float
-    min_ratio: float
+    min_lr_ratio: float
 
     @classmethod
     def of(cls, options: TrainingOptions, *, max_steps: int) -> "Schedule":
@@ -45,8 +45,8 @@ class Schedule:
     def rate_at(self, step: int) -> float:
         """The learning rate of optimizer step `step`, from 0."""
         warm_up = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        decay = _DECAYS[self.kind](self, step + 1)
-        return self.peak * warm_up * (1 - (1 - self.min_ratio) * decay)
+        decay = _DECAYS[self.lr_schedule](self, step + 1)
+        return self.learning_rate * warm_up * (1 - (1 - self.min_lr_ratio) * decay)
 
     def first_difference(self, other: Mapping[str, Any], *, before: int) -> int | None:
         """The first step before `before` to which another schedule, given by its fields, gives another rate."""

@@ -78,6 +78,9 @@ class Trainer:
         with self._stop_signal.listening(), self._reporter.run(first_step=self.step, max_steps=self.max_steps):
             if self.step == 0 and self._validation.has_loss:
                 # What the training starts from, to compare with.
+                plan = self._planner.plan(0)
+                first = self._world.part_of(plan.num_rows).start
+                self._parallel.prepare(self._planner.collate(plan, slice(first, first + 1)).to(self._world.device))
                 self._validate()
                 if self._stop_signal.is_set():
                     raise self._world.error("stopped by a signal before the first step")

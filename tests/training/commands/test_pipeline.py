@@ -43,7 +43,7 @@ def test_a_command_reads_its_section_and_the_command_line_takes_precedence(confi
     succeed("tokenizer", "--config", file)
     succeed("pretrain", "--config", file, "--max-steps", 2)
     state = json.loads((tmp_path / "out" / "base" / "checkpoints" / "step-2" / "state.json").read_text())
-    assert state["run"]["decisive"]["max_steps"] == 2
+    assert state["run"]["decisive"]["schedule"]["max_steps"] == 2
     options = ["--config", file, "--model-name-or-path", workspace.folder / "base"]
     assert succeed("generate", *options, "--prompt", "x", "--method", "semi_autoregressive_padding")
     assert "NLL bound" in succeed("eval", *options, "--val-data-path", workspace.folder / "pretrain.jsonl")
