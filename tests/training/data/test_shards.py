@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.training.damage import DAMAGES
 from tests.training.data.shards_of import EOS, TEXTS, shards_of, write
 from training.data.samples import Dialogues
 from training.data.shards import tokenize
@@ -86,6 +87,20 @@ def test_a_shard_cut_short_by_a_kill_is_made_again(tmp_path, tokenizer):
     (folder,) = (tmp_path / "shards").glob("[!.]*")
     folder.rename(folder.with_name(f"incomplete-{folder.name}"))
     assert shards_of(tmp_path, encoder, file)[0].tokens.tolist() == shard.tokens.tolist()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["tokens.bin", "ends.npy", "prompt_lengths.npy", "records.npy", "notes.json"])
+def test_a_damaged_shard_is_made_again(tmp_path, tokenizer, name, damage):
+    file, encoder = (
+        write(tmp_path / "0.jsonl", [{"text": text} for text in TEXTS]),
+        DocumentEncoder(tokenizer, eos_id=EOS),
+    )
+    (shard,) = shards_of(tmp_path, encoder, file)
+    content = (shard.folder / name).read_bytes()
+    (shard.folder / name).write_bytes(damage(content))
+    shards_of(tmp_path, encoder, file)
+    assert (shard.folder / name).read_bytes() == content
 
 
 def test_special_tokens_written_in_text_stay_text(tmp_path, tokenizer):

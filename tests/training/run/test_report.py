@@ -1,5 +1,6 @@
 from io import StringIO
 
+import pytest
 from rich.console import Console
 from rich.text import Text
 
@@ -39,3 +40,11 @@ def test_the_progress_bar_fits_80_columns_and_has_one_time_left(tmp_path, monkey
     assert "loss 12.3456  lr 1.00e-03  123,456 tokens/s" in line and "…" not in line
     assert len(line.rstrip()) <= 80 and line.count(":") == 2
     assert "a long line" not in shown
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"\0\0\0", b"{", b"[1]", b'{"loss": 1}', b'{"step": "x"}', b"\xff", b"[" * 100_000]
+)
+def test_a_damaged_line_of_the_metrics_is_passed_over(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n{"step": 3')
+    assert Reporter(tmp_path, is_main=True).records() == [{"step": 1}, {"step": 2}]
