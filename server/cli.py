@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from llada_core.threads import spin_briefly
 from server.listening import ListenError, listen
 from server.options import read_settings
 from server.settings import Settings
@@ -97,6 +98,7 @@ def main() -> None:
     except ListenError as error:
         print(f"llada-server: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    spin_briefly()
     _bound_kernel_caches()
     server = Server(settings, sockets)
     server.run(sockets)

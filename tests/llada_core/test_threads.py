@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from llada_core.threads import fastest_num_threads, num_cores, wait_passively
+from llada_core.threads import fastest_num_threads, num_cores, spin_briefly, wait_passively
 
 
 class TimedModel:
@@ -82,6 +82,20 @@ def test_idle_threads_sleep_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     wait_passively()
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_idle_threads_spin_briefly_unless_the_user_says_otherwise(monkeypatch):
+    for variable in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(variable, raising=False)
+    spin_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "300"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    spin_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    spin_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_the_trainer_sets_the_policy_before_torch_is_imported():
