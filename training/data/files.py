@@ -25,6 +25,7 @@ _CHUNK_BYTES = 1 << 16
 _MAX_VALUE_LENGTH = 1 << 28
 # A value that was cut off is noticed at most this far from the end of the text.
 _LONGEST_JSON_WORD = len("-Infinity")
+_SPACE, _SPACE_AND_COMMAS = re.compile(r"[ \t\r\n]*"), re.compile(r"[ \t\r\n,]*")
 
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
@@ -143,13 +144,13 @@ def _values(file: Path, stream: BufferedReader, *, is_array: bool) -> Iterator[o
     characters = codecs.getincrementaldecoder("utf-8-sig")()
     text, start, number, is_open, is_whole = "", 0, 1, False, False
     while True:
-        start = _end_of_space(text, start, "," if is_array and number > 1 else "")
+        between = _SPACE_AND_COMMAS if is_array and number > 1 else _SPACE
+        start = between.match(text, start).end()  # type: ignore[union-attr]  # it also matches nothing
         if is_array and not is_open and start < len(text):
             start, is_open = start + 1, True  # the bracket by which the array was recognised
             continue
         if is_array and text.startswith("]", start):
-            if (text[start + 1 :].encode() + stream.read()).strip():
-                raise DataError(f"{file}: something follows the array")
+            _require_end(file, text[start + 1 :].encode(), stream)
             return
         if is_whole and not is_array and start == len(text):
             return
@@ -168,6 +169,14 @@ def _values(file: Path, stream: BufferedReader, *, is_array: bool) -> Iterator[o
             raise DataError(f"{file}, item {number}: {problem}") from None
 
 
+def _require_end(file: Path, rest: bytes, stream: BufferedReader) -> None:
+    """Check that only white space follows an array, however much of it there is."""
+    while rest or (rest := stream.read(_CHUNK_BYTES)):
+        if rest.strip():
+            raise DataError(f"{file}: something follows the array")
+        rest = b""
+
+
 def _parse(text: str, start: int, *, is_whole: bool) -> tuple[object, int | None]:
     """The value that begins at `start` and the position after it, None if more text is needed to tell.
 
@@ -184,13 +193,6 @@ def _parse(text: str, start: int, *, is_whole: bool) -> tuple[object, int | None
             raise ValueError(f"longer than {_MAX_VALUE_LENGTH:,} characters, or never closed") from None
         return None, None
     return value, end if is_whole or end < len(text) else None
-
-
-def _end_of_space(text: str, start: int, separator: str) -> int:
-    """The position of the first character from `start` on that is neither white space nor the separator."""
-    match = re.compile(rf"[ \t\r\n{separator}]*").match(text, start)
-    assert match is not None
-    return match.end()
 
 
 def _parquet_rows(file: Path) -> Iterator[Record]:

@@ -43,8 +43,7 @@ def read_state(checkpoint: Path) -> State:
     Raises:
         DamagedError: `state.json` is not what was written.
     """
-    content = read_sealed(checkpoint / _FILE)
-    return State(content["step"], content["val_loss"], RunIdentity(**content["run"]))
+    return _state(read_sealed(checkpoint / _FILE))
 
 
 def read_intact(checkpoint: Path) -> State:
@@ -53,8 +52,9 @@ def read_intact(checkpoint: Path) -> State:
     Raises:
         DamagedError: names a file that is missing or is not what was written.
     """
-    require_intact(checkpoint, read_sealed(checkpoint / _FILE)["files"], but=_FILE)
-    return read_state(checkpoint)
+    content = read_sealed(checkpoint / _FILE)
+    require_intact(checkpoint, content["files"], but=_FILE)
+    return _state(content)
 
 
 def write_state(checkpoint: Path, state: State) -> None:
@@ -90,3 +90,7 @@ def best_checkpoint(folder: Path) -> tuple[Path, float] | None:
             measured.append((read_state(checkpoint).val_loss, checkpoint))
     best = min(((loss, checkpoint) for loss, checkpoint in measured if loss is not None), default=None)
     return None if best is None else (best[1], best[0])
+
+
+def _state(content: dict[str, Any]) -> State:
+    return State(content["step"], content["val_loss"], RunIdentity(**content["run"]))

@@ -83,6 +83,7 @@ def test_an_array_is_not_read_whole(tmp_path):
         (b'[{"a": 1}, {"b": "x', r"item 2: not JSON \(Unterminated string"),
         (b'[{"a": 1}', "item 2: not JSON"),
         (b'[{"a": 1}] [', "something follows the array"),
+        (b'[{"a": 1}]' + b" \n" * 100_000 + b"x", "something follows the array"),
         (b'[{"a": "\xff"}]', "can't decode|not UTF-8"),
         (b'{\n  "a": 1,\n  "b"', "item 1: not JSON"),
         (b"[" * 100_000, "item 1: not readable"),
