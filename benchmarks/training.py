@@ -87,7 +87,7 @@ class BareLoop:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
             packed = PackedTokens(noisy_BL.flatten(), (length,) * batch_size)
-            logits_RV = self.model.predict(packed, masked_BL.flatten().nonzero().squeeze(1)).float()
+            logits_RV = self.model.head(self.model.hidden_states(packed)[masked_BL.flatten()]).float()
             losses_R = F.cross_entropy(logits_RV, self.tokens_BL[masked_BL], reduction="none")
             loss = (losses_R / p_B1.expand_as(masked_BL)[masked_BL]).sum() / (batch_size * length // 2)
         loss.backward()

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from llada_core.diffusion.noise import Corrupted
-from llada_core.model.interface import TrainableMaskPredictor
+from llada_core.model.interface import MaskPredictor
 from llada_core.model.packed import PackedTokens
 
 # The number of rows at the head is rounded up to a multiple of this. A new shape at each step fragments the CPU
@@ -29,7 +29,7 @@ _LOGITS_BYTES = 1 << 28
 
 
 def row_losses(
-    model: TrainableMaskPredictor,
+    model: MaskPredictor,
     tokens_BL: Tensor,
     corrupted: Corrupted,
     *,
@@ -49,7 +49,7 @@ def row_losses(
 
 
 def masked_cross_entropy(
-    model: TrainableMaskPredictor,
+    model: MaskPredictor,
     tokens_BL: Tensor,
     corrupted: Corrupted,
     *,
@@ -74,7 +74,7 @@ def masked_cross_entropy(
     return head_cross_entropy(model, hidden_RE, F.pad(tokens_BL[corrupted.masked_BL], padding))[:num_rows]
 
 
-def head_cross_entropy(model: TrainableMaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
+def head_cross_entropy(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
     """Return -log p(target) for normed hidden states, float32 [R], without ever holding all logits.
 
     With a large vocabulary the rows go through the head in parts, whose logits are computed again in backward: a third
@@ -88,7 +88,7 @@ def head_cross_entropy(model: TrainableMaskPredictor, hidden_RE: Tensor, targets
     return torch.cat([checkpoint(_cross_entropy, model, *part, use_reentrant=False) for part in parts])
 
 
-def _cross_entropy(model: TrainableMaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
+def _cross_entropy(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
     return F.cross_entropy(model.head(hidden_RE).float(), targets_R, reduction="none")
 
 

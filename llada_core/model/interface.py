@@ -33,11 +33,3 @@ class MaskPredictor(Protocol):
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Return the logits [R, V] of normed hidden states."""
         ...
-
-
-class TrainableMaskPredictor(MaskPredictor, Protocol):
-    """A mask predictor whose logits carry gradients."""
-
-    def predict(self, packed: PackedTokens, rows_R: Tensor) -> Tensor:
-        """Return the logits [R, V] at the rows `rows_R` of a ragged batch, in any order, and nowhere else."""
-        ...

@@ -69,7 +69,7 @@ def test_a_training_step(model):
     corrupted, _, _ = corrupt_batch(batch, mask_id=59, seed=0)
     # Which rows are masked is data; a fixed number of them stands in.
     packed = PackedTokens(corrupted.tokens_BL.flatten(), (6, 6))
-    logits_RV = model.predict(packed, torch.arange(5, device=META)).float()
+    logits_RV = model.head(model.hidden_states(packed)[torch.arange(5, device=META)]).float()
     losses_R = torch.nn.functional.cross_entropy(logits_RV, batch.tokens_BL.flatten()[:5], reduction="none")
     (losses_R.sum() / batch.normalizer_B.sum() / corrupted.p_mask_B.sum()).backward()
     torch.optim.AdamW(model.parameters()).step()

@@ -43,7 +43,7 @@ def test_log_probabilities_are_those_of_the_step_that_committed_the_token(tiny_n
         response = [other if when < step else MASK for other, when in zip(ids, steps, strict=True)]
         with torch.inference_mode():
             packed = PackedTokens(torch.tensor(PROMPT + response), (len(PROMPT) + 14,))
-            logits = tiny_network.predict(packed, torch.tensor([len(PROMPT) + position]))[0]
+            logits = tiny_network.head(tiny_network.hidden_states(packed))[len(PROMPT) + position]
         logits = logits.clone()
         for biased, bias in settings.get("logit_bias", {}).items():
             logits[int(biased)] += bias

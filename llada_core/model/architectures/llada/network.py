@@ -72,10 +72,6 @@ class LLaDAModelLM(PreTrainedModel):
         logits_BLV = logits_BLV.masked_scatter(is_token_BL.unsqueeze(-1), logits_TV)
         return MaskedLMOutput(logits=logits_BLV) if return_dict else (logits_BLV,)
 
-    def predict(self, packed: PackedTokens, rows_R: Tensor) -> Tensor:
-        """Compute the logits [R, V] at the rows `rows_R` of a ragged batch, in any order, and nowhere else."""
-        return self.head(self.hidden_states(packed)[rows_R])
-
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
         """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
         cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)

@@ -30,7 +30,7 @@ def test_logits_equal_the_published_model(golden_networks, case):
 def test_a_ragged_batch_equals_its_sequences_one_by_one(tiny_network):
     sequences = [torch.randint(0, 300, (length,)) for length in (5, 1, 17, 17, 3)]
     packed = pack(sequences)
-    together_TV = tiny_network.predict(packed, torch.arange(len(packed.tokens_T)))
+    together_TV = tiny_network.head(tiny_network.hidden_states(packed))
     alone_TV = torch.cat([tiny_network(sequence[None]).logits[0] for sequence in sequences])
     torch.testing.assert_close(together_TV, alone_TV, atol=1e-4, rtol=0)
 
@@ -39,8 +39,10 @@ def test_a_ragged_batch_equals_its_sequences_one_by_one(tiny_network):
 def test_logits_are_computed_only_at_the_rows_asked_for(tiny_network):
     packed = pack([torch.arange(9), torch.arange(4)])
     rows_R = torch.tensor([12, 3])
-    all_TV = tiny_network.predict(packed, torch.arange(13))
-    torch.testing.assert_close(tiny_network.predict(packed, rows_R), all_TV[rows_R], atol=1e-5, rtol=0)
+    all_TV = tiny_network.head(tiny_network.hidden_states(packed))
+    torch.testing.assert_close(
+        tiny_network.head(tiny_network.hidden_states(packed)[rows_R]), all_TV[rows_R], atol=1e-5, rtol=0
+    )
 
 
 def small_config(**changes: object) -> LLaDAConfig:
@@ -81,4 +83,4 @@ def test_every_tensor_stays_on_the_device_of_the_model():
     with torch.device("meta"):
         model = LLaDAModelLM(small_config())
     packed = pack([torch.arange(5, device="meta"), torch.arange(3, device="meta")])
-    assert model.predict(packed, torch.tensor([1, 6], device="meta")).device.type == "meta"
+    assert model.head(model.hidden_states(packed)[torch.tensor([1, 6], device="meta")]).device.type == "meta"
