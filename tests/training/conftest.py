@@ -75,8 +75,8 @@ def records(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
-def losses(output: Path) -> dict[int, float]:
-    return {record["step"]: record["loss"] for record in records(output) if "loss" in record}
+def losses(output: Path, name: str = "loss") -> dict[int, float]:
+    return {record["step"]: record[name] for record in records(output) if name in record}
 
 
 def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:

@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from tests.training.conftest import losses, start, succeed
 
 EXACT = ["--dtype", "float32", "--batch-size", 8]
+# Validation reads the average of the weights, which FSDP2 shards like the weights.
+AVERAGED = ["--ema-decay", 0.9, "--eval-samples", 4]
 
 
 def run(*arguments, processes):
@@ -26,7 +28,8 @@ def assert_same_curve(first, second, tolerance=1e-4):
 @pytest.fixture(scope="module")
 def one_process(workspace, tmp_path_factory):
     out = tmp_path_factory.mktemp("one-process") / "out"
-    succeed(*workspace.pretrain(out, *EXACT))
+    validated = ["--val-data-path", workspace.folder / "pretrain.jsonl"]
+    succeed(*workspace.pretrain(out, *EXACT, *AVERAGED, *validated))
     return out
 
 
@@ -36,12 +39,13 @@ def test_two_processes_have_the_loss_curve_of_one_and_one_resumes_their_checkpoi
 ):
     out = tmp_path / "out"
     options = [
-        *workspace.pretrain(out, *EXACT), "--strategy", strategy, "--micro-batch-size", 2, "--keep-last", 3,
-        "--val-data-path", workspace.folder / "pretrain.jsonl", "--eval-samples", 4,
+        *workspace.pretrain(out, *EXACT, *AVERAGED), "--strategy", strategy, "--micro-batch-size", 2,
+        "--val-data-path", workspace.folder / "pretrain.jsonl", "--keep-last", 3,
         "--eval-prompt", "The number", "--eval-gen-length", 4,
     ]  # fmt: skip
     run(*options, processes=2)
     assert_same_curve(losses(one_process), losses(out))
+    assert_same_curve(*(losses(folder, "val_loss") for folder in (one_process, out)))
     ours, theirs = load_file(one_process / "model.safetensors"), load_file(out / "model.safetensors")
     for name, weight in ours.items():
         torch.testing.assert_close(theirs[name], weight, atol=2e-3, rtol=1e-2)

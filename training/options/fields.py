@@ -146,6 +146,12 @@ class TrainingOptions(DataOptions):
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate, as a share of the peak.")
     weight_decay: float = Field(0.1, ge=0, description="AdamW's weight decay, applied to matrices only.")
     gradient_clip: float = Field(1.0, gt=0, description="Maximum gradient norm.")
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Average the weights with this factor a step (0.999 is usual); validate and write the average.",
+    )
     loss_norm: Literal["token", "sequence"] = Field(
         description="What has equal weight: every token of a batch, or every sample."
     )
@@ -186,6 +192,11 @@ class TrainingOptions(DataOptions):
         description="Steps between validations; --save-steps if not given. The best is chosen among those saved.",
     )
     eval_samples: int = Field(200, ge=1, description="Validation samples to score, spread over the data.")
+    early_stopping: int | None = Field(
+        None,
+        ge=1,
+        description="End after this many validations in a row without a lower loss, and write the best checkpoint.",
+    )
     eval_prompt: list[str] = Field(
         [], description="Prompt to answer at each validation, in SFT as a chat; may be repeated."
     )
@@ -231,6 +242,8 @@ class TrainingOptions(DataOptions):
             raise ValueError("give either val_data_path or val_size")
         if self.val_size is not None and self.val_size >= 1 and self.val_size % 1:
             raise ValueError(f"val_size is {self.val_size}; above 1 it is a number of records and must be whole")
+        if self.early_stopping is not None and not self.has_validation:
+            raise ValueError("early_stopping: without val_data_path or val_size there is no validation")
         of_adapters = {"lora_alpha", "lora_target_modules"} & self.model_fields_set
         if of_adapters and self.lora_r is None:
             raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r all weights are trained")

@@ -8,8 +8,9 @@ without the rest of the run.
 import errno
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,24 @@ from training.run.state import (
     read_state,
     write_state,
 )
+from training.run.weight_average import WeightAverage
 
 _ROOM_OF_A_FULL_DISK = 1 << 20
+_AVERAGE = "average"
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Everything that training changes; `average` is None without `--ema-decay`."""
+
+    model: LLaDAModelLM
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+
+    def tensors(self) -> dict[str, Any]:
+        """All of it by name; under FSDP2 this process's shards."""
+        tensors = {"model": _trained(self.model), "optimizer": get_optimizer_state_dict(self.model, self.optimizer)}
+        return tensors if self.average is None else {**tensors, _AVERAGE: self.average.tensors}
 
 
 class Checkpoints:
@@ -72,14 +89,14 @@ class Checkpoints:
         self._tokenizer_file = tokenizer_file
         self._world = world
 
-    def save(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, *, step: int, val_loss: float | None) -> None:
-        """Write a checkpoint and delete old ones; every process takes part.
+    def save(self, learned: Learned, *, step: int, val_loss: float | None, val_losses: Sequence[float]) -> None:
+        """Write a checkpoint and delete old ones; every process takes part. For the losses see `State`.
 
         Raises:
             TrainingError: it cannot be written; the checkpoints before it are still there.
         """
         try:
-            self._write(model, optimizer, State(step, val_loss, self._run))
+            self._write(learned, State(step, val_loss, tuple(val_losses), self._run))
         except TrainingError:
             raise
         except (OSError, RuntimeError, CheckpointException) as error:
@@ -94,10 +111,8 @@ class Checkpoints:
                 "--resume continues from the checkpoint before"
             ) from None
 
-    def restore(
-        self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, *, say: Callable[[str], None]
-    ) -> State | None:
-        """Read the newest undamaged checkpoint into model and optimizer; None if there are no checkpoints.
+    def restore(self, learned: Learned, *, say: Callable[[str], None]) -> State | None:
+        """Read the newest undamaged checkpoint into `learned`; None if there are no checkpoints.
 
         Args:
             say: told what is damaged.
@@ -113,11 +128,11 @@ class Checkpoints:
             return None
         state = read_state(checkpoint)
         self._require_same_run(state, checkpoint)
-        tensors = _tensors(model, optimizer)
+        tensors = learned.tensors()
         with _without_single_process_warning():
             _read(tensors, checkpoint, no_dist=self._world.size == 1)
-        set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
-        set_optimizer_state_dict(model, optimizer, tensors["optimizer"])
+        set_model_state_dict(learned.model, tensors["model"], options=StateDictOptions(strict=False))
+        set_optimizer_state_dict(learned.model, learned.optimizer, tensors["optimizer"])
         return state
 
     def _require_same_run(self, state: State, checkpoint: Path) -> None:
@@ -160,7 +175,7 @@ class Checkpoints:
             raise TrainingError(f"{'; '.join(damage)}; no other checkpoint is left. Start again in a new --output-dir")
         return None, []
 
-    def _write(self, model: LLaDAModelLM, optimizer: torch.optim.Optimizer, state: State) -> None:
+    def _write(self, learned: Learned, state: State) -> None:
         aside = self._folder / f"incomplete-{state.step}"
 
         def begin() -> None:
@@ -168,7 +183,7 @@ class Checkpoints:
             make_empty(aside)
 
         def complete() -> None:
-            (aside / "config.json").write_text(model.config.to_json_string())
+            (aside / "config.json").write_text(learned.model.config.to_json_string())
             shutil.copyfile(self._tokenizer_file, aside / "tokenizer.json")
             write_state(aside, state)
             replace_folder(aside, self._folder / f"step-{state.step}")
@@ -176,7 +191,7 @@ class Checkpoints:
 
         self._world.from_main(begin)
         with _without_single_process_warning():
-            state_dict_saver.save(_tensors(model, optimizer), checkpoint_id=aside, no_dist=self._world.size == 1)
+            state_dict_saver.save(learned.tensors(), checkpoint_id=aside, no_dist=self._world.size == 1)
         self._world.from_main(complete)
 
     def _remove_old(self, step: int) -> None:
@@ -191,12 +206,17 @@ class Checkpoints:
                 remove_folder(checkpoint)
 
 
-def read_weights(model: LLaDAModelLM, checkpoint: Path) -> None:
-    """Read the trained weights into a model that has the same ones (adapters included), on one process."""
-    tensors = {"model": _trained(model)}
+def read_weights(model: LLaDAModelLM, checkpoint: Path, *, averaged: bool) -> None:
+    """Read the trained weights into a model that has the same ones (adapters included), on one process.
+
+    Args:
+        averaged: read their average, which the checkpoint of a run with `--ema-decay` has.
+    """
+    name = _AVERAGE if averaged else "model"
+    tensors = {name: _trained(model)}
     with _without_single_process_warning():
         _read(tensors, checkpoint, no_dist=True)
-    set_model_state_dict(model, tensors["model"], options=StateDictOptions(strict=False))
+    set_model_state_dict(model, tensors[name], options=StateDictOptions(strict=False))
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -207,10 +227,6 @@ def _cause(error: BaseException) -> BaseException:
 def _is_full(folder: Path, cause: BaseException) -> bool:
     """Whether a write failed because the disk has no room; torch's writer does not say so."""
     return getattr(cause, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _ROOM_OF_A_FULL_DISK
-
-
-def _tensors(model: LLaDAModelLM, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return {"model": _trained(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
 
 
 def _trained(model: LLaDAModelLM) -> dict[str, Any]:

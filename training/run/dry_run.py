@@ -110,14 +110,7 @@ def _estimates(start: Start, batch_size: int, length: int) -> Iterator[tuple[int
         strategy: Strategy = "single" if size == 1 else options.strategy
         rows = min(options.micro_batch_size or batch_size, batch_size // size)
         estimate = estimate_memory(
-            start.model.config,
-            rows=rows,
-            length=length,
-            strategy=strategy,
-            world_size=size,
-            bfloat16=options.dtype == "bfloat16",
-            activation_checkpointing=options.activation_checkpointing,
-            lora=options.lora,
+            start.model.config, options, rows=rows, length=length, strategy=strategy, world_size=size
         )
         yield size, strategy, rows, estimate
 

@@ -37,10 +37,10 @@ def export(
     run = read_intact(checkpoint).run
     if run.lora is None:
         model = LLaDAModelLM(LLaDAConfig.from_pretrained(checkpoint))
-        read_weights(model, checkpoint)
+        read_weights(model, checkpoint, averaged=run.is_averaged)
     else:
         base = _find_base(run, base_model)
-        model = _merged(checkpoint, base, LoraParams(**run.lora), output_dir / "adapter")
+        model = _merged(checkpoint, run, base, output_dir / "adapter")
     save_checkpoint(
         model,
         output_dir,
@@ -85,14 +85,16 @@ def _find_base(run: RunIdentity, base_model: str | None) -> Path:
     return base
 
 
-def _merged(checkpoint: Path, base: Path, params: LoraParams, adapter_dir: Path) -> LLaDAModelLM:
+def _merged(checkpoint: Path, run: RunIdentity, base: Path, adapter_dir: Path) -> LLaDAModelLM:
     """The base model with the checkpoint's adapters merged, which are also written into `adapter_dir`."""
     # Imported here: `peft` takes seconds, and most runs train all weights.
     from training.run import lora
 
+    assert run.lora is not None
+    params = LoraParams(**run.lora)
     model = load_checkpoint(base, dtype="float32")
     lora.add_adapters(model, params, seed=0)
-    read_weights(model, checkpoint)
+    read_weights(model, checkpoint, averaged=run.is_averaged)
     adapter_dir.mkdir(parents=True, exist_ok=True)
     weights_file = adapter_dir / "adapter_model.safetensors"
     save_file(lora.adapter_weights(model), weights_file)

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass
 from typing import Literal
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from training.options.fields import LoraParams
+from training.options.fields import LoraParams, TrainingOptions
 from training.run.fake_step import follow_step, sizes_of, two_blocks
 
 Strategy = Literal["single", "ddp", "fsdp"]
@@ -26,6 +26,7 @@ class MemoryEstimate:
     """Bytes on one device; they add up to the peak of a step.
 
     Attributes:
+        optimizer: AdamW's moments, and the weights' average.
         copies: duplicates: autocast's bfloat16 weights, the groups FSDP has gathered, DDP's buckets.
         activations: kept by the blocks for backward.
         logits: added by the final norm, the head and the cross-entropy at their peak, in forward or in backward.
@@ -47,27 +48,19 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    config: LLaDAConfig,
-    *,
-    rows: int,
-    length: int,
-    strategy: Strategy,
-    world_size: int,
-    bfloat16: bool,
-    activation_checkpointing: bool,
-    lora: LoraParams | None = None,
+    config: LLaDAConfig, options: TrainingOptions, *, rows: int, length: int, strategy: Strategy, world_size: int
 ) -> MemoryEstimate:
     """The memory of one training step on one of `world_size` devices.
 
     Args:
+        options: decide what is trained and kept, and in which dtypes.
         rows: samples that one device computes at once (a micro-batch), of `length` tokens each.
-        bfloat16: compute in bfloat16; trained weights stay float32.
-        activation_checkpointing: keep only each block's input and recompute the rest in backward.
     """
     is_sharded, num_blocks = strategy == "fsdp", config.n_layers
-    sketch = two_blocks(config, lora)
+    bfloat16 = options.dtype == "bfloat16"
+    sketch = two_blocks(config, options.lora)
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
-    if activation_checkpointing:
+    if options.activation_checkpointing:
         sketch.activation_checkpointing_enable()
     step = follow_step(sketch, rows, length, is_sharded=is_sharded, bfloat16=bfloat16)
 
@@ -80,7 +73,7 @@ def estimate_memory(
     activations = step.first_block + (num_blocks - 1) * step.block
     copies = step.autocast.total(num_blocks)
     head_backward, block_backward, root_again = step.head_backward, step.block_backward, 0
-    if activation_checkpointing:
+    if options.activation_checkpointing:
         # Of autocast's copies only the head's outlive forward; a block's are made again when it is recomputed.
         head_backward -= copies - step.autocast.root
         block_backward -= copies - step.autocast.block
@@ -99,7 +92,7 @@ def estimate_memory(
     return MemoryEstimate(
         weights=(computed * num_frozen + _FLOAT32 * num_trained) // num_shards,
         gradients=gradients,
-        optimizer=_ADAMW_MOMENTS * num_trained // num_shards,
+        optimizer=(_ADAMW_MOMENTS + _FLOAT32 * (options.ema_decay is not None)) * num_trained // num_shards,
         copies=copies,
         activations=activations,
         logits=logits,

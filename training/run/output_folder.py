@@ -42,8 +42,8 @@ def require_room(start: Start, model: nn.Module) -> None:
     # Besides the checkpoints that stay, one is being written.
     num_missing = max(1, num_kept + 1 - len(all_checkpoints(folder / "checkpoints")))
     total, trained = num_parameters(model)
-    # A checkpoint has weights and both of AdamW's moments in float32; the finished model is in bfloat16.
-    needed = trained * 12 * num_missing + total * 2
+    # A checkpoint has weights, both moments of AdamW and the average in float32; the finished model is in bfloat16.
+    needed = trained * (12 if start.options.ema_decay is None else 16) * num_missing + total * 2
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise TrainingError(

@@ -99,13 +99,13 @@ def _summary(samples: RunSamples, plan: RunPlan, parallel: ParallelModel) -> str
 
 
 def _finish(options: TrainingOptions, reporter: Reporter) -> None:
-    """Export the last checkpoint: the output folder becomes a Hugging Face folder."""
+    """Export the last checkpoint or, with early stopping, the best: the output folder becomes a Hugging Face folder."""
     checkpoints = options.output_dir / "checkpoints"
-    last = newest_checkpoint(checkpoints)
-    assert last is not None
-    export(last, options.output_dir)
-    reporter.draw_curve()
-    best = best_checkpoint(checkpoints)
+    best, chosen = best_checkpoint(checkpoints), newest_checkpoint(checkpoints)
     if best is not None:
         reporter.say(f"best validation NLL bound: {best[1]:.4f} in checkpoints/{best[0].name}")
+        chosen = best[0] if options.early_stopping is not None else chosen
+    assert chosen is not None
+    export(chosen, options.output_dir)
+    reporter.draw_curve()
     reporter.say(f"saved to {options.output_dir}; serve it with: llada-server --model {options.output_dir}")

@@ -27,13 +27,24 @@ class RunIdentity:
     base_model: str | None
     lora: dict[str, Any] | None
 
+    @property
+    def is_averaged(self) -> bool:
+        """Whether the weights to publish are the average of those trained."""
+        return self.decisive.get("ema_decay") is not None
+
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The content of `state.json`. `val_loss` is in nats per token, None if this step was not validated."""
+    """The content of `state.json`.
+
+    Attributes:
+        val_loss: in nats per token, None if this step was not validated.
+        val_losses: those of all validations until this step, in their order.
+    """
 
     step: int
     val_loss: float | None
+    val_losses: tuple[float, ...]
     run: RunIdentity
 
 
@@ -93,4 +104,4 @@ def best_checkpoint(folder: Path) -> tuple[Path, float] | None:
 
 
 def _state(content: dict[str, Any]) -> State:
-    return State(content["step"], content["val_loss"], RunIdentity(**content["run"]))
+    return State(content["step"], content["val_loss"], tuple(content["val_losses"]), RunIdentity(**content["run"]))

@@ -4,18 +4,21 @@ A step: plan the batch → compute this process's rows in micro-batches → clip
 and noise follow from (seed, sample, epoch), so a checkpoint consists of weights, optimizer and step number.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import TrainingOptions
-from training.run.checkpoints import Checkpoints
+from training.run.checkpoints import Checkpoints, Learned
 from training.run.optimizer import build_optimizer
 from training.run.parallelize import ParallelModel
 from training.run.plan import RunPlan
 from training.run.report import Reporter
 from training.run.stop_signal import StopSignal
-from training.run.validation import Validation
+from training.run.validation import Validation, ValidationHistory
+from training.run.weight_average import WeightAverage
 from training.run.window import Window, WindowSummary
 from training.stages.objective import BatchLoss
 
@@ -48,7 +51,10 @@ class Trainer:
         self._checkpoints = checkpoints
         self._validation = validation
         self._reporter = reporter
-        self._optimizer = build_optimizer(parallel.model, options)
+        optimizer = build_optimizer(parallel.model, options)
+        average = None if options.ema_decay is None else WeightAverage(parallel.model, options.ema_decay)
+        self._learned = Learned(parallel.model, optimizer, average)
+        self._history = ValidationHistory(options.early_stopping)
         self._stop_signal = StopSignal(parallel.world)
         self._last_saved: int | None = None
         self._owes_validation = False
@@ -61,10 +67,11 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint that is not damaged; False if there is none."""
-        state = self._checkpoints.restore(self.model, self._optimizer, say=self._reporter.say)
+        state = self._checkpoints.restore(self._learned, say=self._reporter.say)
         if state is None:
             return False
         self.step = self._last_saved = state.step
+        self._history.losses = list(state.val_losses)
         # A signal skipped the validation of this step.
         self._owes_validation = state.val_loss is None and self._validation.has_loss and self._is_validated()
         return True
@@ -92,9 +99,9 @@ class Trainer:
         rows = self._world.part_of(plan.num_rows)
         size = self._options.micro_batch_size or len(rows)
         starts = range(rows.start, rows.stop, size)
-        for group in self._optimizer.param_groups:
+        for group in self._learned.optimizer.param_groups:
             group["lr"] = self._schedule.rate_at(self.step)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._learned.optimizer.zero_grad(set_to_none=True)
         step_loss = torch.zeros((), device=self._world.device)
         for start in starts:
             batch = self._planner.collate(plan, slice(start, min(start + size, rows.stop))).to(self._world.device)
@@ -106,9 +113,11 @@ class Trainer:
             step_loss += part.loss.detach()
             self._window.add_rows(part)
         gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._options.gradient_clip)
-        self._optimizer.step()
+        self._learned.optimizer.step()
         self._window.add_step(step_loss, gradient_norm, num_tokens=plan.num_tokens)
         self.step += 1
+        if self._learned.average is not None:
+            self._learned.average.update(self.step)
 
     def log_window(self) -> None:
         """Report the steps since the last record.
@@ -121,7 +130,7 @@ class Trainer:
             return
         summary = window.summary(self._world)
         self._require_finite(summary)
-        learning_rate = self._optimizer.param_groups[0]["lr"]
+        learning_rate = self._learned.optimizer.param_groups[0]["lr"]
         record = {
             "step": self.step,
             "loss": summary.losses.mean().item(),
@@ -140,6 +149,9 @@ class Trainer:
         if self._owes_validation:
             self._end_step()
         while self.step < self.max_steps:
+            if self._history.has_stopped_falling:
+                self._reporter.say(f"stopping early after step {self.step}: the validation loss has stopped falling")
+                break
             self.train_step()
             if self._is_due(self._options.log_steps):
                 self.log_window()
@@ -150,7 +162,11 @@ class Trainer:
         # Whoever stops a run should not have to wait for a validation.
         val_loss = self._validate() if self._is_validated() and not self._stop_signal.is_set() else None
         is_stopping = self._stop_signal.is_set()
-        if self._is_due(self._options.save_steps) or is_stopping or self._owes_validation:
+        is_written = False
+        if val_loss is not None:
+            self._history.losses.append(val_loss)
+            is_written = self._options.early_stopping is not None and self._history.is_at_best
+        if self._is_due(self._options.save_steps) or is_stopping or self._owes_validation or is_written:
             self._save(val_loss)
         self._reporter.advance(self.step)
         if is_stopping:
@@ -168,15 +184,16 @@ class Trainer:
         if self._validation.is_empty:
             return None
         self.log_window()
-        val_loss = self._validation.run(
-            self._parallel, step=self.step, max_steps=self.max_steps, is_stopping=self._stop_signal.is_set
-        )
+        with nullcontext() if self._learned.average is None else self._learned.average.in_use():
+            val_loss = self._validation.run(
+                self._parallel, step=self.step, max_steps=self.max_steps, is_stopping=self._stop_signal.is_set
+            )
         self._window.restart_clock()
         return val_loss
 
     def _save(self, val_loss: float | None) -> None:
         self.log_window()
-        self._checkpoints.save(self.model, self._optimizer, step=self.step, val_loss=val_loss)
+        self._checkpoints.save(self._learned, step=self.step, val_loss=val_loss, val_losses=self._history.losses)
         self._last_saved = self.step
 
     def _require_finite(self, summary: WindowSummary) -> None:

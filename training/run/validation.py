@@ -13,6 +13,29 @@ from training.run.start import Start
 _NOISE_LEVELS = 8
 
 
+class ValidationHistory:
+    """The losses of a run's validations, and whether they still fall.
+
+    Args:
+        patience: validations in a row without a lower loss after which they do not; None: they always may.
+    """
+
+    def __init__(self, patience: int | None) -> None:
+        self._patience = patience
+        self.losses: list[float] = []
+
+    @property
+    def is_at_best(self) -> bool:
+        """Whether the last loss is lower than all before."""
+        return all(self.losses[-1] < loss for loss in self.losses[:-1])
+
+    @property
+    def has_stopped_falling(self) -> bool:
+        if self._patience is None or not self.losses:
+            return False
+        return len(self.losses) - 1 - self.losses.index(min(self.losses)) >= self._patience
+
+
 class Validation:
     """Validates a run as its options ask."""
 

@@ -21,8 +21,8 @@ from llada_core.diffusion.noise import Corrupted
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import ADAPTABLE
 from llada_core.model.architectures.llada.network import LLaDAModelLM
-from training.options.fields import LoraParams
-from training.run.memory import MemoryEstimate, count_parameters, estimate_memory
+from training.options.fields import LoraParams, SFTOptions
+from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
 
 LLADA_8B = LLaDAConfig.from_dict(
     {
@@ -53,7 +53,25 @@ SMALL = LLaDAConfig(d_model=128, n_heads=4, n_layers=4, vocab_size=1000, mlp_hid
 ROWS, LENGTH, RANKS = 4, 128, 8
 GB = 1e9
 
-estimate_8b = partial(estimate_memory, LLADA_8B, rows=1, length=4096, bfloat16=True, activation_checkpointing=True)
+
+def options(*, bfloat16: bool = True, activation_checkpointing: bool, lora: LoraParams | None = None) -> SFTOptions:
+    adapters = {} if lora is None else {"lora_r": lora.r, "lora_target_modules": list(lora.targets)}
+    return SFTOptions(
+        model_name_or_path="base",
+        train_data_path=["data.jsonl"],
+        output_dir="out",
+        max_steps=1,
+        dtype="bfloat16" if bfloat16 else "float32",
+        activation_checkpointing=activation_checkpointing,
+        **adapters,
+    )
+
+
+def estimate_8b(*, strategy: Strategy, world_size: int, **choices) -> MemoryEstimate:
+    chosen = options(**{"activation_checkpointing": True, **choices})
+    return estimate_memory(LLADA_8B, chosen, rows=1, length=4096, strategy=strategy, world_size=world_size)
+
+
 on_one_device = partial(estimate_8b, strategy="single", world_size=1)
 over_eight = partial(estimate_8b, strategy="fsdp", world_size=8)
 
@@ -144,7 +162,7 @@ def test_the_estimate_equals_the_allocations_of_a_real_step(
     # The estimate is made for long samples, which go through the fused kernel.
     monkeypatch.setattr("llada_core.model.attention._LONGEST_PLAIN", 0)
     choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora": lora}
-    estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="single", world_size=1, **choices)
+    estimated = estimate_memory(SMALL, options(**choices), rows=ROWS, length=LENGTH, strategy="single", world_size=1)
     allocated = peak_of_a_later_step(Denoising(**choices))
     # Where the head is not the peak, temporaries inside a CPU's kernels show.
     assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01 if parts == 1 else 0.04)
@@ -154,7 +172,7 @@ def test_the_estimate_equals_the_allocations_of_a_real_step(
 @adapters
 def test_the_estimate_equals_the_allocations_of_fsdp(activation_checkpointing, lora, eight_ranks):
     choices = {"bfloat16": True, "activation_checkpointing": activation_checkpointing, "lora": lora}
-    estimated = estimate_memory(SMALL, rows=ROWS, length=LENGTH, strategy="fsdp", world_size=RANKS, **choices)
+    estimated = estimate_memory(SMALL, options(**choices), rows=ROWS, length=LENGTH, strategy="fsdp", world_size=RANKS)
     module = Denoising(**choices)
     policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh("cpu", (RANKS,))
@@ -167,9 +185,8 @@ def test_the_estimate_equals_the_allocations_of_fsdp(activation_checkpointing, l
 
 @dtypes
 def test_the_estimate_equals_the_allocations_of_ddp_with_accumulation(bfloat16, one_rank):
-    estimated = estimate_memory(
-        SMALL, rows=ROWS, length=LENGTH, strategy="ddp", world_size=2, bfloat16=bfloat16, activation_checkpointing=False
-    )
+    chosen = options(bfloat16=bfloat16, activation_checkpointing=False)
+    estimated = estimate_memory(SMALL, chosen, rows=ROWS, length=LENGTH, strategy="ddp", world_size=2)
     module = Denoising(bfloat16=bfloat16)
     replicated = DistributedDataParallel(module, gradient_as_bucket_view=True)
     # The first step fills the buckets, the second reorders them.

@@ -18,14 +18,14 @@ def checkpoints(tmp_path):
     """Checkpoints of three steps, of which the last was not validated, beside an incomplete one."""
     for step, val_loss in ((8, 2.0), (12, 1.0), (100, None)):
         (tmp_path / f"step-{step}").mkdir()
-        write_state(tmp_path / f"step-{step}", State(step, val_loss, RUN))
+        write_state(tmp_path / f"step-{step}", State(step, val_loss, (), RUN))
     (tmp_path / "incomplete-104").mkdir()
     (tmp_path / "incomplete-step-4").mkdir()
     return tmp_path
 
 
 def test_a_state_is_read_as_it_was_written(checkpoints):
-    assert read_state(checkpoints / "step-8") == State(8, 2.0, RUN)
+    assert read_state(checkpoints / "step-8") == State(8, 2.0, (), RUN)
 
 
 def test_complete_checkpoints_are_in_the_order_of_their_steps(checkpoints):
