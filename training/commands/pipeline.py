@@ -12,7 +12,7 @@ from training.launch import read_launch
 from training.options.fields import GenerateOptions
 from training.options.file import RunConfig
 from training.options.sections import TRAINING_STAGES
-from training.run.dry_run import describe_run
+from training.run.dry_run import EXCERPT, describe_run
 from training.run.identity import require_same_options
 from training.run.run import run_training
 
@@ -85,7 +85,7 @@ def _describe(config: RunConfig, stages: Sequence[str], log: Callable[[str], Non
         for stage in stages:
             log(f"── {stage} → {config.folder(stage)}")
             if stage == "tokenizer":
-                run_tokenizer(sketch.stage(stage), log=lambda text: log(text.split(" in ")[0]))
+                run_tokenizer(sketch.stage(stage), log=lambda text: log(text.split(" in ")[0]), excerpt=EXCERPT)
             else:
                 needs_sketch = not config.can_start(stage)
                 if not sketch.can_start(stage):

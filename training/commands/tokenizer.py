@@ -17,7 +17,7 @@ from llada_core.text.special_tokens import (
     START_HEADER_TOKEN,
 )
 from training.data.formats import ReadReport, read_any_text
-from training.data.sources import find_sources
+from training.data.sources import excerpts, find_sources
 from training.errors import DataError, TrainingError
 from training.files import require_writable
 from training.options.fields import TokenizerOptions
@@ -30,8 +30,11 @@ _WORD_PATTERN = (
 )
 
 
-def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> None:
+def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None], excerpt: int | None = None) -> None:
     """Train a tokenizer and write it into the output folder.
+
+    Args:
+        excerpt: about how many characters of the data are read; None for all of it.
 
     Raises:
         DataError: the data has no text.
@@ -43,6 +46,8 @@ def run_tokenizer(options: TokenizerOptions, *, log: Callable[[str], None]) -> N
     require_writable(options.output_dir)
     report = ReadReport(options.max_bad_lines)
     sources = find_sources(options.train_data_path, options.column_names)
+    if excerpt is not None:
+        sources = excerpts(sources, excerpt)
     texts = (text for source in sources for text in read_any_text(source.records(), report))
     first = next(texts, None)
     if first is None:

@@ -24,7 +24,7 @@ from training.errors import DataError
 from training.integrity import DamagedError, digests_of, read_sealed, require_intact, write_sealed
 
 # Increment when the same text produces different shards.
-_FORMAT_VERSION = 6
+_FORMAT_VERSION = 7
 _RECORDS_AT_ONCE = 1000
 _NOTES = "notes.json"
 _INDEX = ("ends", "prompt_lengths", "records")
@@ -86,6 +86,7 @@ class Notes:
 
     Attributes:
         name: the source's name.
+        share: the share of the source that was read; None if its size is unknown.
         digest: hash of everything the samples hold.
         num_dropped, num_truncated: samples over the maximum length, left out or cut.
         num_without_target: dialogues without a turn to train.
@@ -95,6 +96,7 @@ class Notes:
     """
 
     name: str
+    share: float | None
     format: str
     digest: str
     num_dropped: int
@@ -206,6 +208,7 @@ def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, o
     np.save(folder / "records.npy", np.array(records, dtype=np.int64))
     notes = Notes(
         name=source.name,
+        share=report.share if source.excerpt is not None else 1.0,
         format=report.format,
         digest=digest.hexdigest()[:16],
         num_dropped=encoder.num_dropped - before[0],

@@ -1,7 +1,7 @@
 """Sources of data: files, globs and hub datasets, read record by record, each with the place that it came from."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
@@ -28,20 +28,27 @@ class Source:
 
     Attributes:
         columns: the source's column by the format's name for it, as pairs.
+        excerpt: about how many characters of its records are read; None for all of it.
     """
 
     name: str
     file: Path | None
     columns: tuple[tuple[str, str], ...] = ()
+    excerpt: int | None = None
 
     def records(self) -> Iterator[Record]:
         """Read the source from its beginning."""
         records = _hub_rows(self.name) if self.file is None else read_file(self.file)
+        if self.excerpt is not None:
+            records = _first(records, self.excerpt)
         return (_renamed(record, self.columns) for record in records) if self.columns else records
 
     @property
     def version(self) -> list[object]:
         """A value that changes when the content does, wherever it lies; part of a shard's identity."""
+        if self.excerpt is not None:
+            # Only for this process: a digest would read the whole file.
+            return [self.name, str(self.file), self.excerpt, *self.columns]
         content = [self.name, _hub_revision(self.name)] if self.file is None else [digest_of(self.file)]
         return [*content, *self.columns]
 
@@ -57,6 +64,11 @@ def find_sources(paths: Iterable[str], columns: Mapping[str, str] | None = None)
     """
     pairs = tuple((columns or {}).items())
     return [Source(name, file, pairs) for path in paths for name, file in _found(path)]
+
+
+def excerpts(sources: Sequence[Source], num_characters: int) -> list[Source]:
+    """The beginnings of the sources, together about so many characters."""
+    return [replace(source, excerpt=num_characters // len(sources)) for source in sources]
 
 
 def split_share(path: str) -> tuple[str, Fraction | None]:
@@ -88,6 +100,14 @@ def _found(path: str) -> list[tuple[str, Path | None]]:
     if _HUB_ID.fullmatch(path) and Path(path).suffix.lower() not in _FILE_SUFFIXES:
         return [(path, None)]
     raise DataError(f"{path}: no such file, and not a hub dataset's id (owner/name, owner/name:config@split)")
+
+
+def _first(records: Iterator[Record], num_characters: int) -> Iterator[Record]:
+    for record in records:
+        yield record
+        num_characters -= len(str(record.value))
+        if num_characters <= 0:
+            return
 
 
 def _renamed(record: Record, columns: Iterable[tuple[str, str]]) -> Record:

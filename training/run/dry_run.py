@@ -14,7 +14,7 @@ from training.options.fields import TrainingOptions
 from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
 from training.run.plan import RunPlan, plan_run
 from training.run.report import Reporter
-from training.run.samples import load_samples
+from training.run.samples import RunSamples, load_samples
 from training.run.schedule import Schedule
 from training.run.start import Start, find_start
 from training.stages.objective import corrupt_batch
@@ -22,6 +22,8 @@ from training.stages.objective import corrupt_batch
 _ROWS_SHOWN = 2
 _STEPS_COUNTED = 100
 _MASK = "░"
+# Of the data, in characters: enough to estimate from, read in a few seconds.
+EXCERPT = 4_000_000
 _COMPARED_PROCESSES = (1, 2, 4, 8)
 
 Log = Callable[[str], None]
@@ -33,14 +35,16 @@ def describe_run(options: TrainingOptions, *, log: Log) -> Start:
     device = torch.device("cpu")
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        samples = load_samples(start, folder, World(0, 1, device), Reporter(folder, is_main=True)).training
-        plan = plan_run(start, samples, World(0, read_launch().world_size, device))
+        reporter = Reporter(folder, is_main=True)
+        loaded = load_samples(start, folder, World(0, 1, device), reporter, excerpt=EXCERPT)
+        num_samples = None if loaded.share is None else round(len(loaded.training) / loaded.share)
+        plan = plan_run(start, loaded.training, World(0, read_launch().world_size, device), num_samples=num_samples)
         log("\nThe first batch:")
         _show_batch(plan.planner, start, log)
     planner, max_steps = plan.planner, plan.max_steps
     log(
-        f"\n{max_steps:,} steps of {planner.batch_size} samples, {max_steps / planner.steps_per_epoch:.2f} epochs of "
-        f"{len(samples):,} samples; about {_num_tokens(plan):,} tokens, padding included"
+        f"\n{max_steps:,} steps of {planner.batch_size} samples, {_epochs(plan, loaded, num_samples)}; "
+        f"about {_num_tokens(plan):,} tokens, padding included"
     )
     _show_schedule(plan.schedule, log)
     _show_memory(start, planner.batch_size, log)
@@ -71,6 +75,14 @@ def _text(tokenizer: Tokenizer, batch: Batch, row: int, ids: list[int], mask_id:
 def _piece(tokenizer: Tokenizer, token_id: int) -> str:
     text = tokenizer.token_text(token_id)
     return f"⟦{text.strip('<|>')}⟧" if token_id in tokenizer.special_tokens else text
+
+
+def _epochs(plan: RunPlan, loaded: RunSamples, num_samples: int | None) -> str:
+    if num_samples is None:
+        return "an unknown share of the data, of which only the first records were read"
+    epochs = plan.max_steps * plan.planner.batch_size / num_samples
+    about = "" if loaded.share == 1 else "about "
+    return f"{about}{epochs:.2f} epochs of {about}{num_samples:,} samples"
 
 
 def _num_tokens(plan: RunPlan) -> int:

@@ -23,8 +23,11 @@ class RunPlan:
         return self.schedule.max_steps
 
 
-def plan_run(start: Start, samples: Samples, world: World) -> RunPlan:
+def plan_run(start: Start, samples: Samples, world: World, *, num_samples: int | None = None) -> RunPlan:
     """Plan a run over `samples`.
+
+    Args:
+        num_samples: how many an epoch has, if `samples` are only some of them.
 
     Raises:
         TrainingError: the processes cannot share a batch evenly.
@@ -48,5 +51,5 @@ def plan_run(start: Start, samples: Samples, world: World) -> RunPlan:
     if max_steps is None:
         assert options.num_epochs is not None
         # Of samples, not of full batches: three passes over 63 samples are six steps of 32.
-        max_steps = max(1, math.ceil(options.num_epochs * len(samples) / planner.batch_size))
+        max_steps = max(1, math.ceil(options.num_epochs * (num_samples or len(samples)) / planner.batch_size))
     return RunPlan(planner, Schedule.of(options, max_steps=max_steps))

@@ -7,7 +7,7 @@ from pathlib import Path
 from training.data.order import whole_shares
 from training.data.samples import Mixture, Samples, hold_out
 from training.data.shards import Shard, tokenize
-from training.data.sources import find_sources, split_share
+from training.data.sources import excerpts, find_sources, split_share
 from training.distributed import World
 from training.errors import DataError
 from training.run.report import Reporter
@@ -16,70 +16,107 @@ from training.run.start import Start
 
 @dataclass(frozen=True, slots=True)
 class RunSamples:
-    """`validation`: None for a run without validation data."""
+    """The samples of a run.
+
+    Attributes:
+        validation: None for a run without validation data.
+        share: the share of the training data's samples that were read, by an estimate; None if nobody can tell.
+    """
 
     training: Samples
     validation: Samples | None
+    share: float | None
 
 
-def load_samples(start: Start, folder: Path, world: World, reporter: Reporter) -> RunSamples:
+def load_samples(
+    start: Start, folder: Path, world: World, reporter: Reporter, *, excerpt: int | None = None
+) -> RunSamples:
     """Tokenise the sources that `folder` lacks, map all shards, and report what they hold.
+
+    Args:
+        excerpt: about how many characters of each list of sources are read; None for all of them.
 
     Raises:
         DataError: no samples, or data that cannot be read.
     """
-    training = _load(start, start.options.train_data_path, folder, world, reporter)
+    loader = _Loader(start, folder, world, reporter, excerpt)
+    training = loader.load(start.options.train_data_path)
+    share = loader.share
     if not len(training):
         raise DataError("no training samples: the data is shorter than one sample of --max-length, or all of it longer")
     if start.options.val_size is not None:
-        return RunSamples(*hold_out(training, start.options.val_size, seed=start.options.seed))
+        return RunSamples(*hold_out(training, start.options.val_size, seed=start.options.seed), share)
     if not start.options.val_data_path:
-        return RunSamples(training, None)
-    validation = _read(start, start.options.val_data_path, folder, world, reporter)
+        return RunSamples(training, None, share)
+    validation = loader.read(start.options.val_data_path)
     if not len(validation):
         raise DataError("--val-data-path: no samples: the data is shorter than one sample of --max-length")
-    return RunSamples(training, validation)
+    return RunSamples(training, validation, share)
 
 
-def _load(start: Start, paths: Sequence[str], folder: Path, world: World, reporter: Reporter) -> Samples:
-    parts = [split_share(path) for path in paths]
-    shares = [share for _, share in parts if share is not None]
-    if not shares:
-        return _read(start, paths, folder, world, reporter)
-    if len(shares) < len(parts):
-        raise DataError(
-            f"{', '.join(path for path, share in parts if share is None)}: give every path a share, or none"
-        )
-    if start.options.group_by_length:
-        raise DataError("--group-by-length: batches in which every path has its share cannot be sorted by length too")
-    samples = []
-    for path, _ in parts:
-        samples.append(_read(start, [path], folder, world, reporter))
-        if not len(samples[-1]):
-            raise DataError(f"{path}: no samples, and it should have a share of every batch")
-    return Mixture(samples, whole_shares(shares))
+class _Loader:
+    def __init__(self, start: Start, folder: Path, world: World, reporter: Reporter, excerpt: int | None) -> None:
+        self._start = start
+        self._options = start.options
+        self._folder = folder
+        self._world = world
+        self._reporter = reporter
+        self._excerpt = excerpt
+        self._shards: list[Shard] = []
 
+    @property
+    def share(self) -> float | None:
+        """The share of the samples that were read until now."""
+        counts = [(len(shard.ends), shard.notes.share) for shard in self._shards if len(shard.ends)]
+        if any(share is None for _, share in counts):
+            return None
+        return sum(count for count, _ in counts) / max(1, sum(count / (share or 1.0) for count, share in counts))
 
-def _read(start: Start, paths: Sequence[str], folder: Path, world: World, reporter: Reporter) -> Samples:
-    options = start.options
-    encoder = start.stage.encoder(start.model.tokenizer, eos_id=start.model.special_tokens.eos_id)
+    def load(self, paths: Sequence[str]) -> Samples:
+        """The samples of all paths, each with its share of every batch if they have shares."""
+        parts = [split_share(path) for path in paths]
+        shares = [share for _, share in parts if share is not None]
+        if not shares:
+            return self.read(paths)
+        if len(shares) < len(parts):
+            raise DataError(
+                f"{', '.join(path for path, share in parts if share is None)}: give every path a share, or none"
+            )
+        if self._options.group_by_length:
+            raise DataError(
+                "--group-by-length: batches in which every path has its share cannot be sorted by length too"
+            )
+        samples = []
+        for path, _ in parts:
+            samples.append(self.read([path]))
+            if not len(samples[-1]):
+                raise DataError(f"{path}: no samples, and it should have a share of every batch")
+        return Mixture(samples, whole_shares(shares))
 
-    def make_shards() -> list[Path]:
-        with reporter.tokenizing() as on_progress:
+    def read(self, paths: Sequence[str]) -> Samples:
+        """The samples of all paths, one after the other."""
+        stage = self._start.stage
+        # The main process names the shards: a file's path and time, which identify one, may differ on another machine.
+        shards = [Shard.open(shard) for shard in self._world.from_main(lambda: self._make_shards(paths))]
+        for shard in shards:
+            self._reporter.say(_description(shard, stage.row_lengths["max_length"]))
+        self._shards += shards
+        return stage.samples(shards)
+
+    def _make_shards(self, paths: Sequence[str]) -> list[Path]:
+        model = self._start.model
+        sources = find_sources(paths, self._options.column_names)
+        if self._excerpt is not None:
+            sources = excerpts(sources, self._excerpt)
+        with self._reporter.tokenizing() as on_progress:
             shards = tokenize(
-                find_sources(paths, options.column_names),
-                encoder,
-                folder,
-                max_bad_lines=options.max_bad_lines,
+                sources,
+                self._start.stage.encoder(model.tokenizer, eos_id=model.special_tokens.eos_id),
+                self._folder,
+                max_bad_lines=self._options.max_bad_lines,
                 on_progress=on_progress,
             )
         return [shard.folder for shard in shards]
-
-    # The main process names the shards: a file's path and time, which identify one, may differ on another machine.
-    shards = [Shard.open(shard) for shard in world.from_main(make_shards)]
-    for shard in shards:
-        reporter.say(_description(shard, start.stage.row_lengths["max_length"]))
-    return start.stage.samples(shards)
 
 
 def _description(shard: Shard, max_length: int) -> str:
@@ -94,4 +131,8 @@ def _description(shard: Shard, max_length: int) -> str:
         text += f"; {notes.num_without_target:,} without a turn to train left out"
     if notes.left_out:
         text += f"\n{notes.name}: not trained: " + ", ".join(f"{key} ({n:,})" for key, n in notes.left_out.items())
+    if notes.share is None:
+        text += "; its first records only"
+    elif notes.share < 1:
+        text += f"; its first {notes.share:.2%} only"
     return f"{text}\n{notes.bad_lines}" if notes.bad_lines else text

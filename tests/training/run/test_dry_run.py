@@ -1,4 +1,9 @@
+import re
+
+import pytest
+
 from tests.training.conftest import llada_train, succeed, write_jsonl
+from training.commands.tokenizer import train_tokenizer
 
 
 def test_a_dry_run_shows_batch_schedule_and_memory_and_writes_nothing(workspace, tmp_path):
@@ -57,3 +62,48 @@ def test_a_special_token_that_was_typed_is_shown_apart_from_a_real_one(workspace
     printed = succeed(*options)
     assert "in MB" in printed and " 0.00   0.00" not in printed.split("← this run")[0].splitlines()[-1]
     assert "a <|eot_id|> b⟦eot_id⟧" in printed
+
+
+def test_a_dry_run_reads_the_beginning_of_large_data_and_estimates_the_rest(workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.run.dry_run.EXCERPT", 20_000)
+    monkeypatch.setattr("training.data.sources.digest_of", lambda file: pytest.fail("read whole"))
+    rows = [{"prompt": f"After {n}?", "completion": f"{n + 1}."} for n in range(1000, 6000)]
+    data = write_jsonl(tmp_path / "data.jsonl", rows)
+    # Nobody gets as far as this line.
+    data.write_text(data.read_text() + "no JSON\n")
+    options = [*workspace.sft(tmp_path / "out", "--num-epochs", 2, "--dry-run")]
+    options[options.index(workspace.folder / "sft.jsonl")] = data
+    at = options.index("--max-steps")
+    printed = succeed(*options[:at], *options[at + 2 :])
+    assert re.search(r"data.jsonl: completion format, [34]\d\d samples.*; its first [6-9]\.\d\d% only", printed)
+    # The buffer's 64 kB are counted as read, which is a third of this small file.
+    steps, epochs, samples = re.search(
+        r"([\d,]+) steps of 4 samples, about ([\d.]+) epochs of about ([\d,]+)", printed
+    ).groups()
+    assert float(epochs) == pytest.approx(2.0, abs=0.01)
+    assert int(steps.replace(",", "")) == pytest.approx(int(samples.replace(",", "")) / 2, abs=1)
+    assert int(samples.replace(",", "")) == pytest.approx(5000, rel=0.05)
+
+
+def test_a_source_without_a_known_size_has_no_estimate(workspace, tmp_path, monkeypatch):
+    rows = ({"prompt": f"After {n}?", "completion": f"{n + 1}."} for n in range(10**9))
+    monkeypatch.setattr("training.run.dry_run.EXCERPT", 20_000)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: rows)
+    monkeypatch.setattr("training.data.sources._hub_revision", lambda name: "1" * 40)  # no hub here
+    options = workspace.sft(tmp_path / "out", "--dry-run")
+    options[options.index(workspace.folder / "sft.jsonl")] = "owner/name"
+    printed = succeed(*options)
+    assert "owner/name: completion format" in printed
+    assert "its first records only" in printed
+    assert "12 steps of 4 samples, an unknown share of the data" in printed
+
+
+def test_a_pipelines_dry_run_trains_its_tokenizer_on_the_beginning_too(config, workspace, monkeypatch):
+    read = []
+    monkeypatch.setattr("training.commands.pipeline.EXCERPT", 1000)
+    monkeypatch.setattr(
+        "training.commands.tokenizer.train_tokenizer",
+        lambda texts, **options: train_tokenizer((read.append(text) or text for text in texts), **options),
+    )
+    succeed("pipeline", "--config", config(), "--dry-run")
+    assert 10 < len(read) < 60
