@@ -7,7 +7,7 @@ SERVING := $(VENV)/.serving
 ALL := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: help install serve test test-clients fuzz lint format demo-model bench bench-training gpu-check clean
+.PHONY: help install serve test test-clients fuzz chaos lint format demo-model bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,9 +31,9 @@ $(ALL): requirements.lock pyproject.toml
 serve: $(SERVING)  ## serve the demo model on http://127.0.0.1:8000; installs only what serving needs
 	$(BIN)/llada-server
 
-test: install  ## run the tests, for about nine minutes; the summary lists what was not run, and why
-	@echo "Running the tests: about nine minutes on two cores ..."
-	$(BIN)/python -m pytest
+test: install  ## run the tests, for about seven minutes; the summary lists what was not run, and why
+	@echo "Running the tests: about seven minutes on two cores ..."
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-clients: install  ## litellm and langchain-openai against the server; installs them first (300 MB)
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[clients]"
@@ -41,6 +41,9 @@ test-clients: install  ## litellm and langchain-openai against the server; insta
 
 fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases (minutes)
 	$(BIN)/python -m pytest -m fuzz
+
+chaos: install  ## training that is killed at random moments, and damage in every file of a run (minutes)
+	$(BIN)/python -m pytest -m chaos
 
 lint: install  ## ruff (format and rules) and strict mypy
 	$(BIN)/ruff format --check .

@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 _TARGETS = {
     "clients": "`make test-clients` installs what they need, 300 MB, and runs them",
     "fuzz": "`make fuzz` runs them, for minutes",
+    "chaos": "`make chaos` runs them, for minutes",
 }
 _NOT_RUN: Counter[str] = Counter()
 
@@ -31,6 +32,12 @@ _NOT_RUN: Counter[str] = Counter()
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Remember what `-m` left out."""
     _NOT_RUN.update(marker.name for item in items for marker in item.iter_markers() if marker.name in _TARGETS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Learn from a worker of pytest-xdist what it left out; all workers leave out the same."""
+    _NOT_RUN.update(Counter(node.workeroutput.get("not_run", {})) - _NOT_RUN)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -41,6 +48,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """In CI everything must have run: a skip is a failure."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["not_run"] = dict(_NOT_RUN)
+        return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("CI") == "true" and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

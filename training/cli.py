@@ -18,6 +18,7 @@ from training.options.fields import (
     TokenizerOptions,
 )
 from training.options.file import RunConfig
+from training.run.low_bit import quieten
 
 # Each command is imported when it runs: `--help` should not wait for torch.
 
@@ -111,6 +112,7 @@ def pipeline(
 def main() -> None:
     """Run the command line; an error that the user can fix is printed on one line, without a traceback."""
     wait_passively()
+    quieten()
     try:
         app()
     except ElsewhereError:

@@ -49,6 +49,7 @@ class Adapter:
 
     Attributes:
         base_model: the folder or hub id that the adapter was trained on, as its config names it.
+        updates: the update of each weight, by the weight's name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +66,7 @@ class Adapter:
         config = read_json(folder / ADAPTER_CONFIG)
         _require_plain_lora(config, folder)
         self.base_model: str | None = config.get("base_model_name_or_path")
-        self._updates = _read_updates(folder / _WEIGHTS_FILE, config)
+        self.updates: Mapping[str, LowRank] = _read_updates(folder / _WEIGHTS_FILE, config)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Check that the model has every weight that the adapter updates, in the same shape.
@@ -73,7 +74,7 @@ class Adapter:
         Raises:
             UnsupportedCheckpointError: it has not; the message names one.
         """
-        for name, update in self._updates.items():
+        for name, update in self.updates.items():
             if shapes.get(name) != update.shape:
                 has = f"has it in shape {list(shapes[name])}" if name in shapes else "has no such weight"
                 raise UnsupportedCheckpointError(
@@ -83,7 +84,7 @@ class Adapter:
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
         """The weight with its update; unchanged if the adapter has none for it."""
-        update = self._updates.get(name)
+        update = self.updates.get(name)
         return weight if update is None else update.added_to(weight)
 
 

@@ -29,8 +29,15 @@ def run_export(options: ExportOptions, *, log: Callable[[str], None]) -> None:
     else:
         assert options.checkpoint is not None
         source = _find_checkpoint(options.checkpoint)
-        export(source, options.output_dir, dtype=dtype, base_model=options.base_model)
-    log(f"{source.name} exported to {options.output_dir}; serve it with: llada-server --model {options.output_dir}")
+        export(
+            source,
+            options.output_dir,
+            dtype=dtype,
+            base_model=options.base_model,
+            adapter_only=options.adapter_only,
+        )
+    model = "BASE --adapter " + str(options.output_dir / "adapter") if options.adapter_only else options.output_dir
+    log(f"{source.name} exported to {options.output_dir}; serve it with: llada-server --model {model}")
 
 
 def _find_checkpoint(folder: Path) -> Path:

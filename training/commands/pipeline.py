@@ -17,6 +17,7 @@ from training.run.identity import require_same_options
 from training.run.run import run_training
 
 _DONE_FILES = {"tokenizer": "tokenizer.json", "pretraining": "config.json", "sft": "config.json"}
+_DONE_ADAPTER = "adapter/adapter_config.json"
 
 
 def run_pipeline(
@@ -67,7 +68,8 @@ def _require_possible(config: RunConfig, stage: str, prompts: Sequence[str]) -> 
 
 
 def _is_done(config: RunConfig, stage: str) -> bool:
-    return (config.folder(stage) / _DONE_FILES[stage]).exists()
+    is_adapter = stage != "tokenizer" and config.stage(stage).adapter_only
+    return (config.folder(stage) / (_DONE_ADAPTER if is_adapter else _DONE_FILES[stage])).exists()
 
 
 def _require_start(config: RunConfig, stage: str) -> None:

@@ -171,10 +171,20 @@ class TrainingOptions(DataOptions):
     strategy: Literal["ddp", "fsdp"] = Field("ddp", description="Under torchrun: replicate the model, or shard it.")
     activation_checkpointing: bool = Field(False, description="Recompute blocks in backward: less memory, more time.")
     threads: int | None = Field(None, ge=1, description="CPU threads per process; all cores if not given.")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit keeps AdamW's two moments in 8 bits."
+    )
     lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
     lora_alpha: int = Field(32, gt=0, description="Adapters are scaled by this / r.")
     lora_target_modules: list[str] = Field(
         list(ADAPTABLE), min_length=1, description="Linear layers of a block to adapt."
+    )
+    adapter: Path | None = Field(
+        None, description="Go on training these adapters (a folder in peft's format), which decide --lora-*."
+    )
+    adapter_only: bool = Field(False, description="Write adapter/ alone, without the model that has it merged.")
+    base_dtype: Literal["int8", "nf4"] | None = Field(
+        None, description="Keep the frozen base of adapters in 8 or 4 bits instead of --dtype."
     )
 
     save_steps: int = Field(500, ge=1, description="Steps between checkpoints.")
@@ -244,9 +254,14 @@ class TrainingOptions(DataOptions):
             raise ValueError(f"val_size is {self.val_size}; above 1 it is a number of records and must be whole")
         if self.early_stopping is not None and not self.has_validation:
             raise ValueError("early_stopping: without val_data_path or val_size there is no validation")
-        of_adapters = {"lora_alpha", "lora_target_modules"} & self.model_fields_set
-        if of_adapters and self.lora_r is None:
-            raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r all weights are trained")
+        of_lora = {"lora_r", "lora_alpha", "lora_target_modules"} & self.model_fields_set
+        if self.adapter is not None and of_lora:
+            raise ValueError(f"{', '.join(sorted(of_lora))}: the adapters that training goes on with decide this")
+        of_adapters = (of_lora | ({"adapter_only", "base_dtype"} & self.model_fields_set)) - {"lora_r"}
+        if of_adapters and self.lora_r is None and self.adapter is None:
+            raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r or adapter all weights are trained")
+        if self.base_dtype is not None and self.strategy == "fsdp":
+            raise ValueError("base_dtype: a base in 8 or 4 bits is replicated, not sharded; choose strategy ddp")
         unknown = set(self.lora_target_modules) - set(ADAPTABLE)
         if unknown:
             raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(ADAPTABLE)}")
@@ -285,8 +300,8 @@ class PretrainOptions(TrainingOptions):
             raise ValueError("tokenizer: needed with model_config")
         if self.model_name_or_path is not None and self.tokenizer is not None:
             raise ValueError("tokenizer: a checkpoint has its own; give it only with model_config")
-        if self.model_config_file is not None and self.lora_r is not None:
-            raise ValueError("lora_r: adapters need a trained model; give model_name_or_path")
+        if self.model_config_file is not None and (self.lora_r is not None or self.adapter is not None):
+            raise ValueError("lora_r, adapter: adapters need a trained model; give model_name_or_path")
         return self
 
 
@@ -393,6 +408,7 @@ class ExportOptions(Options):
         None, description="Instead of --checkpoint: a LoRA adapter's folder in peft's format, merged into its base."
     )
     output_dir: Path = Field(description="The Hugging Face folder to write; must be empty or missing.")
+    adapter_only: bool = Field(False, description="With LoRA: write adapter/ alone, without the merged model.")
     base_model: str | None = Field(
         None, description="With LoRA: the base model's folder or hub id; the one it was trained on, if not given."
     )

@@ -243,7 +243,10 @@ def _read(tensors: dict[str, Any], checkpoint: Path, *, no_dist: bool) -> None:
     try:
         state_dict_loader.load(tensors, storage_reader=SafeReader(checkpoint), planner=SafePlanner(), no_dist=no_dist)
     except CheckpointException as error:
-        raise TrainingError(f"{checkpoint} cannot be read: {str(error).strip().splitlines()[-1]}") from None
+        reason = str(error).strip().splitlines()[-1]
+        if "block boundary" in reason:
+            reason = "its 8-bit moments are sharded; they go on with as many processes as wrote them"
+        raise TrainingError(f"{checkpoint} cannot be read: {reason}") from None
 
 
 @contextmanager

@@ -22,7 +22,12 @@ from training.run.state import RunIdentity, read_intact
 
 
 def export(
-    checkpoint: Path, output_dir: Path, *, dtype: torch.dtype = torch.bfloat16, base_model: str | None = None
+    checkpoint: Path,
+    output_dir: Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    base_model: str | None = None,
+    adapter_only: bool = False,
 ) -> None:
     """Write weights, config, tokenizer, chat template and generation_config.
 
@@ -30,17 +35,23 @@ def export(
 
     Args:
         base_model: the folder of the model that the adapters belong to; None for its folder during training.
+        adapter_only: write the adapters alone; the base model is not needed.
 
     Raises:
-        TrainingError: the base model is missing, or is not the one that the adapters were trained on.
+        TrainingError: the base model is missing, or is not the one that the adapters were trained on; there are no
+            adapters to write alone.
     """
     run = read_intact(checkpoint).run
     if run.lora is None:
+        if adapter_only:
+            raise TrainingError(f"{checkpoint}: was trained without adapters; leave --adapter-only out")
         model = LLaDAModelLM(LLaDAConfig.from_pretrained(checkpoint))
         read_weights(model, checkpoint, averaged=run.is_averaged)
     else:
-        base = _find_base(run, base_model)
-        model = _merged(checkpoint, run, base, output_dir / "adapter")
+        _write_adapter(checkpoint, run, base_model or str(run.base_model), output_dir / "adapter")
+        if adapter_only:
+            return
+        model = _merged(checkpoint, run, _find_base(run, base_model))
     save_checkpoint(
         model,
         output_dir,
@@ -85,21 +96,31 @@ def _find_base(run: RunIdentity, base_model: str | None) -> Path:
     return base
 
 
-def _merged(checkpoint: Path, run: RunIdentity, base: Path, adapter_dir: Path) -> LLaDAModelLM:
-    """The base model with the checkpoint's adapters merged, which are also written into `adapter_dir`."""
+def _write_adapter(checkpoint: Path, run: RunIdentity, base_model: str, folder: Path) -> None:
     # Imported here: `peft` takes seconds, and most runs train all weights.
     from training.run import lora
 
-    assert run.lora is not None
-    params = LoraParams(**run.lora)
-    model = load_checkpoint(base, dtype="float32")
-    lora.add_adapters(model, params, seed=0)
+    params = _lora_params(run)
+    model = lora.adapters_alone(LLaDAConfig.from_pretrained(checkpoint), params)
     read_weights(model, checkpoint, averaged=run.is_averaged)
-    adapter_dir.mkdir(parents=True, exist_ok=True)
-    weights_file = adapter_dir / "adapter_model.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights_file = folder / "adapter_model.safetensors"
     save_file(lora.adapter_weights(model), weights_file)
     share(weights_file)
-    config = lora.adapter_config(params, str(base))
-    (adapter_dir / "adapter_config.json").write_text(json.dumps(config, indent=2))
+    (folder / "adapter_config.json").write_text(json.dumps(lora.adapter_config(params, base_model), indent=2))
+
+
+def _merged(checkpoint: Path, run: RunIdentity, base: Path) -> LLaDAModelLM:
+    """The base model with the checkpoint's adapters merged."""
+    from training.run import lora
+
+    model = load_checkpoint(base, dtype="float32")
+    lora.add_adapters(model, _lora_params(run), seed=0)
+    read_weights(model, checkpoint, averaged=run.is_averaged)
     lora.merge_adapters(model)
     return model
+
+
+def _lora_params(run: RunIdentity) -> LoraParams:
+    assert run.lora is not None
+    return LoraParams(**run.lora)

@@ -13,7 +13,7 @@ Shape suffixes: T tokens of all rows, R of them that reach the head, V columns o
 
 import copy
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.packed import PackedTokens
 from training.options.fields import LoraParams
+from training.run.quantized_base import BaseDtype, QuantizedLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +63,48 @@ class StepBytes:
     autocast: Sizes
 
 
-def two_blocks(config: LLaDAConfig, lora: LoraParams | None) -> LLaDAModelLM:
+def two_blocks(config: LLaDAConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> LLaDAModelLM:
     """The model cut to two blocks, with its adapters, on the meta device."""
     cut = copy.deepcopy(config)
     cut.n_layers = 2
     with torch.device("meta"), no_init_weights():
         sketch = LLaDAModelLM(cut).train()
+        if base_dtype is not None:
+            _sketch_quantized(sketch.blocks)
         if lora is not None:
             # Imported here: `peft` takes seconds, and most runs train all weights.
             from peft import LoraConfig, inject_adapter_in_model
 
             inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=lora.pattern), sketch)
     return sketch
+
+
+class _SketchedLinear(QuantizedLinear):
+    """Stands for a quantized layer: it has a weight of the original size, and a copy of it wherever it computes."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Linear.__init__(self, linear.in_features, linear.out_features, bias=False)
+        self.weight.requires_grad_(False)
+
+    def dequantized(self) -> Tensor:
+        return torch.empty_like(self.weight)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantizedLinear":
+        return nn.Linear._apply(self, fn, recurse)
+
+
+def _sketch_quantized(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.Linear):
+            setattr(module, name, _SketchedLinear(child))
+        else:
+            _sketch_quantized(child)
+
+
+def num_quantized(sketch: LLaDAModelLM) -> int:
+    """The weights of a block that are quantized."""
+    layers = (module for module in sketch.blocks[1].modules() if isinstance(module, QuantizedLinear))
+    return sum(layer.in_features * layer.out_features for layer in layers)
 
 
 def sizes_of(sketch: LLaDAModelLM, *, is_trained: bool = False) -> Sizes:

@@ -17,13 +17,13 @@ from training.run.state import RunIdentity, newest_state
 _MAY_CHANGE = {
     "output_dir", "data_cache_dir", "resume", "resume_from", "device", "threads", "strategy", "micro_batch_size",
     "activation_checkpointing", "save_steps", "keep_last", "log_steps", "eval_steps", "eval_prompt", "eval_gen_length",
-    "early_stopping",
+    "early_stopping", "adapter_only",
 }  # fmt: skip
 # Options compared by what they stand for: tokens, learning rates, a config, weights. A folder may have moved.
 _COMPARED_BY_CONTENT = {
     "model_name_or_path", "model_config_file", "tokenizer", "train_data_path", "val_data_path", "columns",
     "max_bad_lines", "num_epochs", "max_steps", "learning_rate", "lr_schedule", "warmup_steps", "decay_fraction",
-    "min_lr_ratio",
+    "min_lr_ratio", "adapter",
 }  # fmt: skip
 # The entry of `RunIdentity.decisive` that holds the fields of the schedule.
 SCHEDULE = "schedule"
@@ -41,6 +41,7 @@ def identity_of(start: Start, samples: RunSamples, schedule: Schedule) -> RunIde
         "model config": config_digest(model.config),
         "tokenizer": model.tokenizer.fingerprint,
         "base model's weights": None if model.folder is None else weights_digest(model.folder),
+        "adapter": None if start.options.adapter is None else weights_digest(start.options.adapter),
     }
     return RunIdentity(
         {**_decisive_options(start.options), **content},
@@ -70,6 +71,8 @@ def require_same_options(options: TrainingOptions) -> None:
     if last is None:
         return
     then, now = last.run.decisive, _decisive_options(options)
+    for name in _decided_later(options):
+        now.pop(name)
     now[SCHEDULE] = asdict(Schedule.of(options, max_steps=options.max_steps or then[SCHEDULE]["max_steps"]))
     if options.model_name_or_path is not None and Path(options.model_name_or_path).is_dir():
         now["base model's weights"] = weights_digest(Path(options.model_name_or_path))
@@ -79,6 +82,12 @@ def require_same_options(options: TrainingOptions) -> None:
             f"{options.output_dir} was finished from another start: {differing}. Choose another output_dir, or delete "
             "the folder to train again"
         )
+
+
+def _decided_later(options: TrainingOptions) -> list[str]:
+    """Options that the model or an adapter decides, since they were not given."""
+    of_adapter = ["lora_r", "lora_alpha", "lora_target_modules"] if options.adapter is not None else []
+    return ["max_length", *of_adapter] if options.max_length is None else of_adapter
 
 
 def _decisive_options(options: TrainingOptions) -> dict[str, Any]:

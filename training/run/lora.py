@@ -1,11 +1,15 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685), put into a model in place with `peft`."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, LoraModel
 from peft.tuners.lora import LoraLayer
+from torch import nn
 
+from llada_core.checkpoint.adapter import Adapter
+from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import LoraParams
 
@@ -20,6 +24,28 @@ def add_adapters(model: LLaDAModelLM, params: LoraParams, *, seed: int) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def load_adapters(model: LLaDAModelLM, folder: Path) -> None:
+    """Read adapters of the same rank and for the same layers as the model's, in place."""
+    updates = Adapter(folder).updates
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLayer):
+            update = updates[f"{name}.weight"]
+            for side, tensor in ((module.lora_A, update.down), (module.lora_B, update.up)):
+                side.get_parameter(f"{_ADAPTER}.weight").data.copy_(tensor)
+
+
+def adapters_alone(config: LLaDAConfig, params: LoraParams) -> LLaDAModelLM:
+    """A model whose adapters are allocated, and whose other weights are on the meta device."""
+    with torch.device("meta"):
+        model = LLaDAModelLM(config)
+        add_adapters(model, params, seed=0)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.requires_grad:
+                setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="cpu")))
+    return model
 
 
 def merge_adapters(model: LLaDAModelLM) -> None:

@@ -1,9 +1,10 @@
 """The memory that one device needs for a training step, before any weight is allocated.
 
-States are calculated: weights, gradients and AdamW's two moments are float32, 4 + 4 + 8 bytes per trained parameter; a
-weight frozen under LoRA has the dtype of the computation. Activations are measured in `fake_step`. The overhead of DDP
-and FSDP is calculated too, following the code of torch.distributed: in FSDP2 each block is a group, the root holds the
-rest, and gradients are scattered after every micro-batch.
+States are calculated: weights, gradients and AdamW's two moments are float32, 4 + 4 + 8 bytes per trained parameter,
+unless the options say otherwise; a weight frozen under LoRA has the dtype of the computation, or 8 or 4 bits.
+Activations are measured in `fake_step`. The overhead of DDP and FSDP is calculated too, following the code of
+torch.distributed: in FSDP2 each block is a group, the root holds the rest, and gradients are scattered after every
+micro-batch.
 
 The estimate leaves out memory that the model does not determine: CUDA's context, the workspaces of NCCL and cuBLAS, and
 the allocator's fragmentation, together a few gigabytes on a GPU.
@@ -14,11 +15,13 @@ from typing import Literal
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from training.options.fields import LoraParams, TrainingOptions
-from training.run.fake_step import follow_step, sizes_of, two_blocks
+from training.run.fake_step import follow_step, num_quantized, sizes_of, two_blocks
+from training.run.quantized_base import BYTES_PER_WEIGHT
 
 Strategy = Literal["single", "ddp", "fsdp"]
 _FLOAT32, _BFLOAT16 = 4, 2
-_ADAMW_MOMENTS = 2 * _FLOAT32
+# Bytes of both moments; in 8 bits they have a scale in float32 for every 256 values.
+_MOMENTS = {"adamw": 2 * _FLOAT32, "adamw_8bit": 2 * (1 + _FLOAT32 / 256)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ def estimate_memory(
     """
     is_sharded, num_blocks = strategy == "fsdp", config.n_layers
     bfloat16 = options.dtype == "bfloat16"
-    sketch = two_blocks(config, options.lora)
+    sketch = two_blocks(config, options.lora, options.base_dtype)
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
     if options.activation_checkpointing:
         sketch.activation_checkpointing_enable()
@@ -69,6 +72,10 @@ def estimate_memory(
     num_shards = world_size if is_sharded else 1
     computed = _BFLOAT16 if bfloat16 else _FLOAT32
     gradients = _FLOAT32 * num_trained // num_shards
+    states = _MOMENTS[options.optimizer] + (0 if options.ema_decay is None else _FLOAT32)
+    frozen = computed * num_frozen
+    if options.base_dtype is not None:
+        frozen -= round((computed - BYTES_PER_WEIGHT[options.base_dtype]) * num_quantized(sketch) * num_blocks)
 
     activations = step.first_block + (num_blocks - 1) * step.block
     copies = step.autocast.total(num_blocks)
@@ -90,9 +97,9 @@ def estimate_memory(
         # in float32 and this device's share of them.
         root_again = max(computed * everything.root, _FLOAT32 * (trained.root + trained.root // num_shards))
     return MemoryEstimate(
-        weights=(computed * num_frozen + _FLOAT32 * num_trained) // num_shards,
+        weights=(frozen + _FLOAT32 * num_trained) // num_shards,
         gradients=gradients,
-        optimizer=(_ADAMW_MOMENTS + _FLOAT32 * (options.ema_decay is not None)) * num_trained // num_shards,
+        optimizer=int(states * num_trained) // num_shards,
         copies=copies,
         activations=activations,
         logits=logits,

@@ -3,12 +3,11 @@
 import math
 import shutil
 
-from torch import nn
-
 from llada_core.files import remove_incomplete
 from training.errors import TrainingError
 from training.files import require_writable
 from training.run.lock import LOCK_FILE, OutputLock
+from training.run.memory import count_parameters
 from training.run.start import Start
 from training.run.state import all_checkpoints
 
@@ -31,7 +30,7 @@ def prepare_output_folder(start: Start, lock: OutputLock) -> None:
     remove_incomplete(folder / "checkpoints")
 
 
-def require_room(start: Start, model: nn.Module) -> None:
+def require_room(start: Start) -> None:
     """Check now, not at the first checkpoint or the last, that the disk has room.
 
     Raises:
@@ -41,7 +40,7 @@ def require_room(start: Start, model: nn.Module) -> None:
     num_kept = start.options.keep_last + start.options.has_validation  # the best one, if there is validation
     # Besides the checkpoints that stay, one is being written.
     num_missing = max(1, num_kept + 1 - len(all_checkpoints(folder / "checkpoints")))
-    total, trained = num_parameters(model)
+    total, trained = count_parameters(start.model.config, start.options.lora)
     # A checkpoint has weights, both moments of AdamW and the average in float32; the finished model is in bfloat16.
     needed = trained * (12 if start.options.ema_decay is None else 16) * num_missing + total * 2
     free = shutil.disk_usage(folder).free
@@ -50,9 +49,3 @@ def require_room(start: Start, model: nn.Module) -> None:
             f"--output-dir {folder}: {math.ceil(needed / 1e6):,} MB needed for checkpoints and the finished model, "
             f"{free // 10**6:,} MB free; lower --keep-last or choose another disk"
         )
-
-
-def num_parameters(model: nn.Module) -> tuple[int, int]:
-    """The number of all parameters, and of those that are trained."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)

@@ -12,8 +12,9 @@ from training.run.checkpoints import Checkpoints
 from training.run.export import export
 from training.run.identity import identity_of
 from training.run.lock import OutputLock
+from training.run.memory import count_parameters
 from training.run.out_of_memory import memory_advice
-from training.run.output_folder import num_parameters, prepare_output_folder, require_room
+from training.run.output_folder import prepare_output_folder, require_room
 from training.run.parallelize import ParallelModel, parallelize
 from training.run.plan import RunPlan, plan_run
 from training.run.report import Reporter
@@ -64,7 +65,7 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
     warmup_steps = plan.schedule.warmup_steps
     if warmup_steps > plan.max_steps:
         reporter.say(f"warning: --warmup-steps ({warmup_steps}) is more than the run has steps ({plan.max_steps})")
-    reporter.say(_summary(samples, plan, parallel))
+    reporter.say(_summary(start, samples, plan, world))
     checkpoints = Checkpoints(
         options.output_dir / "checkpoints",
         keep_last=options.keep_last,
@@ -80,17 +81,17 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
 def _build_model(start: Start, world: World) -> ParallelModel:
     options = start.options
     is_sharded = world.size > 1 and options.strategy == "fsdp"
-    model = start.build_model(on_meta=is_sharded and not world.is_main)
-    require_room(start, model)
+    model = start.build_model(device=world.device, on_meta=is_sharded and not world.is_main)
+    require_room(start)
     if not is_sharded:
         nn.Module.to(model, world.device)
     objective = start.stage.objective(model, seed=options.seed)
     return parallelize(objective, model, world, options.strategy, bfloat16=options.dtype == "bfloat16")
 
 
-def _summary(samples: RunSamples, plan: RunPlan, parallel: ParallelModel) -> str:
-    world, planner = parallel.world, plan.planner
-    total, trained = num_parameters(parallel.model)
+def _summary(start: Start, samples: RunSamples, plan: RunPlan, world: World) -> str:
+    planner = plan.planner
+    total, trained = count_parameters(start.model.config, start.options.lora)
     return (
         f"{len(samples.training):,} samples, {planner.steps_per_epoch:,} steps an epoch; {plan.max_steps:,} steps of "
         f"{planner.batch_size} samples; {total:,} parameters, {trained:,} of them trained; "
@@ -106,6 +107,9 @@ def _finish(options: TrainingOptions, reporter: Reporter) -> None:
         reporter.say(f"best validation NLL bound: {best[1]:.4f} in checkpoints/{best[0].name}")
         chosen = best[0] if options.early_stopping is not None else chosen
     assert chosen is not None
-    export(chosen, options.output_dir)
+    export(chosen, options.output_dir, adapter_only=options.adapter_only)
     reporter.draw_curve()
-    reporter.say(f"saved to {options.output_dir}; serve it with: llada-server --model {options.output_dir}")
+    model = str(options.output_dir)
+    if options.adapter_only:
+        model = f"{options.model_name_or_path} --adapter {options.output_dir / 'adapter'}"
+    reporter.say(f"saved to {options.output_dir}; serve it with: llada-server --model {model}")

@@ -17,6 +17,8 @@ from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
 from training.options.fields import RandomWeights, TrainingOptions
+from training.run.adapter import lora_options
+from training.run.quantized_base import quantize_linears
 from training.stages.base import Stage
 from training.stages.table import stage_of
 
@@ -49,10 +51,11 @@ class Start:
     stage: Stage
     model: StartModel
 
-    def build_model(self, *, on_meta: bool = False) -> LLaDAModelLM:
+    def build_model(self, *, device: torch.device, on_meta: bool = False) -> LLaDAModelLM:
         """The model, ready to train: in float32, or with LoRA frozen in `--dtype` under float32 adapters.
 
         Args:
+            device: where a base of `--base-dtype` is quantized, layer by layer; all else is on the CPU.
             on_meta: without weights, for a process that receives its share of them from another one.
         """
         options, lora = self.options, self.options.lora
@@ -67,9 +70,13 @@ class Start:
             model = load_checkpoint(self.model.folder, dtype=dtype)
         if lora:
             # Imported here: `peft` takes seconds, and most runs train all weights.
-            from training.run.lora import add_adapters
+            from training.run.lora import add_adapters, load_adapters
 
+            if options.base_dtype is not None:
+                quantize_linears(model.blocks, options.base_dtype, device=device)
             add_adapters(model, lora, seed=options.seed)
+            if options.adapter is not None and not on_meta:
+                load_adapters(model, options.adapter)
         if options.activation_checkpointing:
             # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as with LoRA.
             model.activation_checkpointing_enable({"use_reentrant": False})
@@ -89,7 +96,7 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
 
     Raises:
         DataError: the tokenizer lacks special tokens that LLaDA or the stage needs.
-        TrainingError: samples longer than the model's positions.
+        TrainingError: samples longer than the model's positions; adapters that cannot be trained further.
     """
     if options.random_weights is not None:
         model = _untrained(options.random_weights, log)
@@ -99,6 +106,8 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     if options.max_length is None:
         default = min(_LONGEST_DEFAULT, model.config.max_sequence_length)
         options = options.model_copy(update={"max_length": default})
+    if options.adapter is not None:
+        options = options.model_copy(update=lora_options(options.adapter, model.config))
     stage = stage_of(options)
     _require_fitting_lengths(options, stage, model.config.max_sequence_length)
     missing = [token for token in stage.required_tokens if model.tokenizer.token_to_id(token) is None]

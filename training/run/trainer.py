@@ -12,7 +12,7 @@ from torch import nn
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import TrainingOptions
 from training.run.checkpoints import Checkpoints, Learned
-from training.run.optimizer import build_optimizer
+from training.run.optimizer import build_optimizer, set_learning_rate
 from training.run.parallelize import ParallelModel
 from training.run.plan import RunPlan
 from training.run.report import Reporter
@@ -99,8 +99,7 @@ class Trainer:
         rows = self._world.part_of(plan.num_rows)
         size = self._options.micro_batch_size or len(rows)
         starts = range(rows.start, rows.stop, size)
-        for group in self._learned.optimizer.param_groups:
-            group["lr"] = self._schedule.rate_at(self.step)
+        set_learning_rate(self._learned.optimizer, self._schedule.rate_at(self.step))
         self._learned.optimizer.zero_grad(set_to_none=True)
         step_loss = torch.zeros((), device=self._world.device)
         for start in starts:
@@ -130,7 +129,7 @@ class Trainer:
             return
         summary = window.summary(self._world)
         self._require_finite(summary)
-        learning_rate = self._learned.optimizer.param_groups[0]["lr"]
+        learning_rate = self._schedule.rate_at(self.step - 1)
         record = {
             "step": self.step,
             "loss": summary.losses.mean().item(),

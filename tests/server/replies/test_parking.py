@@ -90,8 +90,7 @@ def test_a_stream_that_is_being_read_is_not_given_to_a_second_reader(tiny):
         sampler.gate.set()
 
 
-def test_unknown_and_expired_streams_and_bad_event_ids_are_refused(tiny, monkeypatch):
-    monkeypatch.setattr(parking, "PARKING_SECONDS", 0.5)
+def test_unknown_streams_and_bad_event_ids_are_refused(tiny):
     with serving(tiny) as url:
         assert httpx.get(f"{url}/v1/denoise/nothing").status_code == 404
         stream_id, _ = read_until(url, 2)
@@ -99,7 +98,14 @@ def test_unknown_and_expired_streams_and_bad_event_ids_are_refused(tiny, monkeyp
         for bad in ("x", "99", "-2", "1" * 5000):
             answer = httpx.get(f"{url}/v1/denoise/{stream_id}", headers={"Last-Event-ID": bad})
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, "Last-Event-ID")
-        time.sleep(0.7)
+
+
+def test_a_stream_that_nobody_fetches_expires(tiny, monkeypatch):
+    monkeypatch.setattr(parking, "PARKING_SECONDS", 0.2)
+    with serving(tiny) as url:
+        stream_id, _ = read_until(url, 2)
+        # Asking would wake it.
+        time.sleep(1)
         assert httpx.get(f"{url}/v1/denoise/{stream_id}").json()["error"]["code"] == "stream_not_found"
 
 

@@ -211,3 +211,9 @@ def test_sft_without_pretraining_starts_from_the_models_name(config, workspace, 
     file.write_text(yaml.safe_dump(content))
     succeed("pipeline", "--config", file)
     assert (tmp_path / "out" / "instruct" / "config.json").exists()
+
+
+def test_a_finished_stage_is_recognised_although_its_length_was_the_models(config, workspace):
+    file = config(model={"config": str(workspace.folder / "config.json")})
+    succeed("pipeline", "--config", file)
+    assert succeed("pipeline", "--config", file, "--resume").count("finished already") == 3

@@ -23,6 +23,7 @@ from llada_core.model.architectures.llada.names import ADAPTABLE
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import LoraParams, SFTOptions
 from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
+from training.run.quantized_base import BaseDtype, quantize_linears
 
 LLADA_8B = LLaDAConfig.from_dict(
     {
@@ -54,7 +55,9 @@ ROWS, LENGTH, RANKS = 4, 128, 8
 GB = 1e9
 
 
-def options(*, bfloat16: bool = True, activation_checkpointing: bool, lora: LoraParams | None = None) -> SFTOptions:
+def options(
+    *, bfloat16: bool = True, activation_checkpointing: bool, lora: LoraParams | None = None, **others: object
+) -> SFTOptions:
     adapters = {} if lora is None else {"lora_r": lora.r, "lora_target_modules": list(lora.targets)}
     return SFTOptions(
         model_name_or_path="base",
@@ -64,6 +67,7 @@ def options(*, bfloat16: bool = True, activation_checkpointing: bool, lora: Lora
         dtype="bfloat16" if bfloat16 else "float32",
         activation_checkpointing=activation_checkpointing,
         **adapters,
+        **others,
     )
 
 
@@ -84,13 +88,20 @@ class Denoising(nn.Module):
     """The loss with every position masked, as a module, since DDP and FSDP act on a module's forward."""
 
     def __init__(
-        self, *, bfloat16: bool, activation_checkpointing: bool = False, lora: LoraParams | None = None
+        self,
+        *,
+        bfloat16: bool,
+        activation_checkpointing: bool = False,
+        lora: LoraParams | None = None,
+        base_dtype: BaseDtype | None = None,
     ) -> None:
         super().__init__()
         self.model = LLaDAModelLM(SMALL).train()
         self.bfloat16 = bfloat16
         if lora is not None:
             self.model.to(torch.bfloat16 if bfloat16 else torch.float32)
+            if base_dtype is not None:
+                quantize_linears(self.model.blocks, base_dtype, device=torch.device("cpu"))
             targets = r".*\.blocks\.\d+\.(q_proj|k_proj|v_proj|attn_out|ff_proj|up_proj|ff_out)"
             inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=targets), self.model)
         for weight in self.trained():
@@ -169,6 +180,26 @@ def test_the_estimate_equals_the_allocations_of_a_real_step(
 
 
 @modes
+@dtypes
+@pytest.mark.parametrize("base_dtype", ["int8", "nf4"])
+def test_the_estimate_equals_the_allocations_over_a_base_in_8_or_4_bits(
+    bfloat16, activation_checkpointing, base_dtype, monkeypatch
+):
+    monkeypatch.setattr("llada_core.model.attention._LONGEST_PLAIN", 0)
+    choices = {
+        "bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing, "lora": lora_of_rank(8),
+        "base_dtype": base_dtype,
+    }  # fmt: skip
+    estimated = estimate_memory(SMALL, options(**choices), rows=ROWS, length=LENGTH, strategy="single", world_size=1)
+    module = Denoising(**choices)
+    allocated = peak_of_a_later_step(module)
+    assert beyond_states(estimated) == pytest.approx(allocated, rel=0.04)
+    frozen = sum(weight.nbytes for weight in module.parameters() if not weight.requires_grad)
+    # Beside the codes there are scales.
+    assert 1 < estimated.weights / (frozen + sum(weight.nbytes for weight in module.trained())) < 1.03
+
+
+@modes
 @adapters
 def test_the_estimate_equals_the_allocations_of_fsdp(activation_checkpointing, lora, eight_ranks):
     choices = {"bfloat16": True, "activation_checkpointing": activation_checkpointing, "lora": lora}
@@ -230,6 +261,13 @@ def test_llada_8b_fits_one_gpu_with_adapters_and_eight_without():
     assert on_one_device(lora=lora_of_rank(16)).total < 20 * GB
     assert over_eight().total < 80 * GB
     assert on_one_device().total > 80 * GB
+
+
+def test_llada_8b_in_4_bits_fits_a_12_gigabyte_card_and_moments_in_8_bits_two_large_ones():
+    assert on_one_device(lora=lora_of_rank(16), base_dtype="nf4").total < 9 * GB
+    assert on_one_device(lora=lora_of_rank(16), base_dtype="int8").total < 13 * GB
+    assert estimate_8b(strategy="fsdp", world_size=2, optimizer="adamw_8bit").total < 50 * GB
+    assert over_eight(ema_decay=0.999).total - over_eight().total == 4 * 8_015_581_184 // 8
 
 
 def test_checkpointing_keeps_one_input_per_block():

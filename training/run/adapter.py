@@ -1,0 +1,36 @@
+"""Adapters that a run goes on training: the options that they decide."""
+
+from pathlib import Path
+
+from llada_core.checkpoint.adapter import Adapter
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.names import ADAPTABLE, BLOCK_TENSORS, tensor_name
+from training.errors import TrainingError
+
+
+def lora_options(folder: Path, config: LLaDAConfig) -> dict[str, object]:
+    """The options of the run that made a folder of adapters, whichever trainer it was.
+
+    Raises:
+        FileNotFoundError, UnsupportedCheckpointError: no plain LoRA adapter.
+        TrainingError: it adapts other layers than every block's, or has more than one rank or scale.
+    """
+    updates = Adapter(folder).updates
+    ranks = {update.down.shape[0] for update in updates.values()}
+    scales = {update.scale for update in updates.values()}
+    if len(ranks) > 1 or len(scales) > 1:
+        raise TrainingError(f"--adapter {folder}: its layers have ranks {sorted(ranks)} and scales {sorted(scales)}")
+    (rank,), (scale,) = ranks, scales
+    alpha = scale * rank
+    if alpha != int(alpha):
+        raise TrainingError(f"--adapter {folder}: is scaled by {scale:g}, which is no whole alpha / {rank}")
+    roles = {name: role for role, name in BLOCK_TENSORS.items()}
+    targets = [name for name in ADAPTABLE if tensor_name(roles[name], 0) in updates]
+    whole = {tensor_name(roles[name], depth) for name in targets for depth in range(config.n_layers)}
+    if set(updates) != whole:
+        example = min(set(updates) ^ whole)
+        raise TrainingError(
+            f"--adapter {folder}: must adapt the same layers in each of the {config.n_layers} blocks, out of "
+            f"{', '.join(ADAPTABLE)}; it differs in {example}"
+        )
+    return {"lora_r": rank, "lora_alpha": int(alpha), "lora_target_modules": targets}
