@@ -1,8 +1,10 @@
-"""Checks, before a run starts, that its output can be written."""
+"""The output folder of a command: a check that it can be written, and names in it."""
 
 from pathlib import Path
 
 from training.errors import TrainingError
+
+RUN_FILE = "run.yaml"
 
 
 def require_writable(folder: Path, *, option: str = "--output-dir") -> None:

@@ -211,6 +211,7 @@ class TrainingOptions(DataOptions):
         [], description="Prompt to answer at each validation, in SFT as a chat; may be repeated."
     )
     eval_gen_length: int = Field(64, ge=1, description="Length of these answers, in tokens.")
+    wandb_project: str | None = Field(None, description="Report to this project of Weights & Biases too.")
 
     @property
     def data_paths(self) -> list[str]:
@@ -257,7 +258,7 @@ class TrainingOptions(DataOptions):
         of_lora = {"lora_r", "lora_alpha", "lora_target_modules"} & self.model_fields_set
         if self.adapter is not None and of_lora:
             raise ValueError(f"{', '.join(sorted(of_lora))}: the adapters that training goes on with decide this")
-        of_adapters = (of_lora | ({"adapter_only", "base_dtype"} & self.model_fields_set)) - {"lora_r"}
+        of_adapters = of_lora - {"lora_r"} | {name for name in ("adapter_only", "base_dtype") if getattr(self, name)}
         if of_adapters and self.lora_r is None and self.adapter is None:
             raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r or adapter all weights are trained")
         if self.base_dtype is not None and self.strategy == "fsdp":

@@ -60,6 +60,7 @@ _FOREIGN = {
     "quantization_bit": "base_dtype (nf4 has 4 bits, int8 has 8)",
     "r": "lora_r",
     "rank": "lora_r",
+    "report_to": "wandb_project (TensorBoard files are always written)",
     "resume_adapter": "adapter",
     "resume_from_checkpoint": "resume, or resume_from STEP",
     "save_total_limit": "keep_last",
@@ -79,6 +80,7 @@ _FOREIGN = {
     "valid_data_path": "val_data_path",
     "validation_file": "val_data_path",
     "validation_split": "val_size",
+    "wandb": "wandb_project",
     "warmup_ratio": "warmup_steps (a tenth of the run at most, if not given)",
 }
 

@@ -17,7 +17,7 @@ from training.run.state import RunIdentity, newest_state
 _MAY_CHANGE = {
     "output_dir", "data_cache_dir", "resume", "resume_from", "device", "threads", "strategy", "micro_batch_size",
     "activation_checkpointing", "save_steps", "keep_last", "log_steps", "eval_steps", "eval_prompt", "eval_gen_length",
-    "early_stopping", "adapter_only",
+    "early_stopping", "adapter_only", "wandb_project",
 }  # fmt: skip
 # Options compared by what they stand for: tokens, learning rates, a config, weights. A folder may have moved.
 _COMPARED_BY_CONTENT = {

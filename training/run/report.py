@@ -1,4 +1,4 @@
-"""The reports of a run: progress, `metrics.jsonl`, TensorBoard files, a plot of the loss."""
+"""The reports of a run: progress, `metrics.jsonl`, trackers, a plot of the loss."""
 
 import json
 import sys
@@ -20,6 +20,7 @@ from rich.progress import (
 from llada_core.files import new_file
 from training.data.shards import OnProgress
 from training.errors import TrainingError
+from training.run.trackers import TensorBoard, Tracker, WeightsAndBiases
 
 
 class Reporter:
@@ -28,14 +29,14 @@ class Reporter:
     A terminal gets a progress bar; any other output gets a line for every record.
     """
 
-    def __init__(self, output_dir: Path, *, is_main: bool) -> None:
+    def __init__(self, output_dir: Path, *, is_main: bool, wandb_project: str | None = None) -> None:
         self._is_main = is_main
         self._metrics_file = output_dir / "metrics.jsonl"
-        self._tensorboard_dir = output_dir / "tensorboard"
         self._output_dir = output_dir
+        self._wandb_project = wandb_project
         # Read `sys.stdout` now: tests and notebooks replace it.
         self._console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
-        self._writer: Any = None
+        self._trackers: list[Tracker] = []
         self._progress: Progress | None = None
         self._task: Any = None
 
@@ -64,12 +65,12 @@ class Reporter:
         if not self._is_main:
             yield
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         kept = [record for record in self.records() if record["step"] <= first_step] if first_step else []
         with new_file(self._metrics_file) as aside:
             aside.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        self._writer = SummaryWriter(str(self._tensorboard_dir), purge_step=first_step + 1)
+        self._trackers = [TensorBoard(self._output_dir, first_step=first_step)]
+        if self._wandb_project is not None:
+            self._trackers.append(WeightsAndBiases(self._wandb_project, self._output_dir))
         # Narrow enough for 80 columns beside the figures.
         bar = BarColumn(bar_width=10)
         columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), TimeRemainingColumn())
@@ -78,7 +79,8 @@ class Reporter:
             try:
                 yield
             finally:
-                self._writer.close()
+                for tracker in self._trackers:
+                    tracker.close()
 
     def advance(self, step: int) -> None:
         """Move the progress bar to `step`."""
@@ -100,10 +102,9 @@ class Reporter:
             raise TrainingError(
                 f"{self._metrics_file} cannot be written: {error.strerror}; --resume continues from the last checkpoint"
             ) from None
-        for name, value in record.items():
-            for part, number in value.items() if isinstance(value, dict) else [(None, value)]:
-                if number is not None and name != "step":
-                    self._writer.add_scalar(name if part is None else f"{name}/{part}", number, record["step"])
+        figures_by_name = _flat(record)
+        for tracker in self._trackers:
+            tracker.log(record["step"], figures_by_name)
         if self._progress is not None and self._console.is_terminal and figures is not None:
             self._progress.update(self._task, description=figures)
         else:
@@ -114,7 +115,8 @@ class Reporter:
         if self._is_main:
             for prompt, text in texts.items():
                 self._console.print(f"  {prompt!r} → {text!r}")
-                self._writer.add_text(prompt, text, step)
+                for tracker in self._trackers:
+                    tracker.text(step, prompt, text)
 
     def records(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl; a line that a kill or a damaged disk left unreadable is passed over."""
@@ -147,6 +149,16 @@ class Reporter:
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(self._output_dir / "loss.png", dpi=120)
+
+
+def _flat(record: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a record by name, those of a table as `name/key`."""
+    tables = (
+        {f"{name}/{key}": number for key, number in value.items()} if isinstance(value, dict) else {name: value}
+        for name, value in record.items()
+        if name != "step"
+    )
+    return {name: number for table in tables for name, number in table.items() if number is not None}
 
 
 @contextmanager

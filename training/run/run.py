@@ -36,7 +36,7 @@ def run_training(options: TrainingOptions) -> None:
     with join_world(options.device) as world:
         if world.device.type == "cpu":
             keep_freed_memory(all_of_it=True)
-        reporter = Reporter(options.output_dir, is_main=world.is_main)
+        reporter = Reporter(options.output_dir, is_main=world.is_main, wandb_project=options.wandb_project)
         start = find_start(options, log=reporter.say)
         lock = OutputLock(options.output_dir)
         try:

@@ -11,6 +11,7 @@ import yaml
 
 from llada_core.files import new_file
 from training.distributed import World
+from training.files import RUN_FILE
 from training.options.fields import TrainingOptions
 from training.options.sections import SECTIONS
 from training.run.samples import RunSamples
@@ -41,15 +42,15 @@ def write_run_file(start: Start, samples: RunSamples, world: World, *, max_steps
             "tokenizer": start.model.tokenizer.fingerprint,
         },
     }
-    with new_file(options.output_dir / "run.yaml") as aside:
+    with new_file(options.output_dir / RUN_FILE) as aside:
         aside.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _values(options: TrainingOptions, *, max_steps: int) -> dict[str, Any]:
     """The options by the names that a config file uses, without those that were not in force."""
     unused = _OF_ONE_START | {"num_epochs"}
-    if options.lora_r is None:
-        unused |= {"lora_alpha", "lora_target_modules"}
+    if options.lora_r is None or options.adapter is not None:
+        unused |= {"lora_r", "lora_alpha", "lora_target_modules"}
     values = options.model_dump(mode="json", by_alias=True, exclude=unused, exclude_none=True)
     return {**values, "max_steps": max_steps}
 
