@@ -32,6 +32,7 @@ from training.run.report import Reporter
 from training.run.run import build_trainer
 from training.run.samples import load_samples
 from training.run.start import find_start
+from training.run.stream import Stream
 from training.run.trainer import Trainer
 
 
@@ -119,6 +120,7 @@ def _trainer(folder: Path, threads: int) -> tuple[Trainer, int, int]:
     world = World(0, 1, torch.device("cpu"))
     start = find_start(options, log=typer.echo)
     samples = load_samples(start, options.output_dir / "data", world, reporter)
+    assert not isinstance(samples.training, Stream)
     return build_trainer(start, samples, world, reporter), options.batch_size, int(samples.training.lengths[0])
 
 

@@ -145,11 +145,6 @@ class BatchPlanner:
         self._order = _order_of(samples, batching)
         self.batch_size = self._order.batch_size
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full batches in the number of all samples."""
-        return max(1, len(self._samples) // self.batch_size)
-
     def plan(self, step: int) -> StepPlan:
         """Plan the optimizer step `step`, counted from 0."""
         indices, epochs = self._order.rows(step)

@@ -125,6 +125,9 @@ class TrainingOptions(DataOptions):
     data_cache_dir: Path | None = Field(
         None, description="Folder for tokenised data, which runs may share; OUTPUT/data if not given."
     )
+    streaming: bool = Field(
+        False, description="Tokenise the data while training, a part at a time: for what does not fit on the disk."
+    )
     max_length: int | None = Field(
         None, ge=8, description="Tokens of a sample; what the model has positions for, at most 4096, if not given."
     )
@@ -249,6 +252,11 @@ class TrainingOptions(DataOptions):
     def _check(self) -> "TrainingOptions":
         if (self.max_steps is None) == (self.num_epochs is None):
             raise ValueError("give either max_steps or num_epochs")
+        if self.streaming and (self.num_epochs is not None or self.val_size is not None):
+            raise ValueError(
+                "streaming: how much data there is shows at its end; give max_steps, not num_epochs, and "
+                "val_data_path, not val_size"
+            )
         if self.val_size is not None and self.val_data_path:
             raise ValueError("give either val_data_path or val_size")
         if self.val_size is not None and self.val_size >= 1 and self.val_size % 1:

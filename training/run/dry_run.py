@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 import torch
 
 from llada_core.text.tokenizer import Tokenizer
-from training.data.batches import Batch, BatchPlanner
+from training.data.batches import Batch
 from training.distributed import World
 from training.launch import read_launch
 from training.options.fields import TrainingOptions
 from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
-from training.run.plan import RunPlan, plan_run
+from training.run.plan import Planner, RunPlan, plan_run
 from training.run.report import Reporter
-from training.run.samples import RunSamples, load_samples
+from training.run.samples import Excerpt, load_excerpt
 from training.run.schedule import Schedule
 from training.run.start import Start, find_start
 from training.stages.objective import corrupt_batch
@@ -36,14 +36,14 @@ def describe_run(options: TrainingOptions, *, log: Log) -> Start:
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         reporter = Reporter(folder, is_main=True)
-        loaded = load_samples(start, folder, World(0, 1, device), reporter, excerpt=EXCERPT)
-        num_samples = None if loaded.share is None else round(len(loaded.training) / loaded.share)
-        plan = plan_run(start, loaded.training, World(0, read_launch().world_size, device), num_samples=num_samples)
+        excerpt = load_excerpt(start, folder, World(0, 1, device), reporter, num_characters=EXCERPT)
+        world = World(0, read_launch().world_size, device)
+        plan = plan_run(start, excerpt.samples, world, num_samples=excerpt.num_samples)
         log("\nThe first batch:")
         _show_batch(plan.planner, start, log)
     planner, max_steps = plan.planner, plan.max_steps
     log(
-        f"\n{max_steps:,} steps of {planner.batch_size} samples, {_epochs(plan, loaded, num_samples)}; "
+        f"\n{max_steps:,} steps of {planner.batch_size} samples, {_epochs(plan, excerpt)}; "
         f"about {_num_tokens(plan):,} tokens, padding included"
     )
     _show_schedule(plan.schedule, log)
@@ -52,7 +52,7 @@ def describe_run(options: TrainingOptions, *, log: Log) -> Start:
     return start
 
 
-def _show_batch(planner: BatchPlanner, start: Start, log: Log) -> None:
+def _show_batch(planner: Planner, start: Start, log: Log) -> None:
     batch = planner.collate(planner.plan(0), slice(0, _ROWS_SHOWN))
     mask_id, tokenizer = start.model.special_tokens.mask_id, start.model.tokenizer
     corrupted, _, t_B = corrupt_batch(batch, mask_id=mask_id, seed=start.options.seed)
@@ -77,12 +77,12 @@ def _piece(tokenizer: Tokenizer, token_id: int) -> str:
     return f"⟦{text.strip('<|>')}⟧" if token_id in tokenizer.special_tokens else text
 
 
-def _epochs(plan: RunPlan, loaded: RunSamples, num_samples: int | None) -> str:
-    if num_samples is None:
+def _epochs(plan: RunPlan, excerpt: Excerpt) -> str:
+    if excerpt.num_samples is None:
         return "an unknown share of the data, of which only the first records were read"
-    epochs = plan.max_steps * plan.planner.batch_size / num_samples
-    about = "" if loaded.share == 1 else "about "
-    return f"{about}{epochs:.2f} epochs of {about}{num_samples:,} samples"
+    epochs = plan.max_steps * plan.planner.batch_size / excerpt.num_samples
+    about = "" if excerpt.share == 1 else "about "
+    return f"{about}{epochs:.2f} epochs of {about}{excerpt.num_samples:,} samples"
 
 
 def _num_tokens(plan: RunPlan) -> int:

@@ -1,20 +1,24 @@
 """The steps of a run: how many there are, and which samples each one has."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.data.batches import Batching, BatchPlanner
 from training.data.samples import Samples
 from training.distributed import World
 from training.run.schedule import Schedule
 from training.run.start import Start
+from training.run.stream import Stream, StreamPlanner
+from training.stages.base import Stage
+
+Planner = BatchPlanner | StreamPlanner
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """The planner of every step, and the learning rates."""
 
-    planner: BatchPlanner
+    planner: Planner
     schedule: Schedule
 
     @property
@@ -23,7 +27,7 @@ class RunPlan:
         return self.schedule.max_steps
 
 
-def plan_run(start: Start, samples: Samples, world: World, *, num_samples: int | None = None) -> RunPlan:
+def plan_run(start: Start, samples: Samples | Stream, world: World, *, num_samples: int | None = None) -> RunPlan:
     """Plan a run over `samples`.
 
     Args:
@@ -41,7 +45,7 @@ def plan_run(start: Start, samples: Samples, world: World, *, num_samples: int |
         group_by_length=options.group_by_length,
         stratified_noise=options.stratified_noise,
     )
-    planner = start.stage.planner(samples, batching)
+    planner = _planner(start.stage, samples, batching)
     if planner.batch_size % world.size:
         few = ", all that the data has" if planner.batch_size < options.batch_size else ""
         raise world.error(
@@ -49,7 +53,17 @@ def plan_run(start: Start, samples: Samples, world: World, *, num_samples: int |
         )
     max_steps = options.max_steps
     if max_steps is None:
-        assert options.num_epochs is not None
+        assert options.num_epochs is not None and not isinstance(samples, Stream)
         # Of samples, not of full batches: three passes over 63 samples are six steps of 32.
         max_steps = max(1, math.ceil(options.num_epochs * (num_samples or len(samples)) / planner.batch_size))
     return RunPlan(planner, Schedule.of(options, max_steps=max_steps))
+
+
+def _planner(stage: Stage, samples: Samples | Stream, batching: Batching) -> Planner:
+    if not isinstance(samples, Stream):
+        return stage.planner(samples, batching)
+
+    def plan_part(part: Samples, seed: int) -> BatchPlanner:
+        return stage.planner(part, replace(batching, seed=seed))
+
+    return StreamPlanner(samples, plan_part, batch_size=batching.batch_size, seed=batching.seed)

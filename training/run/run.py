@@ -22,6 +22,7 @@ from training.run.run_file import write_run_file
 from training.run.samples import RunSamples, load_samples
 from training.run.start import Start, find_start
 from training.run.state import best_checkpoint, newest_checkpoint
+from training.run.stream import Stream
 from training.run.trainer import Trainer
 from training.run.validation import Validation
 
@@ -90,11 +91,14 @@ def _build_model(start: Start, world: World) -> ParallelModel:
 
 
 def _summary(start: Start, samples: RunSamples, plan: RunPlan, world: World) -> str:
-    planner = plan.planner
+    planner, training = plan.planner, samples.training
+    size = "a stream of samples"
+    if not isinstance(training, Stream):
+        size = f"{len(training):,} samples, {max(1, len(training) // planner.batch_size):,} steps an epoch"
     total, trained = count_parameters(start.model.config, start.options.lora)
     return (
-        f"{len(samples.training):,} samples, {planner.steps_per_epoch:,} steps an epoch; {plan.max_steps:,} steps of "
-        f"{planner.batch_size} samples; {total:,} parameters, {trained:,} of them trained; "
+        f"{size}; {plan.max_steps:,} steps of {planner.batch_size} samples; "
+        f"{total:,} parameters, {trained:,} of them trained; "
         f"{world.size} {'process' if world.size == 1 else 'processes'} on {world.device}"
     )
 
