@@ -103,11 +103,17 @@ def _found(path: str) -> list[tuple[str, Path | None]]:
 
 
 def _first(records: Iterator[Record], num_characters: int) -> Iterator[Record]:
+    """About so many characters of the records; if these are all, the last one says so."""
+    last: Record | None = None
     for record in records:
-        yield record
-        num_characters -= len(str(record.value))
-        if num_characters <= 0:
-            return
+        if last is not None:
+            yield last
+            num_characters -= len(str(last.value))
+            if num_characters <= 0:
+                return
+        last = record
+    if last is not None:
+        yield replace(last, share=1.0)
 
 
 def _renamed(record: Record, columns: Iterable[tuple[str, str]]) -> Record:

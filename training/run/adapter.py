@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import torch
+
 from llada_core.checkpoint.adapter import Adapter
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import ADAPTABLE, BLOCK_TENSORS, tensor_name
+from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.errors import TrainingError
 
 
@@ -12,10 +15,11 @@ def lora_options(folder: Path, config: LLaDAConfig) -> dict[str, object]:
     """The options of the run that made a folder of adapters, whichever trainer it was.
 
     Raises:
-        FileNotFoundError, UnsupportedCheckpointError: no plain LoRA adapter.
+        FileNotFoundError, UnsupportedCheckpointError: no plain LoRA adapter, or one of weights of other shapes.
         TrainingError: it adapts other layers than every block's, or has more than one rank or scale.
     """
-    updates = Adapter(folder).updates
+    adapter = Adapter(folder)
+    updates = adapter.updates
     ranks = {update.down.shape[0] for update in updates.values()}
     scales = {update.scale for update in updates.values()}
     if len(ranks) > 1 or len(scales) > 1:
@@ -33,4 +37,6 @@ def lora_options(folder: Path, config: LLaDAConfig) -> dict[str, object]:
             f"--adapter {folder}: must adapt the same layers in each of the {config.n_layers} blocks, out of "
             f"{', '.join(ADAPTABLE)}; it differs in {example}"
         )
+    with torch.device("meta"):
+        adapter.check({name: tuple(weight.shape) for name, weight in LLaDAModelLM(config).state_dict().items()})
     return {"lora_r": rank, "lora_alpha": int(alpha), "lora_target_modules": targets}

@@ -118,7 +118,8 @@ class _Loader:
         return Stream(
             find_sources(paths, self._options.column_names),
             self._encoder(),
-            self._folder / "stream",
+            # Not in a folder that runs share: a part is deleted when it has been trained.
+            self._options.output_dir / "data" / "stream",
             to_samples=self._start.stage.samples,
             max_bad_lines=self._options.max_bad_lines,
             world=self._world,

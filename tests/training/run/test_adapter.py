@@ -101,9 +101,15 @@ def of_the_head(tensors, config):
             tensors[name.replace("blocks.0.q_proj", "ff_out")] = tensors[name].clone()
 
 
+def of_narrower_layers(tensors, config):
+    for name, tensor in tensors.items():
+        tensors[name] = tensor[:, :16].contiguous() if "lora_A" in name else tensor
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (of_narrower_layers, "q_proj.weight of shape [32, 16], and the model has it in shape [32, 32]"),
         (only_the_first_block, "must adapt the same layers in each of the 2 blocks"),
         (of_two_ranks, "its layers have ranks [2, 4]"),
         (scaled_by_a_third, "which is no whole alpha / 2"),

@@ -85,6 +85,19 @@ def test_a_dry_run_reads_the_beginning_of_large_data_and_estimates_the_rest(work
     assert int(samples.replace(",", "")) == pytest.approx(5000, rel=0.05)
 
 
+def test_data_that_was_read_whole_is_not_called_a_beginning(workspace, tmp_path, monkeypatch):
+    rows = [{"prompt": f"After {n}?", "completion": f"{n + 1}."} for n in range(20)]
+    data = write_jsonl(tmp_path / "data.jsonl", rows)
+    data.write_text(data.read_text() + "\n" * 500)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: rows)
+    monkeypatch.setattr("training.data.sources._hub_revision", lambda name: "1" * 40)  # no hub here
+    for path in (data, "owner/name"):
+        options = workspace.sft(tmp_path / "out", "--dry-run")
+        options[options.index(workspace.folder / "sft.jsonl")] = path
+        printed = succeed(*options)
+        assert "2.40 epochs of 20 samples" in printed and "only" not in printed and "about 2" not in printed
+
+
 def test_a_source_without_a_known_size_has_no_estimate(workspace, tmp_path, monkeypatch):
     rows = ({"prompt": f"After {n}?", "completion": f"{n + 1}."} for n in range(10**9))
     monkeypatch.setattr("training.run.dry_run.EXCERPT", 20_000)

@@ -159,3 +159,15 @@ def test_a_stream_has_no_shares_and_an_empty_one_is_named(workspace, tmp_path):
         words = workspace.sft(tmp_path / name, "--streaming")
         words[words.index(workspace.folder / "sft.jsonl")] = path
         assert message in llada_train(*words).stderr
+
+
+def test_documents_are_packed_within_a_part(workspace, tmp_path):
+    out, options = tmp_path / "out", ["--streaming", "--max-steps", 30]
+    printed = succeed(*workspace.pretrain(out, *options))
+    assert sum(sizes(out)) == sum(
+        int(size) for size in re.findall(r"of the data: (\d+) samples", printed)[: len(sizes(out))]
+    )
+    assert len(sizes(out)) > 2
+    before = losses(out)
+    succeed(*workspace.pretrain(out, *options, "--resume-from", 28))
+    assert losses(out) == before
