@@ -10,6 +10,7 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from llada_core.checkpoint.folder import ADAPTER_CONFIG
@@ -20,8 +21,9 @@ from llada_core.files import read_json
 _WEIGHTS_FILE = "adapter_model.safetensors"
 
 # What a config may ask for beside plain LoRA; each would change the merged weights.
-_UNSUPPORTED = ("use_dora", "use_qalora", "fan_in_fan_out", "lora_bias", "modules_to_save", "trainable_token_indices")
+_UNSUPPORTED = ("use_dora", "use_qalora", "fan_in_fan_out", "lora_bias", "modules_to_save")
 
+_ROWS = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:\.\w+)?")
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.\w+)?\.weight")
 
 
@@ -44,12 +46,25 @@ class LowRank:
         return (weight.float() + update).to(weight.dtype)
 
 
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """New rows [N, E] of an embedding or a head, for tokens that were trained with the adapters."""
+
+    token_ids: tuple[int, ...]
+    rows: Tensor
+
+    def put_into(self, weight: Tensor) -> Tensor:
+        """The weight with these rows, in its own dtype."""
+        return weight.index_copy(0, torch.tensor(self.token_ids), self.rows.to(weight.dtype))
+
+
 class Adapter:
     """An adapter folder: `adapter_config.json` and `adapter_model.safetensors`.
 
     Attributes:
         base_model: the folder or hub id that the adapter was trained on, as its config names it.
         updates: the update of each weight, by the weight's name.
+        rows: the rows that are new in a weight, by the weight's name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,7 +81,9 @@ class Adapter:
         config = read_json(folder / ADAPTER_CONFIG)
         _require_plain_lora(config, folder)
         self.base_model: str | None = config.get("base_model_name_or_path")
-        self.updates: Mapping[str, LowRank] = _read_updates(folder / _WEIGHTS_FILE, config)
+        tensors = _read_tensors(folder / _WEIGHTS_FILE)
+        self.rows: Mapping[str, TokenRows] = _read_rows(tensors, config, folder / _WEIGHTS_FILE)
+        self.updates: Mapping[str, LowRank] = _read_updates(tensors, config, folder / _WEIGHTS_FILE)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Check that the model has every weight that the adapter updates, in the same shape.
@@ -74,6 +91,12 @@ class Adapter:
         Raises:
             UnsupportedCheckpointError: it has not; the message names one.
         """
+        for name, new in self.rows.items():
+            if name not in shapes or shapes[name][1:] != new.rows.shape[1:] or max(new.token_ids) >= shapes[name][0]:
+                raise UnsupportedCheckpointError(
+                    f"{self._folder}: has rows of width {new.rows.shape[1]} for the tokens {list(new.token_ids)} of "
+                    f"{name}, and the model has it in shape {list(shapes.get(name, ()))}"
+                )
         for name, update in self.updates.items():
             if shapes.get(name) != update.shape:
                 has = f"has it in shape {list(shapes[name])}" if name in shapes else "has no such weight"
@@ -84,8 +107,9 @@ class Adapter:
 
     def merged(self, name: str, weight: Tensor) -> Tensor:
         """The weight with its update; unchanged if the adapter has none for it."""
-        update = self.updates.get(name)
-        return weight if update is None else update.added_to(weight)
+        if name in self.updates:
+            return self.updates[name].added_to(weight)
+        return self.rows[name].put_into(weight) if name in self.rows else weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +138,33 @@ def _require_plain_lora(config: Mapping[str, Any], folder: Path) -> None:
         raise UnsupportedCheckpointError(f"{folder / ADAPTER_CONFIG}: bias is {config['bias']!r}; it must be 'none'")
 
 
-def _read_updates(file: Path, config: Mapping[str, Any]) -> dict[str, LowRank]:
-    sides: dict[str, dict[str, Tensor]] = {}
+def _read_tensors(file: Path) -> dict[str, Tensor]:
     with open_safetensors(file) as tensors:
-        for name in tensors.keys():  # noqa: SIM118, a handle is no mapping
-            match = _TENSOR.fullmatch(name)
-            if match is None:
-                raise UnsupportedCheckpointError(f"{file}: holds {name}, which is not part of a plain LoRA adapter")
-            sides.setdefault(match["module"], {})[match["side"]] = tensors.get_tensor(name).clone()
+        return {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118, a handle is no mapping
+
+
+def _read_rows(tensors: dict[str, Tensor], config: Mapping[str, Any], file: Path) -> dict[str, TokenRows]:
+    """Take the rows of tokens out of the tensors. `peft` finds a module by the end of its name."""
+    asked = config.get("trainable_token_indices") or {}
+    rows = {}
+    for name in [name for name in tensors if _ROWS.fullmatch(name)]:
+        module = _ROWS.fullmatch(name)["module"]  # type: ignore[index]
+        # A list stands for the embedding alone.
+        by_module = asked if isinstance(asked, dict) else {module: asked}
+        ids = next((by_module[key] for key in by_module if f".{module}".endswith(f".{key}")), None)
+        if ids is None or tensors[name].dim() != 2 or len(ids) != len(tensors[name]):
+            raise UnsupportedCheckpointError(f"{file}: {name} does not fit trainable_token_indices in its config")
+        rows[f"{module}.weight"] = TokenRows(tuple(ids), tensors.pop(name))
+    return rows
+
+
+def _read_updates(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file: Path) -> dict[str, LowRank]:
+    sides: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = _TENSOR.fullmatch(name)
+        if match is None:
+            raise UnsupportedCheckpointError(f"{file}: holds {name}, which is not part of a plain LoRA adapter")
+        sides.setdefault(match["module"], {})[match["side"]] = tensor
     if not sides:
         raise UnsupportedCheckpointError(f"{file}: holds no tensor, so it would change nothing; write it again")
     return {f"{module}.weight": _update(module, pair, config, file) for module, pair in sides.items()}

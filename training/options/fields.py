@@ -17,11 +17,16 @@ from llada_core.sampling.params import Cache, Method, Preset, Remasking
 
 @dataclass(frozen=True, slots=True)
 class LoraParams:
-    """Low-rank adapters: rank `r`, output scaled by `alpha` / `r`, on the linear layers `targets` of every block."""
+    """Low-rank adapters: rank `r`, output scaled by `alpha` / `r`, on the linear layers `targets` of every block.
+
+    Attributes:
+        token_ids: tokens whose rows in the embedding and the head are trained too.
+    """
 
     r: int
     alpha: int
     targets: tuple[str, ...]
+    token_ids: tuple[int, ...] = ()
 
     @property
     def pattern(self) -> str:
@@ -185,6 +190,10 @@ class TrainingOptions(DataOptions):
     adapter: Path | None = Field(
         None, description="Go on training these adapters (a folder in peft's format), which decide --lora-*."
     )
+    train_tokens: list[str] = Field(
+        [],
+        description="With adapters: a token whose embedding is trained too, as one that was added; may be repeated.",
+    )
     adapter_only: bool = Field(False, description="Write adapter/ alone, without the model that has it merged.")
     base_dtype: Literal["int8", "nf4"] | None = Field(
         None, description="Keep the frozen base of adapters in 8 or 4 bits instead of --dtype."
@@ -264,6 +273,7 @@ class TrainingOptions(DataOptions):
         if self.early_stopping is not None and not self.has_validation:
             raise ValueError("early_stopping: without val_data_path or val_size there is no validation")
         of_lora = {"lora_r", "lora_alpha", "lora_target_modules"} & self.model_fields_set
+        of_lora |= {"train_tokens"} if self.train_tokens else set()
         if self.adapter is not None and of_lora:
             raise ValueError(f"{', '.join(sorted(of_lora))}: the adapters that training goes on with decide this")
         of_adapters = of_lora - {"lora_r"} | {name for name in ("adapter_only", "base_dtype") if getattr(self, name)}

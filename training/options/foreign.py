@@ -74,6 +74,7 @@ _FOREIGN = {
     "train_dataset": "train_data_path",
     "train_file": "train_data_path",
     "train_steps": "max_steps",
+    "trainable_token_indices": "train_tokens (the tokens themselves)",
     "training_steps": "max_steps",
     "use_lora": "lora_r",
     "val_set_size": "val_size",

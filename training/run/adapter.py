@@ -1,4 +1,4 @@
-"""Adapters that a run goes on training: the options that they decide."""
+"""Adapters that a run goes on training: what they decide about it."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.errors import TrainingError
 
 
-def lora_options(folder: Path, config: LLaDAConfig) -> dict[str, object]:
-    """The options of the run that made a folder of adapters, whichever trainer it was.
+def read_adapter(folder: Path, config: LLaDAConfig) -> tuple[dict[str, object], tuple[int, ...]]:
+    """The options of the run that made a folder of adapters, whichever trainer it was, and the tokens it trained.
 
     Raises:
         FileNotFoundError, UnsupportedCheckpointError: no plain LoRA adapter, or one of weights of other shapes.
@@ -39,4 +39,19 @@ def lora_options(folder: Path, config: LLaDAConfig) -> dict[str, object]:
         )
     with torch.device("meta"):
         adapter.check({name: tuple(weight.shape) for name, weight in LLaDAModelLM(config).state_dict().items()})
-    return {"lora_r": rank, "lora_alpha": int(alpha), "lora_target_modules": targets}
+    return {"lora_r": rank, "lora_alpha": int(alpha), "lora_target_modules": targets}, _token_ids(
+        adapter, folder, config
+    )
+
+
+def _token_ids(adapter: Adapter, folder: Path, config: LLaDAConfig) -> tuple[int, ...]:
+    if not adapter.rows:
+        return ()
+    matrices = {tensor_name("embedding")} | (set() if config.weight_tying else {tensor_name("head")})
+    ids = {rows.token_ids for rows in adapter.rows.values()}
+    if set(adapter.rows) != matrices or len(ids) > 1:
+        raise TrainingError(
+            f"--adapter {folder}: has rows of tokens in {sorted(adapter.rows)}; it must have those of the same tokens "
+            f"in {sorted(matrices)}"
+        )
+    return next(iter(ids))

@@ -100,7 +100,7 @@ def _show_schedule(schedule: Schedule, log: Log) -> None:
 
 def _show_memory(start: Start, batch_size: int, log: Log) -> None:
     options, config = start.options, start.model.config
-    total, trained = count_parameters(config, options.lora)
+    total, trained = count_parameters(config, start.lora)
     log(f"\n{total:,} parameters, {trained:,} of them trained")
     length = max(start.stage.row_lengths.values())
     estimates = list(_estimates(start, batch_size, length))

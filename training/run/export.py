@@ -107,7 +107,7 @@ def _write_adapter(checkpoint: Path, run: RunIdentity, base_model: str, folder: 
     weights_file = folder / "adapter_model.safetensors"
     save_file(lora.adapter_weights(model), weights_file)
     share(weights_file)
-    (folder / "adapter_config.json").write_text(json.dumps(lora.adapter_config(params, base_model), indent=2))
+    (folder / "adapter_config.json").write_text(json.dumps(lora.adapter_config(model, params, base_model), indent=2))
 
 
 def _merged(checkpoint: Path, run: RunIdentity, base: Path) -> LLaDAModelLM:

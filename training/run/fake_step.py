@@ -30,6 +30,7 @@ from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.packed import PackedTokens
 from training.options.fields import LoraParams
 from training.run.quantized_base import BaseDtype, QuantizedLinear
+from training.run.token_rows import train_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ def two_blocks(config: LLaDAConfig, lora: LoraParams | None, base_dtype: BaseDty
             from peft import LoraConfig, inject_adapter_in_model
 
             inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=lora.pattern), sketch)
+            if lora.token_ids:
+                train_rows(sketch, lora.token_ids)
     return sketch
 
 

@@ -31,7 +31,7 @@ SCHEDULE = "schedule"
 
 def identity_of(start: Start, samples: RunSamples, schedule: Schedule) -> RunIdentity:
     """The identity of the run that trains `start` on `samples`."""
-    model, lora = start.model, start.options.lora
+    model, lora = start.model, start.lora
     content = {
         "command": start.stage.name,
         SCHEDULE: asdict(schedule),

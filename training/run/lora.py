@@ -12,15 +12,18 @@ from llada_core.checkpoint.adapter import Adapter
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import LoraParams
+from training.run.token_rows import TokenRows, merge_rows, train_rows
 
 _ADAPTER = "default"
 
 
 def add_adapters(model: LLaDAModelLM, params: LoraParams, *, seed: int) -> None:
-    """Freeze the model and add float32 adapters, whose output is zero at first, to its blocks."""
+    """Freeze the model and add float32 adapters, whose output is zero at first, to its blocks, and rows of tokens."""
     torch.manual_seed(seed)
     model.requires_grad_(False)
     LoraModel(model, _config(params), _ADAPTER)
+    if params.token_ids:
+        train_rows(model, params.token_ids)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -28,10 +31,12 @@ def add_adapters(model: LLaDAModelLM, params: LoraParams, *, seed: int) -> None:
 
 def load_adapters(model: LLaDAModelLM, folder: Path) -> None:
     """Read adapters of the same rank and for the same layers as the model's, in place."""
-    updates = Adapter(folder).updates
+    adapter = Adapter(folder)
     for name, module in model.named_modules():
+        if isinstance(module, TokenRows):
+            module.rows.data.copy_(adapter.rows[f"{name}.weight"].rows)
         if isinstance(module, LoraLayer):
-            update = updates[f"{name}.weight"]
+            update = adapter.updates[f"{name}.weight"]
             for side, tensor in ((module.lora_A, update.down), (module.lora_B, update.up)):
                 side.get_parameter(f"{_ADAPTER}.weight").data.copy_(tensor)
 
@@ -55,22 +60,31 @@ def merge_adapters(model: LLaDAModelLM) -> None:
         layer.merge(safe_merge=True)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    merge_rows(model)
     model.requires_grad_(False)
 
 
 def adapter_weights(model: LLaDAModelLM) -> dict[str, torch.Tensor]:
-    """The adapters' tensors, by the names that `peft` gives them in a file."""
-    return {
+    """The adapters' tensors, and rows of tokens, by the names that `peft` gives them in a file."""
+    rows = {
+        f"base_model.model.{name}.token_adapter.trainable_tokens_delta": module.rows.detach().clone()
+        for name, module in model.named_modules()
+        if isinstance(module, TokenRows)
+    }
+    return rows | {
         f"base_model.model.{name.replace(f'.{_ADAPTER}.', '.')}": parameter.detach().clone()
         for name, parameter in model.named_parameters()
         if "lora_" in name
     }
 
 
-def adapter_config(params: LoraParams, base_model: str) -> dict[str, Any]:
-    """The content of `adapter_config.json`, for loading the adapters with `peft`."""
+def adapter_config(model: LLaDAModelLM, params: LoraParams, base_model: str) -> dict[str, Any]:
+    """The content of `adapter_config.json`, for loading the model's adapters with `peft`."""
     config = _config(params)
     config.base_model_name_or_path = base_model
+    if params.token_ids:
+        names = [name for name, module in model.named_modules() if isinstance(module, TokenRows)]
+        config.trainable_token_indices = {name: list(params.token_ids) for name in names}
     return {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
 
 

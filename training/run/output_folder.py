@@ -40,7 +40,7 @@ def require_room(start: Start) -> None:
     num_kept = start.options.keep_last + start.options.has_validation  # the best one, if there is validation
     # Besides the checkpoints that stay, one is being written.
     num_missing = max(1, num_kept + 1 - len(all_checkpoints(folder / "checkpoints")))
-    total, trained = count_parameters(start.model.config, start.options.lora)
+    total, trained = count_parameters(start.model.config, start.lora)
     # A checkpoint has weights, both moments of AdamW and the average in float32; the finished model is in bfloat16.
     needed = trained * (12 if start.options.ema_decay is None else 16) * num_missing + total * 2
     free = shutil.disk_usage(folder).free

@@ -95,7 +95,7 @@ def _summary(start: Start, samples: RunSamples, plan: RunPlan, world: World) -> 
     size = "a stream of samples"
     if not isinstance(training, Stream):
         size = f"{len(training):,} samples, {max(1, len(training) // planner.batch_size):,} steps an epoch"
-    total, trained = count_parameters(start.model.config, start.options.lora)
+    total, trained = count_parameters(start.model.config, start.lora)
     return (
         f"{size}; {plan.max_steps:,} steps of {planner.batch_size} samples; "
         f"{total:,} parameters, {trained:,} of them trained; "

@@ -2,8 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from llada_core.model.registry import find_architecture
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
-from training.options.fields import RandomWeights, TrainingOptions
-from training.run.adapter import lora_options
+from training.options.fields import LoraParams, RandomWeights, TrainingOptions
+from training.run.adapter import read_adapter
 from training.run.quantized_base import quantize_linears
 from training.stages.base import Stage
 from training.stages.table import stage_of
@@ -45,11 +45,22 @@ class StartModel:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Everything that decides a run before its data is read."""
+    """Everything that decides a run before its data is read.
+
+    Attributes:
+        token_ids: tokens whose rows in the embedding and the head are trained beside adapters.
+    """
 
     options: TrainingOptions
     stage: Stage
     model: StartModel
+    token_ids: tuple[int, ...] = ()
+
+    @property
+    def lora(self) -> LoraParams | None:
+        """The adapters to train; None to train all weights."""
+        lora = self.options.lora
+        return None if lora is None else replace(lora, token_ids=self.token_ids)
 
     def build_model(self, *, device: torch.device, on_meta: bool = False) -> LLaDAModelLM:
         """The model, ready to train: in float32, or with LoRA frozen in `--dtype` under float32 adapters.
@@ -58,7 +69,7 @@ class Start:
             device: where a base of `--base-dtype` is quantized, layer by layer; all else is on the CPU.
             on_meta: without weights, for a process that receives its share of them from another one.
         """
-        options, lora = self.options, self.options.lora
+        options, lora = self.options, self.lora
         dtype = options.dtype if lora else "float32"
         if on_meta:
             with torch.device("meta"):
@@ -106,14 +117,23 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     if options.max_length is None:
         default = min(_LONGEST_DEFAULT, model.config.max_sequence_length)
         options = options.model_copy(update={"max_length": default})
+    token_ids = _ids_of(options.train_tokens, model.tokenizer)
     if options.adapter is not None:
-        options = options.model_copy(update=lora_options(options.adapter, model.config))
+        decided, token_ids = read_adapter(options.adapter, model.config)
+        options = options.model_copy(update=decided)
     stage = stage_of(options)
     _require_fitting_lengths(options, stage, model.config.max_sequence_length)
     missing = [token for token in stage.required_tokens if model.tokenizer.token_to_id(token) is None]
     if missing:
         raise DataError(f"the tokenizer has no {', '.join(missing)}, which this stage's chat template needs")
-    return Start(options, stage, model)
+    return Start(options, stage, model, token_ids)
+
+
+def _ids_of(tokens: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
+    ids = {token: tokenizer.token_to_id(token) for token in tokens}
+    if missing := [token for token, token_id in ids.items() if token_id is None]:
+        raise DataError(f"--train-tokens: the tokenizer has no {', '.join(missing)}; add them to its tokenizer.json")
+    return tuple(sorted(token_id for token_id in ids.values() if token_id is not None))
 
 
 def _untrained(random_weights: RandomWeights, log: Callable[[str], None]) -> StartModel:

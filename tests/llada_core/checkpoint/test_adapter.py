@@ -25,7 +25,7 @@ def write_adapter(folder, **config):
     settings = {"r": 4, "lora_alpha": 8, "target_modules": r".*\.blocks\.\d+\.(q_proj|v_proj|ff_out)", **config}
     adapted = get_peft_model(load_checkpoint(BASE, dtype="float32"), LoraConfig(**settings))
     for name, parameter in adapted.named_parameters():
-        if "lora_" in name:
+        if "lora_" in name or "trainable_tokens_delta" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(folder)
     return adapted.eval()
@@ -42,6 +42,8 @@ def edit_config(folder, **fields):
         {},
         {"use_rslora": True},
         {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 32}},
+        {"trainable_token_indices": {"model.transformer.wte": [3, 9], "transformer.ff_out": [4]}},
+        {"trainable_token_indices": [3, 9]},
         {"layers_to_transform": [1], "layers_pattern": "blocks", "target_modules": ["k_proj", "up_proj"]},
     ],
     ids=str,
@@ -79,6 +81,22 @@ def test_an_adapted_model_can_be_quantised_and_used_through_llm(tmp_path):
 def test_an_adapter_that_is_more_than_plain_lora_is_refused_by_name(tmp_path, fields, message):
     write_adapter(tmp_path)
     edit_config(tmp_path, **fields)
+    with pytest.raises(UnsupportedCheckpointError, match=message):
+        load_model(BASE, adapter=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ({"wte": [3]}, "does not fit trainable_token_indices in its config"),
+        ({"other": [3, 9]}, "does not fit trainable_token_indices in its config"),
+        ({"wte": [3, 100_000]}, r"rows of width 64 for the tokens \[3, 100000\] of model\.transformer\.wte\.weight"),
+    ],
+    ids=str,
+)
+def test_rows_of_tokens_that_do_not_fit_are_refused(tmp_path, indices, message):
+    write_adapter(tmp_path, trainable_token_indices=[3, 9])
+    edit_config(tmp_path, trainable_token_indices=indices)
     with pytest.raises(UnsupportedCheckpointError, match=message):
         load_model(BASE, adapter=tmp_path)
 

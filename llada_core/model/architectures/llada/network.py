@@ -88,8 +88,9 @@ class LLaDAModelLM(PreTrainedModel):
 
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Compute the logits [R, V] of normed hidden states; under `weight_tying` the head is the embedding."""
-        weight: Tensor = self.get_output_embeddings().weight
-        return F.linear(hidden_RE, weight)
+        head = self.get_output_embeddings()
+        logits_RV: Tensor = F.linear(hidden_RE, head.weight) if self.config.weight_tying else head(hidden_RE)
+        return logits_RV
 
     @property
     def shape(self) -> ModelShape:
