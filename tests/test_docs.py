@@ -29,6 +29,14 @@ def test_the_openai_example_runs(live_server, capsys):
     assert "fox" in capsys.readouterr().out
 
 
+def test_the_python_clients_example_runs(live_server, capsys, monkeypatch):
+    monkeypatch.setenv("LLADA_SERVER", live_server)
+    (block,) = blocks("docs/clients.md", "python")
+    exec(compile(block, "docs/clients.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "Paris" in printed and "0 masks left" in printed
+
+
 @pytest.mark.parametrize("file", ["README.md", "docs/api.md"])
 def test_every_curl_line_gets_an_answer(live_server, file):
     commands = re.findall(r"curl .*?(?=\n\n|\Z)", "\n\n".join(blocks(file, "bash")), flags=re.DOTALL)

@@ -1,0 +1,154 @@
+"""The client for programs that run on an event loop: `client.py` with `await`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from httpx_sse import EventSource
+
+from clients import calls
+from clients.calls import Call, Completion, Gap, Messages, Model, Prompt, Score
+from clients.connection import Connection, Cursor, answer_of, texts_of
+from clients.errors import LLaDAError
+from clients.events import Event
+
+T = TypeVar("T")
+
+
+class AsyncLLaDAClient:
+    """Asks a `llada-server`, as `LLaDAClient` does.
+
+    Every generating method takes the server's fields by name (docs/api.md): `max_tokens=64`, `preset="fast"`, …
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 600.0,
+        max_retries: int = 3,
+    ) -> None:
+        """Prepare to ask; nothing is sent.
+
+        Args:
+            server: `LLADA_SERVER`, or this machine's port 8000, if not given.
+            api_key: `LLADA_API_KEY`, if not given.
+            timeout: seconds without a byte after which the server counts as gone.
+            max_retries: how often a request is tried again that was not accepted, or whose stream broke.
+        """
+        self._connection = Connection.of(server, api_key, timeout, max_retries)
+        self._http = httpx.AsyncClient(**self._connection.options())
+
+    async def complete(self, prompt: Prompt, **fields: Any) -> Completion:
+        """Continue a text or token ids; with `suffix` fill the gap before it."""
+        return await self._send(calls.complete(prompt, fields))
+
+    async def chat(self, messages: Messages, **fields: Any) -> Completion:
+        """Answer a chat: its turns, or the text of the only one."""
+        return await self._send(calls.chat(messages, fields))
+
+    def stream_complete(self, prompt: Prompt, **fields: Any) -> AsyncIterator[str]:
+        """The same as `complete`, in pieces of text as they become final."""
+        return self._stream(calls.complete(prompt, fields))
+
+    def stream_chat(self, messages: Messages, **fields: Any) -> AsyncIterator[str]:
+        """The same as `chat`, in pieces of text as they become final."""
+        return self._stream(calls.chat(messages, fields))
+
+    async def denoise(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        messages: Messages | None = None,
+        canvas: Sequence[str | Gap] | None = None,
+        **fields: Any,
+    ) -> AsyncIterator[Event]:
+        """The states of a canvas, step by step. A stream that breaks is taken up again where it was.
+
+        Args:
+            canvas: texts, and gaps between them to be filled.
+        """
+        body = calls.denoise_body(prompt, messages, canvas, fields)
+        cursor, attempt = Cursor(), 0
+        while not cursor.is_done:
+            retry_after = None
+            try:
+                async with self._http.stream(**cursor.request(body)) as response:
+                    if not response.is_success:
+                        await response.aread()
+                        retry_after = response.headers.get("retry-after")
+                        answer_of(response)
+                    async for sse in EventSource(response).aiter_sse():
+                        yield cursor.read(sse)
+                        attempt = 0
+                if not cursor.is_done:
+                    raise httpx.RemoteProtocolError("the stream ended before its last event")
+            except (httpx.TransportError, LLaDAError) as error:
+                if cursor.is_done:
+                    raise
+                await asyncio.sleep(self._connection.delay(attempt, error, retry_after))
+                attempt += 1
+
+    async def infill(self, canvas: Sequence[str | Gap], **fields: Any) -> str:
+        """The text of a canvas with its gaps filled."""
+        events = [event async for event in self.denoise(canvas=canvas, **fields)]
+        return events[-1].text  # type: ignore[union-attr]  # the last event of a stream
+
+    async def score(self, prompt: Prompt, completion: Prompt, **fields: Any) -> Score:
+        """Estimate the log-likelihood of a completion after a prompt, from `mc_num` draws."""
+        return await self._send(calls.score(prompt, completion, fields))
+
+    async def tokenize(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        return await self._send(calls.tokenize(text))
+
+    async def models(self) -> list[Model]:
+        """What the server serves."""
+        return await self._send(calls.models())
+
+    async def is_ready(self) -> bool:
+        """Whether the server answers, has its model loaded, and accepts requests."""
+        try:
+            return (await self._http.get("/ready")).is_success
+        except httpx.TransportError:
+            return False
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> "AsyncLLaDAClient":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _send(self, call: Call[T]) -> T:
+        attempt = 0
+        while True:
+            retry_after = None
+            try:
+                response = await self._http.request(call.method, call.path, json=call.body)
+                retry_after = response.headers.get("retry-after")
+                return call.parse(answer_of(response))
+            except (httpx.TransportError, LLaDAError) as error:
+                await asyncio.sleep(self._connection.delay(attempt, error, retry_after))
+                attempt += 1
+
+    async def _stream(self, call: Call[Completion]) -> AsyncIterator[str]:
+        body = {**(call.body or {}), "stream": True}
+        try:
+            async with self._http.stream(call.method, call.path, json=body) as response:
+                if not response.is_success:
+                    await response.aread()
+                    answer_of(response)
+                async for sse in EventSource(response).aiter_sse():
+                    for text in texts_of(sse.data):
+                        yield text
+        except httpx.TransportError as error:
+            raise self._connection.gone(error) from error

@@ -1,0 +1,130 @@
+"""What each method of the clients sends, and what it makes of the answer; how it is sent is the clients' business."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+Prompt = str | Sequence[int]
+Messages = str | Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A gap of so many tokens between two texts."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A text and how it came about.
+
+    Attributes:
+        finish_reason: `stop` or `length`.
+        usage: tokens, `denoising_steps` and `forward_passes`.
+        generation_params: the settings in use, with the seed.
+        raw: the whole answer.
+    """
+
+    text: str
+    finish_reason: str
+    usage: Mapping[str, Any]
+    generation_params: Mapping[str, Any]
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """An estimate of log p(completion | prompt), in nats; `stderr` is None for a single draw."""
+
+    log_likelihood: float
+    stderr: float | None
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The model that a server serves."""
+
+    id: str
+    max_model_len: int
+    mask_token_id: int
+    vocab_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """A request, and the function that reads its answer."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any] | None
+    parse: Callable[[Any], T]
+
+
+def complete(prompt: Prompt, fields: Mapping[str, Any]) -> Call[Completion]:
+    return Call("POST", "/v1/completions", {"prompt": _list(prompt), **fields}, _completion)
+
+
+def chat(messages: Messages, fields: Mapping[str, Any]) -> Call[Completion]:
+    return Call("POST", "/v1/chat/completions", {"messages": turns(messages), **fields}, _completion)
+
+
+def score(prompt: Prompt, completion: Prompt, fields: Mapping[str, Any]) -> Call[Score]:
+    body = {"prompt": _list(prompt), "completion": _list(completion), **fields}
+    return Call("POST", "/v1/score", body, _score)
+
+
+def tokenize(text: str) -> Call[list[int]]:
+    return Call("POST", "/tokenize", {"prompt": text}, lambda answer: list(answer["tokens"]))
+
+
+def detokenize(token_ids: Sequence[int]) -> Call[str]:
+    return Call("POST", "/detokenize", {"tokens": list(token_ids)}, lambda answer: str(answer["prompt"]))
+
+
+def models() -> Call[list[Model]]:
+    return Call("GET", "/v1/models", None, lambda answer: [_model(item) for item in answer["data"]])
+
+
+def denoise_body(
+    prompt: Prompt | None, messages: Messages | None, canvas: Sequence[str | Gap] | None, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The body of `/v1/denoise`.
+
+    Raises:
+        TypeError: not exactly one of prompt, messages and canvas.
+    """
+    given = {
+        "prompt": None if prompt is None else _list(prompt),
+        "messages": None if messages is None else turns(messages),
+        "canvas": None if canvas is None else [{"mask": s.length} if isinstance(s, Gap) else s for s in canvas],
+    }
+    present = {name: value for name, value in given.items() if value is not None}
+    if len(present) != 1:
+        raise TypeError(f"give exactly one of prompt, messages and canvas, not {sorted(present) or 'none of them'}")
+    return {**present, **fields}
+
+
+def turns(messages: Messages) -> list[dict[str, str]]:
+    """The turns of a chat; a text is a chat of one."""
+    return [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(turn) for turn in messages]
+
+
+def _completion(answer: Mapping[str, Any]) -> Completion:
+    choice = answer["choices"][0]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    return Completion(text, choice["finish_reason"], answer["usage"], answer["generation_params"], answer)
+
+
+def _score(answer: Mapping[str, Any]) -> Score:
+    return Score(answer["log_likelihood"], answer["stderr"], answer["num_tokens"])
+
+
+def _model(item: Mapping[str, Any]) -> Model:
+    return Model(item["id"], item["max_model_len"], item["mask_token_id"], item["vocab_size"])
+
+
+def _list(prompt: Prompt) -> str | list[int]:
+    return prompt if isinstance(prompt, str) else list(prompt)

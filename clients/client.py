@@ -1,0 +1,153 @@
+"""The client, for programs that wait for each answer; `asynchronous.py` has the one for those that do not."""
+
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import httpx
+from httpx_sse import EventSource
+
+from clients import calls
+from clients.calls import Call, Completion, Gap, Messages, Model, Prompt, Score
+from clients.connection import Connection, Cursor, answer_of, texts_of
+from clients.errors import LLaDAError
+from clients.events import Event
+
+T = TypeVar("T")
+
+
+class LLaDAClient:
+    """Asks a `llada-server`.
+
+    Every generating method takes the server's fields by name (docs/api.md): `max_tokens=64`, `preset="fast"`, …
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 600.0,
+        max_retries: int = 3,
+    ) -> None:
+        """Prepare to ask; nothing is sent.
+
+        Args:
+            server: `LLADA_SERVER`, or this machine's port 8000, if not given.
+            api_key: `LLADA_API_KEY`, if not given.
+            timeout: seconds without a byte after which the server counts as gone.
+            max_retries: how often a request is tried again that was not accepted, or whose stream broke.
+        """
+        self._connection = Connection.of(server, api_key, timeout, max_retries)
+        self._http = httpx.Client(**self._connection.options())
+
+    def complete(self, prompt: Prompt, **fields: Any) -> Completion:
+        """Continue a text or token ids; with `suffix` fill the gap before it."""
+        return self._send(calls.complete(prompt, fields))
+
+    def chat(self, messages: Messages, **fields: Any) -> Completion:
+        """Answer a chat: its turns, or the text of the only one."""
+        return self._send(calls.chat(messages, fields))
+
+    def stream_complete(self, prompt: Prompt, **fields: Any) -> Iterator[str]:
+        """The same as `complete`, in pieces of text as they become final."""
+        return self._stream(calls.complete(prompt, fields))
+
+    def stream_chat(self, messages: Messages, **fields: Any) -> Iterator[str]:
+        """The same as `chat`, in pieces of text as they become final."""
+        return self._stream(calls.chat(messages, fields))
+
+    def denoise(
+        self,
+        prompt: Prompt | None = None,
+        *,
+        messages: Messages | None = None,
+        canvas: Sequence[str | Gap] | None = None,
+        **fields: Any,
+    ) -> Iterator[Event]:
+        """The states of a canvas, step by step. A stream that breaks is taken up again where it was.
+
+        Args:
+            canvas: texts, and gaps between them to be filled.
+        """
+        body = calls.denoise_body(prompt, messages, canvas, fields)
+        cursor, attempt = Cursor(), 0
+        while not cursor.is_done:
+            retry_after = None
+            try:
+                with self._http.stream(**cursor.request(body)) as response:
+                    if not response.is_success:
+                        response.read()
+                        retry_after = response.headers.get("retry-after")
+                        answer_of(response)
+                    for sse in EventSource(response).iter_sse():
+                        yield cursor.read(sse)
+                        attempt = 0
+                if not cursor.is_done:
+                    raise httpx.RemoteProtocolError("the stream ended before its last event")
+            except (httpx.TransportError, LLaDAError) as error:
+                if cursor.is_done:
+                    raise
+                time.sleep(self._connection.delay(attempt, error, retry_after))
+                attempt += 1
+
+    def infill(self, canvas: Sequence[str | Gap], **fields: Any) -> str:
+        """The text of a canvas with its gaps filled."""
+        *_, done = self.denoise(canvas=canvas, **fields)
+        return done.text  # type: ignore[union-attr]  # the last event of a stream
+
+    def score(self, prompt: Prompt, completion: Prompt, **fields: Any) -> Score:
+        """Estimate the log-likelihood of a completion after a prompt, from `mc_num` draws."""
+        return self._send(calls.score(prompt, completion, fields))
+
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        return self._send(calls.tokenize(text))
+
+    def models(self) -> list[Model]:
+        """What the server serves."""
+        return self._send(calls.models())
+
+    def is_ready(self) -> bool:
+        """Whether the server answers, has its model loaded, and accepts requests."""
+        try:
+            return self._http.get("/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> "LLaDAClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, call: Call[T]) -> T:
+        attempt = 0
+        while True:
+            retry_after = None
+            try:
+                response = self._http.request(call.method, call.path, json=call.body)
+                retry_after = response.headers.get("retry-after")
+                return call.parse(answer_of(response))
+            except (httpx.TransportError, LLaDAError) as error:
+                time.sleep(self._connection.delay(attempt, error, retry_after))
+                attempt += 1
+
+    def _stream(self, call: Call[Completion]) -> Iterator[str]:
+        body = {**(call.body or {}), "stream": True}
+        try:
+            with self._http.stream(call.method, call.path, json=body) as response:
+                if not response.is_success:
+                    response.read()
+                    answer_of(response)
+                for sse in EventSource(response).iter_sse():
+                    yield from texts_of(sse.data)
+        except httpx.TransportError as error:
+            raise self._connection.gone(error) from error

@@ -1,0 +1,103 @@
+"""The events of `POST /v1/denoise` as dataclasses; every position counts from the first token of the response."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is about to be denoised.
+
+    Attributes:
+        id: with it a stream that was cut off is taken up again.
+        steps: the number of steps planned; None under a parallel rule, which decides as it goes.
+        special_tokens: the names of mask, EOS and, where the model has one, EoT by their ids.
+        token_ids: the response before the first step, masks and given tokens, `gen_length` entries.
+        generation_params: the settings in use, defaults and preset resolved.
+    """
+
+    id: str
+    model: str
+    created: int
+    prompt_tokens: int
+    gen_length: int
+    block_length: int
+    steps: int | None
+    mask_token_id: int
+    special_tokens: Mapping[int, str]
+    token_ids: tuple[int, ...]
+    generation_params: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One position that a step wrote.
+
+    Attributes:
+        op: `commit`: a mask became the token; `edit`: a token was replaced; `remask`: it became a mask again.
+        step: the step that wrote it; may be earlier than that of the event, which a slow reader finds merged.
+        text: the token decoded alone; empty for special tokens, and without a tokenizer.
+        confidence: its softmax probability.
+    """
+
+    op: Literal["commit", "edit", "remask"]
+    step: int
+    position: int
+    token_id: int
+    text: str
+    confidence: float
+    previous_token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A denoising step.
+
+    Attributes:
+        masked: masks left in the whole response.
+        elapsed_ms: since the request was admitted.
+        predictions: the best guess at every masked position as the server sent it, if the request asked for it.
+    """
+
+    step: int
+    block: int
+    changes: tuple[Change, ...]
+    masked: int
+    elapsed_ms: float
+    predictions: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of a stream.
+
+    Attributes:
+        token_ids: the whole canvas as it stands; masks may remain behind the end of the text.
+    """
+
+    text: str
+    finish_reason: str
+    usage: Mapping[str, Any]
+    token_ids: tuple[int, ...]
+
+
+Event = Start | Step | Done
+
+
+def event_of(name: str, data: Mapping[str, Any]) -> Event:
+    """The event that the server calls `name`; fields that it does not know are passed over, for newer servers."""
+    match name:
+        case "start":
+            special = {int(token_id): text for token_id, text in data["special_tokens"].items()}
+            return Start(**{**_known(Start, data), "special_tokens": special, "token_ids": tuple(data["token_ids"])})
+        case "step":
+            changes = tuple(Change(**_known(Change, change)) for change in data["changes"])
+            return Step(**{**_known(Step, data), "changes": changes})
+        case "done":
+            return Done(**{**_known(Done, data), "token_ids": tuple(data["token_ids"])})
+    raise ValueError(f"unknown event {name!r}")
+
+
+def _known(kind: type[Start | Change | Step | Done], data: Mapping[str, Any]) -> dict[str, Any]:
+    return {part.name: data[part.name] for part in fields(kind) if part.name in data}

@@ -1,0 +1,209 @@
+"""The Python client against a real server with the demo model."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from clients import (
+    APIError,
+    AsyncLLaDAClient,
+    AuthenticationError,
+    BadRequestError,
+    Done,
+    Gap,
+    LLaDAClient,
+    NoServerError,
+    NotFoundError,
+    OverloadedError,
+    Replay,
+    Start,
+    Step,
+)
+from tests.clients.python.cutting_proxy import CuttingProxy
+from tests.live_server import LiveServer
+
+QUESTION = "What is the capital of France?"
+
+
+@pytest.fixture
+def client(live_server):
+    with LLaDAClient(live_server) as client:
+        yield client
+
+
+def test_it_completes_chats_scores_tokenises_and_lists_models(client):
+    assert "Paris" in client.chat(QUESTION, max_tokens=32).text
+    completion = client.complete("Once upon a time", max_tokens=16, seed=3)
+    assert completion.text and completion.finish_reason in ("stop", "length")
+    assert completion.generation_params["seed"] == 3 and completion.usage["denoising_steps"] <= 16
+    ids = client.tokenize("Once upon a time")
+    assert client.complete(ids, max_tokens=16, seed=3).text == completion.text
+    (model,) = client.models()
+    assert model.mask_token_id < model.vocab_size
+    score = client.score("Once upon a time", " there was a fox.", mc_num=8)
+    assert score.log_likelihood < 0 < score.stderr
+    assert client.is_ready()
+
+
+def test_streamed_pieces_add_up_to_the_plain_text(client):
+    pieces = list(client.stream_chat(QUESTION, max_tokens=32))
+    assert "".join(pieces) == client.chat(QUESTION, max_tokens=32).text
+    assert "".join(client.stream_complete("Once", max_tokens=32)) == client.complete("Once", max_tokens=32).text
+
+
+def test_a_replay_of_the_events_ends_as_the_server_says(client):
+    events = list(client.denoise("Once upon a time", max_tokens=24, steps=12))
+    assert isinstance(events[0], Start) and isinstance(events[-1], Done)
+    assert all(isinstance(event, Step) for event in events[1:-1])
+    replay = Replay.of(events)
+    assert tuple(replay.token_ids) == events[-1].token_ids and replay.num_masked == 0
+    for count in (0, 1, 5, 12):
+        frame = replay.at(count)
+        assert frame.num_masked == 24 - sum(len(step.changes) for step in replay.steps[:count])
+        assert all(frame.is_masked(position) == (change is None) for position, change in enumerate(frame.changes))
+    changes = [change for change in replay.changes if change is not None]
+    assert all(0 < change.confidence <= 1 and change.op == "commit" for change in changes)
+    assert replay.start.special_tokens[replay.start.mask_token_id] == "<|mdm_mask|>"
+
+
+def test_a_gap_is_filled_and_its_surroundings_stay(client):
+    text = client.infill(["The capital of France is", Gap(1), "."])
+    assert text.startswith("The capital of France is") and text.endswith(".") and len(text) > 25
+
+
+def test_the_asynchronous_client_gives_the_same_answers(client, live_server):
+    async def ask():
+        async with AsyncLLaDAClient(live_server) as other:
+            assert await other.is_ready()
+            return [
+                (await other.chat(QUESTION, max_tokens=32)).text,
+                (await other.complete("Once", max_tokens=16)).text,
+                "".join([piece async for piece in other.stream_chat(QUESTION, max_tokens=32)]),
+                Replay.of([event async for event in other.denoise("Once", max_tokens=16)]).token_ids,
+                await other.infill(["The capital of France is", Gap(1), "."]),
+                await other.tokenize("Once"),
+                await other.models(),
+                (await other.score("Once", " upon", mc_num=4, seed=1)).log_likelihood,
+            ]
+
+    assert asyncio.run(ask()) == [
+        client.chat(QUESTION, max_tokens=32).text,
+        client.complete("Once", max_tokens=16).text,
+        client.chat(QUESTION, max_tokens=32).text,
+        Replay.of(client.denoise("Once", max_tokens=16)).token_ids,
+        client.infill(["The capital of France is", Gap(1), "."]),
+        client.tokenize("Once"),
+        client.models(),
+        client.score("Once", " upon", mc_num=4, seed=1).log_likelihood,
+    ]
+
+
+@pytest.mark.parametrize("cuts", [(1500,), (100,), (2500, 1800, 900)], ids=str)
+def test_a_stream_that_is_cut_is_taken_up_again_without_a_lost_event(client, live_server, cuts):
+    request = {"max_tokens": 32, "steps": 32, "seed": 1}
+    whole = list(client.denoise("Once upon a time", **request))
+    with CuttingProxy(live_server, *cuts) as proxy:
+        with LLaDAClient(proxy.url) as cut:
+            events = list(cut.denoise("Once upon a time", **request))
+        assert proxy.num_cut == len(cuts)
+
+        async def ask():
+            async with AsyncLLaDAClient(proxy.url) as other:
+                return [event async for event in other.denoise("Once upon a time", **request)]
+
+        assert [type(event) for event in asyncio.run(ask())] == [type(event) for event in whole]
+    assert [event.step for event in events[1:-1]] == [event.step for event in whole[1:-1]]
+    assert Replay.of(events).token_ids == Replay.of(whole).token_ids
+    assert events[-1].text == whole[-1].text
+
+
+def test_a_server_that_breaks_off_for_good_is_said_to_be_gone(live_server):
+    gone = pytest.raises(NoServerError, match=r"no server answers at http://127")
+    with CuttingProxy(live_server, *[300] * 50) as proxy, LLaDAClient(proxy.url, max_retries=1) as client, gone:
+        list(client.denoise("Once", max_tokens=16))
+
+
+def test_errors_say_what_the_server_said(client, live_server):
+    with pytest.raises(BadRequestError, match="temperature") as caught:
+        client.complete("Once", temperature=-1)
+    assert (caught.value.status, caught.value.param) == (400, "temperature") and caught.value.request_id
+    with pytest.raises(BadRequestError):
+        next(client.stream_chat("Hi", temperature=-1))
+    with pytest.raises(BadRequestError):
+        next(client.denoise("Hi", temperature=-1))
+    with pytest.raises(NotFoundError):
+        client.complete("Once", model="another")
+    with pytest.raises(TypeError, match="exactly one of prompt, messages and canvas, not none of them"):
+        next(client.denoise())
+    with LLaDAClient("http://127.0.0.1:9", max_retries=0) as nobody:
+        assert not nobody.is_ready()
+        with pytest.raises(NoServerError, match="start one with llada-server"):
+            nobody.complete("Once")
+
+
+def test_a_key_is_sent_and_a_missing_one_is_an_error_of_its_own(monkeypatch):
+    with LiveServer("--api-key", "secret") as server:
+        with LLaDAClient(server.url) as client, pytest.raises(AuthenticationError):
+            client.models()
+        monkeypatch.setenv("LLADA_SERVER", server.url)
+        monkeypatch.setenv("LLADA_API_KEY", "secret")
+        with LLaDAClient() as client:
+            assert client.models()
+
+
+class Busy(BaseHTTPRequestHandler):
+    """Refuses as many requests as its server is told to, then answers."""
+
+    def do_POST(self):
+        self.server.num_asked += 1
+        is_refused = self.server.num_asked <= self.server.num_refused
+        error = {"error": {"message": "the queue is full", "type": "x", "param": None, "code": "queue_full"}}
+        content = json.dumps(error if is_refused else {"tokens": [1]}).encode()
+        self.send_response(429 if is_refused else 200)
+        self.send_header("Retry-After", "0")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize(("num_refused", "is_answered"), [(2, True), (3, True), (4, False)])
+def test_a_refused_request_is_tried_again_as_often_as_is_allowed(num_refused, is_answered):
+    server = HTTPServer(("127.0.0.1", 0), Busy)
+    server.num_asked, server.num_refused = 0, num_refused
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with LLaDAClient(f"http://127.0.0.1:{server.server_port}", max_retries=3) as client:
+        if is_answered:
+            assert client.tokenize("x") == [1]
+        else:
+            with pytest.raises(OverloadedError, match="the queue is full"):
+                client.tokenize("x")
+    server.shutdown()
+    server.server_close()
+    assert server.num_asked == min(num_refused, 3) + 1
+
+
+def test_an_answer_that_is_not_the_servers_is_quoted():
+    class Proxy(Busy):
+        def do_POST(self):
+            self.send_error(502, "Bad Gateway")
+
+    server = HTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    quoted = pytest.raises(APIError, match=r"(?s)HTTP 502: .*Error response")
+    with LLaDAClient(f"http://127.0.0.1:{server.server_port}") as client, quoted:
+        client.tokenize("x")
+    server.shutdown()
+    server.server_close()
+
+
+def test_it_is_imported_without_torch_or_transformers():
+    code = "import sys, clients; print(*sorted({'torch', 'transformers', 'numpy'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
