@@ -139,6 +139,7 @@ class _Part:
     number: int
     first_step: int
     first_sample: int
+    num_samples: int
 
 
 class StreamPlanner:
@@ -158,7 +159,7 @@ class StreamPlanner:
         self._plan_part = plan_part
         self._seed = seed
         self.batch_size = batch_size
-        self._part = _Part(0, 0, 0)
+        self._part: _Part | None = None
         self._planner: BatchPlanner | None = None
 
     def plan(self, step: int) -> StepPlan:
@@ -173,15 +174,18 @@ class StreamPlanner:
 
     def collate(self, plan: StepPlan, part: slice) -> Batch:
         """Read the tokens of some rows of the step that was planned last."""
-        assert self._planner is not None
+        assert self._part is not None and self._planner is not None
         first = self._part.first_sample
         batch = self._planner.collate(replace(plan, samples_B=plan.samples_B - first), part)
         return replace(batch, samples_B=batch.samples_B + first)
 
     def _find(self, step: int) -> _Part:
-        part = self._part if step >= self._part.first_step else _Part(0, 0, 0)
-        while step >= part.first_step + (size := self._stream.size(part.number)) // self.batch_size:
-            if not part.first_step and self._stream.passes_before(part.number):
+        part = self._part
+        if part is None or step < part.first_step:
+            part = _Part(0, 0, 0, self._stream.size(0))
+        while step >= (next_step := part.first_step + part.num_samples // self.batch_size):
+            if not next_step and self._stream.passes_before(part.number + 1):
                 raise DataError(f"no part of the data has the {self.batch_size} samples of a batch")
-            part = _Part(part.number + 1, part.first_step + size // self.batch_size, part.first_sample + size)
+            number = part.number + 1
+            part = _Part(number, next_step, part.first_sample + part.num_samples, self._stream.size(number))
         return part
