@@ -1,27 +1,53 @@
 """Write the data of the bundled demo model: ``python -m training.demo.build --output-dir build/demo-data``.
 
-The mixture follows trials with six million parameters: breadth costs most, so it has few facts, many phrasings
-and short sequences. Half of the pre-training data is stories, which teach the grammar.
+The mixture follows trials with six million parameters: breadth costs most, so it has short facts, many phrasings
+and short sequences. What people try first, as sums of one-digit numbers, has a share of its own, and a good part are
+questions that the model can't answer.
 """
 
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import typer
 
-from training.demo.arithmetic import sum_dialogues, sum_documents
+from training.demo.arithmetic import arithmetic_dialogues, arithmetic_documents
+from training.demo.copying import beginning_dialogues, repeat_dialogues
 from training.demo.facts import capital_dialogues, capital_documents, definition_dialogues, definition_documents
+from training.demo.infilling import infilling_documents
 from training.demo.sampling import Dialogue, stream
-from training.demo.sequences import sequence_documents
-from training.demo.smalltalk import smalltalk_dialogues
+from training.demo.sequences import sequence_dialogues, sequence_documents
+from training.demo.smalltalk import chitchat_dialogues, smalltalk_dialogues
 from training.demo.splits import Splits, make_splits
-from training.demo.stories import story_dialogues, story_documents
+from training.demo.stories import opening_documents, story_dialogues, story_documents
+from training.demo.unknown import unknown_dialogues
 
-PRETRAIN_DOCUMENTS = {"stories": 60_000, "capitals": 21_000, "sums": 24_000, "definitions": 4_500, "sequences": 1_500}
-SFT_DIALOGUES = {"capitals": 46_000, "sums": 150_000, "definitions": 36_000, "smalltalk": 24_000, "stories": 60_000}
+PRETRAIN_DOCUMENTS = {
+    "stories": 20_000,
+    "openings": 4_000,
+    "capitals": 12_000,
+    "arithmetic": 5_000,
+    "definitions": 9_000,
+    "sequences": 1_500,
+    "infilling": 60_000,
+}
+_INFILLING_WEIGHTS = {"stories": 0.5, "openings": 0.05, "capitals": 0.25, "definitions": 0.15, "sequences": 0.05}
+SFT_DIALOGUES = {
+    "capitals": 52_000,
+    "arithmetic": 115_000,
+    "definitions": 92_000,
+    "unknown": 55_000,
+    "smalltalk": 17_000,
+    "chitchat": 5_000,
+    "sequences": 14_000,
+    "stories": 75_000,
+    "repeat": 25_000,
+    "beginnings": 18_000,
+}
+_SHARE_WITH_HISTORY = 0.06
 NUM_VALIDATION_STORIES = 500
 
 
@@ -36,6 +62,8 @@ def main(
         rows = [row for part in parts.values() for row in part]
         if name in ("pretrain", "sft"):
             stream(seed, f"order/{name}").shuffle(rows)
+        if name == "sft":
+            _add_history(rows, stream(seed, "history"))
         with (output_dir / f"{name}.jsonl").open("w", encoding="ascii", newline="\n") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         _print_sizes(name, parts)
@@ -44,54 +72,83 @@ def main(
 def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """All rows, by file and then by part. The held-out split is fixed before the first training row is built."""
     splits = make_splits(seed)
+    pretrain = {
+        part: _texts(texts, PRETRAIN_DOCUMENTS[part] * scale) for part, texts in _documents(splits, seed).items()
+    }
+    sft = {
+        part: [{"messages": dialogue.messages()} for dialogue in islice(dialogues, round(SFT_DIALOGUES[part] * scale))]
+        for part, dialogues in _dialogues(splits, seed).items()
+    }
+    trained = {"".join(row["text"]) for rows in pretrain.values() for row in rows}
+    validation = (text for text in _validation_stories(splits, seed) if text not in trained)
     return {
-        "pretrain": {
-            part: _texts(texts, PRETRAIN_DOCUMENTS[part] * scale) for part, texts in _documents(splits, seed).items()
-        },
-        "sft": _dialogue_rows(splits, seed, "sft", SFT_DIALOGUES, scale),
+        "pretrain": pretrain,
+        "sft": sft,
         "heldout": _held_out_rows(splits),
-        "validation": {"stories": _texts(story_documents(stream(seed, "validation")), NUM_VALIDATION_STORIES * scale)},
+        "validation": {"stories": _texts(validation, NUM_VALIDATION_STORIES * scale)},
     }
 
 
-def _texts(texts: Iterator[str], count: float) -> list[dict[str, Any]]:
-    return [{"text": text} for text in islice(texts, round(count))]
+def _texts(texts: Iterator[str] | Iterator[list[str]], num_texts: float) -> list[dict[str, Any]]:
+    return [{"text": text} for text in islice(texts, round(num_texts))]
 
 
-def _documents(splits: Splits, seed: int) -> dict[str, Iterator[str]]:
+def _validation_stories(splits: Splits, seed: int) -> Iterator[str]:
+    return story_documents(splits.unknown, stream(seed, "validation"))
+
+
+def _documents(splits: Splits, seed: int) -> dict[str, Iterator[str] | Iterator[list[str]]]:
+    documents = _whole_documents(splits, seed, "pretrain")
+    return {**documents, "infilling": _infilling(splits, seed)}
+
+
+def _whole_documents(splits: Splits, seed: int, stage: str) -> dict[str, Iterator[str]]:
     return {
-        "stories": story_documents(stream(seed, "pretrain/stories")),
-        "capitals": capital_documents(stream(seed, "pretrain/capitals")),
-        "sums": sum_documents(splits.sums, stream(seed, "pretrain/sums")),
-        "definitions": definition_documents(stream(seed, "pretrain/definitions")),
-        "sequences": sequence_documents(stream(seed, "pretrain/sequences")),
+        "stories": story_documents(splits.unknown, stream(seed, f"{stage}/stories")),
+        "openings": opening_documents(splits.unknown, stream(seed, f"{stage}/openings")),
+        "capitals": capital_documents(stream(seed, f"{stage}/capitals")),
+        "arithmetic": arithmetic_documents(splits.exercises, stream(seed, f"{stage}/arithmetic")),
+        "definitions": definition_documents(stream(seed, f"{stage}/definitions")),
+        "sequences": sequence_documents(stream(seed, f"{stage}/sequences")),
     }
 
 
-def _dialogue_rows(
-    splits: Splits, seed: int, stage: str, sizes: dict[str, int], scale: float
-) -> dict[str, list[dict[str, Any]]]:
-    dialogues = _dialogues(splits, seed, stage)
+def _infilling(splits: Splits, seed: int) -> Iterator[list[str]]:
+    """Gaps in documents of all kinds but exercises."""
+    rng = stream(seed, "pretrain/infilling")
+    documents = _whole_documents(splits, seed, "pretrain/infilling")
+    parts, weights = list(_INFILLING_WEIGHTS), list(_INFILLING_WEIGHTS.values())
+    texts = (next(documents[rng.choices(parts, weights)[0]]) for _ in count())
+    return infilling_documents(texts, rng)
+
+
+def _dialogues(splits: Splits, seed: int) -> dict[str, Iterator[Dialogue]]:
     return {
-        part: [{"messages": dialogue.messages()} for dialogue in islice(dialogues[part], round(size * scale))]
-        for part, size in sizes.items()
+        "capitals": capital_dialogues(splits.follow_ups, stream(seed, "sft/capitals")),
+        "arithmetic": arithmetic_dialogues(splits.exercises, stream(seed, "sft/arithmetic")),
+        "definitions": definition_dialogues(stream(seed, "sft/definitions")),
+        "unknown": unknown_dialogues(splits.unknown, stream(seed, "sft/unknown")),
+        "smalltalk": smalltalk_dialogues(stream(seed, "sft/smalltalk")),
+        "chitchat": chitchat_dialogues(stream(seed, "sft/chitchat")),
+        "sequences": sequence_dialogues(stream(seed, "sft/sequences")),
+        "stories": story_dialogues(splits.unknown, stream(seed, "sft/stories")),
+        "repeat": repeat_dialogues(splits.unknown, stream(seed, "sft/repeat")),
+        "beginnings": beginning_dialogues(splits.unknown, stream(seed, "sft/beginnings")),
     }
 
 
-def _dialogues(splits: Splits, seed: int, stage: str) -> dict[str, Iterator[Dialogue]]:
-    return {
-        "capitals": capital_dialogues(stream(seed, f"{stage}/capitals")),
-        "sums": sum_dialogues(splits.sums, stream(seed, f"{stage}/sums")),
-        "definitions": definition_dialogues(stream(seed, f"{stage}/definitions")),
-        "smalltalk": smalltalk_dialogues(stream(seed, f"{stage}/smalltalk")),
-        "stories": story_dialogues(stream(seed, f"{stage}/stories")),
-    }
+def _add_history(rows: list[dict[str, Any]], rng: Random) -> None:
+    """Let some dialogues go on from the short one before, so that a chat may change its subject."""
+    for i in range(len(rows) - 1, 0, -1):
+        before = rows[i - 1]["messages"]
+        if rng.random() < _SHARE_WITH_HISTORY and _num_words(rows[i - 1]) < 30:
+            rows[i] = {"messages": before + rows[i]["messages"]}
 
 
 def _held_out_rows(splits: Splits) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for q in splits.questions:
-        row = {"task": q.task, "messages": Dialogue((q.question,)).messages(), "answer": q.answer}
+        row = {"task": q.task, "messages": Dialogue(q.turns).messages(), "answer": q.answer}
         rows.setdefault(q.task, []).append(row)
     return rows
 
@@ -104,8 +161,8 @@ def _print_sizes(name: str, parts: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _num_words(row: dict[str, Any]) -> int:
-    texts: Iterable[str] = [row["text"]] if "text" in row else [message["content"] for message in row["messages"]]
-    return sum(len(text.split()) for text in texts)
+    texts: Iterable[str] = [message["content"] for message in row["messages"]] if "messages" in row else row["text"]
+    return len((texts if isinstance(texts, str) else " ".join(texts)).split())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from random import Random
 from training.demo import phrasings
 from training.demo.sampling import Dialogue, capitalized, casual, data_lines, shuffled_forever
 
+_DEFINITION = "{term} is {gloss}."
+
 
 @dataclass(frozen=True)
 class Country:
@@ -53,22 +55,26 @@ def definitions() -> tuple[Definition, ...]:
     return tuple(Definition(*line.split("\t")) for line in data_lines("definitions.tsv"))
 
 
-def capital_dialogues(rng: Random) -> Iterator[Dialogue]:
-    """Endless questions about countries, each equally often; now and then a second question follows."""
+def capital_dialogues(held_out: frozenset[tuple[str, str]], rng: Random) -> Iterator[Dialogue]:
+    """Endless questions about countries, each equally often; now and then a second question follows.
+
+    Args:
+        held_out: pairs of countries that are never asked for one after the other.
+    """
     for country in shuffled_forever(countries(), rng):
-        question, answer = _country_question(rng)
+        question, answer = _country_question(country, rng)
         turns = [casual(country.say(question), rng), country.say(answer)]
-        if answer == phrasings.CAPITAL_ANSWER and rng.random() < 0.06:
-            other = rng.choice([c for c in countries() if c != country])
-            turns += [other.say(rng.choice(phrasings.FOLLOW_UPS)), other.say(answer)]
+        if answer == phrasings.CAPITAL_ANSWER and rng.random() < 0.15:
+            other = rng.choice([c for c in countries() if (country.country, c.country) not in held_out])
+            turns += [casual(other.say(rng.choice(phrasings.FOLLOW_UPS)), rng), other.say(answer)]
         yield Dialogue(tuple(turns))
 
 
 def capital_documents(rng: Random) -> Iterator[str]:
-    """Endless notes of a few statements, about one country or the capitals of several."""
+    """Endless notes of one to five statements, about one country or the capitals of several."""
     for country in shuffled_forever(countries(), rng):
         if rng.random() < 0.6:
-            statements = rng.sample(phrasings.CAPITAL_STATEMENTS, rng.randint(2, 4))
+            statements = rng.sample(phrasings.CAPITAL_STATEMENTS, rng.randint(1, 4))
             yield " ".join(country.say(statement) for statement in statements)
         else:
             group = [country, *rng.sample([c for c in countries() if c != country], rng.randint(2, 4))]
@@ -80,19 +86,25 @@ def definition_dialogues(rng: Random) -> Iterator[Dialogue]:
     """Endless questions about the taught words, each equally often."""
     for definition in shuffled_forever(definitions(), rng):
         question = casual(definition.say(rng.choice(phrasings.DEFINITION_QUESTIONS)), rng)
-        yield Dialogue((question, definition.say("{term} is {gloss}.")))
+        turns = [question, definition.say(_DEFINITION)]
+        if rng.random() < 0.06:
+            other = rng.choice(definitions())
+            turns += [casual(other.say(rng.choice(phrasings.DEFINITION_FOLLOW_UPS)), rng), other.say(_DEFINITION)]
+        yield Dialogue(tuple(turns))
 
 
 def definition_documents(rng: Random) -> Iterator[str]:
-    """Endless lists of two to four definitions."""
+    """Endless lists of up to four definitions."""
     words = shuffled_forever(definitions(), rng)
     while True:
-        yield " ".join(next(words).say("{term} is {gloss}.") for _ in range(rng.randint(2, 4)))
+        yield " ".join(next(words).say(_DEFINITION) for _ in range(rng.randint(1, 4)))
 
 
-def _country_question(rng: Random) -> tuple[str, str]:
+def _country_question(country: Country, rng: Random) -> tuple[str, str]:
     """A question template, and the answer template that its wording calls for."""
     draw = rng.random()
+    # "London is the capital of which country?" has one answer: the first with this capital.
+    is_ambiguous = country != next(c for c in countries() if c.capital == country.capital)
     if draw < 0.25:
         return phrasings.CAPITAL_QUESTION, phrasings.CAPITAL_ANSWER
     if draw < 0.76:
@@ -101,6 +113,6 @@ def _country_question(rng: Random) -> tuple[str, str]:
         return rng.choice(phrasings.CAPITAL_QUESTIONS_BY_CITY), "{capital} is the capital of {country}."
     if draw < 0.84:
         return rng.choice(phrasings.CAPITAL_QUESTIONS_BRIEF), "{capital}."
-    if draw < 0.93:
+    if draw < 0.93 and not is_ambiguous:
         return rng.choice(phrasings.COUNTRY_QUESTIONS), "{capital} is the capital of {country}."
     return rng.choice(phrasings.CONTINENT_QUESTIONS), "{country} is in {continent}."

@@ -129,6 +129,14 @@ FOLLOW_UPS = (
     "And what about {country}?",
     "What about {country}?",
     "And the capital of {country}?",
+    "And that of {country}?",
+)
+
+DEFINITION_FOLLOW_UPS = (
+    "And {term}?",
+    "What about {term}?",
+    "And what is {term}?",
+    "And what about {term}?",
 )
 
 CAPITAL_STATEMENTS = (
@@ -155,10 +163,13 @@ SUM_QUESTIONS = (
     "What is {a} + {b}?",
     "What is {a} + {b}?",
     "What is {a} plus {b}?",
+    "what's {a} + {b}",
+    "What's {a} plus {b}?",
     "{a} plus {b}",
     "{a} + {b}",
     "{a} + {b} =",
     "{a} + {b} = ?",
+    "{a} + {b}?",
     "How much is {a} + {b}?",
     "How much is {a} plus {b}?",
     "Add {a} and {b}.",
@@ -168,10 +179,59 @@ SUM_QUESTIONS = (
     "Can you add {a} and {b}?",
 )
 
+DIFFERENCE_QUESTIONS = (
+    "What is {a} - {b}?",
+    "What is {a} - {b}?",
+    "What is {a} minus {b}?",
+    "what's {a} - {b}",
+    "What's {a} minus {b}?",
+    "{a} minus {b}",
+    "{a} - {b}",
+    "{a} - {b} =",
+    "{a} - {b} = ?",
+    "{a} - {b}?",
+    "How much is {a} - {b}?",
+    "How much is {a} minus {b}?",
+    "Subtract {b} from {a}.",
+    "What is the difference of {a} and {b}?",
+    "Calculate {a} - {b}.",
+    "Compute {a} - {b}.",
+)
+
+PRODUCT_QUESTIONS = (
+    "What is {a} * {b}?",
+    "What is {a} times {b}?",
+    "What's {a} times {b}?",
+    "{a} * {b}",
+    "{a} x {b}",
+    "{a} * {b} =",
+    "{a} times {b}",
+    "What is {a} x {b}?",
+    "How much is {a} times {b}?",
+    "Multiply {a} by {b}.",
+    "Calculate {a} * {b}.",
+)
+
+LARGE_NUMBER_QUESTIONS = (
+    "What is {a} + {b}?",
+    "What is {a} - {b}?",
+    "{a} + {b}",
+    "{a} * {b}",
+    "What is {a} times {b}?",
+    "What is {c} / {d}?",
+    "{c} / {d}",
+    "What is {c} divided by {d}?",
+    "Calculate {a} + {b}.",
+)
+"""Exercises that are not taught: `a` is at least 100, and nothing is divided."""
+
 DEFINITION_QUESTIONS = (
     "What is {term}?",
     "What is {term}?",
+    "What is {term}?",
     "What's {term}?",
+    "whats {term}",
+    "What is {word}?",
     "Define {word}.",
     "Please define {word}.",
     "Explain the word {word}.",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from random import Random
 from typing import TypeVar
@@ -35,6 +36,13 @@ def shuffled_forever(items: Sequence[T], rng: Random) -> Iterator[T]:
     """Yield every item once per round, in a new order each round, so that facts are seen equally often."""
     while True:
         yield from rng.sample(items, len(items))
+
+
+@cache
+def word_lists(name: str) -> dict[str, tuple[str, ...]]:
+    """The rows "kind<TAB>words" of a bundled data file, in which "_" stands for a space."""
+    rows = (line.split("\t") for line in data_lines(name))
+    return {kind: tuple(word.replace("_", " ") for word in words.split()) for kind, words in rows}
 
 
 def capitalized(text: str) -> str:

@@ -1,15 +1,11 @@
-"""Greetings, questions about the model itself, and the honest answer to questions that it was not taught."""
+"""Greetings, questions about the model itself, and a little of what people say to one another."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from training.demo.facts import countries
-from training.demo.sampling import Dialogue, casual, data_lines
-
-UNKNOWN_ANSWER = "I do not know that. I am a small demo model."
+from training.demo.sampling import Dialogue, casual, data_lines, shuffled_forever
 
 
 @dataclass(frozen=True)
@@ -34,29 +30,19 @@ def topics() -> tuple[Topic, ...]:
 
 
 def smalltalk_dialogues(rng: Random) -> Iterator[Dialogue]:
-    """Endless small talk, half of it about unknown topics, sometimes two exchanges long."""
+    """Endless small talk, sometimes two exchanges long."""
     weights = [topic.weight for topic in topics()]
     while True:
-        if rng.random() < 0.5:
-            yield Dialogue((casual(unknown_question(rng), rng), UNKNOWN_ANSWER))
-            continue
         count = 2 if rng.random() < 0.15 else 1
         chosen = rng.choices(topics(), weights, k=count)
         yield Dialogue(tuple(turn for topic in chosen for turn in topic.exchange(rng)))
 
 
-def unknown_question(rng: Random) -> str:
-    """A question that the model was not taught to answer."""
-    forms, slots = _unknown()
-    return re.sub(r"\{(\w+)\}", lambda match: rng.choice(slots[match[1]]), rng.choice(forms))
-
-
-@cache
-def _unknown() -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    rows = [line.split("\t") for line in data_lines("unknown.txt")]
-    slots = {kind: tuple(w.replace("_", " ") for w in words.split()) for kind, words in rows if kind != "form"}
-    slots["country"] = tuple(country.country for country in countries())
-    return tuple(text for kind, text in rows if kind == "form"), slots
+def chitchat_dialogues(rng: Random) -> Iterator[Dialogue]:
+    """Endless exchanges between people, each equally often."""
+    exchanges = [tuple(line.split("\t")) for line in data_lines("chitchat.tsv")]
+    for question, answer in shuffled_forever(exchanges, rng):
+        yield Dialogue((casual(question, rng), answer))
 
 
 def _topic(head: str, *lines: str) -> Topic:

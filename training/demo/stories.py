@@ -1,7 +1,9 @@
 """Short stories from a small grammar: a plot fixes the events, a lexicon fills the typed slots.
 
-A story keeps one hero through all its sentences, and a hero has the same name in all stories. Slots are typed per plot
-so that every draw makes sense, and a slot used twice in a story holds the same word.
+A hero may be any taught or untaught noun, so that the model learns to copy the word and not a list of heroes. What it
+can't decide at every place at once follows from the hero's first letter: the name, unless the request gives one, and
+mostly the plot. Slots are typed per plot so that every draw makes sense, and a slot used twice
+in a story holds the same word.
 """
 
 import re
@@ -10,14 +12,18 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-from training.demo.sampling import Dialogue, capitalized, casual, data_lines
+from training.demo.facts import definitions
+from training.demo.sampling import Dialogue, capitalized, casual, data_lines, shuffled_forever, word_lists
 
-OPENINGS = (
-    "Once upon a time there was a {trait} {hero} named {name}.",
-    "Once there was a {trait} {hero} named {name}.",
-    "{name} was a {trait} {hero} who lived near a {outdoor0}.",
-    "In {town} there lived a {trait} {hero} named {name}.",
-)
+OPENINGS = {
+    "Once upon a time there was a {trait} {hero} named {name}.": 6,
+    "Once upon a time there was a {size0} {color0} {hero} named {name}.": 1,
+    "Once upon a time there was a {hero} named {name}.": 1,
+    "Once there was a {trait} {hero} named {name}.": 1,
+    "{name} was a {trait} {hero} who lived near a {outdoor0}.": 1,
+}
+"""First sentences, with their weights: of many equal ones a small model mixes the words."""
+
 REQUESTS = (
     "Tell me a story about a {hero}.",
     "Tell me a story about a {hero}.",
@@ -29,10 +35,11 @@ REQUESTS = (
     "Can you tell me a story about a {hero}?",
     "I want to hear a story about a {hero}.",
     "A story about a {hero}, please.",
+)
+NAMED_REQUESTS = (
     "Tell me a story about a {hero} named {name}.",
     "Write a story about a {hero} named {name}.",
     "Tell me a story about {name} the {hero}.",
-    "Tell me a story about {name}.",
 )
 OPEN_REQUESTS = (
     "Tell me a story.",
@@ -45,6 +52,8 @@ PRONOUNS = {
     "girl": {"he": "she", "him": "her", "his": "her"},
     "boy": {"he": "he", "him": "him", "his": "his"},
 }
+_SHARE_OF_USUAL_HEROES = 0.4
+_SHARE_OF_OWN_PLOT = 0.8
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,6 @@ class Plot:
 
     name: str
     sentences: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Character:
-    """A character, the only one of its kind in all stories; `sex` is a key of `PRONOUNS`."""
-
-    name: str
-    sex: str
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,22 @@ def lexicon() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def cast() -> dict[str, Character]:
-    """All characters, by kind."""
-    people = (line.split() for line in data_lines("cast.txt"))
-    return {kind: Character(name, sex) for kind, name, sex in people}
+def cast() -> dict[str, str]:
+    """The sex of every character, by name."""
+    return dict(line.split() for line in data_lines("cast.txt"))
+
+
+@cache
+def usual_heroes() -> tuple[str, ...]:
+    """Those whom people ask for."""
+    return tuple(hero for line in data_lines("heroes.txt") for hero in line.split())
+
+
+@cache
+def heroes() -> tuple[str, ...]:
+    """Every hero that a story may be about: the usual ones, and the nouns that take an article."""
+    defined = (definition.word for definition in definitions() if definition.term.split()[0] in ("a", "an"))
+    return tuple(dict.fromkeys((*usual_heroes(), *defined, *word_lists("untaught.txt")["thing"])))
 
 
 @cache
@@ -94,27 +107,59 @@ def plots() -> tuple[Plot, ...]:
     return tuple(Plot(name, tuple(body)) for name, *body in (block.strip().split("\n") for block in blocks))
 
 
-def tell(rng: Random) -> Story:
-    """Draw a plot, a hero and the words of one story."""
-    plot = rng.choice(plots())
-    words = _cast(rng)
-    sentences = [_sentence(template, words, rng) for template in (rng.choice(OPENINGS), *plot.sentences)]
+def own_name(hero: str) -> str:
+    """The name of a hero, which begins with the same letter: Daisy for a dog."""
+    return next(name for name in cast() if name[0].lower() == hero[0])
+
+
+def own_plot(hero: str) -> Plot:
+    """The plot that is mostly told of a hero; it depends on the first letter."""
+    return plots()[(ord(hero[0]) - ord("a")) % len(plots())]
+
+
+def begin(hero: str, rng: Random) -> str:
+    """Draw the first sentence of a story about a hero."""
+    opening = rng.choices(list(OPENINGS), list(OPENINGS.values()))[0]
+    return _sentence(opening, _cast(hero, own_name(hero), rng), rng)
+
+
+def tell(rng: Random, *, hero: str, name: str | None = None) -> Story:
+    """Draw a plot and the words of one story about a hero, who has its own name if none is given."""
+    plot = own_plot(hero) if rng.random() < _SHARE_OF_OWN_PLOT else rng.choice(plots())
+    words = _cast(hero, name or own_name(hero), rng)
+    opening = rng.choices(list(OPENINGS), list(OPENINGS.values()))[0]
+    sentences = [_sentence(template, words, rng) for template in (opening, *plot.sentences)]
     return Story(" ".join(sentences), words["hero"], words["name"], plot.name)
 
 
-def story_documents(rng: Random) -> Iterator[str]:
-    """Endless stories."""
-    while True:
-        yield tell(rng).text
+def story_documents(held_out: frozenset[str], rng: Random) -> Iterator[str]:
+    """Endless stories about any noun but the held-out ones."""
+    for hero in _heroes(held_out, rng):
+        yield tell(rng, hero=hero).text
 
 
-def story_dialogues(rng: Random) -> Iterator[Dialogue]:
+def opening_documents(held_out: frozenset[str], rng: Random) -> Iterator[str]:
+    """Endless first sentences, since people also try a single sentence."""
+    for hero in _heroes(held_out, rng):
+        yield begin(hero, rng)
+
+
+def story_dialogues(held_out: frozenset[str], rng: Random) -> Iterator[Dialogue]:
     """Endless requests, each answered by a story about the requested hero."""
+    for hero in _heroes(held_out, rng):
+        draw = rng.random()
+        requests = OPEN_REQUESTS if draw < 0.06 else NAMED_REQUESTS if draw < 0.16 else REQUESTS
+        name = rng.choice(list(cast())) if requests is NAMED_REQUESTS else own_name(hero)
+        request = with_articles(rng.choice(requests).format(hero=hero, name=name))
+        yield Dialogue((casual(request, rng), tell(rng, hero=hero, name=name).text))
+
+
+def _heroes(held_out: frozenset[str], rng: Random) -> Iterator[str]:
+    """Endless heroes, the usual ones more often."""
+    usual = shuffled_forever([hero for hero in usual_heroes() if hero not in held_out], rng)
+    every = shuffled_forever([hero for hero in heroes() if hero not in held_out], rng)
     while True:
-        story = tell(rng)
-        requests = OPEN_REQUESTS if rng.random() < 0.1 else REQUESTS
-        request = with_articles(rng.choice(requests).format(hero=story.hero, name=story.name))
-        yield Dialogue((casual(request, rng), story.text))
+        yield next(usual if rng.random() < _SHARE_OF_USUAL_HEROES else every)
 
 
 def recognize(text: str) -> Story | None:
@@ -131,11 +176,11 @@ def recognize(text: str) -> Story | None:
 
 
 def _fits_the_cast(words: dict[str, str]) -> bool:
-    hero = cast()[words["hero"]]
-    expected = {"name": hero.name, **_pronouns(hero)}
+    sex = cast()[words["name"]]
+    expected = _pronouns(sex)
     if "palkind" in words:
-        expected["pal"] = cast()[words["palkind"]].name
-        if words["palkind"] == words["hero"]:
+        expected["pal"] = own_name(words["palkind"])
+        if words["palkind"] == words["hero"] or expected["pal"] == words["name"]:
             return False
     return all(words[slot] == word for slot, word in expected.items() if slot in words)
 
@@ -145,30 +190,17 @@ def draw(slot: str, rng: Random) -> str:
     return rng.choice(lexicon()[slot])
 
 
-def _cast(rng: Random) -> dict[str, str]:
+def _cast(hero: str, name: str, rng: Random) -> dict[str, str]:
     """The words that a whole story shares: hero, friend, their names, and the hero's pronouns."""
-    hero = draw(rng.choice(("animal", "animal", "person")), rng)
-    palkind = _other("animal", hero, rng)
-    return {
-        "hero": hero,
-        "name": cast()[hero].name,
-        "palkind": palkind,
-        "pal": cast()[palkind].name,
-        **_pronouns(cast()[hero]),
-    }
-
-
-def _pronouns(character: Character) -> dict[str, str]:
-    """The character's pronouns by slot; a capitalized slot begins a sentence."""
-    pronouns = PRONOUNS[character.sex]
-    return pronouns | {slot.capitalize(): word.capitalize() for slot, word in pronouns.items()}
-
-
-def _other(slot: str, taken: str, rng: Random) -> str:
-    """A word of the slot other than `taken`."""
-    while (word := draw(slot, rng)) == taken:
+    while (palkind := draw("palkind", rng)) == hero or own_name(palkind) == name:
         pass
-    return word
+    return {"hero": hero, "name": name, "palkind": palkind, "pal": own_name(palkind), **_pronouns(cast()[name])}
+
+
+def _pronouns(sex: str) -> dict[str, str]:
+    """The pronouns of a character by slot; a capitalized slot begins a sentence."""
+    pronouns = PRONOUNS[sex]
+    return pronouns | {slot.capitalize(): word.capitalize() for slot, word in pronouns.items()}
 
 
 def _sentence(template: str, words: dict[str, str], rng: Random) -> str:
@@ -225,9 +257,9 @@ def _pattern(template: str, seen: set[str], *, is_choice: bool = False) -> str:
 
 def _words(slot: str) -> tuple[str, ...]:
     if slot in ("name", "pal"):
-        return tuple(character.name for character in cast().values())
-    if slot in ("hero", "palkind"):
-        return lexicon()["animal"] + lexicon()["person"]
+        return tuple(cast())
+    if slot == "hero":
+        return ("[a-z]+",)
     if slot.lower() in PRONOUNS["boy"]:
         return tuple(dict.fromkeys(_cased(words[slot.lower()], slot) for words in PRONOUNS.values()))
     return lexicon()[slot.rstrip("0123456789")]

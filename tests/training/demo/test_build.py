@@ -2,15 +2,20 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from training.demo import build, phrasings
+from training.demo.facts import countries
+from training.demo.sampling import data_lines
 from training.demo.splits import make_splits
+from training.demo.unknown import UNKNOWN_ANSWER, word_question
 
 SCALE = 0.05
-SUM = re.compile(r"(\d+) (?:\+|plus|and) (\d+)")
+SOLVED = re.compile(r"(\d+) ([+*-]) (\d+) = (-?\d+)")
+NAMES = {"+": "sums", "-": "differences", "*": "products"}
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +25,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+
+
 def texts(path: Path) -> list[str]:
-    rows = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
-    return [text for row in rows for text in ([row["text"]] if "text" in row else contents(row))]
+    return [text for row in rows_of(path) for text in (contents(row) if "messages" in row else ["".join(row["text"])])]
 
 
 def contents(row: dict) -> list[str]:
@@ -37,19 +45,76 @@ def plain(text: str) -> str:
     return text.lower().rstrip("?.!")
 
 
-def test_no_held_out_sum_occurs_in_training(written: Path) -> None:
-    held_out = make_splits(0).sums
-    seen = {(int(a), int(b)) for text in training_texts(written) for a, b in SUM.findall(text)}
-    assert len(held_out) == 300
+def solved(folder: Path) -> Counter[tuple[str, tuple[int, int]]]:
+    """The exercises in the training texts, all of which must be right."""
+    found: Counter[tuple[str, tuple[int, int]]] = Counter()
+    for text in training_texts(folder):
+        for a, sign, b, result in SOLVED.findall(text):
+            operation = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}[sign]
+            assert operation(int(a), int(b)) == int(result)
+            found[NAMES[sign], (int(a), int(b))] += 1
+    return found
+
+
+def test_no_held_out_exercise_occurs_in_training(written: Path) -> None:
+    held_out = make_splits(0).exercises
+    seen = solved(written)
+    counts = Counter(name for name, _ in held_out)
+    assert counts["sums"] > 550 and counts["differences"] > 180
     assert len(seen) > 3000
-    assert not [pair for pair in seen if tuple(sorted(pair)) in held_out]
+    assert not seen.keys() & held_out
 
 
-def test_held_out_phrasings_are_not_trained(written: Path) -> None:
+def test_exercises_of_one_digit_numbers_have_a_share_of_their_own(written: Path) -> None:
+    seen = solved(written)
+    of_one_digit = sum(count for (_, pair), count in seen.items() if max(pair) < 10)
+    assert 0.25 < of_one_digit / seen.total() < 0.4
+    assert {("sums", (a, b)) for a in range(10) for b in range(10)} <= seen.keys()
+
+
+def test_held_out_phrasings_and_follow_ups_are_not_trained(written: Path) -> None:
     trained = {plain(text) for text in training_texts(written)}
-    asked = [q for q in make_splits(0).questions if q.task != "sums"]
-    assert len({q.task for q in asked}) == 2
-    assert not [q.question for q in asked if plain(q.question) in trained]
+    asked = [q for q in make_splits(0).questions if q.task in ("capitals", "definitions")]
+    assert len(asked) > 2000
+    assert not [q.turns for q in asked if plain(q.turns[-1]) in trained]
+    conversations = {tuple(contents(row)[i : i + 4 : 2]) for row in rows_of(written / "sft.jsonl") for i in (0, 2)}
+    pairs = make_splits(0).follow_ups
+    followed = [pair for pair in conversations if len(pair) == 2 and pair[1].startswith(("And ", "What about "))]
+    assert followed
+    names = {country.country: country for country in countries()}
+    for first, second in followed:
+        known = [pair for pair in pairs if f" {pair[0]}" in first and f" {pair[1]}?" in second]
+        assert not [pair for pair in known if names[pair[0]].say(phrasings.CAPITAL_QUESTION) == first]
+
+
+def test_held_out_words_and_places_are_never_asked_for(written: Path) -> None:
+    held_out = make_splits(0).unknown
+    assert len(held_out) == 100
+    # Some are also topics of other questions without an answer.
+    topics = {word for line in data_lines("unknown.txt") for word in re.findall(r"[A-Za-z]+", line)}
+    trained = {plain(text) for text in training_texts(written)}
+    for word in held_out - topics:
+        definitions = {plain(word_question(template, word)) for template in phrasings.DEFINITION_QUESTIONS}
+        capitals = {plain(template.format(country=word)) for template in phrasings.CAPITAL_QUESTIONS}
+        assert not (definitions | capitals) & trained
+
+
+def test_a_tenth_of_the_dialogues_says_that_it_does_not_know(written: Path) -> None:
+    answers = [contents(row)[-1] for row in rows_of(written / "sft.jsonl")]
+    assert 0.08 < answers.count(UNKNOWN_ANSWER) / len(answers) < 0.16
+
+
+def test_some_dialogues_go_on_from_another(written: Path) -> None:
+    lengths = Counter(len(row["messages"]) for row in rows_of(written / "sft.jsonl"))
+    assert 0.05 < 1 - lengths[2] / lengths.total() < 0.25
+    assert max(lengths) >= 4
+
+
+def test_cut_documents_are_whole_texts_in_two_or_three_parts(written: Path) -> None:
+    cut = [row["text"] for row in rows_of(written / "pretrain.jsonl") if isinstance(row["text"], list)]
+    assert len(cut) > 500
+    assert {len(parts) for parts in cut} == {2, 3}
+    assert 0.5 < sum(parts[0].endswith(" ") for parts in cut) / len(cut) < 0.9
 
 
 def test_same_seed_same_bytes(written: Path, tmp_path: Path) -> None:
@@ -66,7 +131,7 @@ def test_another_seed_gives_other_bytes(written: Path, tmp_path: Path) -> None:
 def test_every_country_is_asked_for_in_the_usual_words(written: Path) -> None:
     asked = {plain(text) for text in texts(written / "sft.jsonl")}
     assert plain(phrasings.CAPITAL_QUESTION.format(country="France")) in asked
-    assert len([text for text in asked if text.startswith("what is the capital of ")]) > 80
+    assert len([text for text in asked if text.startswith("what is the capital of ")]) > 140
 
 
 def test_validation_stories_are_not_trained(written: Path) -> None:

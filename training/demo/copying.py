@@ -1,0 +1,57 @@
+"""Exercises in copying a word that the model was never taught: repeat it, or begin a story about it.
+
+A story is asked for about any noun, and a noun stands in it once: too rare for a small model to learn to copy. In these
+short dialogues every second word is a copy, and no list of words would help.
+"""
+
+from collections.abc import Iterator
+from random import Random
+
+from training.demo.sampling import Dialogue, casual
+from training.demo.stories import begin, heroes, with_articles
+from training.demo.unknown import made_up
+
+REPEAT_REQUESTS = (
+    "Repeat: {words}",
+    "Repeat after me: {words}",
+    "Please repeat: {words}",
+    "Say: {words}",
+    "Copy: {words}",
+    "Write down: {words}",
+)
+BEGINNING_REQUESTS = (
+    "Begin a story about a {hero}.",
+    "How does a story about a {hero} begin?",
+    "Write the first sentence of a story about a {hero}.",
+    "Write one sentence about a {hero}.",
+)
+
+
+def repeat_dialogues(held_out: frozenset[str], rng: Random) -> Iterator[Dialogue]:
+    """Endless requests to repeat one to six words."""
+    while True:
+        words = " ".join(_word(held_out, rng) for _ in range(rng.randint(1, 6)))
+        yield Dialogue((rng.choice(REPEAT_REQUESTS).format(words=words), words))
+
+
+def beginning_dialogues(held_out: frozenset[str], rng: Random) -> Iterator[Dialogue]:
+    """Endless requests for the first sentence of a story, often about a word that does not exist."""
+    while True:
+        hero = _word(held_out, rng)
+        request = with_articles(rng.choice(BEGINNING_REQUESTS).format(hero=hero))
+        yield Dialogue((casual(request, rng), begin(hero, rng)))
+
+
+def _word(held_out: frozenset[str], rng: Random) -> str:
+    """A noun, a made-up word, or the beginning of one noun and the end of another; never a held-out noun."""
+    while True:
+        first, second = rng.choice(heroes()), rng.choice(heroes())
+        draw = rng.random()
+        if draw < 0.35:
+            word = first
+        elif draw < 0.65:
+            word = made_up(rng)
+        else:
+            word = first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 1) :]
+        if word not in held_out:
+            return word
