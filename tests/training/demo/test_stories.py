@@ -9,6 +9,7 @@ import pytest
 from training.demo.stories import (
     OPENINGS,
     Story,
+    begin,
     heroes,
     lexicon,
     opening_documents,
@@ -18,6 +19,7 @@ from training.demo.stories import (
     recognize,
     story_dialogues,
     tell,
+    usual_heroes,
     with_articles,
 )
 
@@ -42,7 +44,7 @@ def test_nearly_every_plot_is_some_heros_own() -> None:
 
 
 def test_a_hero_has_a_name_with_its_letter() -> None:
-    assert len(heroes()) == len(set(heroes())) >= 75
+    assert len(heroes()) == len(set(heroes())) >= 900
     assert {"dragon", "princess", "dog", "spoon"} <= set(heroes())
     for hero in ("dragon", "yak", "x"):
         assert own_name(hero)[0].lower() == hero[0]
@@ -115,6 +117,16 @@ def test_a_story_with_a_wrong_pronoun_or_name_is_not_recognized(right: str, wron
 def test_an_opening_is_the_first_sentence_of_a_story() -> None:
     for _, text in zip(range(100), opening_documents(NONE, Random(0)), strict=False):
         assert text.endswith(".") and text.count(".") == 1
+
+
+def test_a_beginning_is_about_the_hero_even_if_there_is_no_such_word() -> None:
+    assert re.search(r"\bblorf\b.* (named|who) ", begin("blorf", Random(0)))
+
+
+def test_usual_heroes_come_more_often() -> None:
+    asked = [dialogue.turns[0] for _, dialogue in zip(range(2000), story_dialogues(NONE, Random(0)), strict=False)]
+    usual = sum(bool(re.search(rf"\b({'|'.join(usual_heroes())})\b", question)) for question in asked)
+    assert 0.35 < usual / len(asked) < 0.6
 
 
 def test_held_out_words_are_no_heroes() -> None:
