@@ -47,7 +47,7 @@ PRODUCT = Operation(
 )
 OPERATIONS = (SUM, DIFFERENCE, PRODUCT)
 
-_SHARES = {"sums": 0.48, "differences": 0.46, "products": 0.06}
+_SHARES = {"sums": 0.35, "differences": 0.55, "products": 0.10}
 _SHARES_OF_DIGITS = {"one": 0.3, "mixed": 0.25, "two": 0.45}
 
 

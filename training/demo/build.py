@@ -26,26 +26,26 @@ from training.demo.stories import opening_documents, story_dialogues, story_docu
 from training.demo.unknown import unknown_dialogues
 
 PRETRAIN_DOCUMENTS = {
-    "stories": 20_000,
+    "stories": 14_000,
     "openings": 4_000,
     "capitals": 12_000,
-    "arithmetic": 5_000,
-    "definitions": 9_000,
+    "arithmetic": 3_000,
+    "definitions": 12_000,
     "sequences": 1_500,
-    "infilling": 60_000,
+    "infilling": 55_000,
 }
 _INFILLING_WEIGHTS = {"stories": 0.5, "openings": 0.05, "capitals": 0.25, "definitions": 0.15, "sequences": 0.05}
 SFT_DIALOGUES = {
-    "capitals": 52_000,
-    "arithmetic": 115_000,
-    "definitions": 92_000,
-    "unknown": 55_000,
+    "capitals": 62_000,
+    "arithmetic": 85_000,
+    "definitions": 120_000,
+    "unknown": 75_000,
     "smalltalk": 17_000,
     "chitchat": 5_000,
     "sequences": 14_000,
-    "stories": 75_000,
-    "repeat": 25_000,
-    "beginnings": 18_000,
+    "stories": 65_000,
+    "repeat": 22_000,
+    "beginnings": 15_000,
 }
 _SHARE_WITH_HISTORY = 0.06
 NUM_VALIDATION_STORIES = 500

@@ -97,7 +97,8 @@ def usual_heroes() -> tuple[str, ...]:
 def heroes() -> tuple[str, ...]:
     """Every hero that a story may be about: the usual ones, and the nouns that take an article."""
     defined = (definition.word for definition in definitions() if definition.term.split()[0] in ("a", "an"))
-    return tuple(dict.fromkeys((*usual_heroes(), *defined, *word_lists("untaught.txt")["thing"])))
+    untaught = word_lists("untaught.txt")
+    return tuple(dict.fromkeys((*usual_heroes(), *defined, *untaught["thing"], *untaught["common"])))
 
 
 @cache

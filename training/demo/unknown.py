@@ -51,7 +51,7 @@ def unknown_question(held_out: frozenset[str], rng: Random) -> str:
 
 
 def untaught(kind: str) -> tuple[str, ...]:
-    """Real words that are not taught: `thing` (takes an article), `abstract` (takes none) or `place`."""
+    """Real words that are not taught: `thing` and `common` (take an article), `abstract` (takes none) or `place`."""
     return word_lists("untaught.txt")[kind]
 
 
@@ -71,7 +71,11 @@ def _unknown_word(held_out: frozenset[str], rng: Random) -> str:
     draw = rng.random()
     if draw < 0.4:
         return made_up(rng)
-    return _other_than(held_out, untaught("abstract" if draw < 0.48 else "thing"), rng)
+    return _other_than(held_out, untaught("abstract") if draw < 0.48 else _things(), rng)
+
+
+def _things() -> tuple[str, ...]:
+    return (*untaught("thing"), *untaught("common"))
 
 
 def _unknown_place(held_out: frozenset[str], rng: Random) -> str:
@@ -101,7 +105,7 @@ def _other_than(held_out: frozenset[str], words: tuple[str, ...], rng: Random) -
 
 def _fill(slot: str, slots: dict[str, tuple[str, ...]], held_out: frozenset[str], rng: Random) -> str:
     if slot == "word":
-        words = (untaught("thing"), tuple(definition.word for definition in definitions()))
+        words = (_things(), tuple(definition.word for definition in definitions()))
         return _other_than(held_out, rng.choice(words), rng)
     return rng.choice(slots[slot])
 
