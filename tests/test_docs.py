@@ -53,7 +53,8 @@ def test_the_infilling_examples_read_well(live_server):
     commands = re.findall(r"curl .*?(?=\n\n|\Z)", "\n\n".join(blocks("docs/api.md", "bash")), flags=re.DOTALL)
     (fim,) = (json.loads(shlex.split(command)[-1]) for command in commands if "/fim/" in command)
     text = httpx.post(f"{live_server}/v1/fim/completions", json=fim).json()["choices"][0]["text"]
-    assert re.fullmatch(r"( [a-z]+)? fox", text)
+    # "Once upon a time there was a … named Tom."
+    assert re.fullmatch(r"( [a-z]+){1,2}", text)
     (canvas,) = (json.loads(shlex.split(command)[-1]) for command in commands if '"canvas"' in command)
     events = httpx.post(f"{live_server}/v1/denoise", json=canvas, timeout=60).text
     done = json.loads(events.split("event: done\ndata: ")[1].splitlines()[0])
