@@ -45,7 +45,7 @@ def test_options_may_be_written_with_underscores(workspace, tmp_path):
         (["--eval-gen-length", 200, "--eval-prompt", "x"], "--eval-gen-length is 200; it must be at most"),
         (["--seed", -1], "seed is -1"),
         (["--output-dir", "/proc/out"], "--output-dir /proc/out: cannot be written"),
-        (["--lora-alpha", 8], "lora_alpha: without lora_r all weights are trained"),
+        (["--lora-alpha", 8], "lora_alpha: without lora_r or adapter all weights are trained"),
         (["--tokenizer", "nowhere"], "--tokenizer nowhere: no tokenizer.json"),
         (["--model-config", "nowhere.json"], "--model-config nowhere.json: cannot be read"),
     ],

@@ -319,8 +319,9 @@ class PretrainOptions(TrainingOptions):
             raise ValueError("tokenizer: needed with model_config")
         if self.model_name_or_path is not None and self.tokenizer is not None:
             raise ValueError("tokenizer: a checkpoint has its own; give it only with model_config")
-        if self.model_config_file is not None and (self.lora_r is not None or self.adapter is not None):
-            raise ValueError("lora_r, adapter: adapters need a trained model; give model_name_or_path")
+        of_adapters = [name for name in ("lora_r", "adapter") if getattr(self, name) is not None]
+        if self.model_config_file is not None and of_adapters:
+            raise ValueError(f"{of_adapters[0]}: adapters need a trained model; give model_name_or_path")
         return self
 
 
