@@ -69,7 +69,7 @@ def main(
     if only:
         result = json.loads((output_dir / "quality.json").read_text())
     typer.echo(
-        f"{'':<50}" + "".join(f"{task:>14}" for task in tasks) + f"{'forwards':>10}{'tokens/step':>13}{'CPU s':>8}"
+        f"{'':<50}" + "".join(f"  {task:>12}" for task in tasks) + f"{'forwards':>10}{'tokens/step':>13}{'CPU s':>8}"
     )
     for name, setting in SETTINGS.items():
         if only and name not in only:
@@ -77,7 +77,7 @@ def main(
         found = measure(predictor, tokenizer, tasks, setting)
         result["settings"][name] = {"params": setting, **found}
         machine.write("quality", result, output_dir)
-        accuracies = "".join(f"{found['accuracy'][task]:>14.1%}" for task in tasks)
+        accuracies = "".join(f"  {found['accuracy'][task]:>{max(12, len(task))}.1%}" for task in tasks)
         typer.echo(
             f"{name:<50}{accuracies}{found['forward_passes']:>10}{found['tokens_per_step']:>13.2f}{found['cpu_s']:>8.0f}"
         )

@@ -176,8 +176,8 @@ def test_a_tasks_settings_take_precedence_over_the_models(harness_model, demo, d
 
 def test_repeats_of_a_request_are_different_samples(harness_model, demo, demo_tokenizer):
     context = chat(harness_model, "Tell me a story about a dog.")
-    request = ask("generate_until", context, {"do_sample": True, "temperature": 1.0, "max_gen_toks": 24})
-    params = [GenerationParams(gen_length=24, temperature=1.0, seed=seed) for seed in range(3)]
+    request = ask("generate_until", context, {"do_sample": True, "temperature": 2.0, "max_gen_toks": 24})
+    params = [GenerationParams(gen_length=24, temperature=2.0, seed=seed) for seed in range(3)]
     wanted = [result.text for result in generate(demo, [context] * 3, params, tokenizer=demo_tokenizer)]
     assert len(set(wanted)) == 3
     assert harness_model.generate_until([request] * 3) == wanted
