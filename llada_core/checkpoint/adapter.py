@@ -75,6 +75,8 @@ class Adapter:
             UnsupportedCheckpointError: another kind than plain LoRA, or damaged files.
         """
         self._folder = folder
+        if not folder.is_dir():
+            raise FileNotFoundError(f"adapter {folder}: no such folder")
         for name in (ADAPTER_CONFIG, _WEIGHTS_FILE):
             if not (folder / name).exists():
                 raise FileNotFoundError(f"{folder}: no {name} in this folder, so it is no LoRA adapter")

@@ -9,7 +9,7 @@ from training.errors import TrainingError
 from training.files import require_writable
 from training.options.fields import ExportOptions
 from training.run.export import export, merge_adapter
-from training.run.state import newest_checkpoint
+from training.run.state import newest_checkpoint, read_state
 
 
 def run_export(options: ExportOptions, *, log: Callable[[str], None]) -> None:
@@ -36,7 +36,10 @@ def run_export(options: ExportOptions, *, log: Callable[[str], None]) -> None:
             base_model=options.base_model,
             adapter_only=options.adapter_only,
         )
-    model = "BASE --adapter " + str(options.output_dir / "adapter") if options.adapter_only else options.output_dir
+    model = str(options.output_dir)
+    if options.adapter_only:
+        base = options.base_model or read_state(source).run.base_model
+        model = f"{base} --adapter {options.output_dir / 'adapter'}"
     log(f"{source.name} exported to {options.output_dir}; serve it with: llada-server --model {model}")
 
 

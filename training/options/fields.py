@@ -188,11 +188,12 @@ class TrainingOptions(DataOptions):
         list(ADAPTABLE), min_length=1, description="Linear layers of a block to adapt."
     )
     adapter: Path | None = Field(
-        None, description="Go on training these adapters (a folder in peft's format), which decide --lora-*."
+        None,
+        description="Go on training these adapters (a folder of peft's), which decide --lora-* and --train-tokens.",
     )
     train_tokens: list[str] = Field(
         [],
-        description="With adapters: a token whose embedding is trained too, as one that was added; may be repeated.",
+        description="With --lora-r: a token whose embedding is trained too, as one that was added; may be repeated.",
     )
     adapter_only: bool = Field(False, description="Write adapter/ alone, without the model that has it merged.")
     base_dtype: Literal["int8", "nf4"] | None = Field(
@@ -438,4 +439,6 @@ class ExportOptions(Options):
     def _check(self) -> "ExportOptions":
         if (self.checkpoint is None) == (self.adapter is None):
             raise ValueError("give either checkpoint or adapter")
+        if self.adapter_only and self.adapter is not None:
+            raise ValueError(f"adapter_only: {self.adapter} is an adapter alone already; leave this out to merge it")
         return self

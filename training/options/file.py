@@ -42,7 +42,7 @@ def command_options(command: str, config: Path | None, command_line: Mapping[str
     section = SECTION_OF_COMMAND[command]
     if config is None:
         return build_options(SECTIONS[section], command_line, where=command)
-    return RunConfig.load(config).stage(section, command_line)
+    return RunConfig.load(config, command_line=command_line).stage(section, command_line)
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,11 @@ class RunConfig:
     shared: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, file: Path) -> "RunConfig":
+    def load(cls, file: Path, *, command_line: Mapping[str, Any] | None = None) -> "RunConfig":
         """Read the file and validate every section, whichever stage will run.
+
+        Args:
+            command_line: the options of a single command, which may complete its section; None for a pipeline.
 
         Raises:
             TrainingError: not YAML, an unknown section or key, a value that breaks its rule.
@@ -67,6 +70,10 @@ class RunConfig:
         model = _model(file, content.pop("model", {}))
         content.pop("provenance", None)  # a run's own note in its run.yaml
         output_dir = content.pop("output_dir", None)
+        if command_line is not None and output_dir is None:
+            # A single command needs no folder for the stages, where its own is given.
+            own = [section["output_dir"] for section in sections.values() if "output_dir" in section]
+            output_dir = str(command_line["output_dir"]) if "output_dir" in command_line else next(iter(own), None)
         if not isinstance(output_dir, str):
             raise TrainingError(f"{file.name}: output_dir: needs a folder")
         if "inference" in sections and "default_method" in sections["inference"]:
@@ -74,7 +81,8 @@ class RunConfig:
         _require_known(file, "", content, {name for kind in SECTIONS.values() for name in option_names(kind)})
         config = cls(file, Path(output_dir), model, sections, content)
         for name in sections:
-            config._check(name)
+            # A pipeline has nothing but the file to take a training stage's options from.
+            config._check(name, may_be_incomplete=command_line is not None or name not in TRAINING_STAGES)
         return config
 
     @property
@@ -117,8 +125,7 @@ class RunConfig:
             if name in values and Path(values[name]).resolve() == self.folder(before).resolve()
         )
 
-    def _check(self, section: str) -> None:
-        """Validate a section; only a training stage must be complete without the command line."""
+    def _check(self, section: str, *, may_be_incomplete: bool) -> None:
         output_dir = self.sections[section].get("output_dir", "")
         if not isinstance(output_dir, str):
             raise TrainingError(f"{self.file.name}: {section}: output_dir is {output_dir!r}: must be a folder")
@@ -126,7 +133,7 @@ class RunConfig:
             SECTIONS[section],
             self._values(section, {}),
             where=f"{self.file.name}: {section}",
-            may_be_incomplete=section not in TRAINING_STAGES,
+            may_be_incomplete=may_be_incomplete,
         )
 
     def _values(self, stage: str, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from training.files import RUN_FILE
 from training.options.fields import TrainingOptions
 from training.options.sections import SECTIONS
 from training.run.samples import RunSamples
+from training.run.schedule import Schedule
 from training.run.start import Start
 
 # What concerns only one start of a run.
@@ -52,7 +53,8 @@ def _values(options: TrainingOptions, *, max_steps: int) -> dict[str, Any]:
     if options.lora_r is None or options.adapter is not None:
         unused |= {"lora_r", "lora_alpha", "lora_target_modules"}
     values = options.model_dump(mode="json", by_alias=True, exclude=unused, exclude_none=True)
-    return {**values, "max_steps": max_steps}
+    warmup_steps = Schedule.of(options, max_steps=max_steps).warmup_steps
+    return {**values, "max_steps": max_steps, "warmup_steps": warmup_steps}
 
 
 def _commit() -> str | None:

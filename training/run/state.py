@@ -39,7 +39,7 @@ class State:
 
     Attributes:
         val_loss: in nats per token, None if this step was not validated.
-        val_losses: those of all validations until this step, in their order.
+        val_losses: those of all validations until this step, in their order; the first is of the starting model.
     """
 
     step: int

@@ -88,7 +88,9 @@ class Trainer:
                 plan = self._planner.plan(0)
                 first = self._world.part_of(plan.num_rows).start
                 self._parallel.prepare(self._planner.collate(plan, slice(first, first + 1)).to(self._world.device))
-                self._validate()
+                val_loss = self._validate()
+                if val_loss is not None:
+                    self._history.losses.append(val_loss)
                 if self._stop_signal.is_set():
                     raise self._world.error("stopped by a signal before the first step")
             self._loop()
@@ -149,7 +151,9 @@ class Trainer:
             self._end_step()
         while self.step < self.max_steps:
             if self._history.has_stopped_falling:
-                self._reporter.say(f"stopping early after step {self.step}: the validation loss has stopped falling")
+                self._reporter.say(f"stopping early after step {self.step}: {self._history.summary}")
+                if self._last_saved is None:
+                    self._save(self._history.losses[-1])
                 break
             self.train_step()
             if self._is_due(self._options.log_steps):

@@ -14,7 +14,7 @@ _NOISE_LEVELS = 8
 
 
 class ValidationHistory:
-    """The losses of a run's validations, and whether they still fall.
+    """The losses of a run's validations, that before its first step included, and whether they still fall.
 
     Args:
         patience: validations in a row without a lower loss after which they do not; None: they always may.
@@ -28,6 +28,13 @@ class ValidationHistory:
     def is_at_best(self) -> bool:
         """Whether the last loss is lower than all before."""
         return all(self.losses[-1] < loss for loss in self.losses[:-1])
+
+    @property
+    def summary(self) -> str:
+        """Why a run ends that has stopped falling."""
+        if self.losses.index(min(self.losses)):
+            return "the validation loss has stopped falling"
+        return "the validation loss has never been lower than before the first step"
 
     @property
     def has_stopped_falling(self) -> bool:

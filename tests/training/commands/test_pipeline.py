@@ -217,3 +217,23 @@ def test_a_finished_stage_is_recognised_although_its_length_was_the_models(confi
     file = config(model={"config": str(workspace.folder / "config.json")})
     succeed("pipeline", "--config", file)
     assert succeed("pipeline", "--config", file, "--resume").count("finished already") == 3
+
+
+@pytest.mark.parametrize("place", ["top", "section", "command line"])
+def test_the_command_line_completes_the_section_of_a_file(tmp_path, workspace, place):
+    out = tmp_path / "out"
+    section = {"lora_r": 2, **({"output_dir": str(out)} if place == "section" else {})}
+    content = {"sft": section, **({"output_dir": str(out)} if place == "top" else {})}
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(content))
+    words = workspace.sft(out, "--config", file)
+    if place != "command line":
+        at = words.index("--output-dir")
+        del words[at : at + 2]
+    succeed(*words)
+    folder = out / "instruct" if place == "top" else out
+    assert (folder / "adapter" / "adapter_config.json").exists()
+    # A pipeline has no command line to complete it.
+    assert (
+        "missing; it must be given" in llada_train("pipeline", "--config", file, "--dry-run").stderr or place != "top"
+    )

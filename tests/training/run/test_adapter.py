@@ -128,7 +128,7 @@ def test_adapters_of_another_shape_are_refused(workspace, tmp_path, trained, cha
     ("options", "message"),
     [
         (["--adapter", "x", "--lora-r", 2], "lora_r: the adapters that training goes on with decide this"),
-        (["--adapter", "nowhere"], "no adapter_config.json in this folder"),
+        (["--adapter", "nowhere"], "adapter nowhere: no such folder"),
         (["--adapter-only"], "adapter_only: without lora_r or adapter all weights are trained"),
     ],
     ids=str,
@@ -137,6 +137,13 @@ def test_options_that_do_not_go_together_are_refused(workspace, tmp_path, option
     outcome = llada_train(*workspace.sft(tmp_path / "out", *options))
     assert outcome.returncode == 1
     assert message in outcome.stderr
+
+
+def test_an_adapter_is_not_exported_alone_and_a_missing_one_is_called_missing(trained, tmp_path):
+    words = ["--adapter", trained / "adapter", "--adapter-only", "--output-dir", tmp_path / "out"]
+    assert "is an adapter alone already; leave this out to merge it" in llada_train("export", *words).stderr
+    words = ["--adapter", tmp_path / "nowhere", "--output-dir", tmp_path / "out"]
+    assert f"adapter {tmp_path / 'nowhere'}: no such folder" in llada_train("export", *words).stderr
 
 
 def test_a_checkpoint_without_adapters_has_none_to_export(workspace, tmp_path):

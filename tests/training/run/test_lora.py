@@ -47,7 +47,7 @@ def test_an_adapter_merged_on_disk_is_the_model_that_the_run_wrote(workspace, tm
     [
         ([], "give either checkpoint or adapter"),
         (["--checkpoint", "x", "--adapter", "y"], "give either checkpoint or adapter"),
-        (["--adapter", "nowhere"], "no adapter_config.json in this folder"),
+        (["--adapter", "nowhere"], "adapter nowhere: no such folder"),
     ],
     ids=str,
 )

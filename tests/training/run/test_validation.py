@@ -59,10 +59,18 @@ def test_the_losses_of_all_validations_are_in_a_checkpoint(workspace, tmp_path):
     out = tmp_path / "out"
     options = ["--val-data-path", workspace.folder / "pretrain.jsonl", "--eval-samples", 2, "--eval-steps", 3]
     succeed(*workspace.pretrain(out, *options, "--resume"))
-    measured = [loss for step, loss in losses(out, "val_loss").items() if step]
+    measured = list(losses(out, "val_loss").values())
     state = json.loads((out / "checkpoints" / "step-12" / "state.json").read_text())
     assert state["val_losses"] == measured
-    assert len(measured) == 4
+    assert len(measured) == 5
+
+
+def test_a_run_that_never_gets_better_than_its_start_ends_and_says_so(workspace, tmp_path):
+    out = tmp_path / "out"
+    options = ["--val-size", 10, "--eval-samples", 4, "--eval-steps", 1, "--early-stopping", 1, "--save-steps", 100]
+    printed = succeed(*workspace.sft(out, *options, "--learning-rate", 3, "--warmup-steps", 0))
+    assert "stopping early after step 1: the validation loss has never been lower than before the first step" in printed
+    assert (out / "model.safetensors").exists()
 
 
 def test_early_stopping_needs_validation(workspace, tmp_path):
