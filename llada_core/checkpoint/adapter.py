@@ -177,6 +177,8 @@ def _update(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any], 
     if down is None or up is None or down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
         raise UnsupportedCheckpointError(f"{file}: {module} needs lora_A [r, in] and lora_B [out, r]")
     rank = down.shape[0]
+    if config.get("r", rank) != rank and not config.get("rank_pattern"):
+        raise UnsupportedCheckpointError(f"{file}: {module} has rank {rank}, and its config says r = {config['r']}")
     alpha = _alpha(module, config)
     return LowRank(down, up, alpha / (sqrt(rank) if config.get("use_rslora") else rank))
 

@@ -117,6 +117,13 @@ def test_a_tensor_that_is_no_adapter_is_refused_by_name(tmp_path, name):
         Adapter(tmp_path)
 
 
+def test_a_rank_that_contradicts_the_config_is_refused(tmp_path):
+    write_adapter(tmp_path)
+    edit_config(tmp_path, r=8)
+    with pytest.raises(UnsupportedCheckpointError, match="has rank 4, and its config says r = 8"):
+        Adapter(tmp_path)
+
+
 def test_half_an_adapter_is_refused(tmp_path):
     write_adapter(tmp_path)
     file = tmp_path / "adapter_model.safetensors"

@@ -233,7 +233,6 @@ def test_the_command_line_completes_the_section_of_a_file(tmp_path, workspace, p
     succeed(*words)
     folder = out / "instruct" if place == "top" else out
     assert (folder / "adapter" / "adapter_config.json").exists()
-    # A pipeline has no command line to complete it.
-    assert (
-        "missing; it must be given" in llada_train("pipeline", "--config", file, "--dry-run").stderr or place != "top"
-    )
+    if place == "top":
+        # A pipeline has no command line to complete it.
+        assert "missing; it must be given" in llada_train("pipeline", "--config", file, "--dry-run").stderr

@@ -87,6 +87,7 @@ def only_the_first_block(tensors, config):
 
 
 def of_two_ranks(tensors, config):
+    config["rank_pattern"] = {"blocks.1.q_proj": 4}
     for name in [name for name in tensors if ".blocks.1.q_proj." in name]:
         tensors[name] = torch.cat([tensors[name]] * 2, dim=0 if "lora_A" in name else 1)
 
