@@ -89,7 +89,7 @@ class AsyncLLaDAClient:
             except (httpx.TransportError, LLaDAError) as error:
                 if cursor.is_done:
                     raise
-                await asyncio.sleep(self._connection.delay(attempt, error, retry_after))
+                await asyncio.sleep(self._connection.delay(attempt, error, retry_after, can_resume=True))
                 attempt += 1
 
     async def infill(self, canvas: Sequence[str | Gap], **fields: Any) -> str:

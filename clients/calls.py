@@ -80,10 +80,6 @@ def tokenize(text: str) -> Call[list[int]]:
     return Call("POST", "/tokenize", {"prompt": text}, lambda answer: list(answer["tokens"]))
 
 
-def detokenize(token_ids: Sequence[int]) -> Call[str]:
-    return Call("POST", "/detokenize", {"tokens": list(token_ids)}, lambda answer: str(answer["prompt"]))
-
-
 def models() -> Call[list[Model]]:
     return Call("GET", "/v1/models", None, lambda answer: [_model(item) for item in answer["data"]])
 

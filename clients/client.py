@@ -89,7 +89,7 @@ class LLaDAClient:
             except (httpx.TransportError, LLaDAError) as error:
                 if cursor.is_done:
                     raise
-                time.sleep(self._connection.delay(attempt, error, retry_after))
+                time.sleep(self._connection.delay(attempt, error, retry_after, can_resume=True))
                 attempt += 1
 
     def infill(self, canvas: Sequence[str | Gap], **fields: Any) -> str:

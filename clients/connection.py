@@ -48,13 +48,19 @@ class Connection:
             f"no server answers at {self.server} ({error or 'the connection broke'}); start one with llada-server"
         )
 
-    def delay(self, attempt: int, error: Exception, retry_after: str | None = None) -> float:
+    def delay(
+        self, attempt: int, error: Exception, retry_after: str | None = None, *, can_resume: bool = False
+    ) -> float:
         """The seconds to wait before the request is tried again.
+
+        Args:
+            can_resume: a request that was accepted may be tried again too, since it goes on where it was.
 
         Raises:
             Exception: the error itself, if trying again is of no use or has been done often enough.
         """
-        is_passing = isinstance(error, (httpx.TransportError, OverloadedError)) or (
+        broken = (httpx.TransportError,) if can_resume else (httpx.ConnectError, httpx.ConnectTimeout)
+        is_passing = isinstance(error, (OverloadedError, *broken)) or (
             isinstance(error, APIError) and error.code == _BUSY_ELSEWHERE
         )
         if not is_passing or attempt >= self.max_retries:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -188,6 +189,22 @@ def test_a_refused_request_is_tried_again_as_often_as_is_allowed(num_refused, is
     server.shutdown()
     server.server_close()
     assert server.num_asked == min(num_refused, 3) + 1
+
+
+def test_a_request_that_was_accepted_is_not_sent_twice():
+    class Silent(Busy):
+        def do_POST(self):
+            self.server.num_asked += 1
+            time.sleep(1)
+
+    server = HTTPServer(("127.0.0.1", 0), Silent)
+    server.num_asked = 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with LLaDAClient(f"http://127.0.0.1:{server.server_port}", timeout=0.2) as client, pytest.raises(NoServerError):
+        client.complete("x")
+    server.shutdown()
+    server.server_close()
+    assert server.num_asked == 1
 
 
 def test_an_answer_that_is_not_the_servers_is_quoted():
