@@ -79,11 +79,12 @@ def answer_masks(length: int, mc_num: int, *, seed: int, draws: range | None = N
 
 @dataclass(frozen=True, slots=True)
 class AnswerScorer:
-    """Scores an answer after a prompt under given masks."""
+    """Scores an answer after a prompt under given masks; what may follow it is given, as for a gap in a text."""
 
     model: MaskPredictor
     prompt: Sequence[int]
     answer: Sequence[int]
+    suffix: Sequence[int] = ()
     _: KW_ONLY
     mask_id: int
     cfg_scale: float = 0.0
@@ -104,7 +105,7 @@ class AnswerScorer:
             yield self._estimate(answer_masks(len(self.answer), mc_num, seed=seed, draws=draws))
 
     def _draws_within(self, max_tokens: int) -> int:
-        tokens_per_draw = num_passes(self.cfg_scale) * (len(self.prompt) + len(self.answer))
+        tokens_per_draw = num_passes(self.cfg_scale) * (len(self.prompt) + len(self.answer) + len(self.suffix))
         return max(1, max_tokens // tokens_per_draw)
 
     @torch.inference_mode()
@@ -115,12 +116,14 @@ class AnswerScorer:
         masks_NL = masks_NL.to(device)
         answer_L = torch.tensor(self.answer, device=device)
         prompt_P = torch.tensor(self.prompt, dtype=torch.long, device=device)
+        suffix_S = torch.tensor(self.suffix, dtype=torch.long, device=device)
         noisy_NL = torch.where(masks_NL, self.mask_id, answer_L)
-        sequences = torch.cat((prompt_P.expand(num_draws, -1), noisy_NL), dim=1)
+        sequences = torch.cat((prompt_P.expand(num_draws, -1), noisy_NL, suffix_S.expand(num_draws, -1)), dim=1)
         if self.cfg_scale:
-            no_prompt_P = torch.full_like(prompt_P, self.mask_id)
-            sequences = torch.cat((sequences, torch.cat((no_prompt_P.expand(num_draws, -1), noisy_NL), dim=1)))
-        is_row = F.pad(masks_NL, (len(prompt_P), 0)).repeat(len(sequences) // num_draws, 1)
+            no_prompt = sequences.clone()
+            no_prompt[:, : len(prompt_P)] = self.mask_id
+            sequences = torch.cat((sequences, no_prompt))
+        is_row = F.pad(masks_NL, (len(prompt_P), len(suffix_S))).repeat(len(sequences) // num_draws, 1)
         packed = PackedTokens(sequences.flatten(), (sequences.shape[1],) * len(sequences))
         rows = Rows(is_row.flatten().nonzero().squeeze(1), counts)
         logits_RV = self.model.head(self.model.hidden_states(packed, rows)).float()

@@ -11,10 +11,11 @@ EOS = 1
 
 @dataclass
 class FakeSamples:
-    """Sample i consists of the token 5 + i, `lengths[i]` times; the first `prompt_lengths[i]` are its prompt."""
+    """Sample i is the token 5 + i, `lengths[i]` times, with a prompt and a suffix of the given lengths."""
 
     lengths: np.ndarray
     prompt_lengths: np.ndarray
+    suffix_lengths: np.ndarray
     spans: tuple[int, ...] | None = None
     digest = "fake"
 
@@ -28,11 +29,12 @@ class FakeSamples:
     def __getitem__(self, index):
         length = int(self.lengths[index])
         tokens = np.full(length, 5 + index, dtype=np.int32)
-        return Sample(tokens, int(self.prompt_lengths[index]), self.spans or (length,))
+        return Sample(tokens, int(self.prompt_lengths[index]), int(self.suffix_lengths[index]), self.spans or (length,))
 
 
-def samples_of(*lengths, prompt=1, spans=None):
-    return FakeSamples(np.array(lengths), np.full(len(lengths), prompt), spans)
+def samples_of(*lengths, prompt=1, suffix=0, spans=None):
+    prompts, suffixes = (np.broadcast_to(part, len(lengths)) for part in (prompt, suffix))
+    return FakeSamples(np.array(lengths), prompts, suffixes, spans)
 
 
 def batches_of(planner, count, first=0):

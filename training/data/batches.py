@@ -52,12 +52,14 @@ class StepRows:
         samples_B: sample indices.
         epochs_B: how often each sample has been seen before.
         lengths_B: tokens of each sample.
+        suffix_lengths_B: tokens of it that follow its target.
     """
 
     step: int
     samples_B: Tensor
     epochs_B: Tensor
     lengths_B: Tensor
+    suffix_lengths_B: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,8 @@ class BatchPlanner:
         indices, epochs = self._order.rows(step)
         samples_B, epochs_B = torch.from_numpy(indices), torch.from_numpy(epochs)
         lengths_B = torch.from_numpy(self._samples.lengths[indices])
-        layout = self._lay_out(StepRows(step, samples_B, epochs_B, lengths_B))
+        suffix_lengths_B = torch.from_numpy(self._samples.suffix_lengths[indices])
+        layout = self._lay_out(StepRows(step, samples_B, epochs_B, lengths_B, suffix_lengths_B))
         starts_B = torch.from_numpy(self._samples.prompt_lengths[indices])
         normalizer_B = _NORMALIZERS[self._batching.loss_norm](layout.target_stops_B - starts_B)
         seed = self._batching.seed
@@ -163,7 +166,8 @@ class BatchPlanner:
     def collate(self, plan: StepPlan, part: slice) -> Batch:
         """Read the tokens of some rows of a step."""
         rows = [self._samples[index] for index in plan.samples_B[part].tolist()]
-        stops = plan.target_stops_B[part].tolist()
+        # What is given after the target belongs to the row too.
+        stops = [stop + row.suffix_length for stop, row in zip(plan.target_stops_B[part].tolist(), rows, strict=True)]
         tokens_BL = np.full((len(rows), plan.length), self._batching.eos_id, dtype=np.int64)
         for row, sample, stop in zip(tokens_BL, rows, stops, strict=True):
             row[: min(stop, len(sample.tokens))] = sample.tokens[:stop]

@@ -7,8 +7,9 @@
 | conversations | the same under "conversations", or ShareGPT's `{"from": "human", "value": "…"}`             |
 | alpaca        | `{"instruction": "…", "input": "…", "output": "…"}`, input and history optional             |
 | completion    | `{"prompt": "…", "completion": "…"}`, or both as lists of turns                            |
+| gap           | `{"prefix": "…", "middle": "…", "suffix": "…"}`                                            |
 
-`training.data.dialogues` reads all but the first, which may also have a "system".
+`training.data.dialogues` reads those in between, which may also have a "system".
 """
 
 from collections import Counter
@@ -26,6 +27,19 @@ Document = tuple[str, ...]
 """The parts of a document, mostly one; each is tokenised by itself, as the segments of a canvas are."""
 
 _BAD_LINES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FilledGap:
+    """A text of which the middle is to be written and the rest is given; the parts are tokenised one by one."""
+
+    prefix: str
+    middle: str
+    suffix: str
+
+
+Item = Dialogue | Document | FilledGap
+"""What one record says."""
 
 
 @dataclass
@@ -71,17 +85,16 @@ def read_documents(records: Iterable[Record], report: ReadReport) -> Iterator[Do
     return _convert(records, {"text": partial(_text, reader)}, report)
 
 
-def read_dialogues(
-    records: Iterable[Record], report: ReadReport, rules: DialogueRules | None = None
-) -> Iterator[Dialogue | Document]:
-    """Read dialogues, or documents if the first record is text."""
+def read_dialogues(records: Iterable[Record], report: ReadReport, rules: DialogueRules | None = None) -> Iterator[Item]:
+    """Read dialogues, or documents or filled gaps if the first record is one."""
     reader = DialogueReader(rules)
     report.left_out = reader.left_out
-    formats = {
+    formats: dict[str, Callable[[Mapping[str, Any]], Item]] = {
         "messages": reader.messages,
         "conversations": reader.messages,
         "alpaca": reader.alpaca,
         "completion": reader.completion,
+        "gap": partial(_gap, reader),
     }
     return _convert(records, {"text": partial(_text, reader), **formats}, report)
 
@@ -91,6 +104,8 @@ def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str
     for item in read_dialogues(records, report, DialogueRules(allow_empty_answers=True)):
         if isinstance(item, tuple):
             yield "".join(item)
+        elif isinstance(item, FilledGap):
+            yield item.prefix + item.middle + item.suffix
         else:
             yield from (turn.content for turn in item)
 
@@ -150,10 +165,18 @@ def _text(reader: DialogueReader, value: Mapping[str, Any]) -> Document:
     return tuple(unicode_only(part) for part in parts)
 
 
+def _gap(reader: DialogueReader, value: Mapping[str, Any]) -> FilledGap:
+    reader.leave_out(value, _KEYS["gap"])
+    # A gap may stand at the beginning; at the end it would be an answer of any length, which has a format of its own.
+    prefix = text_of(value, "prefix") if value["prefix"] != "" else ""
+    return FilledGap(prefix, text_of(value, "middle"), text_of(value, "suffix"))
+
+
 _KEYS = {
     "messages": {"messages"},
     "conversations": {"conversations"},
     "alpaca": {"instruction", "output"},
     "completion": {"prompt", "completion"},
+    "gap": {"prefix", "middle", "suffix"},
     "text": {"text"},
 }

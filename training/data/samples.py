@@ -19,10 +19,16 @@ from training.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Token ids, the first `prompt_length` never masked; `spans` are lengths of parts that attend within themselves."""
+    """Token ids, of which only the target may be masked: what is neither prompt nor suffix.
+
+    Attributes:
+        prompt_length, suffix_length: tokens at the beginning and at the end that are given.
+        spans: lengths of the parts that attend only within themselves.
+    """
 
     tokens: np.ndarray
     prompt_length: int
+    suffix_length: int
     spans: tuple[int, ...]
 
 
@@ -31,13 +37,14 @@ class Samples(Protocol):
 
     Attributes:
         lengths: int64 [N], tokens of each sample.
-        prompt_lengths: int64 [N].
+        prompt_lengths, suffix_lengths: int64 [N].
         groups: int64 [N]; samples that share text, as the turns of one dialogue do, have the same number.
         digest: hash of the shards; the same data in another place or under another name has the same.
     """
 
     lengths: np.ndarray
     prompt_lengths: np.ndarray
+    suffix_lengths: np.ndarray
     groups: np.ndarray
     digest: str
 
@@ -80,7 +87,7 @@ class PackedDocuments:
         self._max_length = max_length
         self._attend_across_documents = attend_across_documents
         self.lengths = np.full(len(self._stream) // max_length, max_length, dtype=np.int64)
-        self.prompt_lengths = np.zeros_like(self.lengths)
+        self.prompt_lengths = self.suffix_lengths = np.zeros_like(self.lengths)
         self.groups = np.arange(len(self.lengths))
         self.digest = " ".join(shard.notes.digest for shard in shards)
 
@@ -90,7 +97,7 @@ class PackedDocuments:
     def __getitem__(self, index: int) -> Sample:
         start = index * self._max_length
         stop = start + self._max_length
-        return Sample(self._stream.read(start, stop), 0, self._spans(start, stop))
+        return Sample(self._stream.read(start, stop), 0, 0, self._spans(start, stop))
 
     def _spans(self, start: int, stop: int) -> tuple[int, ...]:
         if self._attend_across_documents:
@@ -115,6 +122,7 @@ class Mixture:
         self._starts = np.cumsum(self.sizes) - self.sizes
         self.lengths = np.concatenate([part.lengths for part in parts])
         self.prompt_lengths = np.concatenate([part.prompt_lengths for part in parts])
+        self.suffix_lengths = np.concatenate([part.suffix_lengths for part in parts])
         self.groups = _side_by_side([part.groups for part in parts])
         self.digest = ", ".join(f"{share}: {part.digest}" for share, part in zip(shares, parts, strict=True))
 
@@ -139,12 +147,13 @@ class Mixture:
 
 
 class Dialogues:
-    """Samples as they were tokenised, each with a prompt and an answer."""
+    """Samples as they were tokenised, each with a target after a prompt or between two given texts."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._stream = _Stream(shards)
         self.lengths = np.diff(self._stream.ends, prepend=0)
         self.prompt_lengths = np.concatenate([shard.prompt_lengths for shard in shards]).astype(np.int64)
+        self.suffix_lengths = np.concatenate([shard.suffix_lengths for shard in shards]).astype(np.int64)
         self.groups = _side_by_side([shard.records for shard in shards])
         self.digest = " ".join(shard.notes.digest for shard in shards)
 
@@ -154,7 +163,8 @@ class Dialogues:
     def __getitem__(self, index: int) -> Sample:
         stop = int(self._stream.ends[index])
         length = int(self.lengths[index])
-        return Sample(self._stream.read(stop - length, stop), int(self.prompt_lengths[index]), (length,))
+        prompt_length, suffix_length = int(self.prompt_lengths[index]), int(self.suffix_lengths[index])
+        return Sample(self._stream.read(stop - length, stop), prompt_length, suffix_length, (length,))
 
 
 class Subset:
@@ -165,6 +175,7 @@ class Subset:
         self._indices = indices
         self.lengths = samples.lengths[indices]
         self.prompt_lengths = samples.prompt_lengths[indices]
+        self.suffix_lengths = samples.suffix_lengths[indices]
         self.groups = samples.groups[indices]
         self.digest = f"{samples.digest} [{hashlib.sha256(indices.tobytes()).hexdigest()[:16]}]"
 

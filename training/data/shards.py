@@ -1,7 +1,8 @@
 """Tokenised data: one memory-mapped shard per source, identified by its content, the tokenizer and the options.
 
 A shard is a folder with `tokens.bin` (int32, all samples end to end), `ends.npy` (where each sample ends),
-`prompt_lengths.npy` and `records.npy`. A run that is started again tokenises only what is new, or was damaged.
+`prompt_lengths.npy`, `suffix_lengths.npy` and `records.npy`. A run that is started again tokenises only what is new, or
+was damaged.
 """
 
 import hashlib
@@ -24,10 +25,10 @@ from training.errors import DataError
 from training.integrity import DamagedError, digests_of, read_sealed, require_intact, write_sealed
 
 # Increment when the same text produces different shards.
-_FORMAT_VERSION = 7
+_FORMAT_VERSION = 8
 _RECORDS_AT_ONCE = 1000
 _NOTES = "notes.json"
-_INDEX = ("ends", "prompt_lengths", "records")
+_INDEX = ("ends", "prompt_lengths", "suffix_lengths", "records")
 
 # Called with a source's name, its number of samples so far, and the share of it read, None if its size is unknown.
 OnProgress = Callable[[str, int, float | None], None]
@@ -36,7 +37,7 @@ TOKEN_DTYPE = np.dtype("<i4")
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The ids of one sample; the first `prompt_length` are never masked.
+    """The ids of one sample; the first `prompt_length` and the last `suffix_length` are never masked.
 
     Attributes:
         item: which of the items that were encoded together the sample comes from.
@@ -44,6 +45,7 @@ class Encoded:
 
     ids: list[int]
     prompt_length: int = 0
+    suffix_length: int = 0
     item: int = 0
 
 
@@ -120,16 +122,17 @@ class Shard:
     tokens: np.ndarray
     ends: np.ndarray
     prompt_lengths: np.ndarray
+    suffix_lengths: np.ndarray
     records: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> "Shard":
         """Map a shard's tokens and load its index."""
-        ends, prompt_lengths, records = (np.load(folder / f"{name}.npy") for name in _INDEX)
+        index = {name: np.load(folder / f"{name}.npy") for name in _INDEX}
         file = folder / "tokens.bin"
         # An empty file cannot be mapped.
-        tokens = np.memmap(file, dtype=TOKEN_DTYPE, mode="r") if len(ends) else np.empty(0, TOKEN_DTYPE)
-        return cls(folder, Notes(**read_sealed(folder / _NOTES)["notes"]), tokens, ends, prompt_lengths, records)
+        tokens = np.memmap(file, dtype=TOKEN_DTYPE, mode="r") if len(index["ends"]) else np.empty(0, TOKEN_DTYPE)
+        return cls(folder, Notes(**read_sealed(folder / _NOTES)["notes"]), tokens, **index)
 
 
 def tokenize(
@@ -185,7 +188,7 @@ def _is_intact(shard: Path) -> bool:
 
 def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, on_progress: OnProgress | None) -> None:
     # Eight bytes per sample; a list of Python integers would take four times that.
-    lengths, prompt_lengths, records = array("q"), array("q"), array("q")
+    lengths, prompt_lengths, suffix_lengths, records = array("q"), array("q"), array("q"), array("q")
     num_records = 0
     before = encoder.num_dropped, encoder.num_truncated, encoder.num_without_target
     digest = hashlib.sha256()
@@ -195,6 +198,7 @@ def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, o
             encoded = list(encoder.encode(chunk))
             lengths.extend(len(sample.ids) for sample in encoded)
             prompt_lengths.extend(sample.prompt_length for sample in encoded)
+            suffix_lengths.extend(sample.suffix_length for sample in encoded)
             records.extend(num_records + sample.item for sample in encoded)
             num_records += len(chunk)
             tokens = np.array([i for sample in encoded for i in sample.ids], dtype=TOKEN_DTYPE).tobytes()
@@ -202,9 +206,10 @@ def _write(source: Source, encoder: Encoder, folder: Path, report: ReadReport, o
             file.write(tokens)
             if on_progress is not None:
                 on_progress(source.name, len(lengths), report.share)
-    digest.update(lengths.tobytes() + prompt_lengths.tobytes())
+    digest.update(lengths.tobytes() + prompt_lengths.tobytes() + suffix_lengths.tobytes())
     np.save(folder / "ends.npy", np.cumsum(lengths, dtype=np.int64))
     np.save(folder / "prompt_lengths.npy", np.array(prompt_lengths, dtype=np.int32))
+    np.save(folder / "suffix_lengths.npy", np.array(suffix_lengths, dtype=np.int32))
     np.save(folder / "records.npy", np.array(records, dtype=np.int64))
     notes = Notes(
         name=source.name,

@@ -48,6 +48,7 @@ PRODUCT = Operation(
 OPERATIONS = (SUM, DIFFERENCE, PRODUCT)
 
 _SHARES = {"sums": 0.35, "differences": 0.55, "products": 0.10}
+_SHARE_OF_CLOSE_PAIRS = 0.4
 _SHARES_OF_DIGITS = {"one": 0.3, "mixed": 0.25, "two": 0.45}
 
 
@@ -77,7 +78,7 @@ def arithmetic_documents(held_out: frozenset[tuple[str, Pair]], rng: Random) -> 
 
 
 def _exercises(held_out: frozenset[tuple[str, Pair]], rng: Random) -> Iterator[tuple[Operation, Pair]]:
-    """Endless pairs; those of one operation and digit count come equally often."""
+    """Endless pairs; those of one operation and digit count come equally often, but differences below ten more."""
     decks = {
         (operation.name, count): shuffled_forever(
             [pair for pair in operation.pairs if digits(pair) == count and (operation.name, pair) not in held_out], rng
@@ -85,10 +86,15 @@ def _exercises(held_out: frozenset[tuple[str, Pair]], rng: Random) -> Iterator[t
         for operation in OPERATIONS
         for count in _SHARES_OF_DIGITS
     }
+    close = shuffled_forever(
+        [(a, b) for a, b in DIFFERENCE.pairs if b >= 10 and a - b < 10 and (DIFFERENCE.name, (a, b)) not in held_out],
+        rng,
+    )
     while True:
         operation = rng.choices(OPERATIONS, [_SHARES[operation.name] for operation in OPERATIONS])[0]
         count = rng.choices(list(_SHARES_OF_DIGITS), list(_SHARES_OF_DIGITS.values()))[0]
-        yield operation, next(decks[operation.name, count])
+        is_close = operation is DIFFERENCE and count == "two" and rng.random() < _SHARE_OF_CLOSE_PAIRS
+        yield operation, next(close if is_close else decks[operation.name, count])
 
 
 def _spaced(question: str, rng: Random) -> str:

@@ -7,6 +7,7 @@ questions that the model can't answer.
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import count, islice
 from pathlib import Path
 from random import Random
@@ -14,10 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
+from training.data.formats import FilledGap
 from training.demo.arithmetic import arithmetic_dialogues, arithmetic_documents
 from training.demo.copying import beginning_dialogues, repeat_dialogues
 from training.demo.facts import capital_dialogues, capital_documents, definition_dialogues, definition_documents
-from training.demo.infilling import infilling_documents
+from training.demo.infilling import filled_gaps
 from training.demo.sampling import Dialogue, stream
 from training.demo.sequences import sequence_dialogues, sequence_documents
 from training.demo.smalltalk import chitchat_dialogues, smalltalk_dialogues
@@ -32,9 +34,9 @@ PRETRAIN_DOCUMENTS = {
     "arithmetic": 3_000,
     "definitions": 12_000,
     "sequences": 1_500,
-    "infilling": 55_000,
 }
-_INFILLING_WEIGHTS = {"stories": 0.5, "openings": 0.05, "capitals": 0.25, "definitions": 0.15, "sequences": 0.05}
+NUM_GAPS = 120_000
+_GAP_WEIGHTS = {"stories": 0.5, "openings": 0.05, "capitals": 0.25, "definitions": 0.15, "sequences": 0.05}
 SFT_DIALOGUES = {
     "capitals": 62_000,
     "arithmetic": 85_000,
@@ -52,15 +54,15 @@ NUM_VALIDATION_STORIES = 500
 
 
 def main(
-    output_dir: Annotated[Path, typer.Option(help="Folder for the four files; created if missing.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the five files; created if missing.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     scale: Annotated[float, typer.Option(help="Factor for all sizes; tests use a small one.", min=0.0)] = 1.0,
 ) -> None:
-    """Write pretrain, sft, heldout and validation data, and print their sizes."""
+    """Write pretrain, sft, gaps, heldout and validation data, and print their sizes."""
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, parts in build(seed, scale=scale).items():
         rows = [row for part in parts.values() for row in part]
-        if name in ("pretrain", "sft"):
+        if name in ("pretrain", "sft", "gaps"):
             stream(seed, f"order/{name}").shuffle(rows)
         if name == "sft":
             _add_history(rows, stream(seed, "history"))
@@ -73,23 +75,26 @@ def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str
     """All rows, by file and then by part. The held-out split is fixed before the first training row is built."""
     splits = make_splits(seed)
     pretrain = {
-        part: _texts(texts, PRETRAIN_DOCUMENTS[part] * scale) for part, texts in _documents(splits, seed).items()
+        part: _texts(texts, PRETRAIN_DOCUMENTS[part] * scale)
+        for part, texts in _documents(splits, seed, "pretrain").items()
     }
     sft = {
         part: [{"messages": dialogue.messages()} for dialogue in islice(dialogues, round(SFT_DIALOGUES[part] * scale))]
         for part, dialogues in _dialogues(splits, seed).items()
     }
-    trained = {"".join(row["text"]) for rows in pretrain.values() for row in rows}
+    gaps = [asdict(gap) for gap in islice(_gaps(splits, seed), round(NUM_GAPS * scale))]
+    trained = {row["text"] for rows in pretrain.values() for row in rows} | {"".join(gap.values()) for gap in gaps}
     validation = (text for text in _validation_stories(splits, seed) if text not in trained)
     return {
         "pretrain": pretrain,
         "sft": sft,
+        "gaps": {"gaps": gaps},
         "heldout": _held_out_rows(splits),
         "validation": {"stories": _texts(validation, NUM_VALIDATION_STORIES * scale)},
     }
 
 
-def _texts(texts: Iterator[str] | Iterator[list[str]], num_texts: float) -> list[dict[str, Any]]:
+def _texts(texts: Iterator[str], num_texts: float) -> list[dict[str, Any]]:
     return [{"text": text} for text in islice(texts, round(num_texts))]
 
 
@@ -97,29 +102,23 @@ def _validation_stories(splits: Splits, seed: int) -> Iterator[str]:
     return story_documents(splits.unknown, stream(seed, "validation"))
 
 
-def _documents(splits: Splits, seed: int) -> dict[str, Iterator[str] | Iterator[list[str]]]:
-    documents = _whole_documents(splits, seed, "pretrain")
-    return {**documents, "infilling": _infilling(splits, seed)}
-
-
-def _whole_documents(splits: Splits, seed: int, stage: str) -> dict[str, Iterator[str]]:
+def _documents(splits: Splits, seed: int, use: str) -> dict[str, Iterator[str]]:
     return {
-        "stories": story_documents(splits.unknown, stream(seed, f"{stage}/stories")),
-        "openings": opening_documents(splits.unknown, stream(seed, f"{stage}/openings")),
-        "capitals": capital_documents(stream(seed, f"{stage}/capitals")),
-        "arithmetic": arithmetic_documents(splits.exercises, stream(seed, f"{stage}/arithmetic")),
-        "definitions": definition_documents(stream(seed, f"{stage}/definitions")),
-        "sequences": sequence_documents(stream(seed, f"{stage}/sequences")),
+        "stories": story_documents(splits.unknown, stream(seed, f"{use}/stories")),
+        "openings": opening_documents(splits.unknown, stream(seed, f"{use}/openings")),
+        "capitals": capital_documents(stream(seed, f"{use}/capitals")),
+        "arithmetic": arithmetic_documents(splits.exercises, stream(seed, f"{use}/arithmetic")),
+        "definitions": definition_documents(stream(seed, f"{use}/definitions")),
+        "sequences": sequence_documents(stream(seed, f"{use}/sequences")),
     }
 
 
-def _infilling(splits: Splits, seed: int) -> Iterator[list[str]]:
+def _gaps(splits: Splits, seed: int) -> Iterator[FilledGap]:
     """Gaps in documents of all kinds but exercises."""
-    rng = stream(seed, "pretrain/infilling")
-    documents = _whole_documents(splits, seed, "pretrain/infilling")
-    parts, weights = list(_INFILLING_WEIGHTS), list(_INFILLING_WEIGHTS.values())
-    texts = (next(documents[rng.choices(parts, weights)[0]]) for _ in count())
-    return infilling_documents(texts, rng)
+    rng = stream(seed, "gaps")
+    documents = _documents(splits, seed, "gaps")
+    parts, weights = list(_GAP_WEIGHTS), list(_GAP_WEIGHTS.values())
+    return filled_gaps((next(documents[rng.choices(parts, weights)[0]]) for _ in count()), rng)
 
 
 def _dialogues(splits: Splits, seed: int) -> dict[str, Iterator[Dialogue]]:
@@ -161,8 +160,8 @@ def _print_sizes(name: str, parts: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _num_words(row: dict[str, Any]) -> int:
-    texts: Iterable[str] = [message["content"] for message in row["messages"]] if "messages" in row else row["text"]
-    return len((texts if isinstance(texts, str) else " ".join(texts)).split())
+    texts: Iterable[str] = [turn["content"] for turn in row["messages"]] if "messages" in row else row.values()
+    return len(" ".join(texts).split())
 
 
 if __name__ == "__main__":

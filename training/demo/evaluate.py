@@ -19,8 +19,9 @@ from llada_core.sampling.params import PRESETS, Preset
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.tokenizer import Message, Tokenizer
+from training.data.formats import FilledGap
 from training.demo.facts import countries
-from training.demo.infilling import few_words, infilling_documents, sentence
+from training.demo.infilling import few_words, filled_gaps, sentence
 from training.demo.sampling import stream
 from training.demo.splits import make_splits
 from training.demo.stories import REQUESTS, heroes, recognize, tell, with_articles
@@ -138,21 +139,20 @@ def _print_infilling(network: MaskPredictor, tokenizer: Tokenizer, count: int) -
     rng = stream(0, "evaluation/infilling")
     told = (tell(rng, hero=rng.choice(heroes())).text for _ in iter(int, 1))
     for name, cut in (("A few missing words", few_words), ("A missing sentence", sentence)):
-        cut_texts = infilling_documents(told, rng, cut=cut)
-        texts = [_fill(network, tokenizer, parts) for parts in islice(cut_texts, count)]
+        texts = [_fill(network, tokenizer, gap) for gap in islice(filled_gaps(told, rng, cut=cut), count)]
         num_whole = sum(recognize(text.replace("**", "")) is not None for text in texts)
         typer.echo(f"\n{name} in {count} stories: {num_whole} are whole. The first {_NUM_SHOWN}:\n")
         for text in texts[:_NUM_SHOWN]:
             typer.echo(f"- {text}")
     asked = list(countries())
-    filled = [_fill(network, tokenizer, [f"The capital of {c.country} is ", c.capital, "."]) for c in asked]
+    filled = [_fill(network, tokenizer, FilledGap(f"The capital of {c.country} is ", c.capital, ".")) for c in asked]
     num_right = sum(f"**{c.capital}**" in text for c, text in zip(asked, filled, strict=True))
     typer.echo(f"\nA missing capital in {len(asked)} statements: {num_right} are right.")
 
 
-def _fill(network: MaskPredictor, tokenizer: Tokenizer, parts: Sequence[str]) -> str:
-    """The text with its second part, the gap, filled by the model and set in bold."""
-    before, gap, after = (tokenizer.encode_plain(part) for part in (*parts, "")[:3])
+def _fill(network: MaskPredictor, tokenizer: Tokenizer, text: FilledGap) -> str:
+    """The text with its gap filled by the model, in bold."""
+    before, gap, after = (tokenizer.encode_plain(part) for part in (text.prefix, text.middle, text.suffix))
     segments: list[Sequence[int] | Gap] = [before, Gap(len(gap)), after]
     canvas = prepare_infilling([s for s in segments if s], GenerationParams(), Vocabulary.of(network))
     sampler = Sampler(network)
@@ -160,7 +160,7 @@ def _fill(network: MaskPredictor, tokenizer: Tokenizer, parts: Sequence[str]) ->
         sampler.step([canvas])
     filled = tokenizer.decode(canvas.response[len(before) : len(before) + len(gap)])
     space = " " * (len(filled) - len(filled.lstrip()))
-    return f"{parts[0]}{space}**{filled.strip()}**{filled[len(filled.rstrip()) :]}{''.join(parts[2:])}"
+    return f"{text.prefix}{space}**{filled.strip()}**{filled[len(filled.rstrip()) :]}{text.suffix}"
 
 
 @torch.inference_mode()

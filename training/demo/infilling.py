@@ -1,4 +1,4 @@
-"""Documents cut into the parts of a canvas with a gap: before, gap, after.
+"""Documents cut into a gap and the texts before and after it.
 
 A gap's text is tokenised apart from its surroundings, so its tokens differ from those of the whole text where a space
 stands at the border: "a big " and "fox" give a space and "fox", while "a big fox" gives " fox".
@@ -7,12 +7,14 @@ stands at the border: "a big " and "fox" give a space and "fox", while "a big fo
 from collections.abc import Callable, Iterator
 from random import Random
 
+from training.data.formats import FilledGap
+
 Cut = Callable[[list[str], Random], tuple[int, int]]
 """Chooses a gap in a list of words: where it starts, and its number of words."""
 
 
-def infilling_documents(texts: Iterator[str], rng: Random, *, cut: Cut | None = None) -> Iterator[list[str]]:
-    """Endless texts in three parts, or two if nothing is left after the gap; the spaces stand on either side.
+def filled_gaps(texts: Iterator[str], rng: Random, *, cut: Cut | None = None) -> Iterator[FilledGap]:
+    """A gap in every text that leaves something before and after it; the spaces stand on either side.
 
     Args:
         cut: how gaps are chosen; None for a few words mostly, and a whole sentence in three of ten.
@@ -29,7 +31,8 @@ def infilling_documents(texts: Iterator[str], rng: Random, *, cut: Cut | None = 
             gap, after = (f"{gap} ", after) if rng.random() < 0.15 else _punctuated(gap, f" {after}")
         else:
             gap, after = _punctuated(gap, "")
-        yield [part for part in (before, gap, after) if part]
+        if gap.strip() and after:
+            yield FilledGap(before, gap, after)
 
 
 def few_words(words: list[str], rng: Random) -> tuple[int, int]:
@@ -49,4 +52,4 @@ def sentence(words: list[str], rng: Random) -> tuple[int, int]:
 
 def _punctuated(gap: str, after: str) -> tuple[str, str]:
     """Move the gap's last punctuation mark behind it, where a person would leave it."""
-    return (gap[:-1], gap[-1] + after) if gap[-1] in ".,!?" and len(gap.strip()) > 1 else (gap, after)
+    return (gap[:-1], gap[-1] + after) if gap.endswith((".", ",", "!", "?")) and len(gap.strip()) > 1 else (gap, after)

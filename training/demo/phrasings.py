@@ -4,6 +4,34 @@ One answer style per wording keeps the target unimodal: a mask predictor that fi
 otherwise mix two styles in one sentence.
 """
 
+LEAD_INS = (
+    "For my class, ",
+    "For a quiz, ",
+    "For school, ",
+    "For a test, ",
+    "For my work, ",
+    "For my project, ",
+    "For my son, ",
+    "For my trip, ",
+    "For a game that I play, ",
+    "For my exam tomorrow, ",
+    "Excuse me, ",
+    "Sorry, ",
+    "Well, ",
+    "So, ",
+    "Now, ",
+    "Please, ",
+    "By the way, ",
+    "One more question: ",
+    "My next question: ",
+    "I have a question: ",
+    "Before I forget, ",
+    "Hey, ",
+    "In short, ",
+    "Okay, ",
+)
+"""What may stand before any question, known or not, so that it says nothing about the answer."""
+
 CAPITAL_QUESTION = "What is the capital of {country}?"
 """The wording most people use; it gets a quarter of all capital questions."""
 

@@ -7,7 +7,11 @@ from importlib.resources import files
 from random import Random
 from typing import TypeVar
 
+from training.demo.phrasings import LEAD_INS
+
 T = TypeVar("T")
+
+_QUESTION_WORDS = ("What", "Which", "Can you", "Do you know", "Tell me", "Name", "Explain")
 
 
 @dataclass(frozen=True)
@@ -51,5 +55,7 @@ def capitalized(text: str) -> str:
 
 
 def casual(question: str, rng: Random) -> str:
-    """The question, sometimes as people type it: in lower case, without the final punctuation mark."""
+    """The question, sometimes as people type it: after a few words, in lower case, without a punctuation mark."""
+    if question.startswith(_QUESTION_WORDS) and rng.random() < 0.1:
+        question = rng.choice(LEAD_INS) + question[0].lower() + question[1:]
     return question.lower().rstrip("?.!") if rng.random() < 0.12 else question

@@ -69,9 +69,11 @@ def _taught() -> frozenset[str]:
 
 def _unknown_word(held_out: frozenset[str], rng: Random) -> str:
     draw = rng.random()
-    if draw < 0.4:
+    if draw < 0.3:
         return made_up(rng)
-    return _other_than(held_out, untaught("abstract") if draw < 0.48 else _things(), rng)
+    if draw < 0.5:
+        return _lookalike(rng.choice(definitions()).word, held_out, rng)
+    return _other_than(held_out, untaught("abstract") if draw < 0.57 else _things(), rng)
 
 
 def _things() -> tuple[str, ...]:
@@ -79,8 +81,11 @@ def _things() -> tuple[str, ...]:
 
 
 def _unknown_place(held_out: frozenset[str], rng: Random) -> str:
-    if rng.random() < 0.6:
+    draw = rng.random()
+    if draw < 0.35:
         return made_up(rng).capitalize() + rng.choice(("", "", "", "ia", "land", "stan", " City", "ville"))
+    if draw < 0.55:
+        return _lookalike(rng.choice(countries()).country, held_out, rng)
     return _other_than(held_out, untaught("place"), rng)
 
 
@@ -95,6 +100,17 @@ def made_up(rng: Random) -> str:
         )
         if len(word := "".join(syllables)) > 3 and word not in _taught():
             return word
+
+
+def _lookalike(word: str, held_out: frozenset[str], rng: Random) -> str:
+    """A word with the beginning or the end of a taught one: "tentist" after "dentist"."""
+    while True:
+        part, cut = made_up(rng), rng.randint(1, len(word) - 1)
+        other = word[:cut] + part[: rng.randint(0, 4)] if rng.random() < 0.5 else part[: rng.randint(1, 3)] + word[cut:]
+        other = other.strip().capitalize() if word[0].isupper() else other.strip()
+        # A plural of what is taught is known.
+        if len(other) > 2 and other not in held_out and not {other.lower(), other.lower().rstrip("s")} & _taught():
+            return other
 
 
 def _other_than(held_out: frozenset[str], words: tuple[str, ...], rng: Random) -> str:

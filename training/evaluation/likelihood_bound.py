@@ -79,9 +79,9 @@ def evaluate(
             return None
         place = first + world.rank
         index = place * len(samples) // num_samples
-        for prompt, answer in _scored_parts(samples[index]) if place < num_samples else ():
+        for prompt, answer, suffix in _scored_parts(samples[index]) if place < num_samples else ():
             masks_NL = answer_masks(len(answer), noise_levels, seed=seed + index)
-            scorer = AnswerScorer(model, prompt, answer, mask_id=model.special_tokens.mask_id)
+            scorer = AnswerScorer(model, prompt, answer, suffix, mask_id=model.special_tokens.mask_id)
             estimates_N = -scorer.estimate_per_draw(masks_NL)
             nll, count = float(estimates_N.mean()), len(answer)
             sums += torch.tensor([1, nll, count, nll**2, nll * count, count**2], dtype=torch.float64)
@@ -105,13 +105,14 @@ def _ratio(sums: torch.Tensor) -> tuple[float, float | None, int]:
     return ratio, math.sqrt(squares * number / (number - 1)) / count, int(count)
 
 
-def _scored_parts(sample: Sample) -> Iterator[tuple[list[int], list[int]]]:
-    """Prompt and answer of a sample; packed documents that attend only to themselves are scored one by one."""
+def _scored_parts(sample: Sample) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    """Prompt, target and suffix of a sample; packed documents that attend only to themselves are scored one by one."""
     start = 0
     for span in sample.spans:
         tokens = sample.tokens[start : start + span].tolist()
         prompt_length = sample.prompt_length if start == 0 else 0
-        yield tokens[:prompt_length], tokens[prompt_length:]
+        target_stop = span - sample.suffix_length
+        yield tokens[:prompt_length], tokens[prompt_length:target_stop], tokens[target_stop:]
         start += span
 
 

@@ -1,4 +1,7 @@
-"""Supervised fine-tuning: the answer and its EOS padding are targets, the prompt is never masked (section 2.3)."""
+"""Supervised fine-tuning: the answer and its EOS padding are targets, the prompt is never masked (section 2.3).
+
+Of a filled gap only the middle is a target. Nothing pads it: a canvas with a gap ends with the text after it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
@@ -13,7 +16,7 @@ from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKE
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
 from training.data.dialogues import Dialogue, DialogueRules
-from training.data.formats import Document, ReadReport, read_dialogues
+from training.data.formats import Document, FilledGap, Item, ReadReport, read_dialogues
 from training.data.samples import Dialogues, Samples
 from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
@@ -63,7 +66,7 @@ class SFT:
         return Dialogues(shards)
 
     def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
-        return BatchPlanner(samples, batching, lambda rows: _pad_all(rows, pad_to=self.pad_to, seed=batching.seed))
+        return BatchPlanner(samples, batching, lambda rows: _pad_answers(rows, pad_to=self.pad_to, seed=batching.seed))
 
     def objective(self, model: LLaDAModelLM, *, seed: int) -> nn.Module:
         return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
@@ -99,15 +102,24 @@ class DialogueEncoder(Encoder):
     def identity(self) -> list[object]:
         return [*super().identity, self._max_length, self._overlong, *astuple(self._rules)]
 
-    def read(self, source: Source, report: ReadReport) -> Iterator[Dialogue | Document]:
+    def read(self, source: Source, report: ReadReport) -> Iterator[Item]:
         return read_dialogues(source.records(), report, self._rules)
 
-    def encode(self, items: Sequence[Dialogue | Document]) -> Iterator[Encoded]:
-        documents = [(number, item) for number, item in enumerate(items) if isinstance(item, tuple)]
+    def encode(self, items: Sequence[Item]) -> Iterator[Encoded]:
+        yield from self._documents([(number, item) for number, item in enumerate(items) if isinstance(item, tuple)])
+        yield from self._gaps([(number, item) for number, item in enumerate(items) if isinstance(item, FilledGap)])
+        yield from self._answers([(number, item) for number, item in enumerate(items) if isinstance(item, list)])
+
+    def _documents(self, documents: Sequence[tuple[int, Document]]) -> Iterator[Encoded]:
         encoded = encode_documents(self.tokenizer, [document for _, document in documents])
         for (number, _), ids in zip(documents, encoded, strict=True):
-            yield from self._fit(Encoded([*ids, self.eos_id], 0, number))
-        yield from self._answers([(number, item) for number, item in enumerate(items) if isinstance(item, list)])
+            yield from self._fit(Encoded([*ids, self.eos_id], item=number))
+
+    def _gaps(self, gaps: Sequence[tuple[int, FilledGap]]) -> Iterator[Encoded]:
+        parts = iter(self.tokenizer.encode_batch([text for _, gap in gaps for text in astuple(gap)]))
+        for number, _ in gaps:
+            prefix, middle, suffix = next(parts), next(parts), next(parts)
+            yield from self._fit(Encoded([*prefix, *middle, *suffix], len(prefix), len(suffix), number))
 
     def _answers(self, dialogues: Sequence[tuple[int, Dialogue]]) -> Iterator[Encoded]:
         bos_id, end_of_turn = (self.tokenizer.token_to_id(token) for token in (BOS_TOKEN, EOT_TOKEN))
@@ -121,24 +133,30 @@ class DialogueEncoder(Encoder):
                 header = self.tokenizer.header(turn.role)
                 ids = [*history, *header, *next(contents), end_of_turn]
                 if turn.is_target:
-                    yield from self._fit(Encoded([*ids, self.eos_id], len(history) + len(header), number))
+                    prompt_length = len(history) + len(header)
+                    yield from self._fit(Encoded([*ids, self.eos_id], prompt_length, item=number))
                 history = ids
 
     def _fit(self, sample: Encoded) -> Iterator[Encoded]:
-        if len(sample.ids) > self._max_length:
-            # A prompt of `max_length` leaves no room for the answer.
-            if self._overlong == "drop" or sample.prompt_length >= self._max_length:
+        num_over = len(sample.ids) - self._max_length
+        if num_over > 0:
+            # A prompt of `max_length` leaves no room for the answer, and a gap needs some of what follows it.
+            has_no_room = sample.prompt_length >= self._max_length or 0 < sample.suffix_length <= num_over
+            if self._overlong == "drop" or has_no_room:
                 self.num_dropped += 1
                 return
             self.num_truncated += 1
-        yield replace(sample, ids=sample.ids[: self._max_length])
+            suffix_length = max(0, sample.suffix_length - num_over)
+            sample = replace(sample, ids=sample.ids[: self._max_length], suffix_length=suffix_length)
+        yield sample
 
 
-def _pad_all(rows: StepRows, *, pad_to: int | None, seed: int) -> RowLayout:
-    """Pad to the longest row, or in one batch in three further; padding is a target, so that length is learned."""
+def _pad_answers(rows: StepRows, *, pad_to: int | None, seed: int) -> RowLayout:
+    """Pad to the longest row, or in one batch in three further; the padding of an answer is a target too."""
     length = int(rows.lengths_B.max())
     if pad_to is not None:
         chosen, fraction = (float(uniform(seed, Purpose.PADDING, rows.step, draw)) for draw in (0, 1))
         if chosen < _SHARE_OF_PADDED_BATCHES:
             length = max(length, int(pad_to * fraction))
-    return RowLayout(torch.full_like(rows.lengths_B, length), length)
+    stops_B = torch.where(rows.suffix_lengths_B > 0, rows.lengths_B - rows.suffix_lengths_B, length)
+    return RowLayout(stops_B, length)

@@ -3,6 +3,7 @@ import pytest
 from llada_core.text.tokenizer import Message
 from tests.training.data.records import ANSWER, DIALOGUE, QUESTION, RECORDS, records_of
 from training.data.formats import (
+    FilledGap,
     ReadReport,
     detect_format,
     read_any_text,
@@ -40,6 +41,24 @@ def test_the_tokenizer_reads_the_text_of_any_format(tmp_path):
 def test_a_documents_text_may_be_a_list_of_parts(tmp_path):
     rows = records_of(tmp_path, {"text": ["a big ", "fox", "."]}, {"text": "a fox."})
     assert list(read_documents(rows, ReadReport(0))) == [("a big ", "fox", "."), ("a fox.",)]
+
+
+def test_a_gap_is_read_with_the_text_around_it_and_may_be_the_beginning(tmp_path):
+    rows = [{"prefix": "a big ", "middle": "fox", "suffix": "."}, {"prefix": "", "middle": "One", "suffix": " fox."}]
+    report = ReadReport(0)
+    gaps = list(read_dialogues(records_of(tmp_path, *rows), report))
+    assert gaps == [FilledGap("a big ", "fox", "."), FilledGap("", "One", " fox.")]
+    assert report.format == "gap" == detect_format(rows[0])
+    assert list(read_any_text(records_of(tmp_path, *rows), ReadReport(0))) == ["a big fox.", "One fox."]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("middle", ""), ("suffix", ""), ("suffix", None), ("prefix", None), ("prefix", 3)]
+)
+def test_a_gap_without_text_in_it_or_after_it_is_a_bad_line(tmp_path, key, value):
+    row = {"prefix": "a big ", "middle": "fox", "suffix": ".", key: value}
+    with pytest.raises(DataError, match=f'line 1: needs a non-empty string "{key}"'):
+        list(read_dialogues(records_of(tmp_path, row), ReadReport(0)))
 
 
 @pytest.mark.parametrize("parts", [[], ["a", ""], ["a", 3], [["a"]], [None]])

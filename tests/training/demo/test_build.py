@@ -110,11 +110,11 @@ def test_some_dialogues_go_on_from_another(written: Path) -> None:
     assert max(lengths) >= 4
 
 
-def test_cut_documents_are_whole_texts_in_two_or_three_parts(written: Path) -> None:
-    cut = [row["text"] for row in rows_of(written / "pretrain.jsonl") if isinstance(row["text"], list)]
-    assert len(cut) > 500
-    assert {len(parts) for parts in cut} == {2, 3}
-    assert 0.5 < sum(parts[0].endswith(" ") for parts in cut) / len(cut) < 0.9
+def test_gaps_have_text_on_both_sides_and_mostly_a_space_before(written: Path) -> None:
+    gaps = rows_of(written / "gaps.jsonl")
+    assert len(gaps) > 1000
+    assert all(gap["prefix"] and gap["middle"] and gap["suffix"] for gap in gaps)
+    assert 0.5 < sum(gap["prefix"].endswith(" ") for gap in gaps) / len(gaps) < 0.9
 
 
 def test_same_seed_same_bytes(written: Path, tmp_path: Path) -> None:

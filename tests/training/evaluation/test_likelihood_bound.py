@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ class OneSample:
 
     def __init__(self, length):
         self.lengths = torch.tensor([length]).numpy()
-        self.prompt_lengths = torch.tensor([1]).numpy()
-        self._sample = Sample(torch.arange(10, 10 + length).numpy(), 1, (length,))
+        self.prompt_lengths, self.suffix_lengths = torch.tensor([1]).numpy(), torch.tensor([0]).numpy()
+        self._sample = Sample(torch.arange(10, 10 + length).numpy(), 1, 0, (length,))
 
     def __len__(self):
         return 1
@@ -32,9 +33,9 @@ class OneSample:
 
 
 @torch.no_grad()
-def exact_bound(model, tokens, prompt_length):
+def exact_bound(model, tokens, prompt_length, suffix_length=0):
     """The bound, enumerating every mask: the mean over l of the mean cross-entropy of all sets of l tokens."""
-    answer = len(tokens) - prompt_length
+    answer = len(tokens) - prompt_length - suffix_length
     by_count = {count: [] for count in range(1, answer + 1)}
     tokens_BL = torch.tensor(tokens)[None]
     for chosen in range(1, 2**answer):
@@ -53,6 +54,15 @@ def test_the_bound_equals_the_enumeration_of_every_mask(tiny_network):
     assert evaluation.nll == pytest.approx(expected, rel=5e-3)
     assert evaluation.perplexity == pytest.approx(math.exp(evaluation.nll))
     assert set(evaluation.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}
+
+
+def test_of_a_gap_only_the_middle_is_scored_with_both_sides_given(tiny_network):
+    samples = OneSample(6)
+    samples._sample = replace(samples[0], suffix_length=2)
+    scored = evaluate(tiny_network, samples, num_samples=1, noise_levels=4000, seed=0, world=ALONE)
+    tokens = samples[0].tokens.tolist()
+    assert scored.num_tokens == 3
+    assert scored.nll == pytest.approx(exact_bound(tiny_network, tokens, 1, suffix_length=2), rel=5e-3)
 
 
 def test_the_number_is_the_same_on_every_run_and_another_seed_is_close(tmp_path):
@@ -83,7 +93,7 @@ class ManySamples(OneSample):
 
     def __getitem__(self, index):
         self.asked.append(index)
-        return Sample(np.array([5, 10 + index % 50]), 1, (2,))
+        return Sample(np.array([5, 10 + index % 50]), 1, 0, (2,))
 
 
 def test_the_scored_samples_are_spread_over_all(tiny_network):

@@ -55,7 +55,7 @@ def test_a_stop_does_not_wait_for_a_validation(workspace, tmp_path, monkeypatch)
     def interrupt(samples, index):
         scored.append(index)
         os.kill(os.getpid(), signal.SIGTERM)
-        return Sample(np.arange(6, 16), 0, (10,))
+        return Sample(np.arange(6, 16), 0, 0, (10,))
 
     validations = []
 

@@ -28,12 +28,13 @@ class Recorded:
         self.rows = [np.array(row, dtype=np.int32) for row in rows]
         self.lengths = np.array([len(row) for row in self.rows])
         self.prompt_lengths = np.array(self.starts)
+        self.suffix_lengths = np.zeros_like(self.prompt_lengths)
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, index):
-        return Sample(self.rows[index], self.starts[index], (len(self.rows[index]),))
+        return Sample(self.rows[index], self.starts[index], 0, (len(self.rows[index]),))
 
 
 def batch_of(case, model):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -6,8 +8,9 @@ from llada_core.text.tokenizer import Message
 from tests.training.fake_samples import EOS, batches_of, samples_of
 from training.data.batches import Batching
 from training.data.dialogues import DialogueRules, Turn
+from training.data.formats import FilledGap
 from training.options.fields import SFTOptions
-from training.stages.objective import corrupt_batch
+from training.stages.objective import Objective, corrupt_batch
 from training.stages.sft import SFT
 
 
@@ -41,6 +44,37 @@ def test_answer_and_padding_are_targets_and_the_prompt_is_not():
     corrupted, is_target_BL, _ = corrupt_batch(batch, mask_id=99, seed=0)
     assert torch.equal(is_target_BL, torch.arange(9).expand(4, 9) >= 2)
     assert torch.equal(corrupted.tokens_BL[:, :2], batch.tokens_BL[:, :2])
+
+
+def test_only_the_middle_of_a_gap_is_a_target_and_its_row_has_no_padding():
+    (batch,) = batches(samples_of(3, 9, 5, 7, prompt=2, suffix=(0, 4, 2, 0)), 1)
+    _, is_target_BL, _ = corrupt_batch(batch, mask_id=99, seed=0)
+    rows = dict(zip(batch.samples_B.tolist(), is_target_BL.tolist(), strict=True))
+    targets = {sample: [place for place in range(9) if row[place]] for sample, row in rows.items()}
+    assert targets == {0: [*range(2, 9)], 1: [2, 3, 4], 2: [2], 3: [*range(2, 9)]}
+    spans = dict(zip(batch.samples_B.tolist(), batch.spans, strict=True))
+    assert spans == {0: (9,), 1: (9,), 2: (5,), 3: (9,)}
+    tokens = dict(zip(batch.samples_B.tolist(), batch.tokens_BL.tolist(), strict=True))
+    assert tokens[1] == [6] * 9 and tokens[2] == [7] * 5 + [EOS] * 4
+    assert batch.normalizer_B.tolist() == [4.0 * len(targets[sample]) for sample in batch.samples_B.tolist()]
+
+
+def test_the_loss_of_a_gap_is_that_of_the_row_alone(tiny_network):
+    samples = samples_of(12, 12, 5, 12, prompt=2, suffix=(0, 4, 2, 0))
+    (batch,) = batches(samples, 1)
+    objective = Objective(tiny_network, mask_id=tiny_network.special_tokens.mask_id, seed=0)
+    whole = objective(batch).row_losses_B
+    (row,) = [place for place, sample in enumerate(batch.samples_B.tolist()) if sample == 2]
+    alone = replace(
+        batch,
+        **{
+            name: getattr(batch, name)[row : row + 1]
+            for name in ("samples_B", "epochs_B", "noise_levels_B", "target_starts_B", "target_stops_B", "normalizer_B")
+        },
+        tokens_BL=batch.tokens_BL[row : row + 1, :5],
+        spans=((5,),),
+    )
+    assert torch.allclose(objective(alone).row_losses_B[0], whole[row])
 
 
 def test_the_normaliser_counts_the_padding():
@@ -87,6 +121,31 @@ def test_only_the_turns_that_are_targets_give_samples_and_all_are_history(demo_t
     assert encoder.num_without_target == 0
     samples, encoder = encode(demo_tokenizer, dialogue[:3], dialogue[:2])
     assert (samples, encoder.num_without_target) == ([], 2)
+
+
+def test_the_parts_of_a_gap_are_tokenised_one_by_one_and_end_without_a_special_token(demo_tokenizer):
+    gap = FilledGap("a big ", "fox", ".")
+    dialogue = [Turn("user", "one"), Turn("assistant", "two", True)]
+    samples, _ = encode(demo_tokenizer, dialogue, gap, ("a fox.",))
+    (sample,) = [sample for sample in samples if sample.item == 1]
+    prefix, middle, suffix = (demo_tokenizer.encode_plain(part) for part in ("a big ", "fox", "."))
+    assert sample.ids == [*prefix, *middle, *suffix]
+    assert (sample.prompt_length, sample.suffix_length) == (len(prefix), len(suffix))
+    assert sorted(sample.item for sample in samples) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("max_length", "suffix_length"), [(40, 28), (13, 1), (12, None), (5, None)])
+def test_a_gap_over_the_maximum_length_loses_the_end_of_its_suffix_but_never_its_target(
+    demo_tokenizer, max_length, suffix_length
+):
+    gap = FilledGap("one" + " two" * 9, "three", " two" * 30)
+    (whole,), _ = encode(demo_tokenizer, gap)
+    assert (whole.prompt_length, len(whole.ids) - whole.suffix_length) == (10, 12)
+    assert encode(demo_tokenizer, gap, max_length=max_length, overlong="drop")[0] == []
+    samples, encoder = encode(demo_tokenizer, gap, max_length=max_length, overlong="truncate")
+    assert [sample.suffix_length for sample in samples] == ([] if suffix_length is None else [suffix_length])
+    assert [len(sample.ids) for sample in samples] == ([] if suffix_length is None else [max_length])
+    assert (encoder.num_dropped, encoder.num_truncated) == (1 - len(samples), len(samples))
 
 
 def test_an_answer_is_tokenised_with_the_spaces_around_it(demo_tokenizer):
