@@ -27,11 +27,12 @@ if TYPE_CHECKING:
         OverloadedError,
         TimedOutError,
     )
-    from clients.events import Change, Done, Event, Start, Step
+    from clients.events import Alternative, Change, Done, Event, Prediction, Start, Step
     from clients.replay import Replay
 
 _MODULES = {
     "APIError": "errors",
+    "Alternative": "events",
     "AsyncLLaDAClient": "asynchronous",
     "AuthenticationError": "errors",
     "BadRequestError": "errors",
@@ -46,6 +47,7 @@ _MODULES = {
     "NoServerError": "errors",
     "NotFoundError": "errors",
     "OverloadedError": "errors",
+    "Prediction": "events",
     "Replay": "replay",
     "Score": "calls",
     "Start": "events",
@@ -55,6 +57,7 @@ _MODULES = {
 
 __all__ = [
     "APIError",
+    "Alternative",
     "AsyncLLaDAClient",
     "AuthenticationError",
     "BadRequestError",
@@ -69,6 +72,7 @@ __all__ = [
     "NoServerError",
     "NotFoundError",
     "OverloadedError",
+    "Prediction",
     "Replay",
     "Score",
     "Start",

@@ -31,6 +31,25 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Alternative:
+    """One of the most probable tokens at a position, when it was committed."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The best guess at a position that is still masked."""
+
+    position: int
+    token_id: int
+    confidence: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One position that a step wrote.
 
@@ -39,6 +58,8 @@ class Change:
         step: the step that wrote it; may be earlier than that of the event, which a slow reader finds merged.
         text: the token decoded alone; empty for special tokens, and without a tokenizer.
         confidence: its softmax probability.
+        previous_token_id: the token that an `edit` replaced.
+        top_logprobs: the most probable tokens at that step, if the request asked for them.
     """
 
     op: Literal["commit", "edit", "remask"]
@@ -48,6 +69,7 @@ class Change:
     text: str
     confidence: float
     previous_token_id: int | None = None
+    top_logprobs: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +79,7 @@ class Step:
     Attributes:
         masked: masks left in the whole response.
         elapsed_ms: since the request was admitted.
-        predictions: the best guess at every masked position as the server sent it, if the request asked for it.
+        predictions: the best guess at every masked position; None if the request did not ask for it, or in a replay.
     """
 
     step: int
@@ -65,7 +87,7 @@ class Step:
     changes: tuple[Change, ...]
     masked: int
     elapsed_ms: float
-    predictions: Any = None
+    predictions: tuple[Prediction, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +114,21 @@ def event_of(name: str, data: Mapping[str, Any]) -> Event:
             special = {int(token_id): text for token_id, text in data["special_tokens"].items()}
             return Start(**{**_known(Start, data), "special_tokens": special, "token_ids": tuple(data["token_ids"])})
         case "step":
-            changes = tuple(Change(**_known(Change, change)) for change in data["changes"])
-            return Step(**{**_known(Step, data), "changes": changes})
+            changes = tuple(_change(change) for change in data["changes"])
+            guesses = data.get("predictions")
+            predictions = None if guesses is None else tuple(Prediction(**_known(Prediction, one)) for one in guesses)
+            return Step(**{**_known(Step, data), "changes": changes, "predictions": predictions})
         case "done":
             return Done(**{**_known(Done, data), "token_ids": tuple(data["token_ids"])})
     raise ValueError(f"unknown event {name!r}")
 
 
-def _known(kind: type[Start | Change | Step | Done], data: Mapping[str, Any]) -> dict[str, Any]:
+def _change(data: Mapping[str, Any]) -> Change:
+    alternatives = tuple(Alternative(**_known(Alternative, one)) for one in data.get("top_logprobs", ()))
+    return Change(**{**_known(Change, data), "top_logprobs": alternatives})
+
+
+def _known(
+    kind: type[Start | Change | Step | Done | Alternative | Prediction], data: Mapping[str, Any]
+) -> dict[str, Any]:
     return {part.name: data[part.name] for part in fields(kind) if part.name in data}

@@ -93,7 +93,7 @@ class Canvases:
             [Gap(segment.mask) if isinstance(segment, MaskGap) else segment for segment in segments],
             _params(body, max(1, length)),
             self.vocabulary,
-            reporting=Reporting(include_predictions=body.include_predictions),
+            reporting=body.reporting,
         )
 
     def generation_length(self, body: DiffusionFields, prompt_length: int, suffix_length: int = 0) -> int:

@@ -7,12 +7,14 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
+from llada_core.sampling.events import Change
 from llada_core.sampling.prepare import Vocabulary
 from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.mailbox import TimedStep
 from server.http.sse import event
 from server.replies.generation import Generation
+from server.replies.logprobs import log_of
 from server.replies.parking import DenoisingStream, EventName, Parking
 from server.replies.running import Running
 
@@ -101,21 +103,27 @@ def step_object(timed: TimedStep, tokenizer: Tokenizer | None) -> dict[str, Any]
         """The text of a token by itself; empty for special tokens."""
         return tokenizer.decode([token_id]) if tokenizer else ""
 
+    def change_object(change: Change) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "op": change.op,
+            "step": change.step,
+            "position": change.position,
+            "token_id": change.token_id,
+            "text": text_of(change.token_id),
+            "confidence": change.confidence,
+        }
+        if change.alternatives:
+            data["top_logprobs"] = [
+                {"token_id": token_id, "text": text_of(token_id), "logprob": log_of(probability)}
+                for token_id, probability in change.alternatives
+            ]
+        return data
+
     step = timed.event
     data: dict[str, Any] = {
         "step": step.step,
         "block": step.block,
-        "changes": [
-            {
-                "op": change.op,
-                "step": change.step,
-                "position": change.position,
-                "token_id": change.token_id,
-                "text": text_of(change.token_id),
-                "confidence": change.confidence,
-            }
-            for change in step.changes
-        ],
+        "changes": [change_object(change) for change in step.changes],
         "masked": step.masked,
         "elapsed_ms": round(timed.elapsed_ms, 3),
     }

@@ -9,7 +9,7 @@ from llada_core.sampling.events import Change
 from llada_core.text.final_text import FinalText
 from llada_core.text.tokenizer import REPLACEMENT_CHARACTER, Tokenizer
 
-# JSON has no infinity; vLLM writes this number instead.
+# The number that vLLM writes.
 _LEAST = -9999.0
 
 
@@ -77,7 +77,7 @@ def chat_logprobs(tokens: Sequence[ScoredToken], names: TokenNames) -> dict[str,
     def entry(token_id: int, probability: float) -> dict[str, Any]:
         return {
             "token": names.of(token_id),
-            "logprob": _log(probability),
+            "logprob": log_of(probability),
             "bytes": names.utf8_of(token_id),
         }
 
@@ -108,12 +108,13 @@ def _top(token: ScoredToken, names: TokenNames) -> dict[str, float] | None:
         return None
     # OpenAI's rule: the token itself is always among the alternatives.
     ranked = (*token.change.alternatives, (token.token_id, token.change.confidence))
-    return {names.of(token_id): _log(probability) for token_id, probability in ranked}
+    return {names.of(token_id): log_of(probability) for token_id, probability in ranked}
 
 
 def _logprob(change: Change | None) -> float | None:
-    return None if change is None else _log(change.confidence)
+    return None if change is None else log_of(change.confidence)
 
 
-def _log(probability: float) -> float:
+def log_of(probability: float) -> float:
+    """The natural logarithm; JSON has no infinity, so that of 0 is a large negative number."""
     return max(math.log(probability), _LEAST) if probability > 0 else _LEAST

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from llada_core.sampling.canvas import Canvas
-from llada_core.sampling.events import Reporting
 from server.http.api_error import bad_request, stream_is_read, stream_not_found
 from server.http.sse import StreamResponse
 from server.replies.denoise_events import DenoiseReply
@@ -67,9 +66,7 @@ async def _canvas(service: Service, body: DenoiseRequest) -> Canvas:
     constraints = {
         int(position): await prompts.encode_segment(text, "constraints") for position, text in body.constraints.items()
     }
-    return service.canvases.response(
-        body, prompt, constraints=constraints, reporting=Reporting(body.include_predictions)
-    )
+    return service.canvases.response(body, prompt, constraints=constraints, reporting=body.reporting)
 
 
 def _response(service: Service, stream: DenoisingStream, request: Request, *, first: int) -> StreamResponse:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
+from llada_core.sampling.events import Reporting
 from server.http.api_error import bad_request, shortened
 from server.schemas.base import MAX_ENTRIES, Body, List, NumberDict, Text, TextOrIds, TokenId, kind
 from server.schemas.conversation import PromptOrMessages
@@ -34,6 +35,9 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     constraints: NumberDict[TextOrIds] = Field({}, description="text or token ids fixed at positions of the response")
     stream: Literal[True] = Field(True, description="the answer is always streamed")
     include_predictions: bool = Field(False, description="add the best guess at every masked position to each step")
+    top_logprobs: int = Field(
+        0, ge=0, le=20, description="add to each change this many of the most probable tokens when it was committed"
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,6 +47,11 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
             ]
         }
     )
+
+    @property
+    def reporting(self) -> Reporting:
+        """What each step reports besides its changes."""
+        return Reporting(self.include_predictions, self.top_logprobs)
 
     @model_validator(mode="after")
     def _a_canvas_has_its_own_length(self) -> "DenoiseRequest":

@@ -175,6 +175,7 @@ CASES = {
         ),
         Case("constraints", {"3": "x"}),
         Case("include_predictions", True),
+        Case("top_logprobs", 2),
     ],
     SCORE: [
         Case("model", "another"),

@@ -1,5 +1,9 @@
 """The events of `/v1/denoise`."""
 
+import math
+
+import pytest
+
 from llada_core.sampling.events import Change, DenoisingStep
 from llada_core.text.special_tokens import SpecialTokens
 from server.engine.mailbox import TimedStep
@@ -41,6 +45,32 @@ def test_predictions_are_given_at_every_masked_position(tiny_client):
     for name, data in events_of(tiny_client.post("/v1/denoise", json=body)):
         if name == "step":
             assert len(data["predictions"]) == data["masked"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+@pytest.mark.parametrize("canvas", [None, [[5, 6], {"mask": 5}]])
+def test_every_change_names_the_most_probable_tokens_of_its_step(tiny_client, count, canvas):
+    gap = {"canvas": canvas} if canvas else {"prompt": [1], "max_tokens": 6, "ignore_eos": True}
+    plain = events_of(tiny_client.post("/v1/denoise", json=gap))
+    events = events_of(tiny_client.post("/v1/denoise", json={**gap, "top_logprobs": count}))
+    changes = [change for name, data in events if name == "step" for change in data["changes"]]
+    assert len(changes) == 5 if canvas else 6
+    for change in changes:
+        top = change["top_logprobs"]
+        assert top[0]["token_id"] == change["token_id"] and len(top) == count
+        logprobs = [one["logprob"] for one in top]
+        assert logprobs == sorted(logprobs, reverse=True)
+        assert math.exp(logprobs[0]) == pytest.approx(change["confidence"])
+        assert {"token_id", "text", "logprob"} == set(top[0])
+    assert events[-1][1]["token_ids"] == plain[-1][1]["token_ids"]
+    assert not any("top_logprobs" in change for name, data in plain if name == "step" for change in data["changes"])
+
+
+@pytest.mark.parametrize("count", [-1, 21, 1.5, "3", True])
+def test_a_number_of_alternatives_out_of_range_is_refused_by_name(tiny_client, count):
+    answer = tiny_client.post("/v1/denoise", json={"prompt": [1], "top_logprobs": count})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "top_logprobs"
 
 
 def test_under_a_parallel_rule_the_number_of_steps_is_open(tiny_client):
