@@ -43,6 +43,16 @@ export async function fetchModel(signal) {
   return (await response.json()).data[0];
 }
 
+/**
+ * @param {string} text
+ * @returns {Promise<{tokens: number[], token_strs: string[]}>}
+ */
+export async function fetchTokens(text) {
+  const body = JSON.stringify({ prompt: text, add_special_tokens: false, return_token_strs: true });
+  const response = await request("tokenize", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  return response.json();
+}
+
 /** @returns {Promise<"ready" | "not ready" | "unreachable">} */
 export async function fetchReadiness() {
   try {

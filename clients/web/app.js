@@ -1,198 +1,260 @@
-/** The page: sends a prompt, records its denoising states as they stream in, and shows any of them again. */
+/** The page: sends what the form holds, shows the runs as they come in, and keeps, shares and exports them. */
 
-import { ApiError, denoise, rejoin } from "./api.js";
-import { CanvasView } from "./canvas.js";
-import { ChartView } from "./chart.js";
-import { followMethod, readRequest } from "./form.js";
-import { startHeader } from "./header.js";
-import { copyText, hideNotice, showFailure, showMismatches, showResult } from "./outcome.js";
+import { addExchange, chatTurns, clearChat, takeBackExchange } from "./chat.js";
+import { EXAMPLES } from "./examples.js";
+import { open, save } from "./files.js";
+import * as form from "./form.js";
+import { modelName, startHeader } from "./header.js";
+import { hideNotice, showFailure, showMismatches, showNotice, showStatus } from "./notices.js";
 import { $ } from "./page.js";
-import { Recording } from "./recording.js";
-import { Player } from "./replay.js";
+import { Run } from "./run.js";
+import { addressOf, CODE, keepSettings, keptSettings, sharedDraft } from "./share.js";
+import { compared, VARIANTS } from "./variants.js";
+import { Viewer } from "./viewer.js";
 
-/** @typedef {import("./sse.js").SseEvent} SseEvent */
+/** @typedef {import("./recording.js").Recording} Recording */
 
 const NARROW = "(max-width: 60rem)";
+/** The inspector shows so many alternatives. */
+const TOP_LOGPROBS = 5;
 
 const state = {
-  /** @type {Recording | null} */
-  recording: null,
-  /** @type {number | null} the frame shown; null follows the newest */
-  shownFrame: null,
-  /** @type {AbortController | null} set while a request runs */
+  /** @type {Run[]} the runs on the page, one or two */
+  runs: [],
+  /** @type {string[]} */
+  titles: [],
+  /** @type {AbortController | null} set while requests run */
   request: null,
-  /** the event after which a broken stream can resume; empty if it cannot */
-  lastEventId: "",
-  /** the last frame drawn */
-  drawnFrame: 0,
-  /** whether a request was sent and nothing has come back yet */
-  isWaiting: false,
-  isDrawPending: false,
+  /** @type {Record<string, any> | null} the body of the run before, to compare with */
+  lastBody: null,
+  /** @type {string | null} the message of a chat under way; its answer becomes a turn */
+  question: null,
 };
 
-const canvasView = new CanvasView($("canvas"), $("inspector"));
-const chartView = new ChartView($("chart"));
-const player = new Player($("play"), showNextFrame);
+const viewer = new Viewer(document, { onKeepSeed: keepSeed, onSettled: keepExchange });
 
-// --- a request ---------------------------------------------------------------------------------------------------
+// --- requests ----------------------------------------------------------------------------------------------------
 
 function generate() {
-  if (state.request || !$("request").reportValidity()) return;
-  const body = readRequest($("request"));
-  state.lastEventId = "";
-  run((signal) => denoise(body, signal));
+  if (state.request || !form.isReady()) return;
+  keepExchange();
+  const draft = form.readDraft();
+  keepSettings(draft.settings);
+  const body = { ...form.bodyOf(draft, chatTurns()), top_logprobs: TOP_LOGPROBS, include_predictions: viewer.view === "prediction" };
+  const { bodies, titles } = chosenRuns(body);
+  state.lastBody = body;
+  state.question = draft.mode === "chat" ? draft.prompt : null;
+  begin(bodies.map((one) => new Run(one)), titles);
 }
 
-function resume() {
-  const { recording, lastEventId } = state;
-  if (recording) run((signal) => rejoin(recording.start.id, lastEventId, signal));
+/** @param {Record<string, any>} body */
+function chosenRuns(body) {
+  const name = $("compare").value;
+  if (name === "last" && state.lastBody) {
+    const { messages, prompt, canvas, ...settings } = state.lastBody;
+    return compared(body, { label: "last settings", changes: { preset: null, steps: null, ...settings } });
+  }
+  return name in VARIANTS ? compared(body, VARIANTS[name]) : { bodies: [body], titles: ["Canvas"] };
 }
 
 /**
- * Follows one stream of denoising states to its end.
- * @param {(signal: AbortSignal) => AsyncGenerator<SseEvent>} open
+ * @param {Run[]} runs
+ * @param {string[]} titles
  */
-async function run(open) {
+function begin(runs, titles) {
+  Object.assign(state, { runs, titles });
+  $("panes").replaceChildren();
+  $("replay").hidden = true;
+  $("outputs").hidden = true;
+  follow();
+}
+
+/** Follow all runs that are not done yet. */
+async function follow() {
+  const { runs } = state;
   state.request = new AbortController();
-  state.shownFrame = null;
-  player.pause();
+  const { signal } = state.request;
   hideNotice();
   showRunning(true);
-  let last = "";
-  try {
-    for await (const event of open(state.request.signal)) {
-      receive(event);
-      last = event.event;
-    }
-    if (last !== "done") throw new TypeError("the stream broke off");
-  } catch (error) {
-    showFailure(error, state.lastEventId !== "");
-  } finally {
-    state.request = null;
-    showRunning(false);
-  }
+  const results = await Promise.allSettled(
+    runs.filter((run) => !run.recording?.done).map((run) => run.follow(signal, (event) => receive(event))),
+  );
+  const failure = results.find((result) => result.status === "rejected");
+  state.request = null;
+  if (failure) showFailure(failure.reason, runs.some((run) => run.canResume));
+  else finish();
+  showRunning(false);
+  if (failure) viewer.settle();
 }
 
-/** @param {SseEvent} event */
-function receive({ event, data, id }) {
-  state.lastEventId = id;
-  if (state.isWaiting) showAnswering();
-  RECEIVERS[event]?.(JSON.parse(data));
-  requestDraw();
+/** @param {string} event */
+function receive(event) {
+  if (event === "start") showAnswering();
+  viewer.update();
 }
 
-/** @type {Record<string, (data: any) => void>} */
-const RECEIVERS = {
-  start(data) {
-    state.recording = new Recording(data);
-    state.drawnFrame = 0;
-    canvasView.reset(data.gen_length, data.block_length);
-    $("replay").hidden = false;
-    $("result").hidden = true;
-    $("stage").scrollIntoView({ block: "nearest" });
-  },
-  step(data) {
-    state.recording?.steps.push(data);
-  },
-  done(data) {
-    if (!state.recording) return;
-    state.recording.done = data;
-    showResult(data);
-    showMismatches(state.recording.mismatches());
-  },
-  error({ error }) {
-    state.lastEventId = "";
-    throw new ApiError(error.message, error);
-  },
-};
+/** The runs' canvases are there: show them as they fill. */
+function showAnswering() {
+  const recordings = state.runs.map((run) => run.recording);
+  if (!recordings.every((recording) => recording !== null)) return;
+  showStatus("Denoising…");
+  $("stage").classList.remove("is-waiting");
+  viewer.follow(/** @type {Recording[]} */ (recordings), state.titles);
+  $("viewer").scrollIntoView({ block: "nearest" });
+}
+
+function finish() {
+  const recordings = viewer.recordings;
+  const usages = recordings.map((recording) => recording.done?.usage);
+  showStatus(`Done: ${usages.map((usage) => `${usage?.completion_tokens} tokens in ${usage?.denoising_steps} steps`).join(" and ")}`);
+  recordings.forEach((recording) => showMismatches(recording.mismatches()));
+  $("outputs").hidden = false;
+}
+
+/** A finished answer becomes a turn of the chat, once it was watched to its end. */
+function keepExchange() {
+  const done = state.runs[0]?.recording?.done;
+  if (state.question === null || !done) return;
+  addExchange(state.question, done.text);
+  if ($("prompt").value === state.question) $("prompt").value = "";
+  state.question = null;
+  form.followMode();
+}
+
+/** Ask the last question again, with the settings as they are now. */
+function askAgain() {
+  if (state.request) return;
+  keepExchange();
+  $("prompt").value = takeBackExchange();
+  generate();
+}
 
 /** @param {boolean} isRunning  from the request's first byte out to its last byte in */
 function showRunning(isRunning) {
-  const hadFocus = document.activeElement === $("generate") || document.activeElement === $("stop");
+  const hadFocus = [$("generate"), $("stop"), $("resume"), $("again")].includes(document.activeElement);
   $("generate").disabled = isRunning;
   $("stop").disabled = !isRunning;
   if (hadFocus) $(isRunning ? "stop" : "generate").focus();
-  if (isRunning) $("status").textContent = "Waiting for the server…";
-  state.isWaiting = isRunning;
+  if (isRunning) showStatus("Waiting for the server…");
   $("stage").classList.toggle("is-waiting", isRunning);
 }
 
-function showAnswering() {
-  state.isWaiting = false;
-  $("stage").classList.remove("is-waiting");
-  $("status").textContent = "Denoising…";
+// --- keep, share, take away --------------------------------------------------------------------------------------
+
+/** @param {number} seed */
+function keepSeed(seed) {
+  $("seed").value = seed;
+  keepSettings(form.readDraft().settings);
 }
 
-// --- drawing and replay ------------------------------------------------------------------------------------------
-
-function requestDraw() {
-  if (state.isDrawPending) return;
-  state.isDrawPending = true;
-  requestAnimationFrame(draw);
+/** @param {Event} event */
+async function copyAs({ target }) {
+  const choice = /** @type {HTMLSelectElement} */ (target);
+  const { top_logprobs: _, include_predictions: __, ...body } = viewer.recordings[0]?.request ?? {};
+  const text = choice.value === "link" ? address() : CODE[choice.value](body, modelName());
+  $("copied").textContent = text;
+  $("copied").hidden = false;
+  // Over plain HTTP the clipboard is available only on localhost; elsewhere the text is selected instead.
+  getSelection()?.selectAllChildren($("copied"));
+  await navigator.clipboard?.writeText(text);
+  showStatus(navigator.clipboard ? "Copied" : "Selected");
+  choice.value = "";
 }
 
-function draw() {
-  state.isDrawPending = false;
-  const { recording } = state;
-  if (!recording) return;
-  const frame = state.shownFrame ?? recording.lastFrame;
-  const figures = recording.figuresAt(frame);
-  const isFinal = recording.done !== null && frame === recording.lastFrame;
-  canvasView.draw(recording.cellsAt(frame, seenFrame(frame)), isFinal ? null : figures.block);
-  state.drawnFrame = frame;
-  chartView.draw(recording, frame);
-  $("progress").value = frame / Math.max(recording.expectedFrames, 1);
-  drawFigures(figures, recording.start.steps);
-  drawSlider(recording, frame);
+function address() {
+  const draft = form.readDraft();
+  const asked = draft.prompt || chatTurns().at(-2)?.content || "";
+  const settings = form.changedSettings(draft.settings);
+  return addressOf({ ...draft, prompt: asked, settings }, { view: viewer.view, compare: $("compare").value });
+}
+
+/** @param {Event} event */
+async function exportAs({ target }) {
+  const choice = /** @type {HTMLSelectElement} */ (target);
+  const format = choice.value;
+  choice.value = "";
+  showStatus("Writing the file…");
+  try {
+    await save(format, viewer.recordings, state.titles);
+    showStatus("Saved");
+  } catch (error) {
+    showNotice(`The file could not be written: ${/** @type {Error} */ (error).message}.`, { isError: true });
+    showStatus("Failed");
+  }
+}
+
+async function openFile() {
+  const [file] = $("open").files;
+  if (!file || state.request) return;
+  hideNotice();
+  try {
+    const recordings = await open(file);
+    state.titles = recordings.length > 1 ? recordings.map((recording) => recording.request.preset ?? "as set") : [file.name];
+    viewer.open(recordings, state.titles);
+    $("outputs").hidden = false;
+    showStatus(`Opened ${file.name}`);
+  } catch (error) {
+    showNotice(`${file.name} cannot be shown: ${/** @type {Error} */ (error).message}.`, { isError: true });
+  }
+  $("open").value = "";
+}
+
+// --- examples and shared addresses -------------------------------------------------------------------------------
+
+/** @param {import("./examples.js").Example} example */
+function fillIn({ draft, view, compare = "", look }) {
+  form.writeDraft({ mode: "chat", prompt: "", system: "", pins: [], settings: {}, ...draft });
+  show(view, compare);
+  $("look").textContent = look;
+  $("look").hidden = false;
 }
 
 /**
- * Returns the frame after which changes are new. During a request, a fast model may run several steps between two drawings.
- * @param {number} frame
+ * @param {string} view
+ * @param {string} compare
  */
-function seenFrame(frame) {
-  const isLive = state.shownFrame === null && !state.recording?.done;
-  return isLive ? Math.min(state.drawnFrame, frame - 1) : frame - 1;
+function show(view, compare) {
+  const control = /** @type {HTMLInputElement | null} */ (document.querySelector(`[name="view"][value="${CSS.escape(view)}"]`));
+  if (control) control.click();
+  $("compare").value = compare in VARIANTS ? compare : "";
 }
 
-/**
- * @param {ReturnType<Recording["figuresAt"]>} figures
- * @param {number | null} steps
- */
-function drawFigures({ stepsRun, masked, elapsedMs, tokensPerStep }, steps) {
-  $("step-figure").textContent = steps === null ? stepsRun : `${stepsRun} / ${steps}`;
-  $("masks-figure").textContent = masked;
-  $("elapsed-figure").textContent = `${Math.round(elapsedMs)} ms`;
-  $("rate-figure").textContent = tokensPerStep === null ? "–" : tokensPerStep.toFixed(2);
+function showExamples() {
+  $("examples").replaceChildren(...EXAMPLES.map((example) => {
+    const item = document.createElement("li");
+    const [fill, run] = [document.createElement("button"), document.createElement("button")];
+    const [title, look] = [document.createElement("strong"), document.createElement("span")];
+    [title.textContent, look.textContent] = [example.title, example.look];
+    Object.assign(fill, { type: "button", className: "example" });
+    fill.append(title, " ", look);
+    fill.addEventListener("click", () => {
+      fillIn(example);
+      $("prompt").focus();
+    });
+    Object.assign(run, { type: "button", className: "run", textContent: "▶" });
+    run.setAttribute("aria-label", `Run: ${example.title}`);
+    run.addEventListener("click", () => runExample(example));
+    item.append(fill, run);
+    return item;
+  }));
 }
 
-/**
- * @param {Recording} recording
- * @param {number} frame
- */
-function drawSlider(recording, frame) {
-  $("slider").max = recording.expectedFrames;
-  $("slider").value = frame;
-  $("slider").setAttribute("aria-valuetext", `after step ${frame} of ${recording.lastFrame}`);
+/** An example begins a chat of its own. @param {import("./examples.js").Example} example */
+function runExample(example) {
+  if (state.request) return;
+  state.question = null;
+  clearChat();
+  fillIn(example);
+  generate();
 }
 
-/** @param {number} frame */
-function seek(frame) {
-  if (!state.recording) return;
-  state.shownFrame = frame < state.recording.lastFrame ? frame : null;
-  requestDraw();
-}
-
-function showNextFrame() {
-  if (state.shownFrame === null) return false;
-  seek(state.shownFrame + 1);
-  return true;
-}
-
-function togglePlay() {
-  if (player.isPlaying || !state.recording) return player.pause();
-  if (state.shownFrame === null) seek(0);
-  player.play(state.recording.lastFrame);
+function restore() {
+  const shared = sharedDraft(location.hash);
+  const kept = keptSettings();
+  if (shared) {
+    form.writeDraft(shared.draft);
+    show(shared.view, shared.compare);
+  } else if (kept) form.writeSettings(kept);
 }
 
 // --- wiring ------------------------------------------------------------------------------------------------------
@@ -205,34 +267,60 @@ function onSubmit(event) {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate();
+  if (event.key === "Escape") state.request?.abort();
+  else if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && $("request").contains(event.target)) generate();
+  else if (event.code === "KeyG" && event.altKey && form.readDraft().mode === "infilling") form.insertGap();
+  else return;
+  event.preventDefault();
 }
 
-/** @param {MouseEvent} event */
-function onExample({ target }) {
-  if (!(target instanceof HTMLButtonElement)) return;
-  $("prompt").value = target.textContent;
-  $("prompt").focus();
+/** A field that is corrected is no longer wrong. @param {Event} event */
+function onInput({ target }) {
+  const field = /** @type {HTMLElement} */ (target);
+  if (field === $("prompt")) {
+    $("prompt").setCustomValidity("");
+    form.showGaps();
+  }
+  if (field.getAttribute("aria-invalid")) hideNotice();
 }
 
-function onSlide() {
-  player.pause();
-  seek($("slider").valueAsNumber);
+/** @param {Event} event */
+function onChange({ target }) {
+  const field = /** @type {HTMLInputElement} */ (target);
+  if (field.name === "mode") form.followMode();
+  if (field.name === "method") form.followMethod();
+  if (field.closest(".settings")) keepSettings(form.readDraft().settings);
 }
 
 function wire() {
   $("request").addEventListener("submit", onSubmit);
-  $("request").addEventListener("keydown", onKey);
-  $("examples").addEventListener("click", onExample);
-  $("method").addEventListener("change", () => followMethod($("request")));
+  $("request").addEventListener("input", onInput);
+  $("request").addEventListener("change", onChange);
+  document.addEventListener("keydown", onKey);
+  $("insert-gap").addEventListener("click", form.insertGap);
+  $("add-pin").addEventListener("click", form.addPin);
   $("stop").addEventListener("click", () => state.request?.abort());
-  $("resume").addEventListener("click", resume);
-  $("play").addEventListener("click", togglePlay);
-  $("slider").addEventListener("input", onSlide);
-  $("copy").addEventListener("click", copyText);
+  $("resume").addEventListener("click", follow);
+  $("again").addEventListener("click", askAgain);
+  $("new-chat").addEventListener("click", () => {
+    state.question = null;
+    clearChat();
+    $("prompt").focus();
+  });
+  $("defaults").addEventListener("click", () => {
+    form.writeSettings({});
+    keepSettings({});
+  });
+  $("copy-as").addEventListener("change", copyAs);
+  $("export-as").addEventListener("change", exportAs);
+  $("open").addEventListener("change", openFile);
 }
 
 wire();
-followMethod($("request"));
+showExamples();
+restore();
+form.followMode();
+form.followMethod();
 $("settings").open = !matchMedia(NARROW).matches;
+$("examples-panel").open = !matchMedia(NARROW).matches;
 startHeader();

@@ -1,11 +1,11 @@
-/** Draws the canvas: one cell per response position, grouped by block. */
+/** Draws the canvas: one cell per response position, grouped by block, in one of several views. */
 
 /** @typedef {import("./recording.js").Cell} Cell */
+/** @typedef {"confidence" | "order" | "prediction"} View */
 
 const LOW_CONFIDENCE = 0.3;
 const MEDIUM_CONFIDENCE = 0.7;
 const WHITESPACE = /(\s)/;
-const CELLS_BY_KEY = { ArrowLeft: -1, ArrowRight: 1 };
 
 export class CanvasView {
   /** @type {HTMLElement[]} */
@@ -17,13 +17,13 @@ export class CanvasView {
 
   /**
    * @param {HTMLElement} root
-   * @param {HTMLElement} inspector  describes the cell under the pointer or focus
+   * @param {(position: number) => void} inspect  called with the position under the pointer or focus
    */
-  constructor(root, inspector) {
+  constructor(root, inspect) {
     this.root = root;
-    this.inspector = inspector;
-    root.addEventListener("pointerover", (event) => this.#inspect(event.target));
-    root.addEventListener("focusin", (event) => this.#inspect(event.target));
+    this.inspect = inspect;
+    root.addEventListener("pointerover", (event) => this.#point(event.target));
+    root.addEventListener("focusin", (event) => this.#point(event.target));
     root.addEventListener("keydown", (event) => this.#moveFocus(event));
   }
 
@@ -49,36 +49,69 @@ export class CanvasView {
 
   /**
    * @param {Cell[]} cells
-   * @param {number | null} activeBlock
+   * @param {{view: View, activeBlock: number | null, lastStep: number}} options
    */
-  draw(cells, activeBlock) {
+  draw(cells, { view, activeBlock, lastStep }) {
+    this.root.dataset.view = view;
     cells.forEach((cell, i) => {
       // Most cells do not change between two frames: their elements are not touched.
-      const key = [cell.state, cell.tokenId, cell.step, cell.isPastEnd].join();
+      const guess = view === "prediction" && cell.prediction ? `${cell.prediction.token_id} ${cell.prediction.confidence}` : "";
+      const key = [cell.state, cell.tokenId, cell.step, cell.isPastEnd, view, lastStep, guess].join();
       if (key === this.#drawn[i]) return;
       this.#drawn[i] = key;
-      drawCell(this.#elements[i], cell);
+      drawCell(this.#elements[i], cell, view, lastStep);
     });
     this.#blocks.forEach((block, i) => block.classList.toggle("is-active", i === activeBlock));
   }
 
   /** @param {EventTarget | null} target */
-  #inspect(target) {
+  #point(target) {
     const element = target instanceof Element && target.closest("li");
-    if (element) this.inspector.textContent = element.title;
+    const position = element ? this.#elements.indexOf(/** @type {HTMLElement} */ (element)) : -1;
+    if (position >= 0) this.inspect(position);
   }
 
-  /** One tab stop for the whole canvas, arrow keys inside it. @param {KeyboardEvent} event */
+  /** One tab stop for the whole canvas; arrow keys, Home and End inside it. @param {KeyboardEvent} event */
   #moveFocus(event) {
-    const offset = CELLS_BY_KEY[/** @type {keyof typeof CELLS_BY_KEY} */ (event.key)];
     const from = this.#elements.findIndex((element) => element === event.target);
-    const next = this.#elements[from + offset];
-    if (from < 0 || !next) return;
+    const next = from < 0 ? undefined : this.#neighbour(from, event.key);
+    if (!next) return;
     event.preventDefault();
     this.#elements[from].tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
   }
+
+  /**
+   * @param {number} from
+   * @param {string} key
+   */
+  #neighbour(from, key) {
+    if (key === "ArrowLeft") return this.#elements[from - 1];
+    if (key === "ArrowRight") return this.#elements[from + 1];
+    if (key === "Home") return this.#elements[0];
+    if (key === "End") return this.#elements.at(-1);
+    if (key === "ArrowUp") return nearestInRow(this.#elements[from], this.#elements.slice(0, from).reverse());
+    if (key === "ArrowDown") return nearestInRow(this.#elements[from], this.#elements.slice(from + 1));
+  }
+}
+
+/**
+ * The cell of the next row that lies nearest below or above.
+ * @param {HTMLElement} element
+ * @param {HTMLElement[]} others  in the order of their distance
+ */
+function nearestInRow(element, others) {
+  const { top, left, height } = element.getBoundingClientRect();
+  let nearest, row = null, smallest = Infinity;
+  for (const other of others) {
+    const box = other.getBoundingClientRect();
+    if (Math.abs(box.top - top) < height / 2) continue;
+    if (row !== null && Math.abs(box.top - row) > height / 2) break;
+    row = box.top;
+    if (Math.abs(box.left - left) < smallest) [nearest, smallest] = [other, Math.abs(box.left - left)];
+  }
+  return nearest;
 }
 
 function newCellElement() {
@@ -91,43 +124,59 @@ function newCellElement() {
 /**
  * @param {HTMLElement} element
  * @param {Cell} cell
+ * @param {View} view
+ * @param {number} lastStep
  */
-function drawCell(element, cell) {
-  element.dataset.state = cell.state;
-  element.dataset.band = cell.confidence === null ? "" : confidenceBand(cell.confidence);
+function drawCell(element, cell, view, lastStep) {
+  const guess = view === "prediction" && cell.state === "mask" ? cell.prediction : null;
+  element.dataset.state = guess ? "guess" : cell.state;
+  element.dataset.band = confidenceBand(guess ? guess.confidence : cell.confidence);
   element.classList.toggle("is-past-end", cell.isPastEnd);
   element.classList.toggle("is-special", cell.endToken !== null);
-  element.style.setProperty("--confidence", String(cell.confidence ?? 0));
+  element.style.setProperty("--confidence", String(guess?.confidence ?? cell.confidence ?? 0));
+  element.style.setProperty("--order", String((cell.step ?? 0) / Math.max(lastStep, 1)));
   element.title = describe(cell);
-  element.replaceChildren(...tokenNodes(cell));
+  element.replaceChildren(...(guess ? tokenNodes(guess.endToken, guess.text, guess.token_id) : cellNodes(cell)));
 }
 
-/** @param {number} confidence */
+/** @param {number | null} confidence */
 function confidenceBand(confidence) {
+  if (confidence === null) return "";
   if (confidence < LOW_CONFIDENCE) return "low";
   return confidence < MEDIUM_CONFIDENCE ? "mid" : "high";
 }
 
-/** @param {Cell} cell */
-function describe(cell) {
-  if (cell.state === "mask") return `Position ${cell.position}: masked`;
-  const where = `Position ${cell.position}: token ${cell.tokenId}`;
+/** What is known of a cell, in one line. @param {Cell} cell */
+export function describe(cell) {
+  const where = `Position ${cell.position}`;
+  if (cell.state === "mask") {
+    if (!cell.prediction) return `${where}: masked, block ${cell.block + 1}`;
+    const { endToken, text, token_id: id, confidence } = cell.prediction;
+    const guess = JSON.stringify(endToken ?? (text || `#${id}`));
+    return `${where}: masked, block ${cell.block + 1}; best guess ${guess}, confidence ${confidence.toFixed(3)}`;
+  }
   const text = cell.endToken ?? cell.text;
-  const token = text === "" ? where : `${where} ${JSON.stringify(text)}`;
-  if (cell.step === null || cell.confidence === null) return `${token}, fixed from the start`;
-  return `${token}, step ${cell.step + 1}, confidence ${cell.confidence.toFixed(3)}`;
+  const token = text === "" ? `${where}: token ${cell.tokenId}` : `${where}: token ${cell.tokenId} ${JSON.stringify(text)}`;
+  if (cell.step === null || cell.confidence === null) return `${token}, fixed from the start, block ${cell.block + 1}`;
+  return `${token}, step ${cell.step + 1}, confidence ${cell.confidence.toFixed(3)}, block ${cell.block + 1}`;
+}
+
+/** @param {Cell} cell */
+function cellNodes(cell) {
+  return cell.state === "mask" ? [] : tokenNodes(cell.endToken, cell.text, cell.tokenId);
 }
 
 /**
  * Splits the token's text: whitespace gets elements of its own, so that the style sheet can mark it.
- * @param {Cell} cell
+ * @param {string | null} endToken
+ * @param {string} text
+ * @param {number} tokenId
  * @returns {(Node | string)[]}
  */
-function tokenNodes(cell) {
-  if (cell.state === "mask") return [];
-  if (cell.endToken !== null) return ["end"];
-  if (cell.text === "") return [`#${cell.tokenId}`];
-  return cell.text.split(WHITESPACE).filter(Boolean).map((part) => (WHITESPACE.test(part) ? whitespace(part) : part));
+function tokenNodes(endToken, text, tokenId) {
+  if (endToken !== null) return ["end"];
+  if (text === "") return [`#${tokenId}`];
+  return text.split(WHITESPACE).filter(Boolean).map((part) => (WHITESPACE.test(part) ? whitespace(part) : part));
 }
 
 /** @param {string} character */

@@ -8,14 +8,22 @@ const READINESS_INTERVAL_MS = 15_000;
 const LOADING_INTERVAL_MS = 1_000;
 
 let isModelShown = false;
+let nextCheck = 0;
 
 export function startHeader() {
   $("key-form").addEventListener("submit", useKey);
-  return Promise.all([showModel(), watchReadiness()]);
+  $("api-key").addEventListener("input", () => $("api-key").removeAttribute("aria-invalid"));
+  return Promise.all([showModel(), checkReadiness()]);
+}
+
+/** The served model's name, as far as it is known. */
+export function modelName() {
+  return $("model-name").textContent;
 }
 
 /** Shows the field for the key, and whether the server requires one or refused the one it was sent. */
 export function askForKey() {
+  if (hasApiKey()) $("api-key").setAttribute("aria-invalid", "true");
   showKeyForm(hasApiKey() ? "The server refused this key. Try another." : "This server requires a key.");
 }
 
@@ -40,12 +48,15 @@ async function showModel() {
   }
 }
 
-async function watchReadiness() {
+/** Ask whether the server is ready, now and from then on at intervals. */
+export async function checkReadiness() {
+  clearTimeout(nextCheck);
   const readiness = await fetchReadiness();
   $("health").dataset.state = readiness;
   $("health-text").textContent = readiness;
   if (readiness === "ready" && !isModelShown && $("key-form").hidden) showModel();
-  setTimeout(watchReadiness, readiness === "not ready" ? LOADING_INTERVAL_MS : READINESS_INTERVAL_MS);
+  clearTimeout(nextCheck);
+  nextCheck = setTimeout(checkReadiness, readiness === "not ready" ? LOADING_INTERVAL_MS : READINESS_INTERVAL_MS);
 }
 
 /** @param {SubmitEvent} event */
@@ -53,9 +64,11 @@ function useKey(event) {
   event.preventDefault();
   if (!keepApiKey($("api-key").value.trim())) {
     showKeyForm("A key has only letters, digits and signs of ASCII, without spaces; this one has other characters.");
+    $("api-key").setAttribute("aria-invalid", "true");
     return;
   }
   $("key-form").hidden = true;
   $("notice").hidden = true;
+  $("prompt").focus();
   showModel();
 }

@@ -1,25 +1,37 @@
-/** Records the events of one request, and rebuilds the canvas at any of its steps. */
+/** Records the events of one run, and rebuilds the canvas at any of its steps. */
 
 /**
+ * @typedef {{token_id: number, text: string, logprob: number}} Alternative
  * @typedef {{op: "commit" | "edit" | "remask", step: number, position: number, token_id: number, text: string,
- *   confidence: number}} Change
- * @typedef {{step: number, block: number, changes: Change[], masked: number, elapsed_ms: number}} StepData
+ *   confidence: number, top_logprobs?: Alternative[]}} Change
+ * @typedef {{position: number, token_id: number, confidence: number, text: string}} Prediction
+ * @typedef {{step: number, block: number, changes: Change[], masked: number, elapsed_ms: number,
+ *   predictions?: Prediction[]}} StepData
  * @typedef {{id: string, model: string, prompt_tokens: number, gen_length: number, block_length: number,
- *   steps: number | null, mask_token_id: number, special_tokens: Record<string, string>,
- *   token_ids: number[]}} StartData
+ *   steps: number | null, mask_token_id: number, special_tokens: Record<string, string>, token_ids: number[],
+ *   generation_params?: Record<string, any>}} StartData
  * @typedef {{prompt_tokens: number, completion_tokens: number, denoising_steps: number, forward_passes: number}} Usage
  * @typedef {{text: string, finish_reason: string, usage: Usage, token_ids: number[]}} DoneData
+ * @typedef {{request: Record<string, any>, start: StartData, steps: StepData[], done: DoneData | null,
+ *   texts?: Record<string, string>}} Run
+ * @typedef {"tokens" | "steps" | "passes" | "time"} Clock
  *
  * @typedef {object} Cell
  * @property {number} position
+ * @property {number} block
  * @property {number} tokenId
  * @property {"mask" | "fixed" | "fresh" | "settled"} state  fixed: on the canvas from the start; fresh: from the newest step
  * @property {string} text
  * @property {string | null} endToken  the token's name if it ends the text
  * @property {number | null} step
  * @property {number | null} confidence
+ * @property {Alternative[]} alternatives  the most probable tokens at the step that committed it
+ * @property {(Prediction & {endToken: string | null}) | null} prediction  the model's best guess for a mask
  * @property {boolean} isPastEnd  right of the end of the final text
  */
+
+const FORMAT = "llada-recording";
+const SMALLEST_DIFFERENCE = 1e-6;
 
 /** Frame 0 is the canvas at the start, frame k the canvas after the k-th step event. */
 export class Recording {
@@ -27,10 +39,29 @@ export class Recording {
   steps = [];
   /** @type {DoneData | null} */
   done = null;
+  /** @type {{frame: number, change: Change}[][]} what happened at each position, in order */
+  #histories;
+  /** the number of changes up to each frame */
+  #changesUntil = [0];
 
-  /** @param {StartData} start */
-  constructor(start) {
+  /**
+   * @param {StartData} start
+   * @param {Record<string, any>} request  the body that was sent
+   * @param {Record<string, string>} texts  of given tokens, by id
+   */
+  constructor(start, request, texts = {}) {
     this.start = start;
+    this.request = request;
+    this.texts = texts;
+    this.#histories = start.token_ids.map(() => []);
+  }
+
+  /** @param {StepData} step */
+  add(step) {
+    this.steps.push(step);
+    const frame = this.steps.length;
+    for (const change of step.changes) this.#histories[change.position].push({ frame, change });
+    this.#changesUntil.push(this.#changesUntil[frame - 1] + step.changes.length);
   }
 
   get lastFrame() {
@@ -42,26 +73,34 @@ export class Recording {
     return this.done ? this.lastFrame : Math.max(this.start.steps ?? 0, this.lastFrame);
   }
 
+  get masksAtStart() {
+    return this.start.token_ids.filter((id) => id === this.start.mask_token_id).length;
+  }
+
+  get hasPredictions() {
+    return this.steps.some((step) => step.predictions);
+  }
+
   /**
+   * Costs the same for every frame: each position's history is searched, not replayed.
    * @param {number} frame
    * @param {number} seenFrame  changes after this frame are fresh
    * @returns {Cell[]}
    */
   cellsAt(frame, seenFrame = frame - 1) {
-    const cells = this.start.token_ids.map((id, position) => this.#initialCell(id, position));
-    for (let i = 0; i < frame; i++) {
-      for (const change of this.steps[i].changes) {
-        cells[change.position] = this.#changedCell(change, i >= seenFrame);
-      }
-    }
-    if (this.done && frame === this.lastFrame) {
-      for (const cell of cells.slice(this.done.usage.completion_tokens)) cell.isPastEnd = true;
+    const isFinal = this.done !== null && frame === this.lastFrame;
+    const end = isFinal && this.done ? this.done.usage.completion_tokens : Infinity;
+    const isCanvas = Boolean(this.request.canvas);
+    const cells = this.start.token_ids.map((id, position) => {
+      const entry = lastUntil(this.#histories[position], frame);
+      const cell = entry ? this.#changedCell(entry.change, entry.frame > seenFrame) : this.#initialCell(id, position);
+      cell.isPastEnd = position >= end && !isCanvas;
+      return cell;
+    });
+    for (const guess of this.steps[frame - 1]?.predictions ?? []) {
+      cells[guess.position].prediction = { ...guess, endToken: this.#endToken(guess.token_id) };
     }
     return cells;
-  }
-
-  get masksAtStart() {
-    return this.start.token_ids.filter((id) => id === this.start.mask_token_id).length;
   }
 
   /** @param {number} frame */
@@ -70,6 +109,39 @@ export class Recording {
     const { step, block, masked, elapsed_ms: elapsedMs } = this.steps[frame - 1];
     const tokensPerStep = (this.masksAtStart - masked) / (step + 1);
     return { stepsRun: step + 1, block, masked, elapsedMs, tokensPerStep };
+  }
+
+  /**
+   * Where a frame lies on a clock.
+   * @param {Clock} clock  tokens written, steps run, forward passes made, or milliseconds
+   * @param {number} frame
+   */
+  clockAt(clock, frame) {
+    if (frame === 0) return 0;
+    const { step, elapsed_ms: elapsedMs } = this.steps[frame - 1];
+    const readings = {
+      tokens: this.#changesUntil[frame],
+      steps: step + 1,
+      passes: (step + 1) * this.#passesPerStep,
+      time: elapsedMs,
+    };
+    // Every frame has a place of its own, even if nothing was written or no time was measured.
+    return readings[clock] + frame * SMALLEST_DIFFERENCE;
+  }
+
+  /**
+   * The newest frame that a clock has reached.
+   * @param {Clock} clock
+   * @param {number} value
+   */
+  frameAt(clock, value) {
+    let [low, high] = [0, this.lastFrame];
+    while (low < high) {
+      const middle = Math.ceil((low + high) / 2);
+      if (this.clockAt(clock, middle) <= value) low = middle;
+      else high = middle - 1;
+    }
+    return low;
   }
 
   /** @returns {number[]} positions where the replay differs from the server's final canvas */
@@ -81,6 +153,17 @@ export class Recording {
     return Array.from({ length }, (_, i) => i).filter((i) => expected[i] !== replayed[i]);
   }
 
+  /** @returns {Run} */
+  toJSON() {
+    return { request: this.request, start: this.start, steps: this.steps, done: this.done, texts: this.texts };
+  }
+
+  /** Guidance makes two passes in every step. */
+  get #passesPerStep() {
+    if (this.done) return this.done.usage.forward_passes / Math.max(this.done.usage.denoising_steps, 1);
+    return this.start.generation_params?.cfg_scale ? 2 : 1;
+  }
+
   /**
    * @param {number} tokenId
    * @param {number} position
@@ -88,8 +171,7 @@ export class Recording {
    */
   #initialCell(tokenId, position) {
     const state = tokenId === this.start.mask_token_id ? "mask" : "fixed";
-    const endToken = this.#endToken(tokenId);
-    return { position, tokenId, state, text: "", endToken, step: null, confidence: null, isPastEnd: false };
+    return { ...this.#emptyCell(tokenId, position), state, text: state === "mask" ? "" : (this.texts[tokenId] ?? "") };
   }
 
   /**
@@ -99,10 +181,30 @@ export class Recording {
    */
   #changedCell(change, isFresh) {
     if (change.op === "remask") return this.#initialCell(this.start.mask_token_id, change.position);
-    const { position, token_id: tokenId, text, step, confidence } = change;
+    const { position, token_id: tokenId, text, step, confidence, top_logprobs: alternatives = [] } = change;
     const state = isFresh ? "fresh" : "settled";
-    const endToken = this.#endToken(tokenId);
-    return { position, tokenId, state, text, endToken, step, confidence, isPastEnd: false };
+    return { ...this.#emptyCell(tokenId, position), state, text, step, confidence, alternatives };
+  }
+
+  /**
+   * @param {number} tokenId
+   * @param {number} position
+   * @returns {Cell}
+   */
+  #emptyCell(tokenId, position) {
+    return {
+      position,
+      block: Math.floor(position / this.start.block_length),
+      tokenId,
+      state: "mask",
+      text: "",
+      endToken: this.#endToken(tokenId),
+      step: null,
+      confidence: null,
+      alternatives: [],
+      prediction: null,
+      isPastEnd: false,
+    };
   }
 
   /** @param {number} tokenId */
@@ -110,4 +212,57 @@ export class Recording {
     if (tokenId === this.start.mask_token_id) return null;
     return this.start.special_tokens[tokenId] ?? null;
   }
+}
+
+/**
+ * The file that a browser or a terminal saves.
+ * @param {Recording[]} recordings
+ */
+export function fileOf(recordings) {
+  return { format: FORMAT, version: 1, runs: recordings.map((recording) => recording.toJSON()) };
+}
+
+/**
+ * Reads a saved file.
+ * @param {any} file
+ * @returns {Recording[]}
+ * @throws {Error} it is not one; the message says why
+ */
+export function recordingsOf(file) {
+  if (file?.format !== FORMAT) throw new Error(`it is not a ${FORMAT} file`);
+  if (file.version !== 1) throw new Error(`its version is ${file.version}; this page reads version 1`);
+  if (!Array.isArray(file.runs) || file.runs.length < 1 || file.runs.length > 2) {
+    throw new Error("it must have one run, or two to compare");
+  }
+  return file.runs.map(recordingOf);
+}
+
+/**
+ * @param {Run} run
+ * @param {number} index
+ */
+function recordingOf(run, index) {
+  try {
+    const recording = new Recording(run.start, run.request ?? {}, run.texts ?? {});
+    run.steps.forEach((step) => recording.add(step));
+    recording.done = run.done ?? null;
+    recording.cellsAt(recording.lastFrame);
+    return recording;
+  } catch {
+    throw new Error(`run ${index + 1} is damaged`);
+  }
+}
+
+/**
+ * @param {{frame: number, change: Change}[]} history
+ * @param {number} frame
+ */
+function lastUntil(history, frame) {
+  let [low, high] = [0, history.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (history[middle].frame <= frame) low = middle + 1;
+    else high = middle;
+  }
+  return history[low - 1];
 }

@@ -41,8 +41,8 @@ def browser(chromium_path: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, live_server: str) -> Iterator[Page]:
-    """The page, loaded; a script error or a broken content policy in it fails the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    """The page, loaded, showing runs as they come; a script error or a broken content policy fails the test."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))

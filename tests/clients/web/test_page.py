@@ -4,94 +4,41 @@ import json
 import re
 import time
 import urllib.request
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-FOX = "Tell me a story about a fox."
-MASK = 4
-
-START = {
-    "id": "denoise-1",
-    "model": "m",
-    "created": 0,
-    "prompt_tokens": 3,
-    "gen_length": 2,
-    "block_length": 2,
-    "steps": 2,
-    "mask_token_id": MASK,
-    "special_tokens": {"1": "<|endoftext|>", str(MASK): "<|mdm_mask|>", "5": "<|eot_id|>"},
-    "token_ids": [MASK, MASK],
-}
-USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "denoising_steps": 2, "forward_passes": 2}
-DONE = {"text": "A\nfox", "finish_reason": "length", "usage": USAGE, "token_ids": [10, 11]}
-
-
-def commit(step: int, position: int, token_id: int, text: str, confidence: float) -> dict[str, Any]:
-    change = {"op": "commit", "step": step, "position": position, "token_id": token_id}
-    changes = [{**change, "text": text, "confidence": confidence}]
-    return {"step": step, "block": 0, "changes": changes, "masked": 1 - step, "elapsed_ms": 5.0 * step}
-
-
-FIRST = commit(0, 1, 11, "\nfox", 0.2)
-SECOND = commit(1, 0, 10, "A", 0.9)
-
-
-def sse(*events: tuple[str, Any], first_id: int = 0) -> str:
-    return "".join(
-        f"id: {i}\r\nevent: {name}\r\ndata: {json.dumps(data)}\r\n\r\n"
-        for i, (name, data) in enumerate(events, start=first_id)
-    )
-
-
-def answer(page: Page, body: str, path: str = "**/v1/denoise") -> list[Any]:
-    """Answer the page's requests to `path` in the server's place; gives the list they are collected in."""
-    requests = []
-
-    def fulfill(route: Route) -> None:
-        requests.append(route.request)
-        route.fulfill(content_type="text/event-stream", body=body)
-
-    page.route(path, fulfill)
-    return requests
-
-
-def generate(page: Page, prompt: str = FOX, **settings: str) -> None:
-    page.get_by_label("Prompt", exact=True).fill(prompt)
-    for name, value in settings.items():
-        page.locator(f"[name={name}]").fill(value)
-    page.get_by_role("button", name="Generate").click()
-
-
-def generate_to_the_end(page: Page, prompt: str = FOX, **settings: str) -> str:
-    generate(page, prompt, **settings)
-    expect(page.locator("#status")).to_contain_text("Done", timeout=60_000)
-    return page.locator("#text").text_content() or ""
-
-
-def seek(page: Page, frame: int) -> None:
-    page.get_by_label("Recorded step").fill(str(frame))
-
-
-def num_masks(page: Page) -> int:
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-    return page.locator(".canvas .cell[data-state=mask]").count()
+from tests.clients.web.page_helpers import (
+    DONE,
+    FIRST,
+    FOX,
+    MASK,
+    SECOND,
+    START,
+    answer,
+    commit,
+    generate,
+    generate_to_the_end,
+    num_masks,
+    part,
+    seek,
+    sse,
+)
 
 
 def test_prompt_is_denoised_live_and_final_text_shown(page: Page) -> None:
     page.evaluate(
         """() => {
-            const figure = document.querySelector("#masks-figure");
             window.seen = new Set();
-            new MutationObserver(() => seen.add(figure.textContent)).observe(figure, {childList: true});
+            const look = () => seen.add(document.querySelector("#panes [data-part=masks]")?.textContent);
+            new MutationObserver(look).observe(document.querySelector("#panes"), {childList: true, subtree: true});
         }"""
     )
     text = generate_to_the_end(page, max_tokens="64", block_length="32")
     assert text.strip()
     # Canvases between all masks and the final one were drawn while the request ran.
     assert page.evaluate("seen.size") > 5
-    expect(page.locator("#usage")).to_contain_text("Denoising steps")
+    expect(part(page, "usage")).to_contain_text("Denoising steps")
     expect(page.locator("#notice")).to_be_hidden()
 
 
@@ -109,7 +56,7 @@ def test_end_tokens_are_drawn_as_end_and_called_by_their_name(page: Page) -> Non
     cells = page.locator(".canvas .cell")
     assert cells.all_text_contents() == ["end", "end"]
     cells.nth(1).hover()
-    expect(page.locator("#inspector")).to_contain_text('token 5 "<|eot_id|>"')
+    expect(part(page, "inspector")).to_contain_text('token 5 "<|eot_id|>"')
 
 
 def test_a_token_without_text_that_is_no_end_shows_its_id(page: Page) -> None:
@@ -148,26 +95,29 @@ def test_a_preset_is_sent_and_its_open_number_of_steps_shown(page: Page) -> None
     with page.expect_request("**/v1/denoise") as sent:
         generate_to_the_end(page)
     assert sent.value.post_data_json["preset"] == "fast"
-    assert page.locator("#step-figure").inner_text().isdigit()
+    assert part(page, "step").inner_text().isdigit()
 
 
 def test_control_enter_generates(page: Page) -> None:
     requests = answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
-    page.get_by_role("button", name="What is 27 + 45?").click()
+    page.get_by_role("button", name="A first question The answer").click()
+    expect(page.locator("#prompt")).to_be_focused()
     page.keyboard.press("Control+Enter")
     expect(page.locator("#status")).to_contain_text("Done")
-    assert requests[0].post_data_json["messages"][0]["content"] == "What is 27 + 45?"
+    assert requests[0].post_data_json["messages"][0]["content"] == "What is the capital of France?"
 
 
 def test_stop_ends_the_request(page: Page, live_server: str) -> None:
     page.evaluate(
-        """() => new MutationObserver(() => document.querySelector("#stop").click())
-            .observe(document.querySelector("#step-figure"), {childList: true})"""
+        """() => {
+            const stop = () => document.querySelector("#panes .cell") && document.querySelector("#stop").click();
+            new MutationObserver(stop).observe(document.querySelector("#panes"), {childList: true, subtree: true});
+        }"""
     )
     generate(page, max_tokens="128", block_length="128", cfg_scale="1")
     expect(page.locator("#status")).to_have_text("Stopped")
     expect(page.get_by_role("button", name="Generate")).to_be_enabled()
-    expect(page.locator("#result")).to_be_hidden()
+    expect(part(page, "result")).to_be_hidden()
     assert num_masks(page) > 0
     deadline = time.monotonic() + 10
     while requests_running(live_server) > 0:
@@ -190,7 +140,7 @@ def test_slider_replays_earlier_states(page: Page) -> None:
     seek(page, 5)
     assert num_masks(page) == 27
     assert page.locator(".canvas .cell[data-state=fresh]").count() == 1
-    assert (page.locator("#step-figure").text_content() or "").startswith("5 /")
+    assert (part(page, "step").text_content() or "").startswith("5 /")
     seek(page, 32)
     assert num_masks(page) == masks_at_end
 
@@ -198,6 +148,7 @@ def test_slider_replays_earlier_states(page: Page) -> None:
 def test_play_runs_from_the_first_frame_to_the_last(page: Page) -> None:
     answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
     generate_to_the_end(page)
+    page.locator("#speed").select_option("0.25")
     page.get_by_role("button", name="Play").click()
     assert num_masks(page) == 2
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
@@ -209,10 +160,10 @@ def test_cells_say_their_token_step_and_confidence(page: Page) -> None:
     answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
     generate_to_the_end(page)
     cells = page.locator(".canvas .cell")
-    expect(cells.nth(1)).to_have_attribute("title", 'Position 1: token 11 "\\nfox", step 1, confidence 0.200')
+    expect(cells.nth(1)).to_have_attribute("title", 'Position 1: token 11 "\\nfox", step 1, confidence 0.200, block 1')
     cells.nth(0).focus()
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#inspector")).to_contain_text("Position 1")
+    expect(part(page, "inspector")).to_contain_text("Position 1")
     assert [cells.nth(i).get_attribute("data-band") for i in range(2)] == ["high", "low"]
     assert [cells.nth(i).get_attribute("data-state") for i in range(2)] == ["fresh", "settled"]
 
@@ -269,7 +220,7 @@ def test_broken_stream_is_resumed_where_it_ended(page: Page) -> None:
     generate(page)
     expect(page.locator("#notice")).to_contain_text("connection to the server was lost")
     page.get_by_role("button", name="Resume").click()
-    expect(page.locator("#text")).to_have_text("A\nfox")
+    expect(part(page, "text")).to_have_text("A\nfox")
     assert rejoins[0].headers["last-event-id"] == "1"
 
 

@@ -1,0 +1,153 @@
+/** One run on the page: its canvas, figures, chart and final text, at any frame of its recording. */
+
+import { CanvasView } from "./canvas.js";
+import { ChartView } from "./chart.js";
+import { markDifferences } from "./differences.js";
+import { Inspector } from "./inspector.js";
+import { renderMarkdown } from "./markdown.js";
+
+/** @typedef {import("./recording.js").Recording} Recording */
+/** @typedef {import("./recording.js").Cell} Cell */
+/** @typedef {import("./canvas.js").View | "text"} PaneView */
+
+const MASKED_TEXT = "▒";
+
+export class Pane {
+  #drawn = "";
+  /** the frame that was drawn last */
+  #drawnFrame = 0;
+  #shownText = "";
+  /** @type {Cell[]} */
+  #cells = [];
+
+  /**
+   * @param {HTMLTemplateElement} template
+   * @param {Recording} recording
+   * @param {{title: string, onKeepSeed?: (seed: number) => void}} options
+   */
+  constructor(template, recording, { title, onKeepSeed }) {
+    this.recording = recording;
+    this.element = /** @type {HTMLElement} */ (template.content.cloneNode(true).firstElementChild);
+    this.element.setAttribute("aria-label", title);
+    this.part("title").textContent = title;
+    for (const name of ["canvas", "draft", "text", "chart"]) {
+      this.part(name).setAttribute("aria-label", `${title}: ${this.part(name).getAttribute("aria-label")}`);
+    }
+    this.inspector = new Inspector(this.part("inspector"));
+    this.canvas = new CanvasView(this.part("canvas"), (position) => this.#inspect(position));
+    this.chart = new ChartView(this.part("chart"));
+    this.canvas.reset(recording.start.gen_length, recording.start.block_length);
+    this.part("copy").addEventListener("click", () => this.#copy());
+    this.#showSeed(onKeepSeed);
+    this.inspector.draw([]);
+  }
+
+  /** @param {string} name @returns {any} */
+  part(name) {
+    return this.element.querySelector(`[data-part="${name}"]`);
+  }
+
+  /**
+   * @param {number} frame
+   * @param {{view: PaneView, isLive: boolean}} options  isLive: several frames may pass between two drawings
+   */
+  draw(frame, { view, isLive }) {
+    const { recording } = this;
+    const isFinal = recording.done !== null && frame === recording.lastFrame;
+    const key = [frame, view, isFinal, recording.lastFrame].join();
+    if (key === this.#drawn) return;
+    this.#drawn = key;
+    const seenFrame = isLive ? Math.min(this.#drawnFrame, frame - 1) : frame - 1;
+    this.#drawnFrame = frame;
+    const figures = recording.figuresAt(frame);
+    this.#cells = recording.cellsAt(frame, seenFrame);
+    this.part("canvas").hidden = view === "text";
+    this.part("draft").hidden = view !== "text";
+    if (view === "text") this.#drawText(isFinal);
+    else {
+      const activeBlock = isFinal ? null : figures.block;
+      this.canvas.draw(this.#cells, { view, activeBlock, lastStep: Math.max(recording.expectedFrames - 1, 1) });
+    }
+    this.part("no-predictions").hidden = view !== "prediction" || !recording.done || recording.hasPredictions;
+    this.inspector.draw(this.#cells);
+    this.chart.draw(recording, frame);
+    this.#drawFigures(figures, isFinal);
+  }
+
+  /** Show the final text, with what differs from another's marked. @param {string | null} other */
+  showResult(other) {
+    const { done } = this.recording;
+    if (!done) return;
+    const { text, finish_reason: reason, usage } = done;
+    const milliseconds = this.recording.figuresAt(this.recording.lastFrame).elapsedMs;
+    const facts = {
+      "Finish reason": reason,
+      "Prompt tokens": usage.prompt_tokens,
+      "Completion tokens": usage.completion_tokens,
+      "Denoising steps": usage.denoising_steps,
+      "Forward passes": usage.forward_passes,
+      "Tokens a second": milliseconds ? ((1000 * usage.completion_tokens) / milliseconds).toFixed(1) : "–",
+    };
+    this.part("text").replaceChildren(...(other === null ? [text] : markDifferences(text, other)));
+    this.part("usage").replaceChildren(...Object.entries(facts).map(([name, value]) => figure(name, String(value))));
+    this.part("result").hidden = false;
+  }
+
+  /** @param {number} position */
+  #inspect(position) {
+    this.inspector.position = position;
+    this.inspector.draw(this.#cells);
+  }
+
+  /** @param {boolean} isFinal */
+  #drawText(isFinal) {
+    const { done } = this.recording;
+    const draft = this.#cells.map((cell) => (cell.state === "mask" ? MASKED_TEXT : cell.endToken === null ? cell.text : "")).join("");
+    const text = isFinal && done ? done.text : draft;
+    if (text === this.#shownText) return;
+    this.#shownText = text;
+    this.part("draft").replaceChildren(...(isFinal ? renderMarkdown(text) : [text]));
+  }
+
+  /**
+   * @param {ReturnType<Recording["figuresAt"]>} figures
+   * @param {boolean} isFinal
+   */
+  #drawFigures({ stepsRun, masked, elapsedMs, tokensPerStep }, isFinal) {
+    const { steps } = this.recording.start;
+    this.part("step").textContent = steps === null ? stepsRun : `${stepsRun} / ${steps}`;
+    this.part("masks").textContent = masked;
+    // The text ended before the canvas did: no step would have changed it.
+    this.part("masks-name").textContent = isFinal && masked > 0 ? "Masks not needed" : "Masks left";
+    this.part("elapsed").textContent = `${Math.round(elapsedMs)} ms`;
+    this.part("rate").textContent = tokensPerStep === null ? "–" : tokensPerStep.toFixed(2);
+  }
+
+  /** @param {((seed: number) => void) | undefined} onKeep */
+  #showSeed(onKeep) {
+    const seed = this.recording.start.generation_params?.seed;
+    this.part("seed").textContent = seed ?? "–";
+    this.part("keep-seed").hidden = !onKeep || seed === undefined;
+    this.part("keep-seed").addEventListener("click", () => onKeep?.(seed));
+  }
+
+  async #copy() {
+    // Over plain HTTP the clipboard is available only on localhost; elsewhere the text is selected instead.
+    getSelection()?.selectAllChildren(this.part("text"));
+    await navigator.clipboard?.writeText(this.part("text").textContent);
+    this.part("copy").textContent = navigator.clipboard ? "Copied" : "Selected";
+    setTimeout(() => (this.part("copy").textContent = "Copy"), 1500);
+  }
+}
+
+/**
+ * @param {string} name
+ * @param {string} value
+ */
+function figure(name, value) {
+  const [box, term, description] = ["div", "dt", "dd"].map((tag) => document.createElement(tag));
+  term.textContent = name;
+  description.textContent = value;
+  box.append(term, description);
+  return box;
+}

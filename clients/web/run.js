@@ -1,0 +1,56 @@
+/** One request on its way: what the server sends becomes a recording. */
+
+import { ApiError, denoise, rejoin } from "./api.js";
+import { textsOfGiven } from "./labels.js";
+import { Recording } from "./recording.js";
+
+/** @typedef {import("./sse.js").SseEvent} SseEvent */
+
+export class Run {
+  /** @type {Recording | null} */
+  recording = null;
+  /** the event after which a broken stream can resume; empty if it cannot */
+  #lastEventId = "";
+
+  /** @param {Record<string, any>} body */
+  constructor(body) {
+    this.body = body;
+  }
+
+  get canResume() {
+    return this.#lastEventId !== "" && this.recording !== null && !this.recording.done;
+  }
+
+  /**
+   * Follow the stream to its end, from its beginning or from where it broke.
+   * @param {AbortSignal} signal
+   * @param {(event: string) => void} onEvent  called after each event was recorded
+   * @throws {Error} an ApiError of the server, a TypeError for a lost connection, an AbortError
+   */
+  async follow(signal, onEvent) {
+    const { recording } = this;
+    const events = recording ? rejoin(recording.start.id, this.#lastEventId, signal) : denoise(this.body, signal);
+    let last = "";
+    for await (const { event, data, id } of events) {
+      this.#lastEventId = id;
+      await this.#receive(event, JSON.parse(data));
+      onEvent(event);
+      last = event;
+    }
+    if (last !== "done") throw new TypeError("the stream broke off");
+  }
+
+  /**
+   * @param {string} event
+   * @param {any} data
+   */
+  async #receive(event, data) {
+    if (event === "start") this.recording = new Recording(data, this.body, await textsOfGiven(this.body));
+    else if (event === "step") this.recording?.add(data);
+    else if (event === "done" && this.recording) this.recording.done = data;
+    else if (event === "error") {
+      this.#lastEventId = "";
+      throw new ApiError(data.error.message, data.error);
+    }
+  }
+}

@@ -1,0 +1,128 @@
+/** The clock that recordings are watched by: it follows runs as they come in, plays them again, and is set by hand. */
+
+/** @typedef {import("./recording.js").Recording} Recording */
+/** @typedef {import("./recording.js").Clock} Clock */
+
+/** At speed 1 a short answer takes about three seconds to watch. */
+const TOKENS_PER_SECOND = 12;
+const SHORTEST_SECONDS = 3;
+export const AS_IT_COMES = "live";
+
+export class Timeline {
+  /** @type {Recording[]} */
+  recordings = [];
+  /** @type {Clock} */
+  clock = "tokens";
+  /** @type {number | "live"} a factor, or the true times */
+  speed = 1;
+  /** Where the eye is, in units of the clock. */
+  position = 0;
+  isMoving = false;
+  #lastTick = 0;
+
+  /** @param {() => void} onChange  called when another state is to be shown, or playing began or ended */
+  constructor(onChange) {
+    this.onChange = onChange;
+  }
+
+  /** The clock in use: one run that is shown as it comes is shown by its true times. @returns {Clock} */
+  get unit() {
+    return this.speed === AS_IT_COMES && this.recordings.length === 1 ? "time" : this.clock;
+  }
+
+  /** The end of all that was received. */
+  get end() {
+    return this.#endOf(this.unit);
+  }
+
+  /** How long playing everything takes, in seconds. */
+  get seconds() {
+    return this.end / this.#rate;
+  }
+
+  get isAtEnd() {
+    return this.position >= this.end;
+  }
+
+  /** @param {Recording} recording */
+  frameOf(recording) {
+    return recording.frameAt(this.unit, this.position);
+  }
+
+  /** Show a recording that is still empty, or one more beside it, and follow it. @param {Recording[]} recordings */
+  follow(recordings) {
+    this.recordings = recordings;
+    this.position = 0;
+    this.play();
+  }
+
+  /** Show finished recordings at their end. @param {Recording[]} recordings */
+  open(recordings) {
+    this.recordings = recordings;
+    this.position = this.end;
+    this.pause();
+  }
+
+  play() {
+    if (this.recordings.every((recording) => recording.done) && this.isAtEnd) this.position = 0;
+    this.#lastTick = performance.now();
+    if (!this.isMoving) requestAnimationFrame(this.#tick);
+    this.isMoving = true;
+    this.onChange();
+  }
+
+  pause() {
+    this.isMoving = false;
+    this.onChange();
+  }
+
+  /** @param {number} position */
+  seek(position) {
+    this.position = position;
+    this.pause();
+  }
+
+  /** Change clock or speed without moving the eye. @param {() => void} change */
+  reset(change) {
+    const [first] = this.recordings;
+    const frame = first ? this.frameOf(first) : 0;
+    const wasAtEnd = this.isAtEnd;
+    change();
+    this.position = wasAtEnd ? this.end : first ? first.clockAt(this.unit, frame) : 0;
+    this.onChange();
+  }
+
+  /** Units of the clock per second. */
+  get #rate() {
+    if (this.speed === AS_IT_COMES) return Math.max(this.end, 1) / Math.max(this.#endOf("time") / 1000, 0.001);
+    // By any clock a film takes as long as by its tokens.
+    const seconds = Math.max(this.#endOf("tokens") / TOKENS_PER_SECOND, this.clock === "tokens" ? 0 : SHORTEST_SECONDS);
+    return (this.speed * Math.max(this.end, 1)) / Math.max(seconds, 0.001);
+  }
+
+  /** @param {Clock} clock */
+  #endOf(clock) {
+    return Math.max(0, ...this.recordings.map((recording) => recording.clockAt(clock, recording.lastFrame)));
+  }
+
+  /** Where the eye may be now: runs under way are shown as far as the slowest of them has come. */
+  get #limit() {
+    const running = this.recordings.filter((recording) => !recording.done);
+    return running.length
+      ? Math.min(...running.map((recording) => recording.clockAt(this.unit, recording.lastFrame)))
+      : this.end;
+  }
+
+  /** @param {number} now */
+  #tick = (now) => {
+    if (!this.isMoving) return;
+    const isRunning = this.recordings.some((recording) => !recording.done);
+    const limit = this.#limit;
+    const moved = this.position + (Math.max(0, now - this.#lastTick) / 1000) * this.#rate;
+    this.#lastTick = now;
+    this.position = isRunning && this.speed === AS_IT_COMES ? limit : Math.min(Math.max(moved, this.position), limit);
+    if (!isRunning && this.isAtEnd) this.isMoving = false;
+    else requestAnimationFrame(this.#tick);
+    this.onChange();
+  };
+}
