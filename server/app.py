@@ -7,12 +7,10 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import torch
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
+from fastapi.security import HTTPBearer
 
-import clients
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.sampler import Sampler
@@ -24,20 +22,13 @@ from server.http.api_error import ErrorBody, loading
 from server.http.browser import BrowserGuard
 from server.http.errors import install_error_handlers
 from server.http.middleware import ApiKey, BodyLimit, Head, RequestBoundary, RootPath
+from server.pages import mount_pages
 from server.routes import chat, completions, denoise, responses, score, system, tokenize
 from server.schemas.answers import Status
 from server.service import Service
 from server.settings import Settings
 
 ROUTE_MODULES = (completions, chat, responses, denoise, score, tokenize, system)
-
-WEB_FOLDER = Path(clients.__file__).parent / "web"
-
-# The page loads nothing from elsewhere and runs no inline script.
-_PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
 
 
 def create_app(
@@ -69,13 +60,18 @@ def create_app(
         lifespan=lifespan,
         strict_content_type=False,
         redirect_slashes=False,
+        # `pages` has an API page that loads nothing from other hosts.
+        docs_url=None,
+        redoc_url=None,
         # The shape of every error; it also keeps FastAPI from documenting a 422 that this server never sends.
         responses={"default": {"model": ErrorBody, "description": "an error"}},
     )
     app.state.service = Service(settings, model, tokenizer, engine, metrics)
+    # Only described here, for the API page's "Authorize"; the middleware checks the key.
+    described = [Depends(HTTPBearer(auto_error=False))] if settings.api_key else []
     for module in ROUTE_MODULES:
-        app.include_router(module.router)
-    _mount_page(app)
+        app.include_router(module.router, dependencies=described)
+    mount_pages(app)
     install_error_handlers(app, paths=[route.path for module in ROUTE_MODULES for route in module.router.routes])
     _add_middleware(app, settings, metrics)
     return app
@@ -83,8 +79,8 @@ def create_app(
 
 def create_waiting_app(settings: Settings) -> FastAPI:
     """An ASGI app for the time in which the model is loaded: alive, and not ready; the page waits with it."""
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
-    _mount_page(app)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    mount_pages(app)
 
     @app.get("/health")
     @app.get("/ping")
@@ -126,14 +122,6 @@ def _free_memory(device: torch.device) -> int:
         return min(free, int(limit.read_text()) - int(used.read_text()))
     except (OSError, ValueError):
         return free
-
-
-def _mount_page(app: FastAPI) -> None:
-    app.mount("/static", StaticFiles(directory=WEB_FOLDER), name="static")
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(WEB_FOLDER / "index.html", headers={"content-security-policy": _PAGE_POLICY})
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:

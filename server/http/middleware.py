@@ -17,7 +17,7 @@ from server.http.browser import BROWSER_HEADERS
 from server.http.errors import to_api_error
 
 # The API page loads /openapi.json.
-_PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json")
+_PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
 _PUBLIC_PREFIX = "/static/"
 
 MAX_REQUEST_ID_LENGTH = 128
