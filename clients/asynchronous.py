@@ -1,7 +1,7 @@
 """The client for programs that run on an event loop: `client.py` with `await`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -50,11 +50,11 @@ class AsyncLLaDAClient:
         """Answer a chat: its turns, or the text of the only one."""
         return await self._send(calls.chat(messages, fields))
 
-    def stream_complete(self, prompt: Prompt, **fields: Any) -> AsyncIterator[str]:
+    def stream_complete(self, prompt: Prompt, **fields: Any) -> AsyncGenerator[str]:
         """The same as `complete`, in pieces of text as they become final."""
         return self._stream(calls.complete(prompt, fields))
 
-    def stream_chat(self, messages: Messages, **fields: Any) -> AsyncIterator[str]:
+    def stream_chat(self, messages: Messages, **fields: Any) -> AsyncGenerator[str]:
         """The same as `chat`, in pieces of text as they become final."""
         return self._stream(calls.chat(messages, fields))
 
@@ -82,7 +82,9 @@ class AsyncLLaDAClient:
                         retry_after = response.headers.get("retry-after")
                         answer_of(response)
                     async for sse in EventSource(response).aiter_sse():
-                        yield cursor.read(sse)
+                        # httpx_sse makes an event without data of the comments that keep a connection alive.
+                        if sse.data:
+                            yield cursor.read(sse)
                         attempt = 0
                 if not cursor.is_done:
                     raise httpx.RemoteProtocolError("the stream ended before its last event")
@@ -140,7 +142,7 @@ class AsyncLLaDAClient:
                 await asyncio.sleep(self._connection.delay(attempt, error, retry_after))
                 attempt += 1
 
-    async def _stream(self, call: Call[Completion]) -> AsyncIterator[str]:
+    async def _stream(self, call: Call[Completion]) -> AsyncGenerator[str]:
         body = {**(call.body or {}), "stream": True}
         try:
             async with self._http.stream(call.method, call.path, json=body) as response:

@@ -1,7 +1,7 @@
 """The client, for programs that wait for each answer; `asynchronous.py` has the one for those that do not."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -50,11 +50,11 @@ class LLaDAClient:
         """Answer a chat: its turns, or the text of the only one."""
         return self._send(calls.chat(messages, fields))
 
-    def stream_complete(self, prompt: Prompt, **fields: Any) -> Iterator[str]:
+    def stream_complete(self, prompt: Prompt, **fields: Any) -> Generator[str]:
         """The same as `complete`, in pieces of text as they become final."""
         return self._stream(calls.complete(prompt, fields))
 
-    def stream_chat(self, messages: Messages, **fields: Any) -> Iterator[str]:
+    def stream_chat(self, messages: Messages, **fields: Any) -> Generator[str]:
         """The same as `chat`, in pieces of text as they become final."""
         return self._stream(calls.chat(messages, fields))
 
@@ -82,7 +82,9 @@ class LLaDAClient:
                         retry_after = response.headers.get("retry-after")
                         answer_of(response)
                     for sse in EventSource(response).iter_sse():
-                        yield cursor.read(sse)
+                        # httpx_sse makes an event without data of the comments that keep a connection alive.
+                        if sse.data:
+                            yield cursor.read(sse)
                         attempt = 0
                 if not cursor.is_done:
                     raise httpx.RemoteProtocolError("the stream ended before its last event")
@@ -140,7 +142,7 @@ class LLaDAClient:
                 time.sleep(self._connection.delay(attempt, error, retry_after))
                 attempt += 1
 
-    def _stream(self, call: Call[Completion]) -> Iterator[str]:
+    def _stream(self, call: Call[Completion]) -> Generator[str]:
         body = {**(call.body or {}), "stream": True}
         try:
             with self._http.stream(call.method, call.path, json=body) as response:

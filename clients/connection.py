@@ -125,7 +125,7 @@ def texts_of(chunk: str) -> Iterator[str]:
     Raises:
         APIError: the server ended the stream with an error.
     """
-    if chunk == "[DONE]":
+    if chunk in ("", "[DONE]"):
         return
     content = json.loads(chunk)
     if "error" in content:

@@ -8,7 +8,9 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
+from httpx_sse import connect_sse
 
 from clients import (
     APIError,
@@ -28,6 +30,7 @@ from clients import (
 from tests.clients.python.cutting_proxy import CuttingProxy
 from tests.live_server import LiveServer
 
+PROMPT = {"prompt": "Once upon a time", "max_tokens": 8, "seed": 1}
 QUESTION = "What is the capital of France?"
 
 
@@ -224,3 +227,40 @@ def test_an_answer_that_is_not_the_servers_is_quoted():
 def test_it_is_imported_without_torch_or_transformers():
     code = "import sys, clients; print(*sorted({'torch', 'transformers', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def stream_of(events, *, between):
+    """An answer of `/v1/denoise` with something between its events."""
+    parts = [f"id: {i}\r\nevent: {name}\r\ndata: {json.dumps(data)}\r\n\r\n" for i, (name, data) in enumerate(events)]
+    return between + between.join(parts) + between
+
+
+@pytest.mark.parametrize("between", [": ping - 2026\r\n\r\n", ":\n\n", "retry: 10\n\n", "\n\n", ""])
+def test_what_keeps_a_connection_alive_is_no_event(live_server, between):
+    with httpx.Client() as http, connect_sse(http, "POST", f"{live_server}/v1/denoise", json=PROMPT) as source:
+        events = [(event.event, json.loads(event.data)) for event in source.iter_sse() if event.data]
+    body = stream_of(events, between=between).encode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with LLaDAClient(f"http://127.0.0.1:{server.server_port}") as other:
+        assert Replay.of(other.denoise(**PROMPT)).done.text == events[-1][1]["text"]
+
+    async def ask():
+        async with AsyncLLaDAClient(f"http://127.0.0.1:{server.server_port}") as other:
+            return Replay.of([event async for event in other.denoise(**PROMPT)]).done.text
+
+    assert asyncio.run(ask()) == events[-1][1]["text"]
+    server.shutdown()
+    server.server_close()

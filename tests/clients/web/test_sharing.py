@@ -193,6 +193,20 @@ def test_an_exported_page_replays_offline_and_shows_the_same_canvas(page: Page, 
     assert offline.evaluate("window.broken") is None
 
 
+def test_a_page_that_the_terminal_wrote_is_the_same(page: Page, tmp_path: Path) -> None:
+    generate_to_the_end(page, QUESTION, max_tokens="32")
+    recording = saved(page, "json", tmp_path)
+    command = [sys.executable, "-m", "clients.terminal.cli", "replay", recording, "--save", tmp_path / "other.html"]
+    subprocess.run(command, check=True, capture_output=True)
+    exported, written = saved(page, "html", tmp_path).read_text(), (tmp_path / "other.html").read_text()
+    without_data = [text[: text.index('id="recording"')] for text in (exported, written)]
+    assert without_data[0] == without_data[1]
+    assert exported[exported.index('<script type="module">') :] == written[written.index('<script type="module">') :]
+    cells = page.locator("#panes .cell").all_text_contents()
+    page.goto((tmp_path / "other.html").as_uri())
+    expect(page.locator("#panes .cell")).to_have_text(cells)
+
+
 def test_pictures_show_the_canvas_and_the_last_frame_has_no_mask(page: Page, tmp_path: Path) -> None:
     generate_to_the_end(page, QUESTION, max_tokens="32", block_length="32")
     with Image.open(saved(page, "png", tmp_path)) as png, Image.open(saved(page, "gif", tmp_path)) as gif:

@@ -1,0 +1,1 @@
+"""`llada`: the terminal's way to a `llada-server`: watch a canvas denoise, chat, complete, fill gaps."""
