@@ -7,7 +7,7 @@ SERVING := $(VENV)/.serving
 ALL := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: help install serve test test-clients fuzz chaos lint format demo-model bench bench-training gpu-check clean
+.PHONY: help install serve test test-clients fuzz chaos lint format demo-model pictures bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ format: install  ## let ruff rewrite what it can
 demo-model: install  ## train the bundled model again, into build/demo (four to five hours on two cores)
 	test -e build/demo/data/validation.jsonl || $(BIN)/python -m training.demo.build --output-dir build/demo/data
 	PATH="$(CURDIR)/$(BIN):$$PATH" NPROC=2 training/train.sh training/configs/demo.yaml
+
+pictures: install  ## the pictures of README and docs, from the real server and the demo model (a minute; needs Chromium)
+	$(BIN)/python -m docs.pictures.make
 
 bench: install  ## denoising, server and quality benchmarks; writes results, tables and plots (an hour and a half)
 	$(BIN)/python -m benchmarks.inference

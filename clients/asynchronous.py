@@ -111,12 +111,13 @@ class AsyncLLaDAClient:
         """What the server serves."""
         return await self._send(calls.models())
 
+    async def health(self) -> bool:
+        """Whether the server answers and its engine runs; it may still be loading its model."""
+        return await self._answers("/health")
+
     async def is_ready(self) -> bool:
         """Whether the server answers, has its model loaded, and accepts requests."""
-        try:
-            return (await self._http.get("/ready")).is_success
-        except httpx.TransportError:
-            return False
+        return await self._answers("/ready")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -129,6 +130,12 @@ class AsyncLLaDAClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _answers(self, path: str) -> bool:
+        try:
+            return (await self._http.get(path)).is_success
+        except httpx.TransportError:
+            return False
 
     async def _send(self, call: Call[T]) -> T:
         attempt = 0

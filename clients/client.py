@@ -111,12 +111,13 @@ class LLaDAClient:
         """What the server serves."""
         return self._send(calls.models())
 
+    def health(self) -> bool:
+        """Whether the server answers and its engine runs; it may still be loading its model."""
+        return self._answers("/health")
+
     def is_ready(self) -> bool:
         """Whether the server answers, has its model loaded, and accepts requests."""
-        try:
-            return self._http.get("/ready").is_success
-        except httpx.TransportError:
-            return False
+        return self._answers("/ready")
 
     def close(self) -> None:
         """Close the connections."""
@@ -129,6 +130,12 @@ class LLaDAClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return self._http.get(path).is_success
+        except httpx.TransportError:
+            return False
 
     def _send(self, call: Call[T]) -> T:
         attempt = 0

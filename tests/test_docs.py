@@ -1,13 +1,18 @@
 """The examples in the documents run."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
+from docs.pictures.make import RUNS, command_of
 from tests.training.conftest import succeed
 
 ROOT = Path(__file__).parent.parent
@@ -59,6 +64,41 @@ def test_the_infilling_examples_read_well(live_server):
     events = httpx.post(f"{live_server}/v1/denoise", json=canvas, timeout=60).text
     done = json.loads(events.split("event: done\ndata: ")[1].splitlines()[0])
     assert done["text"] == "The capital of France is Paris. The capital of Italy is Rome."
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/terminal.md"])
+def test_every_llada_command_works(live_server, tmp_path, file):
+    commands = [
+        line for block in blocks(file, "bash") for line in block.splitlines() if re.search(r"(^|[ /])llada [a-z]", line)
+    ]
+    assert commands
+    llada = f"{shlex.quote(sys.executable)} -m clients.terminal.cli"
+    environment = {**os.environ, "LLADA_SERVER": live_server, "PYTHONPATH": str(ROOT)}
+    for line in commands:
+        command = re.sub(r"(?:\.venv/bin/)?\bllada (?=[a-z])", f"{llada} ", line)
+        result = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0 and "Traceback" not in result.stderr, f"{line}: {result.stderr}"
+
+
+def test_sampling_shows_every_picture_with_the_command_that_makes_the_run():
+    text = (ROOT / "docs" / "sampling.md").read_text()
+    shown = re.findall(r"```bash\n(.*?)\n```\n\n!\[.*?\]\(pictures/(.*?)\.png\)", text)
+    assert shown == [(command_of(name), name) for _, name in shown]
+    assert {name for _, name in shown} == set(RUNS)
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/page.md", "docs/sampling.md"])
+def test_every_picture_is_there_and_small(file):
+    pictures = re.findall(r"!\[.+?\]\((.*?)\)", (ROOT / file).read_text())
+    assert pictures
+    for picture in pictures:
+        path = (ROOT / file).parent / picture
+        assert path.stat().st_size < 600_000
+        with Image.open(path) as image:
+            assert image.width > 300
 
 
 def test_the_way_from_own_data_to_a_model_runs_as_documented(tmp_path, monkeypatch):

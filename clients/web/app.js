@@ -276,11 +276,9 @@ function onKey(event) {
 
 /** A field that is corrected is no longer wrong. @param {Event} event */
 function onInput({ target }) {
-  const field = /** @type {HTMLElement} */ (target);
-  if (field === $("prompt")) {
-    $("prompt").setCustomValidity("");
-    form.showGaps();
-  }
+  const field = /** @type {HTMLInputElement} */ (target);
+  if (field === $("prompt")) form.showGaps();
+  if (field === $("prompt") || field === $("more")) field.setCustomValidity("");
   if (field.getAttribute("aria-invalid")) hideNotice();
 }
 

@@ -67,7 +67,9 @@ export function writeSettings(settings) {
  * @returns {Record<string, any>} the body of a denoising request; a field left empty takes the server's default
  */
 export function bodyOf(draft, turns) {
-  const { mode, prompt, system, pins, settings } = draft;
+  const { mode, prompt, system, pins } = draft;
+  const { more = "{}", ...named } = draft.settings;
+  const settings = { ...named, ...JSON.parse(String(more)) };
   if (mode === "infilling") {
     const { max_tokens: _, ...others } = settings;
     return { canvas: canvasOf(prompt), ...others };
@@ -84,6 +86,7 @@ export function isReady() {
   const problem = $("prompt").value.trim() === "" ? "Write a prompt first." : "";
   const gapProblem = isInfilling && gapLengths($("prompt").value).length === 0 ? "Insert a gap first." : "";
   $("prompt").setCustomValidity(problem || gapProblem);
+  $("more").setCustomValidity(isObject($("more").value) ? "" : 'Write a JSON object, as {"cache": "dual"}.');
   return form().reportValidity();
 }
 
@@ -151,6 +154,17 @@ export function clearInvalid(within = form()) {
   for (const field of within.querySelectorAll("[aria-invalid]")) {
     field.removeAttribute("aria-invalid");
     field.removeAttribute("aria-errormessage");
+  }
+}
+
+/** @param {string} text  JSON, or nothing */
+function isObject(text) {
+  if (text === "") return true;
+  try {
+    const value = JSON.parse(text);
+    return value !== null && typeof value === "object" && !Array.isArray(value);
+  } catch {
+    return false;
   }
 }
 

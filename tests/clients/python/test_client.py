@@ -51,7 +51,7 @@ def test_it_completes_chats_scores_tokenises_and_lists_models(client):
     assert model.mask_token_id < model.vocab_size
     score = client.score("Once upon a time", " there was a fox.", mc_num=8)
     assert score.log_likelihood < 0 < score.stderr
-    assert client.is_ready()
+    assert client.is_ready() and client.health()
 
 
 def test_streamed_pieces_add_up_to_the_plain_text(client):
@@ -83,7 +83,7 @@ def test_a_gap_is_filled_and_its_surroundings_stay(client):
 def test_the_asynchronous_client_gives_the_same_answers(client, live_server):
     async def ask():
         async with AsyncLLaDAClient(live_server) as other:
-            assert await other.is_ready()
+            assert await other.is_ready() and await other.health()
             return [
                 (await other.chat(QUESTION, max_tokens=32)).text,
                 (await other.complete("Once", max_tokens=16)).text,

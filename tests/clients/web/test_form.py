@@ -209,3 +209,24 @@ def test_stop_and_status_stay_in_view_on_a_phone(page: Page) -> None:
 
 def test_presets_say_what_they_cost(page: Page) -> None:
     expect(page.locator("#preset-help")).to_contain_text("a sixth of the passes")
+
+
+def test_any_other_field_is_sent_as_json_and_kept(page: Page) -> None:
+    requests = answer(page, TWO)
+    page.locator("[name=more]").fill('{"confidence_threshold": 0.9, "stop": ["."]}')
+    generate_to_the_end(page)
+    body = requests[0].post_data_json
+    assert (body["confidence_threshold"], body["stop"]) == (0.9, ["."]) and "more" not in body
+    page.reload()
+    expect(page.locator("[name=more]")).to_have_value('{"confidence_threshold": 0.9, "stop": ["."]}')
+
+
+@pytest.mark.parametrize("text", ["{", "7", "[]", "null", "cache=dual"])
+def test_other_fields_that_are_no_object_are_not_sent(page: Page, text: str) -> None:
+    requests = answer(page, TWO)
+    page.locator("[name=more]").fill(text)
+    generate(page)
+    assert "JSON object" in page.locator("[name=more]").evaluate("field => field.validationMessage")
+    assert requests == []
+    page.locator("[name=more]").fill("")
+    generate_to_the_end(page)
