@@ -1,11 +1,12 @@
 /** The page: sends what the form holds, shows the runs as they come in, and keeps, shares and exports them. */
 
 import { addExchange, chatTurns, clearChat, takeBackExchange } from "./chat.js";
+import { copyFrom } from "./clipboard.js";
 import { EXAMPLES } from "./examples.js";
 import { open, save } from "./files.js";
 import * as form from "./form.js";
 import { modelName, startHeader } from "./header.js";
-import { hideNotice, showFailure, showMismatches, showNotice, showStatus } from "./notices.js";
+import { hideNotice, isAbort, showFailure, showMismatches, showNotice, showStatus } from "./notices.js";
 import { $ } from "./page.js";
 import { Run } from "./run.js";
 import { addressOf, CODE, keepSettings, keptSettings, sharedDraft } from "./share.js";
@@ -69,37 +70,52 @@ function begin(runs, titles) {
   follow();
 }
 
-/** Follow all runs that are not done yet. */
+/** Follow all runs that are not done yet, from their beginning or from where they broke off. */
 async function follow() {
   const { runs } = state;
-  state.request = new AbortController();
-  const { signal } = state.request;
+  const request = new AbortController();
+  state.request = request;
   hideNotice();
   showRunning(true);
-  const results = await Promise.allSettled(
-    runs.filter((run) => !run.recording?.done).map((run) => run.follow(signal, (event) => receive(event))),
-  );
-  const failure = results.find((result) => result.status === "rejected");
+  const failures = await Promise.all(runs.filter((run) => !run.recording?.done).map((run) => failureOf(run, request)));
+  // A failure aborts the other run: its own reason is the one to show.
+  const failure = failures.find((error) => error && !isAbort(error)) ?? failures.find(Boolean);
   state.request = null;
-  if (failure) showFailure(failure.reason, runs.some((run) => run.canResume));
-  else finish();
+  if (failure) {
+    showFailure(failure, runs.some((run) => run.canResume));
+    viewer.cut();
+  } else finish();
   showRunning(false);
-  if (failure) viewer.settle();
 }
 
-/** @param {string} event */
-function receive(event) {
-  if (event === "start") showAnswering();
+/**
+ * @param {Run} run
+ * @param {AbortController} request
+ * @returns {Promise<unknown>} what ended the run before its end; it ends the other one too
+ */
+async function failureOf(run, request) {
+  try {
+    await run.follow(request.signal, receive);
+  } catch (error) {
+    request.abort();
+    return error;
+  }
+}
+
+/** Something came in: show the canvases, once all are there. */
+function receive() {
+  const recordings = state.runs.map((run) => run.recording);
+  if (!recordings.every((recording) => recording !== null)) return;
+  if ($("stage").classList.contains("is-waiting")) showAnswering(/** @type {Recording[]} */ (recordings));
   viewer.update();
 }
 
-/** The runs' canvases are there: show them as they fill. */
-function showAnswering() {
-  const recordings = state.runs.map((run) => run.recording);
-  if (!recordings.every((recording) => recording !== null)) return;
+/** @param {Recording[]} recordings */
+function showAnswering(recordings) {
   showStatus("Denoising…");
   $("stage").classList.remove("is-waiting");
-  viewer.follow(/** @type {Recording[]} */ (recordings), state.titles);
+  if (viewer.recordings[0] === recordings[0]) viewer.goOn();
+  else viewer.follow(recordings, state.titles);
   $("viewer").scrollIntoView({ block: "nearest" });
 }
 
@@ -154,10 +170,7 @@ async function copyAs({ target }) {
   const text = choice.value === "link" ? address() : CODE[choice.value](body, modelName());
   $("copied").textContent = text;
   $("copied").hidden = false;
-  // Over plain HTTP the clipboard is available only on localhost; elsewhere the text is selected instead.
-  getSelection()?.selectAllChildren($("copied"));
-  await navigator.clipboard?.writeText(text);
-  showStatus(navigator.clipboard ? "Copied" : "Selected");
+  showStatus(await copyFrom($("copied")));
   choice.value = "";
 }
 

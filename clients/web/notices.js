@@ -32,10 +32,15 @@ export function hideNotice() {
  */
 export function showFailure(error, canResume) {
   checkReadiness();
-  if (error instanceof DOMException && error.name === "AbortError") showStopped(canResume);
+  if (isAbort(error)) showStopped(canResume);
   else if (error instanceof ApiError) showApiError(error);
   else if (error instanceof TypeError) showLostConnection(canResume);
   else throw error;
+}
+
+/** Whether the reader ended it. @param {unknown} error */
+export function isAbort(error) {
+  return error instanceof DOMException && error.name === "AbortError";
 }
 
 /**

@@ -2,6 +2,7 @@
 
 import { CanvasView } from "./canvas.js";
 import { ChartView } from "./chart.js";
+import { copyFrom } from "./clipboard.js";
 import { markDifferences } from "./differences.js";
 import { Inspector } from "./inspector.js";
 import { renderMarkdown } from "./markdown.js";
@@ -132,10 +133,7 @@ export class Pane {
   }
 
   async #copy() {
-    // Over plain HTTP the clipboard is available only on localhost; elsewhere the text is selected instead.
-    getSelection()?.selectAllChildren(this.part("text"));
-    await navigator.clipboard?.writeText(this.part("text").textContent);
-    this.part("copy").textContent = navigator.clipboard ? "Copied" : "Selected";
+    this.part("copy").textContent = await copyFrom(this.part("text"));
     setTimeout(() => (this.part("copy").textContent = "Copy"), 1500);
   }
 }

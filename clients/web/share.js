@@ -9,7 +9,11 @@ const BOOLEANS = { true: true, false: false };
 
 /** @param {Draft["settings"]} settings */
 export function keepSettings(settings) {
-  localStorage.setItem(SETTINGS_ITEM, JSON.stringify(settings));
+  try {
+    localStorage.setItem(SETTINGS_ITEM, JSON.stringify(settings));
+  } catch {
+    // Browsers may forbid it, in private windows for example: the settings then last as long as the page.
+  }
 }
 
 /** @returns {Draft["settings"] | null} */

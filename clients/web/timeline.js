@@ -18,6 +18,8 @@ export class Timeline {
   /** Where the eye is, in units of the clock. */
   position = 0;
   isMoving = false;
+  /** Whether more of the unfinished recordings may come in. */
+  #isFed = false;
   #lastTick = 0;
 
   /** @param {() => void} onChange  called when another state is to be shown, or playing began or ended */
@@ -53,18 +55,31 @@ export class Timeline {
   follow(recordings) {
     this.recordings = recordings;
     this.position = 0;
+    this.goOn();
+  }
+
+  /** More comes in again. */
+  goOn() {
+    this.#isFed = true;
     this.play();
+  }
+
+  /** No more comes in: what was received is shown to its end. */
+  cut() {
+    this.#isFed = false;
+    this.onChange();
   }
 
   /** Show finished recordings at their end. @param {Recording[]} recordings */
   open(recordings) {
+    this.#isFed = false;
     this.recordings = recordings;
     this.position = this.end;
     this.pause();
   }
 
   play() {
-    if (this.recordings.every((recording) => recording.done) && this.isAtEnd) this.position = 0;
+    if (!this.#isFollowing && this.isAtEnd) this.position = 0;
     this.#lastTick = performance.now();
     if (!this.isMoving) requestAnimationFrame(this.#tick);
     this.isMoving = true;
@@ -105,23 +120,25 @@ export class Timeline {
     return Math.max(0, ...this.recordings.map((recording) => recording.clockAt(clock, recording.lastFrame)));
   }
 
+  get #isFollowing() {
+    return this.#isFed && this.recordings.some((recording) => !recording.done);
+  }
+
   /** Where the eye may be now: runs under way are shown as far as the slowest of them has come. */
   get #limit() {
+    if (!this.#isFollowing) return this.end;
     const running = this.recordings.filter((recording) => !recording.done);
-    return running.length
-      ? Math.min(...running.map((recording) => recording.clockAt(this.unit, recording.lastFrame)))
-      : this.end;
+    return Math.min(...running.map((recording) => recording.clockAt(this.unit, recording.lastFrame)));
   }
 
   /** @param {number} now */
   #tick = (now) => {
     if (!this.isMoving) return;
-    const isRunning = this.recordings.some((recording) => !recording.done);
-    const limit = this.#limit;
+    const [isFollowing, limit] = [this.#isFollowing, this.#limit];
     const moved = this.position + (Math.max(0, now - this.#lastTick) / 1000) * this.#rate;
     this.#lastTick = now;
-    this.position = isRunning && this.speed === AS_IT_COMES ? limit : Math.min(Math.max(moved, this.position), limit);
-    if (!isRunning && this.isAtEnd) this.isMoving = false;
+    this.position = isFollowing && this.speed === AS_IT_COMES ? limit : Math.max(Math.min(moved, limit), this.position);
+    if (!isFollowing && this.isAtEnd) this.isMoving = false;
     else requestAnimationFrame(this.#tick);
     this.onChange();
   };

@@ -12,6 +12,7 @@ export class Viewer {
   panes = [];
   #isLive = false;
   #isDrawPending = false;
+  #areResultsShown = false;
 
   /**
    * @param {Document} page  has the elements of index.html between the marks "viewer"
@@ -63,10 +64,15 @@ export class Viewer {
     this.#requestDraw();
   }
 
-  /** Stop where the runs ended, even if not all was drawn. */
-  settle() {
-    this.#isLive = false;
-    this.#requestDraw();
+  /** The runs broke off: nothing more comes in, until they go on. */
+  cut() {
+    this.timeline.cut();
+  }
+
+  /** Runs that broke off go on. */
+  goOn() {
+    this.#isLive = true;
+    this.timeline.goOn();
   }
 
   /**
@@ -74,6 +80,7 @@ export class Viewer {
    * @param {string[]} titles
    */
   #lay(recordings, titles) {
+    this.#areResultsShown = false;
     const template = this.#element("pane-template");
     this.panes = recordings.map((recording, i) => new Pane(template, recording, { title: titles[i], onKeepSeed: this.onKeepSeed }));
     this.#element("panes").replaceChildren(...this.panes.map((pane) => pane.element));
@@ -96,12 +103,13 @@ export class Viewer {
     for (const pane of panes) pane.draw(timeline.frameOf(pane.recording), { view, isLive: this.#isLive && timeline.isMoving });
     this.#drawTransport();
     const isSettled = !timeline.isMoving && panes.length > 0 && panes.every((pane) => pane.recording.done);
-    if (isSettled) this.#showResults();
+    if (isSettled && !this.#areResultsShown) this.#showResults();
   }
 
   #showResults() {
     const texts = this.panes.map((pane) => pane.recording.done?.text ?? "");
     this.panes.forEach((pane, i) => pane.showResult(texts[1 - i] ?? null));
+    this.#areResultsShown = true;
     this.#isLive = false;
     this.onSettled?.();
   }

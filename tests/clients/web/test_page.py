@@ -224,6 +224,40 @@ def test_broken_stream_is_resumed_where_it_ended(page: Page) -> None:
     assert rejoins[0].headers["last-event-id"] == "1"
 
 
+def test_a_stream_that_broke_is_shown_as_far_as_it_came_and_goes_on_after_a_resume(page: Page) -> None:
+    answer(page, sse(("start", START), ("step", FIRST)))
+    generate(page)
+    expect(page.locator("#notice")).to_contain_text("connection to the server was lost")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    assert num_masks(page) == 1
+    answer(page, sse(("step", SECOND), first_id=2), path="**/v1/denoise/denoise-1")
+    page.get_by_role("button", name="Resume").click()
+    expect(page.locator("#panes .cell[data-state=mask]")).to_have_count(0)
+    expect(page.locator("#status")).to_have_text("Disconnected")
+    page.unroute("**/v1/denoise/denoise-1")
+    answer(page, sse(("done", DONE), first_id=3), path="**/v1/denoise/denoise-1")
+    page.get_by_role("button", name="Resume").click()
+    expect(part(page, "text")).to_have_text("A\nfox")
+    expect(page.locator("#turns li")).to_have_count(2)
+
+
+def test_if_one_of_two_runs_is_refused_the_other_ends_too(page: Page) -> None:
+    error = {"error": {"message": "no such preset", "type": "invalid", "param": "preset", "code": None}}
+    waiting = []
+
+    def serve(route: Route) -> None:
+        if route.request.post_data_json["preset"] == "fast":
+            route.fulfill(status=400, json=error)
+        else:
+            waiting.append(route)
+
+    page.route("**/v1/denoise", serve)
+    page.locator("#compare").select_option("fast")
+    generate(page)
+    expect(page.locator("#notice-text")).to_have_text("no such preset")
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+
+
 def test_unreachable_server_is_reported(page: Page) -> None:
     page.route("**/v1/denoise", lambda route: route.abort())
     generate(page)
