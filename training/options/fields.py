@@ -271,8 +271,9 @@ class TrainingOptions(DataOptions):
             raise ValueError("give either val_data_path or val_size")
         if self.val_size is not None and self.val_size >= 1 and self.val_size % 1:
             raise ValueError(f"val_size is {self.val_size}; above 1 it is a number of records and must be whole")
-        if self.early_stopping is not None and not self.has_validation:
-            raise ValueError("early_stopping: without val_data_path or val_size there is no validation")
+        idle = [name for name in ("early_stopping", "eval_steps") if getattr(self, name) is not None]
+        if idle and not self.has_validation and not (idle == ["eval_steps"] and self.eval_prompt):
+            raise ValueError(f"{', '.join(idle)}: without val_data_path or val_size there is no validation")
         of_lora = {"lora_r", "lora_alpha", "lora_target_modules"} & self.model_fields_set
         of_lora |= {"train_tokens"} if self.train_tokens else set()
         if self.adapter is not None and of_lora:

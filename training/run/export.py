@@ -48,10 +48,12 @@ def export(
         model = LLaDAModelLM(LLaDAConfig.from_pretrained(checkpoint))
         read_weights(model, checkpoint, averaged=run.is_averaged)
     else:
+        # Looked for first: a refused export leaves nothing behind.
+        base = None if adapter_only else _find_base(run, base_model)
         _write_adapter(checkpoint, run, base_model or str(run.base_model), output_dir / "adapter")
-        if adapter_only:
+        if base is None:
             return
-        model = _merged(checkpoint, run, _find_base(run, base_model))
+        model = _merged(checkpoint, run, base)
     save_checkpoint(
         model,
         output_dir,

@@ -37,6 +37,7 @@ def test_adapters_do_not_resume_on_another_base_model(workspace, tmp_path):
     assert "other weights than those" in llada_train(*exported).stderr
     shutil.rmtree(base)
     assert "the base model of these adapters is not there; give --base-model" in llada_train(*exported).stderr
+    assert not (tmp_path / "merged").exists()
     succeed(*exported, "--base-model", workspace.folder / "base")
 
 

@@ -73,7 +73,8 @@ def test_a_run_that_never_gets_better_than_its_start_ends_and_says_so(workspace,
     assert (out / "model.safetensors").exists()
 
 
-def test_early_stopping_needs_validation(workspace, tmp_path):
-    outcome = llada_train(*workspace.pretrain(tmp_path / "out", "--early-stopping", 3))
+@pytest.mark.parametrize("option", ["early_stopping", "eval_steps"])
+def test_what_counts_validations_needs_something_to_validate_with(workspace, tmp_path, option):
+    outcome = llada_train(*workspace.pretrain(tmp_path / "out", f"--{option.replace('_', '-')}", 3))
     assert outcome.returncode == 1
-    assert "early_stopping: without val_data_path or val_size there is no validation" in outcome.stderr
+    assert f"{option}: without val_data_path or val_size there is no validation" in outcome.stderr
