@@ -1,21 +1,41 @@
 """Turns text into token ids: prompts, conversations, segments of a canvas."""
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import Tokenizer
+from server.http.api_error import bad_request, queue_full
 from server.schemas.conversation import ChatFields, ChatMessage
 
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
+# Encoding takes hundreds of times the memory of the text: few at once, whatever the number of requests.
+_AT_ONCE = 2
+
+
 class Prompts:
     """Encodes what requests send as text; token ids pass through unchanged.
 
-    Encoding runs in worker threads: a text of megabytes takes seconds, and the event loop must not wait for it.
+    Encoding runs in worker threads: a long text takes a while, and the event loop must not wait for it. A text that
+    cannot fit, however it is divided into tokens, is refused before it is encoded.
+
+    Attributes:
+        tokenizer: None if the model's folder has none; then only token ids can be sent.
     """
 
-    tokenizer: Tokenizer | None
+    def __init__(self, tokenizer: Tokenizer | None, *, max_model_len: int, max_waiting: int) -> None:
+        """
+        Args:
+            max_model_len: tokens that the model can take; longer texts are refused.
+            max_waiting: texts that may wait to be encoded; more are refused as if the queue were full.
+        """
+        self.tokenizer = tokenizer
+        self._max_model_len = max_model_len
+        self._max_waiting = max_waiting
+        self._num_waiting = 0
+        self._turns = asyncio.Semaphore(_AT_ONCE)
 
     async def encode_prompt(self, prompt: str | list[int]) -> list[int]:
         """The ids of a prompt sent as text or as ids."""
@@ -24,24 +44,44 @@ class Prompts:
         return await self.encode_text(prompt)
 
     async def encode_text(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """The ids of a prompt sent as text."""
-        encode = self.required_tokenizer("prompt").encode
-        return await asyncio.to_thread(encode, text, add_special_tokens=add_special_tokens)
+        """The ids of a prompt sent as text.
+
+        Raises:
+            APIError: the text is too long, or too many wait.
+        """
+        tokenizer = self.required_tokenizer("prompt")
+        self._require_room(len(text), "prompt")
+        return await self._in_turn(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     async def encode_messages(self, messages: list[ChatMessage], fields: ChatFields) -> list[int]:
-        """The ids of a conversation in the chat template."""
-        return await asyncio.to_thread(
-            self.required_tokenizer("messages").encode_chat,
-            [message.as_turn() for message in messages],
-            add_generation_prompt=fields.add_generation_prompt,
-            continue_final_message=fields.continue_final_message,
+        """The ids of a conversation in the chat template.
+
+        Raises:
+            APIError: the texts are too long together, or too many wait.
+        """
+        tokenizer = self.required_tokenizer("messages")
+        turns = [message.as_turn() for message in messages]
+        # Templates leave out the spaces around a message.
+        self._require_room(sum(len(turn.content.strip()) for turn in turns), "messages")
+        return await self._in_turn(
+            lambda: tokenizer.encode_chat(
+                turns,
+                add_generation_prompt=fields.add_generation_prompt,
+                continue_final_message=fields.continue_final_message,
+            )
         )
 
     async def encode_segment(self, segment: str | list[int], field_name: str) -> list[int]:
-        """The ids of a piece of a canvas: no token is added, and no text is read as a special token."""
+        """The ids of a piece of a canvas: no token is added, and no text is read as a special token.
+
+        Raises:
+            APIError: the text is too long, or too many wait.
+        """
         if isinstance(segment, list):
             return segment
-        return await asyncio.to_thread(self.required_tokenizer(field_name).encode_plain, segment)
+        tokenizer = self.required_tokenizer(field_name)
+        self._require_room(len(segment), field_name)
+        return await self._in_turn(lambda: tokenizer.encode_plain(segment))
 
     def text_of(self, prompt: str | list[int]) -> str:
         """The prompt as display text; empty if it was sent as ids and there is no tokenizer."""
@@ -61,3 +101,32 @@ class Prompts:
                 field_name,
             )
         return self.tokenizer
+
+    def _require_room(self, num_characters: int, field_name: str) -> None:
+        """Refuse a text that is too long in tokens even if all of them were the longest one."""
+        longest = self.required_tokenizer(field_name).longest_token
+        if longest is not None and num_characters > self._max_model_len * longest:
+            raise bad_request(
+                f"{field_name} has {num_characters} characters; max_model_len is {self._max_model_len} tokens, "
+                f"which stand for at most {longest} bytes each",
+                field_name,
+                "context_length_exceeded",
+            )
+
+    async def _in_turn(self, encode: Callable[[], T]) -> T:
+        if self._num_waiting >= self._max_waiting:
+            raise queue_full()
+        self._num_waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._num_waiting -= 1
+        work = asyncio.create_task(asyncio.to_thread(encode))
+        work.add_done_callback(self._end_turn)
+        # A thread cannot be stopped: a client that goes away leaves its turn only when the thread is done.
+        return await asyncio.shield(work)
+
+    def _end_turn(self, work: asyncio.Task[Any]) -> None:
+        self._turns.release()
+        if not work.cancelled():
+            work.exception()  # seen by whoever waits, if anybody still does

@@ -43,7 +43,7 @@ class Service:
         self.metrics = metrics
         self.created = int(time.time())
         self.vocabulary = Vocabulary.of(model, tokenizer)
-        self.prompts = Prompts(tokenizer)
+        self.prompts = Prompts(tokenizer, max_model_len=max_model_len, max_waiting=settings.max_queue)
         self.canvases = Canvases(self.vocabulary, max_model_len)
         self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens)
         self.running = Running(engine, tokenizer, metrics, settings)

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from llada_core.text.tokenizer import IncrementalDecoder, Tokenizer
 
@@ -90,19 +91,28 @@ class _Matcher:
     def __init__(self, word: str) -> None:
         self.word = word
         self.num_matched = 0
-        # The failure function: for each prefix of the word, the longest shorter prefix that it ends with.
-        self._shorter = [0, 0]
-        for character in word[1:]:
-            self._shorter.append(self._longer(self._shorter[-1], character))
+        self._shorter = _failure_function(word)
 
     def push(self, character: str) -> bool:
         """Take in the next character; return whether it completes the word."""
-        self.num_matched = self._longer(self.num_matched, character)
+        self.num_matched = _longer(self.word, self._shorter, self.num_matched, character)
         return self.num_matched == len(self.word)
 
-    def _longer(self, num_matched: int, character: str) -> int:
-        while self.word[num_matched] != character:
-            if not num_matched:
-                return 0
-            num_matched = self._shorter[num_matched]
-        return num_matched + 1
+
+# The canvas, the stream and all choices of a request look for the same words.
+@lru_cache(maxsize=64)
+def _failure_function(word: str) -> Sequence[int]:
+    """For each prefix of the word, the length of the longest shorter prefix that it ends with."""
+    shorter = [0, 0]
+    for character in word[1:]:
+        shorter.append(_longer(word, shorter, shorter[-1], character))
+    return shorter
+
+
+def _longer(word: str, shorter: Sequence[int], num_matched: int, character: str) -> int:
+    """How many of the word's first characters a text ends with, once one more character has come."""
+    while word[num_matched] != character:
+        if not num_matched:
+            return 0
+        num_matched = shorter[num_matched]
+    return num_matched + 1

@@ -6,9 +6,10 @@ must not. It is assembled from ids, so that no text a user sends can open a turn
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -57,6 +58,7 @@ class Tokenizer:
         fingerprint: identifies the definition.
         special_tokens: the tokens that decode to no text, by id.
         chat_template: the source of the chat format, as a Jinja template.
+        longest_token: the most bytes of text that one token stands for; None where that has no bound.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Tokenizer:
         self._headers: dict[str, list[int]] = {}
         self._chat_template = chat_template
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
+        self.longest_token = _longest_token(json.loads(definition))
 
     @classmethod
     def from_folder(
@@ -248,3 +251,19 @@ def _without_mask(definition: str) -> str:
     parsed = json.loads(definition)
     parsed["added_tokens"] = [token for token in parsed["added_tokens"] if token["content"] != MASK_TOKEN]
     return json.dumps(parsed)
+
+
+def _longest_token(definition: Mapping[str, Any]) -> int | None:
+    """The bytes of the longest token, if every byte of a text is part of a token.
+
+    That is so in a byte-level vocabulary, which writes one character for each byte, unless a normaliser shortens the
+    text or an added token takes the spaces around it along.
+    """
+    pre_tokenizer = definition.get("pre_tokenizer") or {}
+    kinds = {part["type"] for part in pre_tokenizer.get("pretokenizers", [pre_tokenizer]) if "type" in part}
+    added = definition.get("added_tokens") or []
+    takes_spaces = any(token.get("lstrip") or token.get("rstrip") for token in added)
+    vocabulary = definition["model"].get("vocab")
+    if "ByteLevel" not in kinds or definition.get("normalizer") or takes_spaces or not isinstance(vocabulary, dict):
+        return None
+    return max((*map(len, vocabulary), *(len(token["content"].encode()) for token in added)), default=None)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Tag, WithJsonSchema, model_validator
 
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_PADDING, Cache, GenerationParams, Method, Preset, Remasking
 from server.http.api_error import bad_request
@@ -70,6 +70,22 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 
+
+# A longer one could end no answer that people wait for, and it is looked for at every character.
+MAX_STOP_LENGTH = 1024
+
+
+def _short(text: str) -> str:
+    if len(text) > MAX_STOP_LENGTH:
+        raise ValueError(f"have at most {MAX_STOP_LENGTH} characters; it has {len(text)}")
+    return text
+
+
+StopText = Annotated[
+    NonEmptyText,
+    AfterValidator(_short),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": MAX_STOP_LENGTH}),
+]
 
 # OpenAI's levels of effort, less to more.
 Effort = Literal["none", "minimal", "instant", "low", "medium", "high", "xhigh", "max"]
@@ -142,10 +158,14 @@ class DiffusionFields(Body):
     min_tokens: int = Field(0, ge=0, description="number of tokens before which no end token is written")
     stop_token_ids: List[TokenId] = Field([], description="further tokens that end the text")
     stop: Annotated[
-        Annotated[NonEmptyText, Tag("<text>")]
-        | Annotated[list[NonEmptyText], Field(fail_fast=True, max_length=4), Tag("<texts>")],
+        Annotated[StopText, Tag("<text>")]
+        | Annotated[list[StopText], Field(fail_fast=True, max_length=4), Tag("<texts>")],
         kind("<text>", "<texts>"),
-    ] = Field([], description="a string, or up to 4; the text ends before the first occurrence of any")
+    ] = Field(
+        [],
+        description=f"a string of up to {MAX_STOP_LENGTH} characters, or up to 4; the text ends before the first "
+        "occurrence of any",
+    )
     stream: bool = Field(False, description="stream the answer as server-sent events")
     user: Text | None = Field(None, description="logged")
     safety_identifier: Text | None = Field(None, description="logged")

@@ -86,6 +86,8 @@ def test_a_suffix_follows_a_gap_that_is_filled(http, route):
         ("/v1/completions", {"prompt": "a", "stop": ""}, "stop", "must not be empty"),
         ("/v1/completions", {"prompt": "a", "stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
         ("/v1/completions", {"prompt": "a", "stop": 3}, "stop", "stop is 3"),
+        ("/v1/completions", {"prompt": "a", "stop": "x" * 1025}, "stop", "at most 1024 characters; it has 1025"),
+        ("/v1/completions", {"prompt": "a", "stop": ["b", "x" * 2000]}, "stop", "at most 1024 characters"),
         ("/v1/denoise", {"canvas": ["a", {"mask": 1}], "stop": "x"}, "stop", "infilling"),
         ("/v1/fim/completions", {"prompt": "a"}, "suffix", "required"),
         ("/v1/completions", {"prompt": "a", "suffix": "b", "max_tokens": 600}, "max_tokens", "the suffix"),

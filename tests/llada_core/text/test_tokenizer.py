@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 
@@ -127,3 +128,35 @@ def test_offsets_are_where_the_tokens_of_a_text_begin(demo_tokenizer):
     assert len(ids) == len(offsets)
     assert offsets[0] == 0
     assert offsets[ids.index(5)] == text.index("<|eot_id|>")
+
+
+@pytest.fixture
+def demo_definition(demo_tokenizer):
+    return json.loads(demo_tokenizer._decoder.to_str())
+
+
+def test_no_token_stands_for_more_bytes_than_the_longest(demo_tokenizer):
+    ordinary = [i for i in range(len(demo_tokenizer)) if i not in demo_tokenizer.special_tokens]
+    lengths = [len(piece) for piece in demo_tokenizer.pieces(ordinary)]
+    names = [len(name) for name in demo_tokenizer.special_tokens.values()]
+    assert demo_tokenizer.longest_token == max(lengths + names)
+    for text in ("Once upon a time", "狐狸 🦊", " " * 500, "<|startoftext|>" * 9, "\n\n\n"):
+        assert len(demo_tokenizer.encode(text)) * demo_tokenizer.longest_token >= len(text.encode())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}},
+        {"pre_tokenizer": {"type": "WhitespaceSplit"}},
+        {"pre_tokenizer": None},
+    ],
+)
+def test_a_tokenizer_that_may_drop_text_has_no_longest_token(demo_definition, change):
+    assert Tokenizer(json.dumps({**demo_definition, **change})).longest_token is None
+
+
+def test_an_added_token_that_takes_the_spaces_around_it_has_no_bound(demo_definition):
+    first, *others = demo_definition["added_tokens"]
+    changed = {**demo_definition, "added_tokens": [{**first, "rstrip": True}, *others]}
+    assert Tokenizer(json.dumps(changed)).longest_token is None
