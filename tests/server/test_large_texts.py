@@ -10,7 +10,7 @@ import pytest
 
 from tests.live_server import LiveServer
 
-TEXT = "word " * 780_000
+TEXT = "words" * 780_000
 BODIES = {
     "/tokenize": {"prompt": TEXT},
     "/v1/completions": {"prompt": TEXT},
