@@ -46,6 +46,7 @@ def create_app(
         metrics,
         model_threads=settings.model_threads,
         threads=settings.threads,
+        step_timeout=settings.step_timeout,
     )
 
     @asynccontextmanager

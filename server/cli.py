@@ -45,8 +45,8 @@ class Server(uvicorn.Server):
     """A uvicorn server that prints its address once the model is loaded, and that drains before it stops listening.
 
     On the first signal the server is no longer ready and refuses new requests, while running ones may finish within the
-    grace period; only then does uvicorn close. A second signal ends the process at once, as does the first while the
-    model is being loaded.
+    grace period; only then does uvicorn close. A second signal ends the process at once, whatever hangs, as does the
+    first while the model is being loaded. If the engine breaks, the server closes by itself.
     """
 
     def __init__(self, settings: Settings, sockets: list[socket.socket]) -> None:
@@ -67,20 +67,30 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._sockets = sockets
         self._draining: asyncio.Task[None] | None = None
+        self.is_broken = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining is None and self.app.loaded is not None:
+        if self.app.loaded is None:
+            self.should_exit = self.force_exit = True
+        elif self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._drain(self.app.loaded.state.service))
         else:
-            self.should_exit = self.force_exit = True
+            # Not by uvicorn: the interpreter would wait for threads that nobody can stop.
+            os._exit(128 + sig)
 
     def _loading_ended(self) -> None:
         if self.app.error is not None:
             self.should_exit = True
             return
+        assert self.app.loaded is not None
+        self.app.loaded.state.service.engine.watch.on_broken = self._give_up
         host, port = self._sockets[0].getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
         print(f"Serving {self._settings.model_name} on http://{url_host}:{port}", flush=True)
+
+    def _give_up(self) -> None:
+        """Close, for a supervisor to start the server again. Answers under way may still be sent."""
+        self.is_broken = self.should_exit = True
 
     async def _drain(self, service: "Service") -> None:
         try:
@@ -105,6 +115,10 @@ def main() -> None:
     if server.app.error is not None:
         _explain(server.app.error)
         raise SystemExit(1)
+    if server.is_broken:
+        logging.shutdown()
+        # A thread that hangs would keep the interpreter from ending.
+        os._exit(1)
     if server.app.loaded is None:
         # The thread that loads cannot be stopped, and the interpreter might crash if it ended underneath it.
         os._exit(0)

@@ -114,14 +114,14 @@ class Prompts:
             )
 
     async def _in_turn(self, encode: Callable[[], T]) -> T:
-        if self._num_waiting >= self._max_waiting:
+        if self._turns.locked() and self._num_waiting >= self._max_waiting:
             raise queue_full()
         self._num_waiting += 1
         try:
             await self._turns.acquire()
         finally:
             self._num_waiting -= 1
-        work = asyncio.create_task(asyncio.to_thread(encode))
+        work = asyncio.create_task(asyncio.to_thread(_raising_exceptions, encode))
         work.add_done_callback(self._end_turn)
         # A thread cannot be stopped: a client that goes away leaves its turn only when the thread is done.
         return await asyncio.shield(work)
@@ -130,3 +130,13 @@ class Prompts:
         self._turns.release()
         if not work.cancelled():
             work.exception()  # seen by whoever waits, if anybody still does
+
+
+def _raising_exceptions(encode: Callable[[], T]) -> T:
+    """The result of `encode`, whose library panics with an error that is no `Exception` and would end the loop."""
+    try:
+        return encode()
+    except Exception:
+        raise
+    except BaseException as panic:
+        raise RuntimeError("the tokenizer panicked") from panic

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
         description="most positions of prompt and response together (default and maximum: the model's own limit)",
     )
     request_timeout: float = Field(600, gt=0, description="seconds until a request ends with status 504")
+    step_timeout: float = Field(
+        600, gt=0, description="seconds after which a denoising step counts as hanging, and the server gives up"
+    )
     shutdown_grace: float = Field(15, ge=0, description="seconds that running requests have to finish after SIGTERM")
     api_key: Annotated[list[str], NoDecode] = Field([], description="accepted API key; repeatable")
     cors_origin: Annotated[list[str], NoDecode] = Field(

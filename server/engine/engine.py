@@ -17,18 +17,26 @@ import torch
 
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.sampler import Sampler
+from server.engine.errors import EngineBrokenError
 from server.engine.mailbox import Mailbox, TimedStep
 from server.engine.metrics import Metrics
 from server.engine.scheduler import Request, Scheduler, Turn
+from server.engine.watch import Watch
 from server.engine.work import Work
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_WATCH_SECONDS = 0.5
+
 
 class Engine:
-    """Runs any number of canvases to completion, and other model computations between their steps."""
+    """Runs any number of canvases to completion, and other model computations between their steps.
+
+    Attributes:
+        watch: whether the model threads are well.
+    """
 
     def __init__(
         self,
@@ -38,27 +46,26 @@ class Engine:
         *,
         model_threads: int = 1,
         threads: int | None = None,
+        step_timeout: float = 600.0,
     ) -> None:
         """
         Args:
             model_threads: threads that run the model.
             threads: the cores that each of these uses; None for torch's own setting or, with several, for one.
+            step_timeout: seconds after which a step counts as hanging, and the engine as broken.
         """
         self._sampler = sampler
         self._scheduler = scheduler
         self._metrics = metrics
         self._lock = threading.Condition()
         self._is_stopping = False
+        self.watch = Watch(step_timeout)
         self._num_cores = 1 if model_threads > 1 else threads
         self._threads = [
             threading.Thread(target=self._run, name=f"llada-engine-{number}", daemon=True)
             for number in range(model_threads)
         ]
         self._loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def is_alive(self) -> bool:
-        return all(thread.is_alive() for thread in self._threads)
 
     @property
     def max_batch_tokens(self) -> int:
@@ -73,16 +80,17 @@ class Engine:
     def start(self) -> None:
         """Start the model threads; must be called on the event loop that will read the steps."""
         self._loop = asyncio.get_running_loop()
-        for thread in self._threads:
+        for thread in (*self._threads, threading.Thread(target=self._keep_watch, name="llada-watch", daemon=True)):
             thread.start()
 
     def stop(self) -> None:
-        """End the model threads after their current steps."""
+        """End the model threads after their current steps; those of a broken engine are left."""
         with self._lock:
             self._is_stopping = True
             self._lock.notify_all()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive() and self.watch.broken_by is None:
+                thread.join(_WATCH_SECONDS)
 
     def submit(self, canvases: Sequence[Canvas]) -> list[Request]:
         """Queue canvases, all of them or none; each request's steps are then read with `next_step`.
@@ -91,6 +99,7 @@ class Engine:
             QueueFullError: the queue has no room for them.
             CacheTooLargeError: the caches of one canvas need more than the memory set aside for all.
         """
+        self._require_whole()
         requests = [Request(canvas, Mailbox(), self._sampler.cache_bytes(canvas)) for canvas in canvases]
         with self._changing() as scheduler:
             scheduler.add([request for request in requests if not request.is_complete])
@@ -102,6 +111,7 @@ class Engine:
         Raises:
             QueueFullError: the queue is full.
         """
+        self._require_whole()
         if request.is_complete:
             return
         with self._changing() as scheduler:
@@ -122,17 +132,22 @@ class Engine:
         Raises:
             QueueFullError: too many computations are under way.
         """
+        self._require_whole()
         work = Work(parts)
         with self._changing() as scheduler:
             scheduler.add_work(work)
         return work
+
+    def _require_whole(self) -> None:
+        if self.watch.broken_by is not None:
+            raise EngineBrokenError
 
     async def next_step(self, request: Request) -> TimedStep:
         """Wait for a request's next step; `request.is_complete` tells afterwards whether it was the last.
 
         Raises:
             NonFiniteLogitsError, RuntimeError: whatever this request's own step raised; other requests go on.
-            EngineStoppedError: the server is shutting down.
+            EngineStoppedError, EngineBrokenError: the server is shutting down, or a model thread has ended.
         """
         timed = await request.mailbox.get()
         request.is_complete = timed.event.finish_reason is not None
@@ -154,20 +169,53 @@ class Engine:
             work.end(error)
 
     def _run(self) -> None:
-        if self._num_cores is not None:
-            torch.set_num_threads(self._num_cores)
-        while turn := self._next_turn():
-            if turn.requests:
-                self._advance(turn.requests)
-                with self._changing() as scheduler:
-                    scheduler.release(turn.requests)
-            if turn.work is not None:
-                self._advance_work(turn.work)
+        try:
+            if self._num_cores is not None:
+                torch.set_num_threads(self._num_cores)
+            while turn := self._next_turn():
+                self._take(turn)
+        except BaseException as error:  # whatever it is, this thread ends, and without it the engine is broken
+            self._break(error)
+
+    def _take(self, turn: Turn) -> None:
+        if turn.requests:
+            self._advance(turn.requests)
+            with self._changing() as scheduler:
+                scheduler.release(turn.requests)
+        if turn.work is not None:
+            self._advance_work(turn.work)
+
+    def _keep_watch(self) -> None:
+        """Break the engine if a step takes too long; ends with the engine."""
+        while not self._is_over:
+            time.sleep(_WATCH_SECONDS)
+            if (seconds := self.watch.overdue) is not None:
+                limit = self.watch.step_timeout
+                self._break(TimeoutError(f"a denoising step has taken {seconds:.0f} s; --step-timeout is {limit:g}"))
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_stopping or self.watch.broken_by is not None
+
+    def _break(self, error: BaseException) -> None:
+        """Give up: refuse requests from now on, and fail all that are under way."""
+        with self._lock:
+            if self.watch.broken_by is not None:
+                return
+            self.watch.broken_by = error
+            self._lock.notify_all()
+        logger.critical("the engine is broken: no request can be served any more", exc_info=error)
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._end_broken)
+
+    def _end_broken(self) -> None:
+        self.fail_all(EngineBrokenError())
+        self.watch.on_broken()
 
     def _next_turn(self) -> Turn | None:
         """Wait for something to compute; None when the engine stops."""
         with self._lock:
-            while not self._is_stopping:
+            while not self._is_over:
                 if turn := self._scheduler.schedule():
                     self._observe_load()
                     return turn
@@ -177,10 +225,12 @@ class Engine:
     def _advance(self, batch: Sequence[Request]) -> None:
         started = time.perf_counter()
         try:
-            events = self._sampler.step([request.canvas for request in batch])
+            with self.watch.computing():
+                events = self._sampler.step([request.canvas for request in batch])
         except Exception as error:  # the thread must outlive any failure of a step
             self._advance_one_by_one(batch, error)
             return
+        self.watch.num_failed_in_a_row = 0
         self._metrics.observe_step(events, time.perf_counter() - started)
         with self._changing() as scheduler:
             for request, event in zip(batch, events, strict=True):
@@ -203,6 +253,7 @@ class Engine:
                 if is_wanted:
                     self._advance([request])
             return
+        self.watch.num_failed_in_a_row += 1
         logger.error("denoising step failed", exc_info=error)
         with self._changing() as scheduler:
             scheduler.remove(batch[0])
@@ -212,7 +263,8 @@ class Engine:
         """Compute the next part. A computation ends when no part is left, or nobody waits for the result."""
         tokens, error = None, None
         try:
-            tokens = work.advance() if work.is_wanted else None
+            with self.watch.computing():
+                tokens = work.advance() if work.is_wanted else None
         except Exception as raised:  # the thread must outlive any failure of a computation
             error = raised
         with self._changing() as scheduler:

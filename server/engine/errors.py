@@ -18,5 +18,9 @@ class CacheTooLargeError(Exception):
         self.available = available
 
 
+class EngineBrokenError(Exception):
+    """A model thread has ended or hangs: no request can be served by this process any more."""
+
+
 class EngineStoppedError(Exception):
     """The server is shutting down; the request cannot be finished."""

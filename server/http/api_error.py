@@ -137,8 +137,14 @@ def shutting_down() -> APIError:
     return APIError(503, "the server is shutting down", type_="service_unavailable_error", code="shutting_down")
 
 
-def engine_stopped() -> APIError:
-    return APIError(503, "a model thread has ended", type_="service_unavailable_error", code="engine_stopped")
+def engine_broken() -> APIError:
+    message = "a model thread has ended or hangs; the server must be started again"
+    return APIError(503, message, type_="service_unavailable_error", code="engine_broken")
+
+
+def steps_fail(number: int) -> APIError:
+    message = f"the last {number} denoising steps have failed"
+    return APIError(503, message, type_="service_unavailable_error", code="steps_fail")
 
 
 def timed_out(seconds: float) -> APIError:

@@ -9,13 +9,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from llada_core.errors import InvalidParameterError
-from server.engine.errors import CacheTooLargeError, EngineStoppedError, QueueFullError
+from server.engine.errors import CacheTooLargeError, EngineBrokenError, EngineStoppedError, QueueFullError
 from server.http.api_error import (
     MAX_BODY_BYTES,
     APIError,
     bad_request,
     body_too_large,
     cache_too_large,
+    engine_broken,
     internal_error,
     nearest,
     queue_full,
@@ -41,6 +42,8 @@ def to_api_error(error: Exception, request_id: str, *, content_type: str = "") -
             return queue_full()
         case CacheTooLargeError():
             return cache_too_large(error.needed, error.available)
+        case EngineBrokenError():
+            return engine_broken()
         case EngineStoppedError():
             return shutting_down()
         case HTTPException():
@@ -69,6 +72,7 @@ def install_error_handlers(app: FastAPI, *, paths: Collection[str]) -> None:
         RequestValidationError,
         QueueFullError,
         CacheTooLargeError,
+        EngineBrokenError,
         EngineStoppedError,
         HTTPException,
     ):

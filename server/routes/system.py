@@ -5,9 +5,12 @@ from importlib.metadata import version
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server.http.api_error import engine_stopped, model_not_found, shutting_down
+from server.http.api_error import engine_broken, model_not_found, shutting_down, steps_fail
 from server.schemas.answers import Load, ModelCard, ModelList, Status, Version
 from server.service import Service, service_of
+
+# A step fails for a request of its own now and then; so many in a row are the server's fault.
+MOST_FAILED_STEPS = 5
 
 router = APIRouter()
 
@@ -15,8 +18,8 @@ router = APIRouter()
 @router.get("/health")
 async def health(request: Request) -> Status:
     """Answer 200 while the process lives and its model threads run, otherwise 503."""
-    if not service_of(request).engine.is_alive:
-        raise engine_stopped()
+    if service_of(request).engine.watch.broken_by is not None:
+        raise engine_broken()
     return Status()
 
 
@@ -26,6 +29,8 @@ async def ready(request: Request) -> Status:
     service = service_of(request)
     if service.running.is_draining:
         raise shutting_down()
+    if (num_failed := service.engine.watch.num_failed_in_a_row) >= MOST_FAILED_STEPS:
+        raise steps_fail(num_failed)
     return await health(request)
 
 
