@@ -10,7 +10,7 @@ from httpx_sse import EventSource
 
 from clients import calls
 from clients.calls import Call, Completion, Gap, Messages, Model, Prompt, Score
-from clients.connection import Connection, Cursor, answer_of, texts_of
+from clients.connection import Connection, Cursor, Pieces, answer_of
 from clients.errors import LLaDAError
 from clients.events import Event
 
@@ -107,6 +107,10 @@ class AsyncLLaDAClient:
         """The token ids of a text."""
         return await self._send(calls.tokenize(text))
 
+    async def token_texts(self, text: str) -> list[tuple[int, str]]:
+        """The tokens of a text, each with its own text; half a character becomes U+FFFD."""
+        return await self._send(calls.token_texts(text))
+
     async def models(self) -> list[Model]:
         """What the server serves."""
         return await self._send(calls.models())
@@ -151,13 +155,24 @@ class AsyncLLaDAClient:
 
     async def _stream(self, call: Call[Completion]) -> AsyncGenerator[str]:
         body = {**(call.body or {}), "stream": True}
-        try:
-            async with self._http.stream(call.method, call.path, json=body) as response:
-                if not response.is_success:
-                    await response.aread()
-                    answer_of(response)
-                async for sse in EventSource(response).aiter_sse():
-                    for text in texts_of(sse.data):
-                        yield text
-        except httpx.TransportError as error:
-            raise self._connection.gone(error) from error
+        attempt, pieces = 0, Pieces()
+        while not pieces.is_done:
+            retry_after = None
+            try:
+                async with self._http.stream(call.method, call.path, json=body) as response:
+                    if not response.is_success:
+                        await response.aread()
+                        retry_after = response.headers.get("retry-after")
+                        answer_of(response)
+                    pieces.has_begun = True
+                    async for sse in EventSource(response).aiter_sse():
+                        for piece in pieces.read(sse.data):
+                            yield piece
+                pieces.require_end()
+            except (httpx.TransportError, LLaDAError) as error:
+                if pieces.has_begun and isinstance(error, httpx.TransportError):
+                    raise self._connection.gone(error) from error
+                if pieces.has_begun:
+                    raise
+                await asyncio.sleep(self._connection.delay(attempt, error, retry_after))
+                attempt += 1

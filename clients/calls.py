@@ -80,6 +80,11 @@ def tokenize(text: str) -> Call[list[int]]:
     return Call("POST", "/tokenize", {"prompt": text}, lambda answer: list(answer["tokens"]))
 
 
+def token_texts(text: str) -> Call[list[tuple[int, str]]]:
+    body = {"prompt": text, "add_special_tokens": False, "return_token_strs": True}
+    return Call("POST", "/tokenize", body, lambda answer: list(map(_token, answer["tokens"], answer["token_strs"])))
+
+
 def models() -> Call[list[Model]]:
     return Call("GET", "/v1/models", None, lambda answer: [_model(item) for item in answer["data"]])
 
@@ -106,6 +111,23 @@ def denoise_body(
 def turns(messages: Messages) -> list[dict[str, str]]:
     """The turns of a chat; a text is a chat of one."""
     return [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(turn) for turn in messages]
+
+
+def _token(token_id: int, name: str) -> tuple[int, str]:
+    """A token's id and its text, from how a byte-level vocabulary writes it: every byte is one character."""
+    values = [_BYTES.get(character) for character in name]
+    known = [value for value in values if value is not None]
+    return token_id, bytes(known).decode(errors="replace") if len(known) == len(values) else name
+
+
+def _alphabet() -> dict[str, int]:
+    """GPT-2's: printable bytes of Latin-1 stand for themselves, the others follow from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
+
+
+_BYTES = _alphabet()
 
 
 def _completion(answer: Mapping[str, Any]) -> Completion:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import httpx
 from httpx_sse import ServerSentEvent
 
-from clients.errors import APIError, NoServerError, OverloadedError, error_of
+from clients.errors import APIError, LLaDAError, NoServerError, OverloadedError, error_of
 from clients.events import Done, Event, Start, event_of
 
 DEFAULT_SERVER = "http://127.0.0.1:8000"
@@ -33,9 +34,16 @@ class Connection:
 
     @classmethod
     def of(cls, server: str | None, api_key: str | None, timeout: float, max_retries: int) -> "Connection":
-        """What is not given comes from `LLADA_SERVER` and `LLADA_API_KEY`."""
+        """What is not given comes from `LLADA_SERVER` and `LLADA_API_KEY`.
+
+        Raises:
+            ValueError: no header can carry the key.
+        """
         server = server or os.environ.get("LLADA_SERVER") or DEFAULT_SERVER
-        return cls(server.rstrip("/"), api_key or os.environ.get("LLADA_API_KEY"), timeout, max_retries)
+        api_key = api_key or os.environ.get("LLADA_API_KEY") or None
+        if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
+            raise ValueError("an API key has only letters, digits and signs of ASCII, without spaces")
+        return cls(server.rstrip("/"), api_key, timeout, max_retries)
 
     def options(self) -> dict[str, Any]:
         """The options of an `httpx` client."""
@@ -76,11 +84,14 @@ def answer_of(response: httpx.Response) -> Any:
 
     Raises:
         APIError: the server refused.
+        LLaDAError: something else answers.
     """
     try:
         body: object = response.json()
-    except ValueError:
+    except ValueError as error:
         body = response.text
+        if response.is_success:
+            raise LLaDAError(f"what answers is not a llada-server: {body[:80]!r} is not JSON") from error
     if response.is_success:
         return body
     raise error_of(body, status=response.status_code, request_id=response.headers.get("x-request-id"))
@@ -107,7 +118,7 @@ class Cursor:
         Raises:
             APIError: the server ended the stream with an error.
         """
-        data = json.loads(sse.data)
+        data = parsed(sse.data)
         if sse.event == "error":
             self.is_done = True
             raise error_of(data, status=None, request_id=self.stream_id)
@@ -119,18 +130,51 @@ class Cursor:
         return event
 
 
-def texts_of(chunk: str) -> Iterator[str]:
-    """The text in a chunk of a stream of completions or chat.
+@dataclass(slots=True)
+class Pieces:
+    """The text of a stream of completions or chat, chunk by chunk.
+
+    Attributes:
+        has_begun: the server has accepted the request.
+        is_done: the last chunk was read.
+    """
+
+    has_begun: bool = False
+    is_done: bool = False
+
+    def read(self, chunk: str) -> Iterator[str]:
+        """The text in a chunk.
+
+        Raises:
+            LLaDAError: the server ended the stream with an error, or something else answers.
+        """
+        self.is_done = self.is_done or chunk == "[DONE]"
+        if chunk in ("", "[DONE]"):
+            return
+        content = parsed(chunk)
+        if "error" in content:
+            raise error_of(content, status=None, request_id=None)
+        for choice in content["choices"]:
+            text = choice["delta"].get("content") if "delta" in choice else choice["text"]
+            if text:
+                yield text
+
+    def require_end(self) -> None:
+        """
+        Raises:
+            LLaDAError: the stream stopped before its end, as a proxy's does that gives up.
+        """
+        if not self.is_done:
+            raise LLaDAError("the stream ended before the whole answer was there")
+
+
+def parsed(text: str) -> Any:
+    """The JSON of an event.
 
     Raises:
-        APIError: the server ended the stream with an error.
+        LLaDAError: it is none.
     """
-    if chunk in ("", "[DONE]"):
-        return
-    content = json.loads(chunk)
-    if "error" in content:
-        raise error_of(content, status=None, request_id=None)
-    for choice in content["choices"]:
-        text = choice["delta"].get("content") if "delta" in choice else choice["text"]
-        if text:
-            yield text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise LLaDAError(f"what answers is not a llada-server: {text[:80]!r} is not JSON") from error

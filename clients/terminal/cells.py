@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Literal
 
 from clients.events import Change, Start
 from clients.replay import Replay
 from clients.terminal.playback import Shown
+from clients.terminal.recording import Recording
 
 LOW, MEDIUM = 0.3, 0.7
 MASK, ACTIVE_MASK = " ░░", " ▒▒"
@@ -41,7 +42,7 @@ def cells_of(shown: Shown) -> list[Cell]:
     replay = shown.replay
     start = replay.start
     assert start is not None
-    given = _given_texts(shown.recording.request, start)
+    given = _given_texts(shown.recording, start)
     block = _active_block(replay)
     fresh = set() if shown.is_over else _fresh_positions(shown)
     cells = []
@@ -114,12 +115,15 @@ def _num_visible(shown: Shown, cells: list[Cell]) -> int:
     return length + has_end
 
 
-def _given_texts(request: Mapping[str, Any], start: Start) -> dict[int, str]:
-    """The texts of given tokens by position; only their ids are in the events, the texts are in the request.
+def _given_texts(recording: Recording, start: Start) -> dict[int, str]:
+    """The texts of given tokens by position; only their ids are in the events.
 
-    The first token of a run of given tokens gets the text of all.
+    Where the tokens' own texts are not known, the first token of a run of given ones gets the text of all.
     """
-    texts = _texts_between_gaps(request.get("canvas", []))
+    if recording.texts:
+        known = ((position, recording.texts.get(str(i))) for position, i in enumerate(start.token_ids))
+        return {position: text for position, text in known if text is not None}
+    texts = _texts_between_gaps(recording.request.get("canvas", []))
     runs = [
         [position for position, _ in run]
         for is_given, run in groupby(enumerate(start.token_ids), key=lambda item: item[1] != start.mask_token_id)

@@ -96,8 +96,9 @@ class Conversation:
             typer.echo(f"All fields have the server's defaults. There are {', '.join(FIELD_OPTIONS)} and others.")
 
 
-def converse(conversation: Conversation) -> None:
-    """Read questions until the input ends."""
+def converse(conversation: Conversation) -> bool:
+    """Read questions until the input ends; whether each of them was answered."""
+    is_answered = True
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         with suppress(ImportError):
@@ -108,18 +109,24 @@ def converse(conversation: Conversation) -> None:
             continue
         if line.startswith("/"):
             if not conversation.obey(line):
-                return
+                break
         else:
-            _ask(conversation, line)
+            is_answered = _ask(conversation, line) and is_answered
+    return is_answered
 
 
-def _ask(conversation: Conversation, question: str) -> None:
+def _ask(conversation: Conversation, question: str) -> bool:
     try:
+        question.encode()
         conversation.ask(question)
+        return True
+    except UnicodeEncodeError:
+        typer.echo("error: the line is not UTF-8", err=True)
     except KeyboardInterrupt:
         typer.echo("Cancelled; the question is forgotten.", err=True)
     except LLaDAError as error:
         typer.echo(f"error: {error}", err=True)
+    return False
 
 
 def _line(prompt: str) -> str | None:

@@ -1,5 +1,6 @@
 """`llada`: ask a `llada-server` from the terminal."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -128,7 +129,10 @@ def chat(ask: "Ask", system: System = None) -> None:
         from clients.terminal.chat import Conversation, converse
 
         with ask.client() as client:
-            converse(Conversation(client, ask.fields, system))
+            is_answered = converse(Conversation(client, ask.fields, system))
+        # Who types has seen the errors; a program sees only the status.
+        if not is_answered and not sys.stdin.isatty():
+            raise typer.Exit(_FAILED)
 
 
 @app.command()
@@ -215,11 +219,17 @@ def models(ask: "Ask", as_json: Annotated[bool, typer.Option("--json", help="As 
 def main() -> None:
     """Run the command line; errors are printed on one line, without a traceback."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without UTF-8 shows question marks
+        if stream is not None:  # as after `>&-`
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # without UTF-8: question marks
     try:
         app()
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        typer.echo(f"llada: {error.strerror or error}", err=True)
+        os._exit(_FAILED)  # the interpreter would try to write what could not be written once more
 
 
 def _show(

@@ -58,5 +58,5 @@ class Ask:
             return LLaDAClient(self.server, api_key=self.api_key, max_retries=max_retries)
         except httpx.InvalidURL as error:
             raise typer.BadParameter(f"not a URL: {error}", param_hint="--server") from error
-        except UnicodeEncodeError as error:
-            raise typer.BadParameter("a key is ASCII", param_hint="--api-key") from error
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--api-key") from error

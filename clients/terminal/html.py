@@ -14,9 +14,8 @@ _TITLE = "LLaDA · a recorded denoising"
 
 def write_html(path: Path, recordings: Sequence[Recording]) -> None:
     """Save finished runs as a page."""
-    titles = [recording.name or "Canvas" for recording in recordings]
     # Nothing in JSON may end the element that holds it.
-    data = json.dumps({**content_of(recordings), "titles": titles}).replace("<", "\\u003c")
+    data = json.dumps(content_of(recordings)).replace("<", "\\u003c")
     viewer = re.search(r"<!-- viewer -->(.*)<!-- /viewer -->", _text("index.html"), re.DOTALL)
     assert viewer
     modules = "\n".join(_inlined(_text(f"{name}.js")) for name in _module_names())
@@ -36,7 +35,8 @@ def write_html(path: Path, recordings: Sequence[Recording]) -> None:
 <script type="module">
 {modules}
 const file = JSON.parse(document.getElementById("recording").textContent);
-new Viewer(document).open(recordingsOf(file), file.titles);
+const {{ recordings, titles }} = recordingsOf(file);
+new Viewer(document).open(recordings, titles);
 </script>
 </body>
 </html>

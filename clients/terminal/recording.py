@@ -25,11 +25,13 @@ class Recording:
         request: the body sent.
         replay: everything that has arrived so far.
         name: tells the runs of a comparison apart; empty if there is only one.
+        texts: of given tokens, by id; the events have only their ids.
     """
 
     request: Mapping[str, Any]
     replay: Replay = field(default_factory=Replay)
     name: str = ""
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 def write_json(path: Path, recordings: Sequence[Recording]) -> None:
@@ -39,7 +41,9 @@ def write_json(path: Path, recordings: Sequence[Recording]) -> None:
 
 def content_of(recordings: Sequence[Recording]) -> dict[str, Any]:
     """The content of a file that holds these finished runs."""
-    return {"format": _FORMAT, "version": _VERSION, "runs": [_run(recording) for recording in recordings]}
+    titles = [recording.name or "Canvas" for recording in recordings]
+    runs = [_run(recording) for recording in recordings]
+    return {"format": _FORMAT, "version": _VERSION, "titles": titles, "runs": runs}
 
 
 def read_json(path: Path) -> list[Recording]:
@@ -62,15 +66,17 @@ def read_json(path: Path) -> list[Recording]:
     if not isinstance(runs, list) or not runs:
         raise DamagedFileError(f"{path} holds no runs")
     recordings = [_recording(path, number, run) for number, run in enumerate(runs, start=1)]
-    for recording, name in zip(recordings, _names(recordings), strict=True):
+    for recording, name in zip(recordings, _names(recordings, content.get("titles")), strict=True):
         recording.name = name
     return recordings
 
 
-def _names(recordings: Sequence[Recording]) -> list[str]:
-    """Names that tell runs apart: their presets, if those differ."""
+def _names(recordings: Sequence[Recording], titles: Any) -> list[str]:
+    """Names that tell runs apart: those of the file, or their presets, if those differ."""
     if len(recordings) == 1:
         return [""]
+    if isinstance(titles, list) and len(titles) == len(recordings) and all(isinstance(title, str) for title in titles):
+        return titles
     presets = [str(recording.request.get("preset") or "exact") for recording in recordings]
     if len(set(presets)) == len(presets):
         return presets
@@ -83,7 +89,8 @@ def _run(recording: Recording) -> dict[str, Any]:
     start = asdict(replay.start)
     start["special_tokens"] = {str(token_id): name for token_id, name in start["special_tokens"].items()}
     steps = [_step(step) for step in replay.steps]
-    return {"request": dict(recording.request), "start": start, "steps": steps, "done": asdict(replay.done)}
+    run = {"request": dict(recording.request), "start": start, "steps": steps, "done": asdict(replay.done)}
+    return run | ({"texts": recording.texts} if recording.texts else {})
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -102,11 +109,12 @@ def _recording(path: Path, number: int, run: Any) -> Recording:
     try:
         request = dict(run.get("request") or {})
         replay = Replay.of(_checked(run))
+        texts = {str(token_id): str(text) for token_id, text in (run.get("texts") or {}).items()}
     except KeyError as error:
         raise DamagedFileError(f"{path}: run {number} lacks the field {error}") from error
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise DamagedFileError(f"{path}: run {number} is damaged: {error}") from error
-    return Recording(request, replay)
+    return Recording(request, replay, texts=texts)
 
 
 def _checked(run: Mapping[str, Any]) -> Iterator[Event]:

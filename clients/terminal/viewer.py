@@ -2,16 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 
 from clients.asynchronous import AsyncLLaDAClient
+from clients.errors import LLaDAError
 from clients.terminal.canvas_view import screen
 from clients.terminal.connecting import Ask
 from clients.terminal.playback import FRAME_SECONDS, Playback, Speed
 from clients.terminal.recording import Recording
+
+_MOST_TEXTS = 32
 
 
 def generate(ask: Ask, recordings: Sequence[Recording], console: Console | None, speed: Speed) -> None:
@@ -39,8 +43,20 @@ async def _generate(ask: Ask, recordings: Sequence[Recording], console: Console 
 
 
 async def _read(client: AsyncLLaDAClient, recording: Recording) -> None:
+    recording.texts = await _given_texts(client, recording.request)
     async for event in client.denoise(**recording.request):
         recording.replay.apply(event)
+
+
+async def _given_texts(client: AsyncLLaDAClient, request: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of the tokens that a request gives, by id; of many it does without: each is a request."""
+    given = [*request.get("canvas", []), *(request.get("constraints") or {}).values()]
+    texts = [text for text in given if isinstance(text, str)][:_MOST_TEXTS]
+    try:
+        tokens = [await client.token_texts(text) for text in texts]
+    except LLaDAError:
+        return {}  # the request itself will say what is wrong
+    return {str(token_id): text for part in tokens for token_id, text in part}
 
 
 async def _play(

@@ -6,6 +6,9 @@ import { readEvents } from "./sse.js";
 
 const KEY_ITEM = "llada-api-key";
 
+/** @type {string | null} the key, where the browser forbids to keep anything */
+let keyInMemory = null;
+
 /** An error response of the server: `{"error": {message, type, param, code}}`. */
 export class ApiError extends Error {
   /**
@@ -26,12 +29,30 @@ export class ApiError extends Error {
  */
 export function keepApiKey(key) {
   const canBeSent = /^[!-~]+$/.test(key);
-  if (canBeSent) sessionStorage.setItem(KEY_ITEM, key);
+  if (canBeSent) rememberKey(key);
   return canBeSent;
 }
 
 export function hasApiKey() {
-  return sessionStorage.getItem(KEY_ITEM) !== null;
+  return keptKey() !== null;
+}
+
+/** @param {string} key */
+function rememberKey(key) {
+  keyInMemory = key;
+  try {
+    sessionStorage.setItem(KEY_ITEM, key);
+  } catch {
+    // It lasts as long as the page.
+  }
+}
+
+function keptKey() {
+  try {
+    return sessionStorage.getItem(KEY_ITEM);
+  } catch {
+    return keyInMemory;
+  }
 }
 
 /**
@@ -100,7 +121,7 @@ async function* stream(path, options) {
  */
 async function request(path, options) {
   const headers = new Headers(options.headers);
-  const key = sessionStorage.getItem(KEY_ITEM);
+  const key = keptKey();
   if (key) headers.set("Authorization", `Bearer ${key}`);
   const response = await fetch(path, { ...options, headers });
   if (!response.ok) throw await readError(response);

@@ -10,7 +10,7 @@ import { hideNotice, isAbort, showFailure, showMismatches, showNotice, showStatu
 import { $ } from "./page.js";
 import { Run } from "./run.js";
 import { addressOf, CODE, keepSettings, keptSettings, sharedDraft } from "./share.js";
-import { compared, VARIANTS } from "./variants.js";
+import { compared, comparedWithSettingsOf, VARIANTS } from "./variants.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./recording.js").Recording} Recording */
@@ -30,6 +30,10 @@ const state = {
   lastBody: null,
   /** @type {string | null} the message of a chat under way; its answer becomes a turn */
   question: null,
+  /** whether that answer takes the place of the last one */
+  isAgain: false,
+  /** the variant that the runs were compared with */
+  compare: "",
 };
 
 const viewer = new Viewer(document, { onKeepSeed: keepSeed, onSettled: keepExchange });
@@ -40,22 +44,37 @@ function generate() {
   if (state.request || !form.isReady()) return;
   keepExchange();
   const draft = form.readDraft();
+  ask(draft, chatTurns(), { isAgain: false });
+}
+
+/** Ask the last question again, with the settings as they are now; its answer stays until the new one is there. */
+function askAgain() {
+  keepExchange();
+  const question = chatTurns().at(-2)?.content ?? "";
+  if (state.request || !form.isReady(question)) return;
+  ask({ ...form.readDraft(), prompt: question }, chatTurns().slice(0, -2), { isAgain: true });
+}
+
+/**
+ * @param {import("./form.js").Draft} draft
+ * @param {import("./form.js").Turn[]} turns
+ * @param {{isAgain: boolean}} options
+ */
+function ask(draft, turns, { isAgain }) {
   keepSettings(draft.settings);
-  const body = { ...form.bodyOf(draft, chatTurns()), top_logprobs: TOP_LOGPROBS, include_predictions: viewer.view === "prediction" };
+  const reported = { top_logprobs: TOP_LOGPROBS, include_predictions: viewer.view === "prediction" };
+  const body = { ...reported, ...form.bodyOf(draft, turns) };
   const { bodies, titles } = chosenRuns(body);
-  state.lastBody = body;
-  state.question = draft.mode === "chat" ? draft.prompt : null;
+  Object.assign(state, { lastBody: body, question: draft.mode === "chat" ? draft.prompt : null, isAgain });
   begin(bodies.map((one) => new Run(one)), titles);
 }
 
 /** @param {Record<string, any>} body */
 function chosenRuns(body) {
-  const name = $("compare").value;
-  if (name === "last" && state.lastBody) {
-    const { messages, prompt, canvas, ...settings } = state.lastBody;
-    return compared(body, { label: "last settings", changes: { preset: null, steps: null, ...settings } });
-  }
-  return name in VARIANTS ? compared(body, VARIANTS[name]) : { bodies: [body], titles: ["Canvas"] };
+  state.compare = $("compare").value;
+  if (state.compare === "last" && state.lastBody) return comparedWithSettingsOf(body, state.lastBody);
+  if (Object.hasOwn(VARIANTS, state.compare)) return compared(body, VARIANTS[state.compare]);
+  return { bodies: [body], titles: ["Canvas"] };
 }
 
 /**
@@ -81,11 +100,11 @@ async function follow() {
   // A failure aborts the other run: its own reason is the one to show.
   const failure = failures.find((error) => error && !isAbort(error)) ?? failures.find(Boolean);
   state.request = null;
+  showRunning(false);
   if (failure) {
     showFailure(failure, runs.some((run) => run.canResume));
     viewer.cut();
   } else finish();
-  showRunning(false);
 }
 
 /**
@@ -131,18 +150,12 @@ function finish() {
 function keepExchange() {
   const done = state.runs[0]?.recording?.done;
   if (state.question === null || !done) return;
+  if (state.isAgain) takeBackExchange();
   addExchange(state.question, done.text);
-  if ($("prompt").value === state.question) $("prompt").value = "";
+  const isAsked = form.readDraft().mode === "chat" && $("prompt").value === state.question;
+  if (isAsked && !state.isAgain) $("prompt").value = "";
   state.question = null;
   form.followMode();
-}
-
-/** Ask the last question again, with the settings as they are now. */
-function askAgain() {
-  if (state.request) return;
-  keepExchange();
-  $("prompt").value = takeBackExchange();
-  generate();
 }
 
 /** @param {boolean} isRunning  from the request's first byte out to its last byte in */
@@ -150,7 +163,9 @@ function showRunning(isRunning) {
   const hadFocus = [$("generate"), $("stop"), $("resume"), $("again")].includes(document.activeElement);
   $("generate").disabled = isRunning;
   $("stop").disabled = !isRunning;
-  if (hadFocus) $(isRunning ? "stop" : "generate").focus();
+  $("open").disabled = isRunning;
+  // Without scrolling: the reader watches the canvas.
+  if (hadFocus) $(isRunning ? "stop" : "generate").focus({ preventScroll: true });
   if (isRunning) showStatus("Waiting for the server…");
   $("stage").classList.toggle("is-waiting", isRunning);
 }
@@ -163,32 +178,25 @@ function keepSeed(seed) {
   keepSettings(form.readDraft().settings);
 }
 
-/** @param {Event} event */
-async function copyAs({ target }) {
-  const choice = /** @type {HTMLSelectElement} */ (target);
+async function copy() {
   const { top_logprobs: _, include_predictions: __, ...body } = viewer.recordings[0]?.request ?? {};
-  const text = choice.value === "link" ? address() : CODE[choice.value](body, modelName());
-  $("copied").textContent = text;
+  const kind = $("copy-as").value;
+  $("copied").textContent = kind === "link" ? address(body) : CODE[kind](body, modelName());
   $("copied").hidden = false;
   showStatus(await copyFrom($("copied")));
-  choice.value = "";
 }
 
-function address() {
-  const draft = form.readDraft();
-  const asked = draft.prompt || chatTurns().at(-2)?.content || "";
+/** @param {Record<string, any>} body  of the run that is shown */
+function address(body) {
+  const draft = form.draftOf(body);
   const settings = form.changedSettings(draft.settings);
-  return addressOf({ ...draft, prompt: asked, settings }, { view: viewer.view, compare: $("compare").value });
+  return addressOf({ ...draft, settings }, { view: viewer.view, compare: state.compare });
 }
 
-/** @param {Event} event */
-async function exportAs({ target }) {
-  const choice = /** @type {HTMLSelectElement} */ (target);
-  const format = choice.value;
-  choice.value = "";
+async function exportRuns() {
   showStatus("Writing the file…");
   try {
-    await save(format, viewer.recordings, state.titles);
+    await save($("export-as").value, viewer.recordings, state.titles);
     showStatus("Saved");
   } catch (error) {
     showNotice(`The file could not be written: ${/** @type {Error} */ (error).message}.`, { isError: true });
@@ -201,9 +209,10 @@ async function openFile() {
   if (!file || state.request) return;
   hideNotice();
   try {
-    const recordings = await open(file);
-    state.titles = recordings.length > 1 ? recordings.map((recording) => recording.request.preset ?? "as set") : [file.name];
-    viewer.open(recordings, state.titles);
+    const { recordings, titles } = await open(file);
+    keepExchange();
+    Object.assign(state, { runs: [], titles, compare: "" });
+    viewer.open(recordings, titles);
     $("outputs").hidden = false;
     showStatus(`Opened ${file.name}`);
   } catch (error) {
@@ -229,7 +238,7 @@ function fillIn({ draft, view, compare = "", look }) {
 function show(view, compare) {
   const control = /** @type {HTMLInputElement | null} */ (document.querySelector(`[name="view"][value="${CSS.escape(view)}"]`));
   if (control) control.click();
-  $("compare").value = compare in VARIANTS ? compare : "";
+  $("compare").value = Object.hasOwn(VARIANTS, compare) ? compare : "";
 }
 
 function showExamples() {
@@ -264,10 +273,12 @@ function runExample(example) {
 function restore() {
   const shared = sharedDraft(location.hash);
   const kept = keptSettings();
-  if (shared) {
-    form.writeDraft(shared.draft);
-    show(shared.view, shared.compare);
-  } else if (kept) form.writeSettings(kept);
+  if (!shared) return kept && form.writeSettings(kept);
+  form.writeDraft(shared.draft);
+  show(shared.view, shared.compare);
+  // From here on the form is the reader's: what is changed must survive a reload.
+  history.replaceState(null, "", location.pathname + location.search);
+  keepSettings(form.readDraft().settings);
 }
 
 // --- wiring ------------------------------------------------------------------------------------------------------
@@ -280,6 +291,7 @@ function onSubmit(event) {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
+  if (event.isComposing) return;
   if (event.key === "Escape") state.request?.abort();
   else if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && $("request").contains(event.target)) generate();
   else if (event.code === "KeyG" && event.altKey && form.readDraft().mode === "infilling") form.insertGap();
@@ -300,7 +312,7 @@ function onChange({ target }) {
   const field = /** @type {HTMLInputElement} */ (target);
   if (field.name === "mode") form.followMode();
   if (field.name === "method") form.followMethod();
-  if (field.closest(".settings")) keepSettings(form.readDraft().settings);
+  if (field.closest(".settings") && field.validity.valid) keepSettings(form.readDraft().settings);
 }
 
 function wire() {
@@ -322,8 +334,9 @@ function wire() {
     form.writeSettings({});
     keepSettings({});
   });
-  $("copy-as").addEventListener("change", copyAs);
-  $("export-as").addEventListener("change", exportAs);
+  $("copy").addEventListener("click", copy);
+  $("export").addEventListener("click", exportRuns);
+  addEventListener("hashchange", restore);
   $("open").addEventListener("change", openFile);
 }
 

@@ -8,7 +8,7 @@ import { standaloneOf } from "./standalone.js";
 
 /** @type {Record<string, (recordings: Recording[], titles: string[]) => Promise<Blob> | Blob>} */
 const WRITERS = {
-  json: (recordings) => new Blob([JSON.stringify(fileOf(recordings))], { type: "application/json" }),
+  json: (recordings, titles) => new Blob([JSON.stringify(fileOf(recordings, titles))], { type: "application/json" }),
   html: async (recordings, titles) => new Blob([await standaloneOf(recordings, titles)], { type: "text/html" }),
   png: ([recording]) => stillOf(recording),
   gif: ([recording]) => movingPictureOf(recording),
@@ -32,7 +32,7 @@ export async function save(format, recordings, titles) {
 
 /**
  * @param {File} file
- * @returns {Promise<Recording[]>}
+ * @returns {Promise<{recordings: Recording[], titles: string[]}>}
  * @throws {Error} it is no saved recording; the message says why
  */
 export async function open(file) {

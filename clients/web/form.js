@@ -1,6 +1,6 @@
 /** The request form: what is asked, and the settings, whose controls are named after the API's fields. */
 
-import { canvasOf, DEFAULT_GAP, gapLengths, withGapLength } from "./gaps.js";
+import { canvasOf, DEFAULT_GAP, gapLengths, textOf, withGapLength } from "./gaps.js";
 import { $ } from "./page.js";
 
 /**
@@ -39,6 +39,25 @@ export function changedSettings(settings) {
   return Object.fromEntries(Object.entries(settings).filter(([name, value]) => String(value) !== defaults[name]));
 }
 
+/**
+ * The draft that asks for this.
+ * @param {Record<string, any>} body
+ * @returns {Draft}
+ */
+export function draftOf({ messages = [], prompt = "", canvas, constraints = {}, ...fields }) {
+  const names = settingControls().map((field) => field.name);
+  const isNamed = ([name]) => names.includes(name);
+  const others = Object.entries(fields).filter((field) => !isNamed(field));
+  const more = others.length ? { more: JSON.stringify(Object.fromEntries(others)) } : {};
+  return {
+    mode: canvas ? "infilling" : messages.length ? "chat" : "completion",
+    prompt: canvas ? textOf(canvas) : messages.length ? messages.at(-1).content : prompt,
+    system: messages[0]?.role === "system" ? messages[0].content : "",
+    pins: Object.entries(constraints).map(([position, text]) => ({ position: Number(position), text: String(text) })),
+    settings: { ...Object.fromEntries(Object.entries(fields).filter(isNamed)), ...more },
+  };
+}
+
 /** Fill the form; settings that the draft leaves out take their defaults. @param {Draft} draft */
 export function writeDraft(draft) {
   modeControl(draft.mode).checked = true;
@@ -54,9 +73,11 @@ export function writeDraft(draft) {
 /** @param {Draft["settings"]} settings */
 export function writeSettings(settings) {
   for (const field of settingControls()) {
-    const value = settings[field.name];
+    const value = Object.hasOwn(settings, field.name) ? settings[field.name] : undefined;
     if (field.type === "checkbox") field.checked = value === true;
     else field.value = value === undefined ? defaultOf(field) : String(value);
+    // A select shows nothing if it lacks the value.
+    if (field.value === "" && field.tagName === "SELECT") field.value = defaultOf(field);
   }
   followMethod();
 }
@@ -80,14 +101,39 @@ export function bodyOf(draft, turns) {
   return { messages: [...opening, ...turns, { role: "user", content: prompt }], ...settings, ...constraints };
 }
 
-/** Whether the form can be sent; if not, the browser says at which field. */
-export function isReady() {
+/**
+ * Whether the form can be sent; if not, the browser says at which field.
+ * @param {string} [question]  asked in place of what the form holds
+ */
+export function isReady(question) {
   const isInfilling = readDraft().mode === "infilling";
-  const problem = $("prompt").value.trim() === "" ? "Write a prompt first." : "";
-  const gapProblem = isInfilling && gapLengths($("prompt").value).length === 0 ? "Insert a gap first." : "";
+  const prompt = question ?? $("prompt").value;
+  const problem = prompt.trim() === "" ? "Write a prompt first." : "";
+  const gapProblem = isInfilling && gapLengths(prompt).length === 0 ? "Insert a gap first." : "";
+  $("prompt").required = question === undefined;
   $("prompt").setCustomValidity(problem || gapProblem);
   $("more").setCustomValidity(isObject($("more").value) ? "" : 'Write a JSON object, as {"cache": "dual"}.');
-  return form().reportValidity();
+  markDoublePins();
+  // The browser cannot point at a field that is folded away.
+  for (const field of form().querySelectorAll(":invalid")) unfold(field);
+  const isValid = form().reportValidity();
+  $("prompt").required = true;
+  return isValid;
+}
+
+/** Two words cannot stand at one position. */
+function markDoublePins() {
+  const positions = [...$("pins").querySelectorAll("input[type=number]")];
+  positions.forEach((field, i) => {
+    const isDouble = positions.slice(0, i).some((other) => other.value === field.value);
+    field.setCustomValidity(isDouble ? "Another word is pinned to this position." : "");
+  });
+}
+
+/** @param {Element} field */
+function unfold(field) {
+  const panel = field.closest("details");
+  if (panel) panel.open = true;
 }
 
 /** Show what belongs to the chosen mode: a chat's system prompt, the gaps of an infilling. */
@@ -144,8 +190,7 @@ export function markInvalid(param) {
   if (!field?.setAttribute) return;
   field.setAttribute("aria-invalid", "true");
   field.setAttribute("aria-errormessage", "notice");
-  const panel = field.closest("details");
-  if (panel) panel.open = true;
+  unfold(field);
   field.focus();
 }
 

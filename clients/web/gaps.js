@@ -32,3 +32,8 @@ export function withGapLength(text, index, length) {
   let at = 0;
   return text.replace(EVERY_GAP, (gap) => (at++ === index ? `[[${length}]]` : gap));
 }
+
+/** A canvas as people write it. @param {(string | {mask: number})[]} canvas */
+export function textOf(canvas) {
+  return canvas.map((part) => (typeof part === "string" ? part : `[[${part.mask}]]`)).join("");
+}

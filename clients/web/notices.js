@@ -33,9 +33,9 @@ export function hideNotice() {
 export function showFailure(error, canResume) {
   checkReadiness();
   if (isAbort(error)) showStopped(canResume);
-  else if (error instanceof ApiError) showApiError(error);
+  else if (error instanceof ApiError) showApiError(error, canResume);
   else if (error instanceof TypeError) showLostConnection(canResume);
-  else throw error;
+  else showUnreadable(error);
 }
 
 /** Whether the reader ended it. @param {unknown} error */
@@ -58,10 +58,13 @@ function showStopped(canResume) {
   if (canResume) showNotice("Stopped. The server keeps this canvas for a minute.", { canResume });
 }
 
-/** @param {ApiError} error */
-function showApiError(error) {
+/**
+ * @param {ApiError} error
+ * @param {boolean} canResume
+ */
+function showApiError(error, canResume) {
   showStatus("Failed");
-  showNotice(error.message, { isError: true });
+  showNotice(error.message, { canResume, isError: true });
   if (error.status === 401) askForKey();
   else if (error.param) markInvalid(error.param);
 }
@@ -71,4 +74,10 @@ function showLostConnection(canResume) {
   const hint = canResume ? "Resume within a minute to continue from here, or generate again." : "Check that it runs, then generate again.";
   showStatus("Disconnected");
   showNotice(`The connection to the server was lost. ${hint}`, { canResume, isError: true });
+}
+
+/** What came in was not what the server sends: something in between changed it. @param {unknown} error */
+function showUnreadable(error) {
+  showStatus("Failed");
+  showNotice(`The server's answer cannot be read: ${error instanceof Error ? error.message : error}`, { isError: true });
 }

@@ -105,8 +105,9 @@ export class Pane {
     const { done } = this.recording;
     const draft = this.#cells.map((cell) => (cell.state === "mask" ? MASKED_TEXT : cell.endToken === null ? cell.text : "")).join("");
     const text = isFinal && done ? done.text : draft;
-    if (text === this.#shownText) return;
-    this.#shownText = text;
+    const key = `${isFinal} ${text}`;
+    if (key === this.#shownText) return;
+    this.#shownText = key;
     this.part("draft").replaceChildren(...(isFinal ? renderMarkdown(text) : [text]));
   }
 
@@ -127,8 +128,10 @@ export class Pane {
   /** @param {((seed: number) => void) | undefined} onKeep */
   #showSeed(onKeep) {
     const seed = this.recording.start.generation_params?.seed;
-    this.part("seed").textContent = seed ?? "–";
-    this.part("keep-seed").hidden = !onKeep || seed === undefined;
+    // JavaScript rounds larger numbers: such a seed came from elsewhere.
+    const isExact = Number.isSafeInteger(seed);
+    this.part("seed").textContent = seed === undefined ? "–" : isExact ? seed : `about ${seed}`;
+    this.part("keep-seed").hidden = !onKeep || !isExact;
     this.part("keep-seed").addEventListener("click", () => onKeep?.(seed));
   }
 

@@ -58,9 +58,9 @@ export class Recording {
 
   /** @param {StepData} step */
   add(step) {
-    this.steps.push(step);
-    const frame = this.steps.length;
+    const frame = this.steps.length + 1;
     for (const change of step.changes) this.#histories[change.position].push({ frame, change });
+    this.steps.push(step);
     this.#changesUntil.push(this.#changesUntil[frame - 1] + step.changes.length);
   }
 
@@ -217,15 +217,16 @@ export class Recording {
 /**
  * The file that a browser or a terminal saves.
  * @param {Recording[]} recordings
+ * @param {string[]} titles
  */
-export function fileOf(recordings) {
-  return { format: FORMAT, version: 1, runs: recordings.map((recording) => recording.toJSON()) };
+export function fileOf(recordings, titles) {
+  return { format: FORMAT, version: 1, titles, runs: recordings.map((recording) => recording.toJSON()) };
 }
 
 /**
  * Reads a saved file.
  * @param {any} file
- * @returns {Recording[]}
+ * @returns {{recordings: Recording[], titles: string[]}}
  * @throws {Error} it is not one; the message says why
  */
 export function recordingsOf(file) {
@@ -234,7 +235,10 @@ export function recordingsOf(file) {
   if (!Array.isArray(file.runs) || file.runs.length < 1 || file.runs.length > 2) {
     throw new Error("it must have one run, or two to compare");
   }
-  return file.runs.map(recordingOf);
+  const recordings = file.runs.map(recordingOf);
+  const presets = recordings.map((/** @type {Recording} */ recording) => recording.request.preset ?? "as set");
+  const isTitled = file.titles?.length === recordings.length && file.titles.every((/** @type {any} */ one) => typeof one === "string");
+  return { recordings, titles: isTitled ? file.titles : recordings.length > 1 ? presets : ["Canvas"] };
 }
 
 /**
@@ -243,14 +247,64 @@ export function recordingsOf(file) {
  */
 function recordingOf(run, index) {
   try {
+    check(run);
     const recording = new Recording(run.start, run.request ?? {}, run.texts ?? {});
     run.steps.forEach((step) => recording.add(step));
-    recording.done = run.done ?? null;
-    recording.cellsAt(recording.lastFrame);
+    recording.done = run.done;
     return recording;
-  } catch {
-    throw new Error(`run ${index + 1} is damaged`);
+  } catch (error) {
+    throw new Error(`run ${index + 1} is damaged: ${/** @type {Error} */ (error).message}`);
   }
+}
+
+/**
+ * A file may come from anywhere: whatever drawing relies on is looked at.
+ * @param {any} run
+ * @throws {Error}
+ */
+function check({ start, steps, done }) {
+  const length = start.token_ids.length;
+  require(start.token_ids.every(Number.isInteger) && length > 0 && start.gen_length === length, "start.token_ids");
+  require(Number.isInteger(start.block_length) && start.block_length > 0, "start.block_length");
+  require(Number.isInteger(start.mask_token_id) && typeof start.special_tokens === "object", "start");
+  require(start.steps === null || Number.isInteger(start.steps), "start.steps");
+  steps.forEach((/** @type {any} */ step, /** @type {number} */ i) => {
+    const numbers = [step.step, step.block, step.masked, step.elapsed_ms];
+    require(numbers.every(Number.isFinite) && step.changes.every((/** @type {any} */ one) => isChange(one, length)), `step ${i + 1}`);
+    require((step.predictions ?? []).every((/** @type {any} */ one) => isAt(one, length)), `step ${i + 1}`);
+  });
+  const { completion_tokens: tokens, denoising_steps: numSteps, forward_passes: passes } = done.usage;
+  require([tokens, numSteps, passes].every(Number.isFinite) && typeof done.text === "string", "done");
+  require(done.token_ids.every(Number.isInteger), "done.token_ids");
+}
+
+/**
+ * @param {any} change
+ * @param {number} length
+ */
+function isChange(change, length) {
+  const alternatives = change.top_logprobs ?? [];
+  return (
+    isAt(change, length) && ["commit", "edit", "remask"].includes(change.op) && Number.isInteger(change.step) &&
+    alternatives.every((/** @type {any} */ one) => Number.isFinite(one.logprob) && typeof one.text === "string")
+  );
+}
+
+/**
+ * @param {any} token
+ * @param {number} length
+ */
+function isAt({ position, token_id: id, text, confidence }, length) {
+  const isInside = Number.isInteger(position) && position >= 0 && position < length;
+  return isInside && Number.isInteger(id) && typeof text === "string" && Number.isFinite(confidence);
+}
+
+/**
+ * @param {boolean} isRight
+ * @param {string} what
+ */
+function require(isRight, what) {
+  if (!isRight) throw new Error(what);
 }
 
 /**

@@ -6,6 +6,9 @@ import { Recording } from "./recording.js";
 
 /** @typedef {import("./sse.js").SseEvent} SseEvent */
 
+const RETRIES = 10;
+const RETRY_MS = 300;
+
 export class Run {
   /** @type {Recording | null} */
   recording = null;
@@ -28,8 +31,7 @@ export class Run {
    * @throws {Error} an ApiError of the server, a TypeError for a lost connection, an AbortError
    */
   async follow(signal, onEvent) {
-    const { recording } = this;
-    const events = recording ? rejoin(recording.start.id, this.#lastEventId, signal) : denoise(this.body, signal);
+    const events = this.recording ? this.#rejoined(this.recording.start.id, signal) : denoise(this.body, signal);
     let last = "";
     for await (const { event, data, id } of events) {
       this.#lastEventId = id;
@@ -38,6 +40,24 @@ export class Run {
       last = event;
     }
     if (last !== "done") throw new TypeError("the stream broke off");
+  }
+
+  /**
+   * Rejoin; for some seconds the server may still count the broken connection as the stream's reader.
+   * @param {string} id
+   * @param {AbortSignal} signal
+   */
+  async *#rejoined(id, signal) {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return yield* rejoin(id, this.#lastEventId, signal);
+      } catch (error) {
+        const isStillRead = error instanceof ApiError && error.status === 409;
+        if (!isStillRead || attempt === RETRIES) throw error;
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+        signal.throwIfAborted();
+      }
+    }
   }
 
   /**

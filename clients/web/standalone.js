@@ -30,11 +30,12 @@ export async function standaloneOf(recordings, titles) {
 </head>
 <body class="standalone">
 <main><h1>LLaDA · a recorded denoising</h1>${viewer}</main>
-<script type="application/json" id="recording">${asData({ ...fileOf(recordings), titles })}</script>
+<script type="application/json" id="recording">${asData(fileOf(recordings, titles))}</script>
 <script type="module">
 ${modules.map(inlined).join("\n")}
 const file = JSON.parse(document.getElementById("recording").textContent);
-new Viewer(document).open(recordingsOf(file), file.titles);
+const { recordings, titles } = recordingsOf(file);
+new Viewer(document).open(recordings, titles);
 </script>
 </body>
 </html>

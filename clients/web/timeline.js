@@ -99,11 +99,13 @@ export class Timeline {
 
   /** Change clock or speed without moving the eye. @param {() => void} change */
   reset(change) {
-    const [first] = this.recordings;
-    const frame = first ? this.frameOf(first) : 0;
-    const wasAtEnd = this.isAtEnd;
+    const [unit, wasAtEnd] = [this.unit, this.isAtEnd];
+    // A run that is at its end does not say how far the other is.
+    const anchor = this.recordings.find((recording) => this.frameOf(recording) < recording.lastFrame) ?? this.recordings[0];
+    const frame = anchor ? this.frameOf(anchor) : 0;
     change();
-    this.position = wasAtEnd ? this.end : first ? first.clockAt(this.unit, frame) : 0;
+    if (wasAtEnd) this.position = this.end;
+    else if (this.unit !== unit) this.position = anchor?.clockAt(this.unit, frame) ?? 0;
     this.onChange();
   }
 

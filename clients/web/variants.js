@@ -27,6 +27,23 @@ export const VARIANTS = {
 export function compared(body, { label, changes }) {
   const seed = body.seed ?? crypto.getRandomValues(new Uint32Array(1))[0];
   const first = { ...body, seed };
-  const other = Object.fromEntries(Object.entries({ ...first, ...changes }).filter(([, value]) => value !== null));
+  const other = Object.fromEntries(Object.entries({ ...first, ...changes }).filter(([, value]) => value !== null && value !== undefined));
   return { bodies: [first, other], titles: [first.preset ?? "as set", label] };
+}
+
+/** What a body asks and reports; the rest of it are settings. */
+const ASKED = ["messages", "prompt", "canvas", "constraints", "seed", "top_logprobs", "include_predictions"];
+
+/**
+ * The same question under the settings of another run.
+ * @param {Record<string, any>} body
+ * @param {Record<string, any>} last
+ * @returns {{bodies: Record<string, any>[], titles: string[]}}
+ */
+export function comparedWithSettingsOf(body, last) {
+  // A canvas has its own length; a response takes that of the other if it had none.
+  const length = body.canvas ? { max_tokens: null } : { max_tokens: last.max_tokens ?? body.max_tokens };
+  const unset = Object.fromEntries(Object.keys(body).filter((name) => !ASKED.includes(name)).map((name) => [name, null]));
+  const settings = Object.fromEntries(Object.entries(last).filter(([name]) => !ASKED.includes(name)));
+  return compared(body, { label: "last settings", changes: { ...unset, ...settings, ...length } });
 }

@@ -20,6 +20,7 @@ from clients import (
     Done,
     Gap,
     LLaDAClient,
+    LLaDAError,
     NoServerError,
     NotFoundError,
     OverloadedError,
@@ -264,3 +265,78 @@ def test_what_keeps_a_connection_alive_is_no_event(live_server, between):
     assert asyncio.run(ask()) == events[-1][1]["text"]
     server.shutdown()
     server.server_close()
+
+
+def served_once(*answers):
+    """A server that gives these answers in turn: status and body."""
+    waiting = list(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            status, body = waiting.pop(0)
+            self.send_response(status)
+            self.send_header("retry-after", "0")
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}"
+
+
+LOADING = json.dumps({"error": {"message": "the model is being loaded", "code": "loading"}})
+CHUNK = 'data: {"choices": [{"text": "Once"}]}\n\n'
+
+
+@pytest.mark.parametrize("attempts", [0, 1, 3])
+def test_a_stream_that_was_not_accepted_is_tried_again(attempts):
+    server, url = served_once(*[(503, LOADING)] * attempts, (200, CHUNK + "data: [DONE]\n\n"))
+    with LLaDAClient(url) as client:
+        assert list(client.stream_complete("x")) == ["Once"]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (CHUNK, "the stream ended before the whole answer was there"),
+        ("", "the stream ended before the whole answer was there"),
+        ("data: {garb\n\n", "is not JSON"),
+    ],
+)
+def test_a_stream_without_its_end_is_an_error(body, message):
+    server, url = served_once((200, body))
+    with LLaDAClient(url) as client, pytest.raises(LLaDAError, match=message):
+        list(client.stream_complete("x"))
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("method", ["complete", "denoise"])
+def test_an_answer_of_something_else_is_an_error_of_the_client(method):
+    server, url = served_once(*[(200, "data: <html>\n\n")] * 4)
+    with LLaDAClient(url) as client, pytest.raises(LLaDAError, match="is not a llada-server"):
+        result = getattr(client, method)("x")
+        list(result)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("key", ["a\nb", "schlüssel", "two words"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(key):
+    with pytest.raises(ValueError, match="an API key has only") as refused:
+        LLaDAClient(api_key=key)
+    assert key not in str(refused.value)
+
+
+def test_the_tokens_of_a_text_have_texts_that_make_it_again(client):
+    text = "Once upon a time,\n naïve foxes"
+    tokens = client.token_texts(text)
+    assert "".join(part for _, part in tokens).replace("\ufffd", "") in (text, text.replace("ï", ""))
+    assert [i for i, _ in tokens] == client.tokenize(text)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -152,7 +153,36 @@ def test_an_error_does_not_end_a_chat(llada):
         "chat", "--max-tokens", "16", stdin=f"/settings temperature=-1\nHi\n/settings temperature=\n{QUESTION}\n/x\n"
     )
     assert "error: temperature" in result.stderr and "Paris" in result.stdout
-    assert "There is no /x" in result.stdout and result.returncode == 0
+    assert "There is no /x" in result.stdout
+    # A program that pipes its questions sees by the status that one was not answered.
+    assert result.returncode == 1
+
+
+def in_a_shell(live_server, command):
+    """Run a command line in which LLADA stands for `llada`."""
+    llada = f"{shlex.quote(sys.executable)} -m clients.terminal.cli"
+    environment = {**os.environ, "LLADA_SERVER": live_server}
+    line = command.replace("LLADA", llada)
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=60
+    )
+
+
+def test_a_line_that_is_no_text_does_not_end_a_chat(live_server):
+    result = in_a_shell(live_server, rf"printf '\xff\xfe hello\n{QUESTION}\n' | LLADA chat --max-tokens 16")
+    assert result.stderr == "error: the line is not UTF-8\n" and "Paris" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["watch Once --max-tokens 4", "complete 'Once upon a time' --max-tokens 16", "models"]
+)
+def test_a_full_disk_is_one_line(live_server, command):
+    result = in_a_shell(live_server, f"LLADA {command} > /dev/full")
+    assert (result.stderr, result.returncode) == ("llada: No space left on device\n", 1)
+
+
+def test_a_closed_output_is_no_traceback(live_server):
+    assert "Traceback" not in in_a_shell(live_server, "LLADA models >&-").stderr
 
 
 @pytest.mark.parametrize("command", [["models"], ["watch", "x"], ["complete", "x"], ["chat"], ["fill", "___"]], ids=str)
@@ -206,7 +236,7 @@ def test_what_the_server_refuses_is_one_line(llada, command):
         (["watch", "x", "--steps", "many"], "--steps"),
         (["watch", "x", "--set", "top_k"], "NAME=VALUE"),
         (["watch", "x", "--set", "n=2"], "n is not a field"),
-        (["watch", "x", "--save", "run.txt"], ".json, .cast, .gif"),
+        (["watch", "x", "--save", "run.txt"], ".json, .html, .cast, .gif"),
         (["watch", "x", "--save", "/no/such/run.gif"], "no folder"),
         (["complete", "x", "--system", "y"], "--chat"),
         (["models", "--server", "localhost:8000"], "http://"),

@@ -32,7 +32,7 @@ def test_a_saved_run_is_what_the_server_sent(live_server, tmp_path):
     (again,) = read_json(file)
     assert (again.request, again.replay) == (request, replay)
     content = json.loads(file.read_text())
-    assert content.keys() == {"format", "version", "runs"} and content["runs"][0].keys() == {
+    assert content.keys() == {"format", "version", "titles", "runs"} and content["runs"][0].keys() == {
         "request",
         "start",
         "steps",
@@ -46,7 +46,7 @@ def test_fields_without_a_value_are_not_saved(tmp_path):
     run = run_of(["Once", " more"])
     file = tmp_path / "run.json"
     write_json(file, read_json(save_runs(file, run)))
-    assert json.loads(file.read_text()) == content_of(run)
+    assert json.loads(file.read_text()) == {**content_of(run), "titles": ["Canvas"]}
 
 
 def test_a_saved_run_is_played_without_a_server(llada, tmp_path):
@@ -114,7 +114,7 @@ def test_strange_values_are_drawn_nevertheless(llada, tmp_path):
         result = llada("replay", str(file), *saved)
         assert (result.returncode, result.stderr) == (0, "")
         assert "[2J" not in (tmp_path / "again.cast").read_text().replace("␛[2J", "")
-        assert json.loads((tmp_path / "again.json").read_text()) == content_of(run)
+        assert json.loads((tmp_path / "again.json").read_text())["runs"] == [run]
 
 
 def test_a_file_that_cannot_be_read_is_one_line(llada, tmp_path):

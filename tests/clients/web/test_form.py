@@ -230,3 +230,56 @@ def test_other_fields_that_are_no_object_are_not_sent(page: Page, text: str) -> 
     assert requests == []
     page.locator("[name=more]").fill("")
     generate_to_the_end(page)
+
+
+def test_an_invalid_field_in_a_closed_panel_is_unfolded_and_shown(page: Page) -> None:
+    requests = answer(page, TWO)
+    page.locator("[name=temperature]").fill("5")
+    page.locator("[name=temperature]").blur()
+    page.locator("#settings > summary").click()
+    generate(page)
+    expect(page.locator("[name=temperature]")).to_be_focused()
+    assert requests == []
+    page.reload()
+    expect(page.locator("[name=temperature]")).to_have_value("0")
+
+
+def test_two_words_cannot_be_pinned_to_one_position(page: Page) -> None:
+    requests = answer(page, TWO)
+    page.locator("#pins-panel summary").click()
+    for text in (" one", " two"):
+        page.get_by_role("button", name="Pin a word").click()
+        page.locator("#pins li").last.locator("input").nth(0).fill("3")
+        page.locator("#pins li").last.locator("input").nth(1).fill(text)
+    generate(page)
+    assert requests == []
+    page.locator("#pins input").nth(0).fill("5")
+    generate_to_the_end(page)
+    assert requests[0].post_data_json["constraints"] == {"3": " two", "5": " one"}
+
+
+def test_asking_again_keeps_the_answer_until_the_new_one_and_what_is_being_written(page: Page) -> None:
+    answer(page, TWO)
+    generate_to_the_end(page, "one")
+    page.locator("#prompt").fill("the next message")
+    page.unroute("**/v1/denoise")
+    page.route("**/v1/denoise", lambda route: None)
+    page.get_by_role("button", name="Ask again").click()
+    page.keyboard.press("Escape")
+    expect(page.locator("#turns li")).to_have_count(2)
+    expect(page.locator("#prompt")).to_have_value("the next message")
+    page.unroute("**/v1/denoise")
+    answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", {**DONE, "text": "another"})))
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.locator("#turns li").last).to_contain_text("another")
+    expect(page.locator("#turns li")).to_have_count(2)
+    expect(page.locator("#prompt")).to_have_value("the next message")
+
+
+def test_changing_the_mode_during_the_film_keeps_the_prompt(page: Page) -> None:
+    answer(page, TWO)
+    page.locator("#speed").select_option("0.25")
+    generate(page, "one")
+    page.get_by_role("radio", name="Completion").check()
+    watch_to_the_end(page)
+    expect(page.locator("#prompt")).to_have_value("one")

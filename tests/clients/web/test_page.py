@@ -414,3 +414,42 @@ def test_sse_parser_gives_the_same_events_wherever_the_stream_is_cut(page: Page,
         [list(NASTY), cuts],
     )
     assert all(events == NASTY_EVENTS for events in results)
+
+
+@pytest.mark.parametrize("data", ["{garb", "null", "[]"])
+def test_an_answer_that_cannot_be_read_is_reported(page: Page, data: str) -> None:
+    body = sse(("start", START)) + f"id: 1\r\nevent: step\r\ndata: {data}\r\n\r\n"
+    answer(page, body)
+    generate(page)
+    expect(page.locator("#notice")).to_be_visible()
+    expect(page.get_by_role("button", name="Generate")).to_be_enabled()
+
+
+def test_a_browser_that_keeps_nothing_can_still_ask(page: Page) -> None:
+    page.add_init_script(
+        """for (const name of ["localStorage", "sessionStorage"]) {
+            Object.defineProperty(window, name, {get: () => { throw new DOMException("denied", "SecurityError"); }});
+        }"""
+    )
+    page.reload()
+    expect(page.locator("#model-name")).to_have_text("llada-demo")
+    assert "Paris" in generate_to_the_end(page, "What is the capital of France?", max_tokens="32")
+
+
+def test_a_resume_waits_until_the_server_has_seen_the_connection_break(page: Page) -> None:
+    answer(page, sse(("start", START), ("step", FIRST)))
+    generate(page)
+    expect(page.locator("#notice")).to_contain_text("connection to the server was lost")
+    busy = {"error": {"message": "still being read", "type": "x", "param": None, "code": "stream_is_read"}}
+    answers = iter([409, 409])
+
+    def serve(route: Route) -> None:
+        if (status := next(answers, None)) is not None:
+            route.fulfill(status=status, json=busy)
+        else:
+            body = sse(("step", SECOND), ("done", DONE), first_id=2)
+            route.fulfill(content_type="text/event-stream", body=body)
+
+    page.route("**/v1/denoise/denoise-1", serve)
+    page.get_by_role("button", name="Resume").click()
+    expect(part(page, "text")).to_have_text("A\nfox")

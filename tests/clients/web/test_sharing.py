@@ -29,8 +29,9 @@ QUESTION = "What is the capital of France?"
 
 
 def saved(page: Page, kind: str, folder: Path) -> Path:
+    page.locator("#export-as").select_option(kind)
     with page.expect_download() as download:
-        page.locator("#export-as").select_option(kind)
+        page.get_by_role("button", name="Save").click()
     file = folder / f"run.{kind}"
     download.value.save_as(file)
     return file
@@ -38,6 +39,7 @@ def saved(page: Page, kind: str, folder: Path) -> Path:
 
 def copied(page: Page, kind: str) -> str:
     page.locator("#copy-as").select_option(kind)
+    page.locator("#copy").click()
     expect(page.locator("#copied")).to_be_visible()
     return page.locator("#copied").text_content() or ""
 
@@ -86,7 +88,7 @@ def test_an_address_carries_prompt_settings_pins_and_view(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    "fragment", ["#prompt=x&mode=nonsense&view=9&compare=zz&set.max_tokens=abc&pin=x", "#%zz", "#prompt="]
+    "fragment", ["#prompt=x&mode=nonsense&view=9&compare=constructor&set.max_tokens=abc&pin=x&set.preset=bogus", "#%zz"]
 )
 def test_a_strange_address_does_not_break_the_page(page: Page, fragment: str) -> None:
     address = page.url
@@ -141,12 +143,12 @@ def test_a_saved_recording_is_opened_again_with_the_same_canvas(page: Page, tmp_
 
 def test_a_comparison_is_saved_and_opened_with_both_runs(page: Page, tmp_path: Path) -> None:
     answer(page, TWO)
-    page.locator("#compare").select_option("fast")
+    page.locator("#compare").select_option("random")
     generate_to_the_end(page)
     file = saved(page, "json", tmp_path)
     page.reload()
     page.locator("#open").set_input_files(file)
-    expect(part(page, "title")).to_have_text(["exact", "fast"])
+    expect(part(page, "title")).to_have_text(["exact", "random remasking"])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,8 @@ def test_a_comparison_is_saved_and_opened_with_both_runs(page: Page, tmp_path: P
         ("[]", "it is not a llada-recording file"),
         ('{"format": "llada-recording", "version": 2}', "its version is 2; this page reads version 1"),
         ('{"format": "llada-recording", "version": 1, "runs": []}', "it must have one run, or two to compare"),
-        ('{"format": "llada-recording", "version": 1, "runs": [{"start": {}}]}', "run 1 is damaged"),
+        ('{"format": "llada-recording", "version": 1, "runs": [{"start": {}}]}', "run 1 is damaged: "),
+        ('{"format": "llada-recording", "version": 1, "runs": [7]}', "run 1 is damaged: "),
     ],
 )
 def test_a_file_that_is_no_recording_is_refused_with_the_reason(
@@ -165,7 +168,62 @@ def test_a_file_that_is_no_recording_is_refused_with_the_reason(
     file = tmp_path / "bad.json"
     file.write_text(content)
     page.locator("#open").set_input_files(file)
-    expect(page.locator("#notice-text")).to_have_text(f"bad.json cannot be shown: {problem}.")
+    expect(page.locator("#notice-text")).to_contain_text(f"bad.json cannot be shown: {problem}")
+
+
+DAMAGES = {
+    "start.block_length": lambda run: run["start"].update(block_length=0),
+    "start.token_ids": lambda run: run["start"].update(token_ids=["x", 4]),
+    "step 1": lambda run: run["steps"][0]["changes"][0].update(position=2),
+    "step 2": lambda run: run["steps"][1]["changes"][0].update(top_logprobs=[{"token_id": 1}]),
+    "done": lambda run: run["done"].update(text=None),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_recording_is_refused_by_what_is_wrong(page: Page, tmp_path: Path, what: str) -> None:
+    answer(page, TWO)
+    generate_to_the_end(page)
+    file = saved(page, "json", tmp_path)
+    content = json.loads(file.read_text())
+    DAMAGES[what](content["runs"][0])
+    file.write_text(json.dumps(content))
+    page.locator("#open").set_input_files(file)
+    expect(page.locator("#notice-text")).to_have_text(f"run.json cannot be shown: run 1 is damaged: {what}.")
+
+
+def test_given_words_are_shown_in_a_recording_of_the_terminal(page: Page, live_server: str, tmp_path: Path) -> None:
+    file = tmp_path / "fill.json"
+    fill = ["fill", "The capital of France is [[1]]. Bye.", "--server", live_server, "--save", str(file)]
+    subprocess.run([sys.executable, "-m", "clients.terminal.cli", *fill], check=True, capture_output=True)
+    page.locator("#open").set_input_files(file)
+    given = page.locator("#panes .cell[data-state=fixed]").all_text_contents()
+    assert "".join(given).startswith("The capital of France is") and not any("#" in text for text in given)
+
+
+def test_a_link_is_to_the_run_that_is_shown(page: Page, tmp_path: Path) -> None:
+    answer(page, TWO)
+    page.get_by_role("radio", name="Infilling").check()
+    generate_to_the_end(page, "a [[2]] fox", more='{"cache": "dual"}')
+    file = saved(page, "json", tmp_path)
+    page.reload()
+    page.locator("#open").set_input_files(file)
+    address = copied(page, "link")
+    page.goto("about:blank")
+    page.goto(address)
+    expect(page.locator("#prompt")).to_have_value("a[[2]] fox")
+    expect(page.locator("[name=more]")).to_have_value('{"cache":"dual"}')
+    page.locator("[name=seed]").fill("99")
+    page.locator("[name=seed]").blur()
+    page.reload()
+    expect(page.locator("[name=seed]")).to_have_value("99")
+
+
+def test_a_link_works_in_a_tab_that_shows_the_page_already(page: Page) -> None:
+    page.goto(f"{page.url}#mode=completion&prompt=one")
+    expect(page.locator("#prompt")).to_have_value("one")
+    page.evaluate("location.hash = 'mode=chat&prompt=two'")
+    expect(page.locator("#prompt")).to_have_value("two")
 
 
 def test_an_exported_page_replays_offline_and_shows_the_same_canvas(page: Page, tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_text_of_model_and_user_never_becomes_html(page: Page) -> None:
     for view in ("Order", "Text", "Prediction"):
         page.get_by_role("radio", name=view, exact=True).check()
     page.locator("#copy-as").select_option("curl")
+    page.locator("#copy").click()
     expect(page.locator("#copied")).to_contain_text("onerror")
     assert page.evaluate("window.broken") is None
     assert page.locator("main img, main script, main a[href^=javascript]").count() == 0
@@ -238,11 +239,32 @@ def test_a_run_is_compared_with_the_settings_of_the_last_one(page: Page) -> None
     bodies = []
     page.on("request", lambda request: bodies.append(request.post_data_json) if "denoise" in request.url else None)
     answer(page, TWO)
-    generate_to_the_end(page, FOX, temperature="0.5")
+    generate_to_the_end(page, FOX, temperature="0.75", seed="3")
     page.locator("#compare").select_option("last")
-    generate_to_the_end(page, "Another prompt", temperature="0", seed="7")
-    assert [body["temperature"] for body in bodies] == [0.5, 0, 0.5]
-    assert bodies[1]["messages"] == bodies[2]["messages"]
+    page.locator("[name=logits_eos_inf]").check()
+    generate_to_the_end(page, "Another prompt", temperature="0", seed="7", more='{"cache": "dual"}')
+    _, first, second = bodies
+    assert first["messages"] == second["messages"] and first["seed"] == second["seed"] == 7
+    assert (first["temperature"], first["cache"], first["logits_eos_inf"]) == (0, "dual", True)
+    assert second["temperature"] == 0.75 and not {"cache", "logits_eos_inf"} & set(second)
+    page.get_by_role("radio", name="Infilling").check()
+    page.locator("[name=more]").fill("")
+    generate_to_the_end(page, "a[[2]] fox")
+    assert all("max_tokens" not in body for body in bodies[3:]) and len(bodies) == 5
+
+
+def test_another_speed_does_not_throw_a_compared_run_back(page: Page) -> None:
+    page.locator("[name=preset]").select_option("balanced")
+    page.locator("#compare").select_option("exact")
+    generate_to_the_end(page, FOX, max_tokens="64")
+    page.locator("#clock").select_option("steps")
+    page.get_by_label("Recorded step").fill("800")
+    page.evaluate("() => new Promise(requestAnimationFrame)")
+    shown = part(page, "step").all_text_contents()
+    for change in (("#speed", "2"), ("#speed", "live"), ("#clock", "passes"), ("#clock", "steps")):
+        page.locator(change[0]).select_option(change[1])
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+        assert part(page, "step").all_text_contents() == shown
 
 
 def test_a_frame_costs_the_same_wherever_it_lies(page: Page) -> None:
