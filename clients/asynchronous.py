@@ -9,7 +9,7 @@ import httpx
 from httpx_sse import EventSource
 
 from clients import calls
-from clients.calls import Call, Completion, Gap, Messages, Model, Prompt, Score
+from clients.calls import Call, Completion, Gap, Health, Messages, Model, Prompt, Score
 from clients.connection import Connection, Cursor, Pieces, answer_of
 from clients.errors import LLaDAError
 from clients.events import Event
@@ -115,13 +115,11 @@ class AsyncLLaDAClient:
         """What the server serves."""
         return await self._send(calls.models())
 
-    async def health(self) -> bool:
-        """Whether the server answers and its engine runs; it may still be loading its model."""
-        return await self._answers("/health")
-
-    async def is_ready(self) -> bool:
-        """Whether the server answers, has its model loaded, and accepts requests."""
-        return await self._answers("/ready")
+    async def health(self) -> Health:
+        """Whether the server is `ready`, `alive` but loading its model or shutting down, or `gone`."""
+        if await self._answers("/ready"):
+            return "ready"
+        return "alive" if await self._answers("/health") else "gone"
 
     async def close(self) -> None:
         """Close the connections."""

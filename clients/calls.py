@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
+Health = Literal["ready", "alive", "gone"]
 Prompt = str | Sequence[int]
 Messages = str | Sequence[Mapping[str, str]]
 

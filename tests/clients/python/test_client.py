@@ -52,7 +52,7 @@ def test_it_completes_chats_scores_tokenises_and_lists_models(client):
     assert model.mask_token_id < model.vocab_size
     score = client.score("Once upon a time", " there was a fox.", mc_num=8)
     assert score.log_likelihood < 0 < score.stderr
-    assert client.is_ready() and client.health()
+    assert client.health() == "ready"
 
 
 def test_streamed_pieces_add_up_to_the_plain_text(client):
@@ -84,7 +84,7 @@ def test_a_gap_is_filled_and_its_surroundings_stay(client):
 def test_the_asynchronous_client_gives_the_same_answers(client, live_server):
     async def ask():
         async with AsyncLLaDAClient(live_server) as other:
-            assert await other.is_ready() and await other.health()
+            assert await other.health() == "ready"
             return [
                 (await other.chat(QUESTION, max_tokens=32)).text,
                 (await other.complete("Once", max_tokens=16)).text,
@@ -146,7 +146,7 @@ def test_errors_say_what_the_server_said(client, live_server):
     with pytest.raises(TypeError, match="exactly one of prompt, messages and canvas, not none of them"):
         next(client.denoise())
     with LLaDAClient("http://127.0.0.1:9", max_retries=0) as nobody:
-        assert not nobody.is_ready()
+        assert nobody.health() == "gone"
         with pytest.raises(NoServerError, match="start one with llada-server"):
             nobody.complete("Once")
 

@@ -23,7 +23,9 @@ class Terminal:
         self._socket = f"llada-{uuid.uuid4().hex[:12]}"
         self._size = ["-x", str(columns), "-y", str(rows)]
         self._command = shlex.join([sys.executable, "-m", "clients.terminal.cli", *arguments])
-        inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TMUX")}
+        # A size in the environment would take precedence over the terminal's.
+        others = ("NO_COLOR", "TMUX", "COLUMNS", "LINES")
+        inherited = {name: value for name, value in os.environ.items() if name not in others}
         self._environment = {**inherited, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         self._settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
 

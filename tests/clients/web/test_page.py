@@ -311,13 +311,15 @@ def test_a_refused_key_is_said_to_be_refused(page: Page) -> None:
     expect(page.get_by_label("API key")).to_be_hidden()
 
 
-@pytest.mark.parametrize("key", ["schlüssel", "鍵", "two words", "€"])
-def test_a_key_that_no_header_can_carry_is_refused_by_the_page(page: Page, key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused_by_the_page(page: Page) -> None:
     guarded(page, "secret")
-    page.get_by_label("API key").fill(key)
-    page.get_by_role("button", name="Use key").click()
-    expect(page.locator("#key-message")).to_contain_text("this one has other characters")
-    expect(page.locator("#notice")).to_be_hidden()
+    for key in ("schlüssel", "鍵", "two words", "€"):
+        page.get_by_label("API key").fill(key)
+        expect(page.get_by_label("API key")).not_to_have_attribute("aria-invalid", "true")
+        page.get_by_role("button", name="Use key").click()
+        expect(page.locator("#key-message")).to_contain_text("this one has other characters")
+        expect(page.get_by_label("API key")).to_have_attribute("aria-invalid", "true")
+        expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_a_page_that_is_opened_while_the_model_is_loaded_shows_it_once_it_is_there(

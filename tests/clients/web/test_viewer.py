@@ -3,7 +3,6 @@
 import re
 import time
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.clients.web.page_helpers import (
@@ -44,12 +43,12 @@ def test_a_short_answer_takes_seconds_to_watch_and_the_figures_keep_the_true_tim
     assert int((part(page, "elapsed").text_content() or "").removesuffix(" ms")) > 0
 
 
-@pytest.mark.parametrize(("speed", "length"), [("0.25", "0.7 s"), ("1", "0.2 s"), ("4", "0.0 s"), ("live", "0.0 s")])
-def test_the_page_says_how_long_playing_takes_at_each_speed(page: Page, speed: str, length: str) -> None:
+def test_the_page_says_how_long_playing_takes_at_each_speed(page: Page) -> None:
     answer(page, TWO)
     generate_to_the_end(page)
-    page.locator("#speed").select_option(speed)
-    expect(page.locator("#length")).to_have_text(length)
+    for speed, length in (("0.25", "0.7 s"), ("1", "0.2 s"), ("4", "0.0 s"), ("live", "0.0 s")):
+        page.locator("#speed").select_option(speed)
+        expect(page.locator("#length")).to_have_text(length)
 
 
 def test_playing_begins_where_the_eye_is_and_only_at_the_end_from_the_beginning(page: Page) -> None:
