@@ -31,16 +31,17 @@ $(ALL): requirements.lock pyproject.toml
 serve: $(SERVING)  ## serve the demo model on http://127.0.0.1:8000; installs only what serving needs
 	$(BIN)/llada-server
 
-test: install  ## run the tests, for about seven minutes; the summary lists what was not run, and why
-	@echo "Running the tests: about seven minutes on two cores ..."
+test: install  ## run the tests, for about nine minutes; the summary lists what was not run, and why
+	@echo "Running the tests: about nine minutes on two cores ..."
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-clients: install  ## litellm and langchain-openai against the server; installs them first (300 MB)
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[clients]"
 	$(BIN)/python -m pytest -m clients
 
-fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases (minutes)
-	$(BIN)/python -m pytest -m fuzz
+fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and twice the random cases (minutes)
+	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
+		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py
 
 chaos: install  ## training that is killed at random moments, and damage in every file of a run (minutes)
 	$(BIN)/python -m pytest -m chaos

@@ -13,6 +13,7 @@ from server.schemas.openai import ChatCompletionRequest, CompletionRequest, Fill
 from server.schemas.responses import ResponseRequest
 from server.schemas.score import ScoreRequest
 from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
+from tests.random_cases import cases
 from tests.server.conftest import gauge, until
 
 ROUTES = {
@@ -119,14 +120,14 @@ def client(live_server):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=values)
 def test_any_json_gets_an_answer(client, route, body):
     answer_to(client, route, body)
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_good_body_with_any_values_in_its_fields_gets_an_answer(client, route, data):
     schema, good = ROUTES[route]
@@ -136,7 +137,7 @@ def test_a_good_body_with_any_values_in_its_fields_gets_an_answer(client, route,
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(120), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_combination_of_fields_gets_an_answer(client, route, data):
     schema, good = ROUTES[route]

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llada_core.text.tokenizer import Message
+from tests.random_cases import cases
 from tests.server.conftest import events_of
 
 QUESTIONS = ("What is the capital of France?", "What is 12 + 30?", "Tell me a story about a fox.", "Hello!", "▒ä\n")
@@ -41,7 +42,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(40), deadline=None)
 @given(question=st.sampled_from(QUESTIONS), request=requests)
 def test_text_end_and_usage_agree_and_are_true(http, demo_tokenizer, question, request):
     prompt = demo_tokenizer.encode_chat([Message("user", question)])
