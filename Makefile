@@ -39,9 +39,9 @@ test-clients: install  ## litellm and langchain-openai against the server; insta
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[clients]"
 	$(BIN)/python -m pytest -m clients
 
-fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and twice the random cases (minutes)
+fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and three times the random cases (minutes)
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
-		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py
+		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py
 
 chaos: install  ## training that is killed at random moments, and damage in every file of a run (minutes)
 	$(BIN)/python -m pytest -m chaos

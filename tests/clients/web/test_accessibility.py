@@ -18,6 +18,7 @@ from tests.clients.web.page_helpers import (
     seek,
     sse,
 )
+from tests.random_cases import IS_FUZZING
 
 TWO = sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE))
 ERROR = {"error": {"message": "steps is 2; it must be more", "type": "invalid", "param": "steps", "code": None}}
@@ -84,7 +85,8 @@ def test_axe_finds_nothing_in_any_state_width_and_scheme(page: Page, state: Call
     state(page)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for width in (390, 1280, 1920):
+        # Colours do not depend on the width: `make fuzz` looks at the dark ones in every width too.
+        for width in (390, 1280, 1920) if scheme == "light" or IS_FUZZING else (1280,):
             page.set_viewport_size({"width": width, "height": 900})
             results = Axe().run(page)
             assert results.violations_count == 0, results.generate_report()
