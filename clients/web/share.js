@@ -109,6 +109,6 @@ function python(value) {
 
 /** @param {string} text */
 function settingOf(text) {
-  if (text in BOOLEANS) return BOOLEANS[/** @type {keyof typeof BOOLEANS} */ (text)];
+  if (Object.hasOwn(BOOLEANS, text)) return BOOLEANS[/** @type {keyof typeof BOOLEANS} */ (text)];
   return text.trim() !== "" && Number.isFinite(Number(text)) ? Number(text) : text;
 }

@@ -186,8 +186,8 @@ class Engine:
             self._advance_work(turn.work)
 
     def _keep_watch(self) -> None:
-        """Break the engine if a step takes too long; ends with the engine."""
-        while not self._is_over:
+        """Break the engine if a step takes too long; ends with the model threads, for which `stop` waits."""
+        while self.watch.broken_by is None and any(thread.is_alive() for thread in self._threads):
             time.sleep(_WATCH_SECONDS)
             if (seconds := self.watch.overdue) is not None:
                 limit = self.watch.step_timeout

@@ -85,3 +85,7 @@ def seek(page: Page, frame: int) -> None:
 def num_masks(page: Page) -> int:
     page.evaluate("() => new Promise(requestAnimationFrame)")
     return page.locator(".canvas .cell[data-state=mask]").count()
+
+
+# A whole stream of two steps.
+TWO = sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE))

@@ -7,10 +7,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.clients.web.page_helpers import (
-    DONE,
     FIRST,
-    SECOND,
     START,
+    TWO,
     answer,
     generate,
     generate_to_the_end,
@@ -20,7 +19,6 @@ from tests.clients.web.page_helpers import (
 )
 from tests.random_cases import IS_FUZZING
 
-TWO = sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE))
 ERROR = {"error": {"message": "steps is 2; it must be more", "type": "invalid", "param": "steps", "code": None}}
 
 

@@ -11,6 +11,7 @@ from tests.clients.web.page_helpers import (
     FOX,
     SECOND,
     START,
+    TWO,
     answer,
     generate,
     generate_to_the_end,
@@ -19,7 +20,6 @@ from tests.clients.web.page_helpers import (
     watch_to_the_end,
 )
 
-TWO = sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE))
 ERROR = {"error": {"message": "steps is 2; it must be more", "type": "invalid", "param": "steps", "code": None}}
 COMPARING = ("Exact and balanced", "Overflow of ends")
 

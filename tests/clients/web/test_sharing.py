@@ -10,9 +10,9 @@ from playwright.sync_api import Page, expect
 
 from tests.clients.web.page_helpers import (
     DONE,
-    FIRST,
     SECOND,
     START,
+    TWO,
     answer,
     commit,
     generate_to_the_end,
@@ -23,7 +23,6 @@ from tests.clients.web.page_helpers import (
     watch_to_the_end,
 )
 
-TWO = sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE))
 QUESTION = "What is the capital of France?"
 
 

@@ -12,6 +12,7 @@ from tests.clients.web.page_helpers import (
     MASK,
     SECOND,
     START,
+    TWO,
     answer,
     generate,
     generate_to_the_end,
@@ -23,7 +24,6 @@ from tests.clients.web.page_helpers import (
 )
 
 QUESTION = "What is the capital of France?"
-TWO = sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE))
 
 
 def shown_step(page: Page) -> str:
