@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import Reporting
-from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_responses
 from server.http.api_error import bad_request
 from server.schemas.denoise import DenoiseRequest, MaskGap
 from server.schemas.diffusion import DiffusionFields
@@ -40,10 +39,11 @@ class Canvases:
         """
         seed = seed_or_random(body.seed)
         reporting = Reporting(num_alternatives=body.num_alternatives or 0)
+        seeds = range(seed, seed + body.n)
         return [
-            self.response(body, prompt, seed=seed + index, suffix=suffix, reporting=reporting)
+            canvas
             for prompt in prompts
-            for index in range(body.n)
+            for canvas in self._responses(body, prompt, seeds, suffix=suffix, reporting=reporting)
         ]
 
     def response(
@@ -51,30 +51,20 @@ class Canvases:
         body: DiffusionFields,
         prompt: Sequence[int],
         *,
-        seed: int | None = None,
-        suffix: Sequence[int] = (),
         constraints: Mapping[int, Sequence[int]] | None = None,
         reporting: Reporting = _PLAIN,
     ) -> Canvas:
         """A canvas whose response, after `prompt`, is masked.
 
         Args:
-            seed: replaces the body's seed.
-            suffix: token ids after the response.
             constraints: response position → token ids fixed from that position on.
 
         Raises:
             APIError, InvalidParameterError: the request breaks a rule.
         """
-        return prepare_response(
-            prompt,
-            _params(body, self.generation_length(body, len(prompt), len(suffix)), seed),
-            self.vocabulary,
-            suffix=suffix,
-            constraints=constraints,
-            reporting=reporting,
-            mask_hint=_MASK_HINT,
-        )
+        seeds = (seed_or_random(body.seed),)
+        (canvas,) = self._responses(body, prompt, seeds, constraints=constraints, reporting=reporting)
+        return canvas
 
     def infilling(self, body: DenoiseRequest, segments: Sequence[Sequence[int] | MaskGap]) -> Canvas:
         """A canvas of fixed segments and the gaps between them.
@@ -91,7 +81,7 @@ class Canvases:
             )
         return prepare_infilling(
             [Gap(segment.mask) if isinstance(segment, MaskGap) else segment for segment in segments],
-            _params(body, max(1, length)),
+            body.to_params(gen_length=max(1, length), seed=seed_or_random(body.seed)),
             self.vocabulary,
             reporting=body.reporting,
         )
@@ -120,11 +110,29 @@ class Canvases:
             )
         return length
 
+    def _responses(
+        self,
+        body: DiffusionFields,
+        prompt: Sequence[int],
+        seeds: Sequence[int],
+        *,
+        suffix: Sequence[int] = (),
+        constraints: Mapping[int, Sequence[int]] | None = None,
+        reporting: Reporting,
+    ) -> list[Canvas]:
+        length = self.generation_length(body, len(prompt), len(suffix))
+        return prepare_responses(
+            prompt,
+            body.to_params(gen_length=length, seed=seeds[0]),
+            self.vocabulary,
+            seeds=seeds,
+            suffix=suffix,
+            constraints=constraints,
+            reporting=reporting,
+            mask_hint=_MASK_HINT,
+        )
+
 
 def seed_or_random(seed: int | None) -> int:
     """The requested seed, or a new random one."""
     return secrets.randbits(53) if seed is None else seed
-
-
-def _params(body: DiffusionFields, gen_length: int, seed: int | None = None) -> GenerationParams:
-    return body.to_params(gen_length=gen_length, seed=seed_or_random(body.seed) if seed is None else seed)

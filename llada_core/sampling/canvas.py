@@ -73,7 +73,8 @@ class Canvas:
         tokens: int64 ids [L], prompt included; masked positions hold the mask id.
         step: the number of steps run.
         caches: keys and values, one cache per forward pass of a step; None before the first step, after the last, and
-            after being released: the next step then covers the whole canvas, as at the start of a block.
+            after being released: the next step then fills them again with what they held.
+        refreshed_tokens: the tokens [L] from which the caches were filled last; None without caches.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Canvas:
         self.tokens = tokens
         self.step = 0
         self.caches: tuple[KVCache, ...] | None = None
+        self.refreshed_tokens: np.ndarray | None = None
         self._predictions: dict[int, Prediction] = {}
         self.text_end.advance(self.response, is_over=schedule.is_over)
 
@@ -134,14 +136,21 @@ class Canvas:
     def window(self) -> range:
         """Positions, counted from the first token, that the next step sends through the model."""
         visible = range(self.visible_length)
-        if self.caches is None or self.schedule.is_refresh:
+        if self.schedule.is_refresh:
             return visible
         start, block = self.layout.prompt_length, self.schedule.block
         return CACHE_POLICIES[self.params.cache](range(start + block.start, start + block.stop), visible)
 
-    def unconditional_tokens(self) -> np.ndarray:
-        """Return the canvas with every fixed token masked, for the unconditional pass of guidance."""
-        return np.where(self.layout.fixed_L, self.layout.mask_id, self.tokens)
+    @property
+    def lacks_caches(self) -> bool:
+        """Whether the next step reads caches that were released."""
+        return self.caches is None and self.params.cache != "none" and not self.schedule.is_refresh
+
+    def passes(self, tokens_L: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The input of each forward pass over `tokens_L`: under guidance also one with every fixed token masked."""
+        if not self.params.cfg_scale:
+            return (tokens_L,)
+        return tokens_L, np.where(self.layout.fixed_L, self.layout.mask_id, tokens_L)
 
     def proposal_positions(self) -> np.ndarray:
         """Return the response positions at which the next step needs logits.
@@ -161,6 +170,8 @@ class Canvas:
             positions_R: the response positions that `proposal_positions` returned.
         """
         block = self.schedule.block
+        if self.caches is not None and self.schedule.is_refresh:
+            self.refreshed_tokens = self.tokens.copy()
         chosen = self._choose(positions_R, proposals)
         changes = self._write(positions_R, proposals, chosen)
         if self.reporting.include_predictions:

@@ -18,6 +18,7 @@ from llada_core.text.special_tokens import SpecialTokens
 from llada_core.text.tokenizer import Tokenizer
 
 _PLAIN = Reporting()
+_MASK_HINT = "; write gaps with a suffix or as an infilling canvas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,35 @@ def prepare_response(
     suffix: Sequence[int] = (),
     constraints: Mapping[int, Sequence[int]] | None = None,
     reporting: Reporting = _PLAIN,
-    mask_hint: str = "; write gaps with a suffix or as an infilling canvas",
 ) -> Canvas:
-    """Prepare a response of `params.gen_length` masks after `prompt`.
+    """Prepare a response of `params.gen_length` masks after `prompt`: `prepare_responses` for a single one."""
+    (canvas,) = prepare_responses(
+        prompt,
+        params,
+        vocabulary,
+        seeds=(params.seed,),
+        suffix=suffix,
+        constraints=constraints,
+        reporting=reporting,
+    )
+    return canvas
+
+
+def prepare_responses(
+    prompt: Sequence[int],
+    params: GenerationParams,
+    vocabulary: Vocabulary,
+    *,
+    seeds: Sequence[int],
+    suffix: Sequence[int] = (),
+    constraints: Mapping[int, Sequence[int]] | None = None,
+    reporting: Reporting = _PLAIN,
+    mask_hint: str = _MASK_HINT,
+) -> list[Canvas]:
+    """Prepare responses of `params.gen_length` masks after `prompt` that differ only in their seeds.
 
     Args:
+        seeds: one for each response, in place of that of `params`.
         suffix: ids that follow the response, which is then a gap: EOS, EoT and mask are never written into it.
         constraints: response position → ids fixed from that position on.
         mask_hint: follows the rule in the error about a mask in the prompt: how the caller's users write gaps.
@@ -88,7 +113,7 @@ def prepare_response(
     for position, ids in sorted((constraints or {}).items()):
         vocabulary.require_tokens(ids, "constraints")
         _place_constraint(response, position, ids, vocabulary.special_tokens.mask_id)
-    return _canvas(prompt, response, suffix, params, vocabulary, reporting)
+    return _canvases(prompt, response, suffix, params, vocabulary, seeds=seeds, reporting=reporting)
 
 
 def prepare_infilling(
@@ -121,17 +146,22 @@ def prepare_infilling(
         if value:
             raise InvalidParameterError(f"{field} is {value}; it must be absent on an infilling canvas", field)
     _refuse_origin(params, "on an infilling canvas")
-    return _canvas([], response, [], replace(params, gen_length=len(response)), vocabulary, reporting)
+    params = replace(params, gen_length=len(response))
+    (canvas,) = _canvases([], response, [], params, vocabulary, seeds=(params.seed,), reporting=reporting)
+    return canvas
 
 
-def _canvas(
+def _canvases(
     prompt: Sequence[int],
     response: np.ndarray,
     suffix: Sequence[int],
     params: GenerationParams,
     vocabulary: Vocabulary,
+    *,
+    seeds: Sequence[int],
     reporting: Reporting,
-) -> Canvas:
+) -> list[Canvas]:
+    """Lay out one canvas for each of `seeds`; they share whatever a canvas never changes."""
     special_tokens = vocabulary.special_tokens
     is_infilling = not prompt or len(suffix) > 0
     tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
@@ -145,26 +175,30 @@ def _canvas(
         steps=None if params.parallel_rule else params.steps or default_steps,
         block_length=params.effective_block_length,
     )
-    stop_text = _stop_text(params, vocabulary.tokenizer)
-    return Canvas(
-        tokens,
-        resolved,
-        Layout(
-            prompt_length=len(prompt),
-            response_length=len(response),
-            fixed_L=tokens != special_tokens.mask_id,
-            special_tokens=special_tokens,
-            banned_ids=tuple(sorted(banned_ids)),
-            end_ids=end_ids,
-        ),
-        schedule=Schedule(plan_blocks(is_masked, params), cache_refresh_interval=params.cache_refresh_interval),
-        text_end=TextEnd(
-            mask_id=special_tokens.mask_id,
-            end_ids=end_ids,
-            stop_text=stop_text,
-        ),
-        reporting=reporting,
+    layout = Layout(
+        prompt_length=len(prompt),
+        response_length=len(response),
+        fixed_L=tokens != special_tokens.mask_id,
+        special_tokens=special_tokens,
+        banned_ids=tuple(sorted(banned_ids)),
+        end_ids=end_ids,
     )
+    blocks = plan_blocks(is_masked, params)
+    return [
+        Canvas(
+            tokens.copy(),
+            replace(resolved, seed=seed),
+            layout,
+            schedule=Schedule(blocks, cache_refresh_interval=params.cache_refresh_interval),
+            text_end=TextEnd(
+                mask_id=special_tokens.mask_id,
+                end_ids=end_ids,
+                stop_text=_stop_text(params, vocabulary.tokenizer),
+            ),
+            reporting=reporting,
+        )
+        for seed in seeds
+    ]
 
 
 def _masks(length: int, vocabulary: Vocabulary) -> np.ndarray:

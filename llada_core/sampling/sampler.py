@@ -26,6 +26,9 @@ from llada_core.sampling.propose import propose
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
 
+# A forward pass that only fills caches asks for one row, of which nothing is read.
+_FIRST_POSITION = np.zeros(1, dtype=np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
@@ -82,6 +85,7 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity for a canvas.
         """
+        self._restore_caches([canvas for canvas in canvases if canvas.lacks_caches])
         turns = [self._turn(canvas) for canvas in canvases]
         packed = [proposals for group in _head_groups(self._hidden_states(turns)) for proposals in self._propose(group)]
         # The step's only copy from device to host.
@@ -104,9 +108,23 @@ class Sampler:
         return num_passes(canvas.params.cfg_scale) * one
 
     def _turn(self, canvas: Canvas) -> _Turn:
-        is_guided = num_passes(canvas.params.cfg_scale) > 1
-        passes = (canvas.tokens, canvas.unconditional_tokens()) if is_guided else (canvas.tokens,)
+        passes = canvas.passes(canvas.tokens)
         return _Turn(canvas, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
+
+    def _restore_caches(self, canvases: Sequence[Canvas]) -> None:
+        """Fill caches that were released with what they held: keys and values of the tokens of the last refresh. What
+        later steps wrote is the window, which the next step writes again.
+        """
+        if not canvases:
+            return
+        turns = []
+        for canvas in canvases:
+            assert canvas.refreshed_tokens is not None
+            window, passes = range(canvas.visible_length), canvas.passes(canvas.refreshed_tokens)
+            turns.append(_Turn(canvas, _FIRST_POSITION, window, passes, self._caches(canvas)))
+        self._forward(turns)
+        for turn in turns:
+            turn.canvas.caches = turn.caches
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
         """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
@@ -122,8 +140,8 @@ class Sampler:
             for _ in range(num_passes(canvas.params.cfg_scale))
         )
 
-    def _hidden_states(self, turns: Sequence[_Turn]) -> Iterator[_HeadRows]:
-        """Run one forward pass over all windows; yield the requested rows in parts of at most MAX_HEAD_ROWS."""
+    def _forward(self, turns: Sequence[_Turn]) -> Iterator[Tensor]:
+        """Run one forward pass over all windows; the hidden states [R, E] of each turn's passes, one after another."""
         sequences = [(turn, tokens, cache) for turn in turns for tokens, cache in turn.sequences()]
         packed = PackedTokens(
             self._to_device(np.concatenate([tokens for _, tokens, _ in sequences])),
@@ -132,7 +150,11 @@ class Sampler:
             tuple(cache for _, _, cache in sequences),
         )
         rows = Rows.of(packed, [turn.rows_R for turn, _, _ in sequences])
-        hidden = iter(self._model.hidden_states(packed, rows).split(rows.counts))
+        return iter(self._model.hidden_states(packed, rows).split(rows.counts))
+
+    def _hidden_states(self, turns: Sequence[_Turn]) -> Iterator[_HeadRows]:
+        """The hidden states of all windows at the requested rows, in parts of at most MAX_HEAD_ROWS."""
+        hidden = self._forward(turns)
         for turn in turns:
             passes = [next(hidden) for _ in turn.passes]
             size = MAX_HEAD_ROWS // 2

@@ -44,7 +44,8 @@ class Request:
     @property
     def num_tokens(self) -> int:
         """Tokens that its next step sends through the model."""
-        return len(self.canvas.window) * num_passes(self.canvas.params.cfg_scale)
+        restored = self.canvas.visible_length if self.canvas.lacks_caches else 0
+        return (len(self.canvas.window) + restored) * num_passes(self.canvas.params.cfg_scale)
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,9 @@ class ChosenReply:
             choice = self._choice(index, candidate, dialect.chunk_content(candidate.text), finish_reason=None)
             yield self.shape.chunk(choice, is_first=opening is None, usage=usage)
             ending = self.shape.choice(index, dialect.ending(), finish_reason="stop")
-            yield self.shape.chunk(ending, is_first=False, usage=usage, generation_params=asdict(self.params))
+            # Once for an answer.
+            more = {"generation_params": asdict(self.params)} if index == len(chosen) - 1 else {}
+            yield self.shape.chunk(ending, is_first=False, usage=usage, **more)
         for last in self.shape.closing(usage()):
             yield last
 

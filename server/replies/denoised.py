@@ -28,12 +28,13 @@ class Echo:
 
 @dataclass(slots=True)
 class Choice:
-    """One generation of an answer; `is_begun` is true once a chunk of it was sent."""
+    """One generation of an answer; `is_begun` is true once a chunk of it was sent, `is_ended` with its last one."""
 
     index: int
     generation: Generation
     echo: Echo | None
     is_begun: bool = field(default=False, init=False)
+    is_ended: bool = field(default=False, init=False)
 
     @property
     def echoed_text(self) -> str:
@@ -100,13 +101,17 @@ class DenoisedReply:
             token_ids = [token.token_id for token in tokens]
             yield self._chunk(choice, content, tokens, token_ids=token_ids, **more)
         if text.finish_reason:
+            # The settings may be long: once for an answer, not for every choice.
+            choice.is_ended = True
+            is_last = all(other.is_ended for other in self.choices)
+            settings: dict[str, Any] = {"generation_params": self._generation_params()} if is_last else {}
             yield self._chunk(
                 choice,
                 dialect.ending(),
                 [],
                 finish_reason=text.finish_reason,
                 stop_reason=text.stop_reason,
-                generation_params=self._generation_params(),
+                **settings,
             )
 
     def _chunk(

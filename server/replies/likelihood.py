@@ -35,11 +35,7 @@ class Likelihood:
         Raises:
             APIError, InvalidParameterError: no ids, ids out of range, the mask id, or too many ids.
         """
-        for field, sequences in (("prompt", prompts), (completion_field, completions)):
-            for ids in sequences:
-                if not ids:
-                    raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
-                self.vocabulary.require_tokens(ids, field)
+        # The lengths first: the ids are checked one by one, on the event loop.
         prompt_length, completion_length = max(map(len, prompts)), max(map(len, completions))
         if prompt_length + completion_length > self.max_model_len:
             raise bad_request(
@@ -48,6 +44,11 @@ class Likelihood:
                 "prompt" if prompt_length >= self.max_model_len else completion_field,
                 "context_length_exceeded",
             )
+        for field, sequences in (("prompt", prompts), (completion_field, completions)):
+            for ids in sequences:
+                if not ids:
+                    raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
+                self.vocabulary.require_tokens(ids, field)
 
     def estimation(
         self, prompt: Sequence[int], completion: Sequence[int], *, mc_num: int, cfg_scale: float, seed: int

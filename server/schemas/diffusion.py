@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, Tag, WithJsonSchema
 
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_PADDING, Cache, GenerationParams, Method, Preset, Remasking
 from server.http.api_error import bad_request
-from server.schemas.base import Body, List, NonEmptyText, NumberDict, Text, TokenId, few, kind
+from server.schemas.base import MAX_ENTRIES, Body, NonEmptyText, NumberDict, Text, TokenId, few, kind
 
 # Parameters with the same name in a body. The length has several names, and the seed may be random.
 _PARAMS = {field.name for field in fields(GenerationParams)} - {"gen_length", "seed"}
@@ -156,7 +156,9 @@ class DiffusionFields(Body):
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
     min_tokens: int = Field(0, ge=0, description="number of tokens before which no end token is written")
-    stop_token_ids: List[TokenId] = Field([], description="further tokens that end the text")
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] = Field(
+        [], description="further tokens that end the text"
+    )
     stop: Annotated[
         Annotated[StopText, Tag("<text>")]
         | Annotated[list[StopText], Field(fail_fast=True, max_length=4), Tag("<texts>")],

@@ -127,16 +127,40 @@ def test_steps_between_refreshes_see_only_the_window(tiny, monkeypatch, cache, i
     assert lengths == [(length,) for block in per_block for length in block]
 
 
-def test_a_canvas_that_gave_up_its_caches_goes_on_with_a_whole_forward(tiny):
-    params = GenerationParams(gen_length=8, block_length=8, cache="dual", ignore_eos=True)
-    canvas = canvas_of(tiny, [1, 2, 3], params)
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("interval", [None, 3])
+@pytest.mark.parametrize("method", ["semi_autoregressive_padding", "semi_autoregressive_origin"])
+@pytest.mark.parametrize("cfg_scale", [0.0, 1.5])
+def test_a_canvas_that_gave_up_its_caches_before_every_step_gives_the_same_tokens(
+    tiny, cache, interval, method, cfg_scale
+):
+    params = GenerationParams(
+        gen_length=12,
+        block_length=6,
+        cache=cache,
+        cache_refresh_interval=interval,
+        method=method,
+        cfg_scale=cfg_scale,
+        temperature=1.0,
+        ignore_eos=True,
+    )
+    others = [canvas_of(tiny, [4, 5, 6, 7], params), canvas_of(tiny, [8], params)]
+    canvas, expected = canvas_of(tiny, [1, 2, 3], params), canvas_of(tiny, [1, 2, 3], params)
     sampler = Sampler(tiny)
-    sampler.step([canvas])
-    assert len(canvas.window) == 8
+    while canvas.finish_reason is None:
+        canvas.caches = None
+        others[0].caches = None
+        event = sampler.step([others[0], canvas, others[1]])[1]
+        assert event == sampler.step([expected])[0]
+
+
+def test_the_step_that_fills_released_caches_counts_their_tokens(tiny):
+    canvas = canvas_of(tiny, [1, 2, 3], GenerationParams(gen_length=8, block_length=8, cache="dual", ignore_eos=True))
+    assert not canvas.lacks_caches and len(canvas.window) == 11
+    Sampler(tiny).step([canvas])
+    assert not canvas.lacks_caches and len(canvas.window) == 8
     canvas.caches = None
-    assert len(canvas.window) == 11
-    run(tiny, [canvas])
-    assert canvas.num_masked == 0
+    assert canvas.lacks_caches and len(canvas.window) == 8
 
 
 def test_a_failed_step_leaves_no_half_filled_cache_behind(tiny, monkeypatch):

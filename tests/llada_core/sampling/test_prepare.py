@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling
+from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response, prepare_responses
+from llada_core.sampling.sampler import Sampler
 
 MASK, EOS, EOT = 319, 317, 318
 
@@ -31,6 +34,17 @@ def test_a_canvas_longer_than_the_models_positions_is_refused_with_both_numbers(
         make(prompt=(1, 2), gen_length=longest - 1)
     with pytest.raises(InvalidParameterError, match=f"{longest + 1} positions"):
         infill(tiny, [[1], Gap(longest)])
+
+
+def test_responses_prepared_together_share_nothing_that_a_step_changes(tiny):
+    params = GenerationParams(gen_length=9, block_length=4, cache="dual", temperature=1.0, ignore_eos=True)
+    vocabulary, seeds = Vocabulary.of(tiny), (3, 1, 2)
+    together = prepare_responses([1, 2], params, vocabulary, seeds=seeds)
+    alone = [prepare_response([1, 2], replace(params, seed=seed), vocabulary) for seed in seeds]
+    sampler = Sampler(tiny)
+    while together[0].finish_reason is None:
+        assert sampler.step(together) == [sampler.step([canvas])[0] for canvas in alone]
+    assert len({tuple(canvas.text_ids) for canvas in together}) == 3
 
 
 def infill(tiny, segments, **params):

@@ -57,6 +57,28 @@ def test_usage_counts_a_prompt_once_and_every_choice(tiny_client):
     }
 
 
+def test_a_stream_carries_the_settings_once_however_many_choices(tiny_client):
+    chunks = chunks_of(tiny_client, prompt=[[1, 2], [3]], n=3, seed=7)
+    with_settings = [chunk for chunk in chunks if "generation_params" in chunk]
+    assert with_settings == [chunks[-1]] and chunks[-1]["choices"][0]["finish_reason"]
+    assert chunks[-1]["generation_params"]["seed"] == 7
+
+
+def test_the_settings_are_checked_once_for_all_choices(tiny, monkeypatch):
+    checked = []
+    require_token_ids = type(tiny.shape).require_token_ids
+    monkeypatch.setattr(
+        type(tiny.shape),
+        "require_token_ids",
+        lambda self, ids, field: checked.append(field) or require_token_ids(self, ids, field),
+    )
+    with serving(tiny) as url:
+        stop = {"stop_token_ids": list(range(300)), "logit_bias": {"5": 1}}
+        body = {"prompt": [1], "n": 64, "max_tokens": 1, **stop}
+        assert len(httpx.post(f"{url}/v1/completions", json=body, timeout=30).json()["choices"]) == 64
+    assert sorted(checked) == ["logit_bias", "prompt", "stop_token_ids", "suffix"]
+
+
 def test_streamed_choices_are_those_of_the_plain_answer(tiny_client):
     body = {"prompt": [[1, 2], [3]], "n": 2, "seed": 3, "stream_options": {"include_usage": True}}
     plain = ask(tiny_client, **{name: body[name] for name in ("prompt", "n", "seed")})
@@ -105,7 +127,7 @@ def test_choices_are_admitted_whole_or_not_at_all(tiny):
 
 def test_more_choices_than_ever_fit_are_refused_before_any_work(tiny, monkeypatch):
     with serving(tiny) as url:
-        monkeypatch.setattr("server.canvases.prepare_response", lambda *args, **kwargs: 1 / 0)
+        monkeypatch.setattr("server.canvases.prepare_responses", lambda *args, **kwargs: 1 / 0)
         for more in ({}, {"structured_outputs": {"choice": ["a"] * 64}}):
             answer = httpx.post(f"{url}/v1/completions", json={"prompt": [[1]] * 3000, "n": 128, **more}, timeout=5)
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "queue_full")
