@@ -67,6 +67,12 @@ class Service:
         return envelope
 
 
+def client_of(request: Request) -> str:
+    """Who sent this request, as far as fair shares go: an API key or, where there are none, an address."""
+    client: str = request.state.client
+    return client
+
+
 def service_of(request: Request) -> Service:
     """The service of the app that received this request."""
     return request.app.state.service

@@ -58,7 +58,11 @@ class Settings(BaseSettings):
     kv_cache_memory: ByteSize | None = Field(
         None, description="memory for the caches of all requests, such as 4GiB (default: half of the free memory)"
     )
-    max_queue: int = Field(256, ge=0, description="most requests that may wait; further ones get status 429")
+    max_queue: int = Field(
+        256,
+        ge=0,
+        description="most requests that may wait; further ones get status 429, unless their client has less than its share",
+    )
     max_model_len: int | None = Field(
         None,
         ge=2,

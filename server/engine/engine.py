@@ -92,15 +92,15 @@ class Engine:
             while thread.is_alive() and self.watch.broken_by is None:
                 thread.join(_WATCH_SECONDS)
 
-    def submit(self, canvases: Sequence[Canvas]) -> list[Request]:
-        """Queue canvases, all of them or none; each request's steps are then read with `next_step`.
+    def submit(self, canvases: Sequence[Canvas], client: str = "") -> list[Request]:
+        """Queue a client's canvases, all of them or none; each request's steps are then read with `next_step`.
 
         Raises:
             QueueFullError: the queue has no room for them.
             CacheTooLargeError: the caches of one canvas need more than the memory set aside for all.
         """
         self._require_whole()
-        requests = [Request(canvas, Mailbox(), self._sampler.cache_bytes(canvas)) for canvas in canvases]
+        requests = [Request(canvas, Mailbox(), client, self._sampler.cache_bytes(canvas)) for canvas in canvases]
         with self._changing() as scheduler:
             scheduler.add([request for request in requests if not request.is_complete])
         return requests
@@ -117,15 +117,15 @@ class Engine:
         with self._changing() as scheduler:
             scheduler.add([request])
 
-    def require_room(self, num_requests: int) -> None:
+    def require_room(self, client: str, num_requests: int) -> None:
         """
         Raises:
-            QueueFullError: `num_requests` more would overfill the queue.
+            QueueFullError: `num_requests` more of this client would overfill the queue.
         """
         with self._lock:
-            self._scheduler.require_room(num_requests)
+            self._scheduler.require_room(client, num_requests)
 
-    def start_work(self, parts: Generator[int, None, T]) -> Work[T]:
+    def start_work(self, parts: Generator[int, None, T], client: str = "") -> Work[T]:
         """Begin a computation that uses the model. Wherever others may take a turn, it yields the number of tokens that
         it has sent through the model since its last yield.
 
@@ -133,7 +133,7 @@ class Engine:
             QueueFullError: too many computations are under way.
         """
         self._require_whole()
-        work = Work(parts)
+        work = Work(parts, client)
         with self._changing() as scheduler:
             scheduler.add_work(work)
         return work

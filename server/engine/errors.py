@@ -2,7 +2,15 @@
 
 
 class QueueFullError(Exception):
-    """The queue has no room for more requests."""
+    """The queue has no room for more requests.
+
+    Attributes:
+        retry_seconds: after which there is likely to be some.
+    """
+
+    def __init__(self, retry_seconds: int) -> None:
+        super().__init__(f"the queue is full; there may be room in {retry_seconds} s")
+        self.retry_seconds = retry_seconds
 
 
 class CacheTooLargeError(Exception):

@@ -4,7 +4,7 @@ Pure bookkeeping: no thread, no torch, no asyncio; the engine holds a lock aroun
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -14,7 +14,12 @@ from llada_core.diffusion.guidance import num_passes
 from llada_core.sampling.canvas import Canvas
 from server.engine.errors import CacheTooLargeError, QueueFullError
 from server.engine.mailbox import Mailbox
+from server.engine.waiting import Waiting
 from server.engine.work import Work
+
+# How many requests' ends the throughput is taken from.
+_REMEMBERED_ENDS = 64
+_MAX_RETRY_SECONDS = 60
 
 
 @dataclass(eq=False, slots=True)
@@ -22,6 +27,7 @@ class Request:
     """A canvas in progress and the mailbox for its steps.
 
     Attributes:
+        client: whoever shares a fair share of the model with its other requests.
         cache_bytes: memory that its keys and values take while it runs.
         admitted_at: `time.monotonic()` when it first left the queue.
         last_scheduled: the round of its last step or, before its first step, the round before its admission; the least
@@ -32,6 +38,7 @@ class Request:
 
     canvas: Canvas
     mailbox: Mailbox
+    client: str = ""
     cache_bytes: int = 0
     admitted_at: float | None = None
     last_scheduled: int = -1
@@ -57,7 +64,8 @@ class Turn:
 
 
 class Scheduler:
-    """First come, first served, as far as `max_batch_size` and the memory for caches allow.
+    """Clients have equal shares of the places in the batch, as far as they ask for them, and of its steps. The requests
+    of one are served in the order in which they came, as far as `max_batch_size` and the memory for caches allow.
 
     Admitted requests take turns when a step cannot hold them all, and several model threads share them evenly. Each
     other computation gets as much of the model as a request does.
@@ -81,12 +89,16 @@ class Scheduler:
         self._max_queue = max_queue
         self._kv_cache_memory = kv_cache_memory
         self._model_threads = model_threads
-        self._waiting: deque[Request] = deque()
+        self._waiting: Waiting[Request] = Waiting()
+        # In the order of admission.
         self._running: list[Request] = []
         self._round = 0
+        # The round in which each client with running requests was served last.
+        self._last_served: dict[str, int] = {}
         self._works: set[Work[Any]] = set()
         # The computations of which no thread is running a part.
-        self._ready_works: deque[Work[Any]] = deque()
+        self._ready_works: Waiting[Work[Any]] = Waiting()
+        self._ends: deque[float] = deque(maxlen=_REMEMBERED_ENDS)
         # Tokens that other computations may still send through the model before it is the requests' turn.
         self._work_allowance = 0.0
 
@@ -115,8 +127,9 @@ class Scheduler:
         if largest > self._kv_cache_memory:
             raise CacheTooLargeError(largest, self._kv_cache_memory)
         assert not any(request in self._running or request in self._waiting for request in requests)
-        self.require_room(len(requests))
-        self._waiting.extend(requests)
+        if requests:
+            self.require_room(requests[0].client, len(requests))
+        self._waiting.add(requests)
 
     def add_work(self, work: Work[Any]) -> None:
         """Let a computation take turns with the requests.
@@ -124,18 +137,26 @@ class Scheduler:
         Raises:
             QueueFullError: as many computations are under way as there may be requests, running and waiting.
         """
-        self.require_room(len(self._works) + 1)
+        own = sum(other.client == work.client for other in self._works)
+        self._require_place(work.client, own + 1, len(self._works) + 1)
         self._works.add(work)
-        self._ready_works.append(work)
+        self._ready_works.add([work])
 
-    def require_room(self, num_requests: int) -> None:
+    def require_room(self, client: str, num_requests: int) -> None:
         """
         Raises:
-            QueueFullError: `num_requests` more, beyond the free places, would overfill the queue.
+            QueueFullError: `num_requests` more, beyond the free places, would overfill the queue. A client with no more
+                than a fair share of it is let in all the same, until there are twice as many as there may be.
         """
+        self._require_place(client, self._waiting.number_of(client) + num_requests, num_requests)
+
+    def _require_place(self, client: str, own: int, num_more: int) -> None:
+        """Refuse `num_more` things, with which the client has `own`, if they are too many."""
         free_places = self._max_batch_size - len(self._running)
-        if len(self._waiting) + num_requests > self._max_queue + free_places:
-            raise QueueFullError
+        fair_share = max(1, self._max_queue // len({*self._waiting.clients, client}))
+        limit = 2 * self._max_queue if own <= fair_share else self._max_queue
+        if len(self._waiting) + num_more > limit + free_places:
+            raise QueueFullError(self._retry_seconds())
 
     def is_running(self, request: Request) -> bool:
         """Admitted, and neither finished nor cancelled."""
@@ -145,7 +166,8 @@ class Scheduler:
         """Forget a request, finished or cancelled, wherever it is."""
         if request in self._running:
             self._running.remove(request)
-        elif request in self._waiting:
+            self._ends.append(time.monotonic())
+        else:
             self._waiting.remove(request)
         self._free_caches(request)
 
@@ -180,41 +202,88 @@ class Scheduler:
             self._works.discard(work)
         elif work in self._works:
             self._work_allowance -= tokens
-            self._ready_works.append(work)
+            self._ready_works.add([work])
 
     def _admit(self) -> None:
+        """Give every free place, and those that some clients have beyond their share, to whoever has the fewest."""
+        places = Counter(request.client for request in self._running)
         cache_bytes = self.cache_bytes
-        while self._waiting and len(self._running) < self._max_batch_size:
-            if cache_bytes + self._waiting[0].cache_bytes > self._kv_cache_memory:
-                break
-            request = self._waiting.popleft()
+        passed_over: set[str] = set()
+        while clients := [client for client in self._waiting.clients if client not in passed_over]:
+            client = min(clients, key=lambda client: places[client])
+            request = self._waiting.first_of(client)
+            # Once one waits for memory no other may take it, but those that need none may go on.
+            if request.cache_bytes and (passed_over or cache_bytes + request.cache_bytes > self._kv_cache_memory):
+                passed_over.add(client)
+                continue
             # A resubmitted request may have ended with the step during which it was cancelled.
+            if request.canvas.finish_reason is None and len(self._running) >= self._max_batch_size:
+                displaced = self._displaceable(places, client)
+                if displaced is None:
+                    break
+                self._displace(displaced)
+                places[displaced.client] -= 1
+                cache_bytes -= displaced.cache_bytes
+            self._waiting.take(client)
             if request.canvas.finish_reason is None:
-                request.admitted_at = request.admitted_at or time.monotonic()
-                # Count as stepped in the last round, so that newcomers cannot starve requests waiting for their turn.
-                request.last_scheduled = self._round - 1
-                self._running.append(request)
+                self._begin(request)
+                places[client] += 1
                 cache_bytes += request.cache_bytes
+
+    def _displaceable(self, places: Counter[str], client: str) -> Request | None:
+        """The newest request of the client with the most places, if these are two more than `client` has."""
+        richest = max(places.values(), default=0)
+        if richest < places[client] + 2:
+            return None
+        candidates = (request for request in reversed(self._running) if places[request.client] == richest)
+        return next((request for request in candidates if not request.is_stepping), None)
+
+    def _displace(self, request: Request) -> None:
+        """Let a running request wait again; it goes on later where it stood."""
+        self._running.remove(request)
+        self._free_caches(request)
+        self._waiting.put_back(request)
+
+    def _begin(self, request: Request) -> None:
+        request.admitted_at = request.admitted_at or time.monotonic()
+        # Count as stepped in the last round, so that newcomers cannot starve those that wait for their turn.
+        request.last_scheduled = self._round - 1
+        self._last_served.setdefault(request.client, self._round - 1)
+        self._running.append(request)
 
     def _next_requests(self) -> list[Request]:
         """The requests of the next step; empty when none is free.
 
-        The request that has waited longest is always among them. Others join in order of waiting as far as their tokens
-        fit; one that does not fit is skipped, not waited for, and comes first in a later round. No thread takes more
-        than its share, so that none is idle while another has several requests.
+        Of the client that has waited longest, the request that has waited longest is always among them. The first of
+        every other client join in the same order, then the second of each, and so on, as far as their tokens fit; one
+        that does not fit is skipped, not waited for, and comes first in a later round. No thread takes more than its
+        share, so that none is idle while another has several requests.
         """
         share = ceil(len(self._running) / self._model_threads)
         requests: list[Request] = []
         tokens_left = self.max_batch_tokens
-        free = [request for request in self._running if not request.is_stepping]
-        for request in sorted(free, key=lambda request: request.last_scheduled):
+        for rank, request in self._in_turn():
             if not requests or (request.num_tokens <= tokens_left and len(requests) < share):
                 requests.append(request)
                 tokens_left -= request.num_tokens
                 request.last_scheduled = self._round
                 request.is_stepping = True
+                if rank == 0:
+                    self._last_served[request.client] = self._round
         self._round += 1
         return requests
+
+    def _in_turn(self) -> list[tuple[int, Request]]:
+        """The free requests in the order in which they may join a step, each with its rank among its client's."""
+        clients = {request.client for request in self._running}
+        self._last_served = {client: self._last_served[client] for client in clients}
+        ranks: Counter[str] = Counter()
+        ranked = []
+        for request in sorted(self._running, key=lambda request: request.last_scheduled):
+            if not request.is_stepping:
+                ranked.append((ranks[request.client], request))
+                ranks[request.client] += 1
+        return sorted(ranked, key=lambda entry: (entry[0], self._last_served[entry[1].client]))
 
     def _next_work(self, requests: Sequence[Request]) -> Work[Any] | None:
         """The computation whose turn it is beside a step of `requests`."""
@@ -223,7 +292,16 @@ class Scheduler:
         elif self._works:
             tokens = sum(request.num_tokens for request in requests)
             self._work_allowance += len(self._works) * tokens / len(self._running)
-        return self._ready_works.popleft() if self._ready_works and self._work_allowance >= 0 else None
+        if self._work_allowance < 0 or not self._ready_works:
+            return None
+        return self._ready_works.take(next(iter(self._ready_works.clients)))
+
+    def _retry_seconds(self) -> int:
+        """How long the requests that wait now will wait, at the present throughput; at most a minute."""
+        if len(self._ends) < 2:
+            return 1
+        each = (time.monotonic() - self._ends[0]) / len(self._ends)
+        return min(_MAX_RETRY_SECONDS, max(1, ceil(each * len(self._waiting))))
 
     def _free_caches(self, request: Request) -> None:
         """Free the keys and values of a request that has left, as soon as no thread uses them."""

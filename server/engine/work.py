@@ -12,11 +12,13 @@ class Work(Generic[T]):
     """A computation in parts. It is created and awaited on the event loop.
 
     Attributes:
+        client: whoever shares a fair share of the model with its other computations.
         started: `time.monotonic()` of its creation.
         is_wanted: False once nobody waits for the result: no further part is computed.
     """
 
-    def __init__(self, parts: Generator[int, None, T]) -> None:
+    def __init__(self, parts: Generator[int, None, T], client: str = "") -> None:
+        self.client = client
         self.started = time.monotonic()
         self.is_wanted = True
         self._parts = parts

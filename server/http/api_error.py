@@ -38,6 +38,7 @@ class APIError(Exception):
         param: str | None = None,
         code: str | None = None,
         allow: str | None = None,
+        retry_seconds: int = 1,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -46,6 +47,7 @@ class APIError(Exception):
         self.param = param
         self.code = code
         self.allow = allow
+        self.retry_seconds = retry_seconds
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
@@ -59,7 +61,7 @@ class APIError(Exception):
             case 405 if self.allow:
                 return {"Allow": self.allow}
             case 409 | 429 | 503:
-                return {"Retry-After": "1"}
+                return {"Retry-After": str(self.retry_seconds)}
         return {}
 
 
@@ -119,8 +121,14 @@ def body_too_large(limit: int) -> APIError:
     )
 
 
-def queue_full() -> APIError:
-    return APIError(429, "the queue is full; try again later", type_="rate_limit_error", code="queue_full")
+def queue_full(retry_seconds: int = 1) -> APIError:
+    return APIError(
+        429,
+        f"the queue is full; try again in {retry_seconds} s",
+        type_="rate_limit_error",
+        code="queue_full",
+        retry_seconds=retry_seconds,
+    )
 
 
 def client_gone() -> APIError:

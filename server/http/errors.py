@@ -39,7 +39,7 @@ def to_api_error(error: Exception, request_id: str, *, content_type: str = "") -
         case RequestValidationError():
             return validation_error(error, content_type=content_type)
         case QueueFullError():
-            return queue_full()
+            return queue_full(error.retry_seconds)
         case CacheTooLargeError():
             return cache_too_large(error.needed, error.available)
         case EngineBrokenError():

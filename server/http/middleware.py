@@ -35,7 +35,8 @@ class RequestBoundary:
             await self._app(scope, receive, send)
             return
         request_id = _client_request_id(scope) or f"req-{secrets.token_hex(12)}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        address = scope["client"][0] if scope.get("client") else ""
+        scope.setdefault("state", {}).update(request_id=request_id, client=address)
 
         has_started = False
 
@@ -109,19 +110,21 @@ class ApiKey:
         self._keys = [key.encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._is_open(scope):
-            await _respond(unauthorized(), scope, receive, send)
-            return
+        if scope["type"] == "http":
+            number = self._number_of_key(scope)
+            if number is None and not _is_public(scope):
+                await _respond(unauthorized(), scope, receive, send)
+                return
+            if number is not None:
+                scope["state"]["client"] = f"key {number}"
         await self._app(scope, receive, send)
 
-    def _is_open(self, scope: Scope) -> bool:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIX):
-            return True
+    def _number_of_key(self, scope: Scope) -> int | None:
+        """Which of the keys the request carries, counted from 1."""
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         # Constant time: every key is compared, even after a match.
         matches = [hmac.compare_digest(key.encode("latin-1"), accepted) for accepted in self._keys]
-        return scheme.lower() == "bearer" and any(matches)
+        return matches.index(True) + 1 if scheme.lower() == "bearer" and any(matches) else None
 
 
 class BodyLimit:
@@ -149,6 +152,11 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted_receive, send)
+
+
+def _is_public(scope: Scope) -> bool:
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIX)
 
 
 def _client_request_id(scope: Scope) -> str | None:

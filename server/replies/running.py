@@ -35,14 +35,14 @@ class Running:
         self._metrics = metrics
         self._settings = settings
 
-    def require_room(self, num_requests: int) -> None:
+    def require_room(self, client: str, num_requests: int) -> None:
         """
         Raises:
-            QueueFullError: `num_requests` more would overfill the queue.
+            QueueFullError: `num_requests` more of this client would overfill the queue.
         """
-        self._engine.require_room(num_requests)
+        self._engine.require_room(client, num_requests)
 
-    def submit(self, canvases: Sequence[Canvas]) -> list[Generation]:
+    def submit(self, canvases: Sequence[Canvas], client: str) -> list[Generation]:
         """Hand the canvases of one answer to the engine, all of them or none.
 
         Raises:
@@ -52,7 +52,7 @@ class Running:
         self._refuse_while_draining()
         # Created first: once submitted, a canvas belongs to the model threads.
         texts = [TextStream(canvas, self._tokenizer) for canvas in canvases]
-        requests = self._engine.submit(canvases)
+        requests = self._engine.submit(canvases, client)
         return [Generation(request, text) for request, text in zip(requests, texts, strict=True)]
 
     async def steps(self, generation: Generation) -> AsyncGenerator[tuple[TimedStep, str]]:
@@ -103,7 +103,7 @@ class Running:
         self._engine.resubmit(generation.request)
         generation.resume()
 
-    def start_work(self, parts: Generator[int, None, T]) -> Work[T]:
+    def start_work(self, parts: Generator[int, None, T], client: str) -> Work[T]:
         """Hand a computation to the engine. Wherever others may take a turn, it yields the tokens of its last part.
 
         Raises:
@@ -111,7 +111,7 @@ class Running:
             QueueFullError: too many computations are under way already.
         """
         self._refuse_while_draining()
-        return self._engine.start_work(parts)
+        return self._engine.start_work(parts, client)
 
     async def result_of(self, work: Work[T]) -> T:
         """The result of a computation.

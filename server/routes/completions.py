@@ -9,7 +9,7 @@ from server.replies.dialects import CompletionDialect
 from server.routes import openai
 from server.schemas.answers import CHUNKS, Completion, answers
 from server.schemas.openai import CompletionRequest, FillInTheMiddleRequest
-from server.service import service_of
+from server.service import client_of, service_of
 
 router = APIRouter()
 
@@ -21,7 +21,8 @@ async def create_completion(body: CompletionRequest, request: Request) -> dict[s
     """Complete a prompt, or each prompt of a list."""
     service = service_of(request)
     service.check_model(body.model)
-    service.running.require_room(len(body.prompts) * body.n)  # before work that a refusal would waste
+    # Before work that a refusal would waste.
+    service.running.require_room(client_of(request), len(body.prompts) * body.n)
     prompts = [await service.prompts.encode_prompt(prompt) for prompt in body.prompts]
     suffix = [] if body.suffix is None else await service.prompts.encode_segment(body.suffix, "suffix")
     echoes = [Echo(prompt, service.prompts.text_of(prompt)) for prompt in body.prompts] if body.echo else None

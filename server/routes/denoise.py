@@ -11,7 +11,7 @@ from server.replies.denoise_events import DenoiseReply
 from server.replies.parking import DenoisingStream
 from server.schemas.answers import answers, events
 from server.schemas.denoise import DenoiseRequest, MaskGap
-from server.service import Service, service_of
+from server.service import Service, client_of, service_of
 
 router = APIRouter()
 
@@ -25,7 +25,7 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     service = service_of(request)
     service.check_model(body.model)
     canvas = await _canvas(service, body)
-    (generation,) = service.running.submit([canvas])
+    (generation,) = service.running.submit([canvas], client_of(request))
     envelope = service.envelope(body, "denoise-")
     return _response(service, DenoisingStream(envelope, generation), request, first=0)
 

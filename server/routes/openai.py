@@ -12,7 +12,7 @@ from server.replies.denoised import Choice, DenoisedReply, Echo
 from server.replies.dialects import Dialect
 from server.replies.openai_shape import OpenAIShape
 from server.schemas.openai import OpenAIFields
-from server.service import Service, service_of
+from server.service import client_of, service_of
 
 
 async def answer(
@@ -32,36 +32,26 @@ async def answer(
     service = service_of(request)
     reply: DenoisedReply | ChosenReply
     if body.structured_outputs is None:
-        reply = _denoised(service, dialect, body, prompts, suffix, echoes)
+        canvases = service.canvases.choices(body, prompts, suffix=suffix)
+        generations = service.running.submit(canvases, client_of(request))
+        shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
+        choices = [
+            Choice(index, generation, echoes[index // body.n] if echoes else None)
+            for index, generation in enumerate(generations)
+        ]
+        reply = DenoisedReply(shape, choices, service.running, service.vocabulary.tokenizer)
     else:
-        reply = await _chosen(service, dialect, body, prompts, body.structured_outputs.choice)
+        reply = await _chosen(dialect, body, prompts, body.structured_outputs.choice, request)
     if body.stream:
         return StreamResponse(reply.chunks(), request, release=reply.release)
     return await while_connected(request, reply.completed(), release=reply.release)
 
 
-def _denoised(
-    service: Service,
-    dialect: Dialect,
-    body: OpenAIFields,
-    prompts: Sequence[list[int]],
-    suffix: Sequence[int],
-    echoes: Sequence[Echo] | None,
-) -> DenoisedReply:
-    canvases = service.canvases.choices(body, prompts, suffix=suffix)
-    generations = service.running.submit(canvases)
-    shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
-    choices = [
-        Choice(index, generation, echoes[index // body.n] if echoes else None)
-        for index, generation in enumerate(generations)
-    ]
-    return DenoisedReply(shape, choices, service.running, service.vocabulary.tokenizer)
-
-
 async def _chosen(
-    service: Service, dialect: Dialect, body: OpenAIFields, prompts: Sequence[list[int]], texts: Sequence[str]
+    dialect: Dialect, body: OpenAIFields, prompts: Sequence[list[int]], texts: Sequence[str], request: Request
 ) -> ChosenReply:
-    service.running.require_room(len(prompts) * body.n)
+    service, client = service_of(request), client_of(request)
+    service.running.require_room(client, len(prompts) * body.n)
     candidates = [Candidate(text, await service.prompts.encode_segment(text, "structured_outputs")) for text in texts]
     require_fitting(body, candidates)
     for prompt in prompts:
@@ -70,6 +60,7 @@ async def _chosen(
     endings = [[*candidate.token_ids, end_id] for candidate in candidates]
     service.likelihood.require_scorable(prompts, endings, completion_field="structured_outputs")
     params = ChoiceParams(body.temperature, body.cfg_scale, seed_or_random(body.seed))
-    work = service.running.start_work(choosing(service.likelihood, prompts, endings, params, choices_per_prompt=body.n))
+    parts = choosing(service.likelihood, prompts, endings, params, choices_per_prompt=body.n)
+    work = service.running.start_work(parts, client)
     shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
     return ChosenReply(shape, candidates, params, work, service.running)

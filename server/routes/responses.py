@@ -11,7 +11,7 @@ from server.replies.responses import ResponseReply
 from server.schemas.answers import InputTokens, ResponseObject, answers, events
 from server.schemas.conversation import ChatFields
 from server.schemas.responses import ResponseRequest
-from server.service import service_of
+from server.service import client_of, service_of
 
 router = APIRouter()
 
@@ -27,7 +27,7 @@ async def create_response(body: ResponseRequest, request: Request) -> dict[str, 
     service.check_model(body.model)
     prompt = await service.prompts.encode_messages(body.messages, ChatFields())
     canvas = service.canvases.response(body, prompt, reporting=Reporting(num_alternatives=body.num_alternatives or 0))
-    (generation,) = service.running.submit([canvas])
+    (generation,) = service.running.submit([canvas], client_of(request))
     envelope = service.envelope(body, "resp_")
     names = TokenNames(service.prompts.tokenizer)
     reply = ResponseReply(envelope, body, generation, service.running, names)

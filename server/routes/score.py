@@ -8,7 +8,7 @@ from server.http.sse import while_connected
 from server.replies.usage import Usage
 from server.schemas.answers import Score, ScoreUsage
 from server.schemas.score import ScoreRequest
-from server.service import service_of
+from server.service import client_of, service_of
 
 router = APIRouter()
 
@@ -22,9 +22,8 @@ async def score(body: ScoreRequest, request: Request) -> Score:
     completion = await service.prompts.encode_segment(body.completion, "completion")
     service.likelihood.require_scorable([prompt], [completion], completion_field="completion")
     seed = seed_or_random(body.seed)
-    work = service.running.start_work(
-        service.likelihood.estimation(prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed)
-    )
+    parts = service.likelihood.estimation(prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed)
+    work = service.running.start_work(parts, client_of(request))
     estimate = await while_connected(request, service.running.result_of(work), release=work.cancel)
     usage = Usage(len(prompt), len(completion), 0, body.mc_num * num_passes(body.cfg_scale))
     return Score(
