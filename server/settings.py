@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     max_queue: int = Field(
         256,
         ge=0,
-        description="most requests that may wait; further ones get status 429, unless their client has less than its share",
+        description="most requests that may wait; further ones of clients with their share of it get status 429",
     )
     max_model_len: int | None = Field(
         None,
