@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from llada_core.threads import spin_briefly
-from server.listening import ListenError, listen
+from server.http.connection import NUM_REFUSED, Connection, Limits, is_worth_logging
+from server.listening import ListenError, listen, raise_descriptor_limit, seldom_out_of_files
 from server.options import read_settings
 from server.settings import Settings
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:  # importing these would load torch before --help could answer
 
 
 logger = logging.getLogger(__name__)
+
+# Of uvicorn's main loop.
+_TICKS_PER_SECOND = 10
+# Files that are not connections: weights while they load, the log, the event loop's own.
+_OTHER_FILES = 128
 
 
 class JSONFormatter(logging.Formatter):
@@ -58,16 +64,30 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self.app,
+                http=Connection.with_limits(Limits(settings.max_connections, settings.client_timeout)),  # type: ignore[arg-type]
+                ws="none",
+                timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]
                 root_path=settings.root_path,
                 log_config=None,
                 access_log=settings.log_level == "debug",
                 timeout_graceful_shutdown=5,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(is_worth_logging)
         self._settings = settings
         self._sockets = sockets
         self._draining: asyncio.Task[None] | None = None
         self.is_broken = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(seldom_out_of_files())
+        await super().startup(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS_PER_SECOND == 0:
+            for connection in list(self.server_state.connections):
+                connection.end_if_late(time.monotonic())  # type: ignore[union-attr]
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.app.loaded is None:
@@ -103,6 +123,7 @@ def main() -> None:
     """Run the server until a signal stops it."""
     settings = read_settings(sys.argv[1:])
     _configure_logging(settings)
+    settings = _with_connections(settings, raise_descriptor_limit())
     try:
         sockets = listen(settings.host, settings.port)
     except ListenError as error:
@@ -122,6 +143,20 @@ def main() -> None:
     if server.app.loaded is None:
         # The thread that loads cannot be stopped, and the interpreter might crash if it ended underneath it.
         os._exit(0)
+
+
+def _with_connections(settings: Settings, max_files: int) -> Settings:
+    """The settings with as many connections as there can be: each takes a file, refused ones too."""
+    most = max(1, max_files - NUM_REFUSED - _OTHER_FILES)
+    if settings.max_connections <= most:
+        return settings
+    logger.warning(
+        "--max-connections is %d; with at most %d open files (ulimit -n) it is lowered to %d",
+        settings.max_connections,
+        max_files,
+        most,
+    )
+    return settings.model_copy(update={"max_connections": most})
 
 
 def _explain(error: BaseException) -> None:

@@ -1,8 +1,18 @@
 """Binds the server's address before the model is loaded: loading may take minutes, a port in use is known at once."""
 
 import errno
+import logging
 import os
+import resource
 import socket
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_LOG_EVERY_SECONDS = 60
 
 
 class ListenError(Exception):
@@ -42,3 +52,28 @@ def _reason(error: OSError) -> str:
     is_system_error = error.errno is not None and error.errno > 0
     reason = os.strerror(error.errno or 0) if is_system_error else error.strerror or str(error)
     return reason.lower() + ("; choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "")
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the number of files that this process may open, connections included, as far as it may; returns it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def seldom_out_of_files() -> Callable[[AbstractEventLoop, dict[str, Any]], None]:
+    """A handler for an event loop's exceptions, which says once a minute that no connection can be accepted: asyncio
+    would say it a hundred times a second, with a traceback.
+    """
+    last_said = -float(_LOG_EVERY_SECONDS)
+
+    def handle(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal last_said
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif time.monotonic() - last_said >= _LOG_EVERY_SECONDS:
+            last_said = time.monotonic()
+            logger.error("%s: connections wait until others end", os.strerror(error.errno or 0))
+
+    return handle

@@ -38,6 +38,9 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "request_timeout": "SECONDS",
         "step_timeout": "SECONDS",
         "shutdown_grace": "SECONDS",
+        "client_timeout": "SECONDS",
+        "keep_alive": "SECONDS",
+        "max_connections": "CONNECTIONS",
     },
     "log": {"log_level": "", "log_format": ""},
 }

@@ -72,6 +72,13 @@ class Settings(BaseSettings):
     step_timeout: float = Field(
         600, gt=0, description="seconds after which a denoising step counts as hanging, and the server gives up"
     )
+    client_timeout: float = Field(
+        60,
+        gt=0,
+        description="seconds that a client has for the head of a request, for its body, and to take in its answer",
+    )
+    keep_alive: float = Field(75, gt=0, description="seconds that an idle connection is kept open")
+    max_connections: int = Field(4096, ge=1, description="most open connections; further ones get status 503")
     shutdown_grace: float = Field(15, ge=0, description="seconds that running requests have to finish after SIGTERM")
     api_key: Annotated[list[str], NoDecode] = Field([], description="accepted API key; repeatable")
     cors_origin: Annotated[list[str], NoDecode] = Field(

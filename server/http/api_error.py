@@ -9,6 +9,8 @@ from pydantic import BaseModel
 LONGEST_VALUE = 80
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+MAX_BYTES_UNDER_WAY = 16 * MAX_BODY_BYTES
+"""The most bytes that the bodies of all requests under way may have together."""
 
 
 class ErrorDetail(BaseModel):
@@ -119,6 +121,26 @@ def body_too_large(limit: int) -> APIError:
     return APIError(
         413, f"the body is larger than {limit} bytes", type_="invalid_request_error", code="request_too_large"
     )
+
+
+def not_http(status: int, problem: str) -> APIError:
+    message = f"the request is not valid HTTP: {problem[:LONGEST_VALUE]}"
+    return APIError(status, message, type_="invalid_request_error", code="invalid_http")
+
+
+def client_too_slow(seconds: float) -> APIError:
+    message = f"the request did not arrive within {seconds:g} s (--client-timeout)"
+    return APIError(408, message, type_="timeout_error", code="request_timeout")
+
+
+def too_many_connections() -> APIError:
+    message = "too many connections are open (--max-connections); try again later"
+    return APIError(503, message, type_="service_unavailable_error", code="too_many_connections")
+
+
+def bodies_too_large(limit: int) -> APIError:
+    message = f"the bodies of all requests under way have more than {limit} bytes; try again later"
+    return APIError(429, message, type_="rate_limit_error", code="too_many_bytes")
 
 
 def queue_full(retry_seconds: int = 1) -> APIError:

@@ -12,8 +12,10 @@ from llada_core.errors import InvalidParameterError
 from server.engine.errors import CacheTooLargeError, EngineBrokenError, EngineStoppedError, QueueFullError
 from server.http.api_error import (
     MAX_BODY_BYTES,
+    MAX_BYTES_UNDER_WAY,
     APIError,
     bad_request,
+    bodies_too_large,
     body_too_large,
     cache_too_large,
     engine_broken,
@@ -82,6 +84,8 @@ def install_error_handlers(app: FastAPI, *, paths: Collection[str]) -> None:
 def _from_http(error: HTTPException) -> APIError:
     if error.status_code == 413:
         return body_too_large(MAX_BODY_BYTES)
+    if error.status_code == 429:
+        return bodies_too_large(MAX_BYTES_UNDER_WAY)
     types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
     type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
     if error.status_code == 400 and "parsing the body" in str(error.detail):

@@ -2,8 +2,8 @@
 
 import asyncio
 import hmac
-import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,8 +12,16 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.engine.metrics import Metrics
-from server.http.api_error import MAX_BODY_BYTES, APIError, body_too_large, unauthorized
+from server.http.api_error import (
+    MAX_BODY_BYTES,
+    MAX_BYTES_UNDER_WAY,
+    APIError,
+    body_too_large,
+    too_many_connections,
+    unauthorized,
+)
 from server.http.browser import BROWSER_HEADERS
+from server.http.connection import new_request_id
 from server.http.errors import to_api_error
 
 # The API page loads /openapi.json.
@@ -21,6 +29,8 @@ _PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
 _PUBLIC_PREFIX = "/static/"
 
 MAX_REQUEST_ID_LENGTH = 128
+
+_LINGERING_SECONDS = 5
 
 
 class RequestBoundary:
@@ -34,7 +44,7 @@ class RequestBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _client_request_id(scope) or f"req-{secrets.token_hex(12)}"
+        request_id = _client_request_id(scope) or new_request_id()
         address = scope["client"][0] if scope.get("client") else ""
         scope.setdefault("state", {}).update(request_id=request_id, client=address)
 
@@ -53,6 +63,8 @@ class RequestBoundary:
             await send(message)
 
         try:
+            if scope["state"].get("is_one_too_many"):
+                raise too_many_connections()
             await self._app(scope, receive, send_with_id)
         except Exception as error:
             if has_started:
@@ -128,15 +140,19 @@ class ApiKey:
 
 
 class BodyLimit:
-    """Answers 413 to a body over the limit, whether its length is declared or it arrives in endless chunks."""
+    """Answers 413 to a body over the limit, whether its length is declared or it arrives in endless chunks, and 429 if
+    all bodies under way would have too many bytes.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._bytes_under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        send = _closing_after_413(receive, send)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             await _respond(body_too_large(MAX_BODY_BYTES), scope, receive, send)
@@ -146,12 +162,45 @@ class BodyLimit:
         async def counted_receive() -> Message:
             nonlocal received
             message = await receive()
-            received += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            received += size
+            self._bytes_under_way += size
+            # FastAPI lets no other exception through while it reads a body.
             if received > MAX_BODY_BYTES:
-                raise HTTPException(413)  # FastAPI lets no other exception through while it reads a body
+                raise HTTPException(413)
+            if size and self._bytes_under_way > MAX_BYTES_UNDER_WAY:
+                raise HTTPException(429)
             return message
 
-        await self._app(scope, counted_receive, send)
+        try:
+            await self._app(scope, counted_receive, send)
+        finally:
+            self._bytes_under_way -= received
+
+
+def _closing_after_413(receive: Receive, send: Send) -> Send:
+    """A `send` that closes the connection after a 413, once the client has had time to read it.
+
+    Many clients read nothing before they have sent everything, and a connection closed under them loses the answer.
+    """
+    is_refused = False
+
+    async def send_and_close(message: Message) -> None:
+        nonlocal is_refused
+        if message["type"] == "http.response.start" and message["status"] == 413:
+            is_refused = True
+            MutableHeaders(scope=message)["connection"] = "close"
+        if not is_refused or message["type"] == "http.response.start" or message.get("more_body"):
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGERING_SECONDS):
+                while (await receive()).get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_and_close
 
 
 def _is_public(scope: Scope) -> bool:

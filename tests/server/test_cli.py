@@ -1,6 +1,5 @@
 """`llada-server` as a process: its options, the line it prints, its shutdown."""
 
-import errno
 import json
 import os
 import signal
@@ -17,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 
 from llada_core import LLM
-from server.listening import listen
 from tests.conftest import GOLDEN
 from tests.live_server import LiveServer
 from tests.server.conftest import until
@@ -144,33 +142,6 @@ def test_on_all_addresses_any_address_is_answered_to_and_another_name_is_not():
         for name in ("localhost", "127.0.0.1"):
             assert httpx.get(f"http://{name}:{port}/ready").status_code == 200
         assert httpx.get(f"http://127.0.0.1:{port}/ready", headers={"Host": "evil.example"}).status_code == 403
-
-
-def test_every_address_of_a_name_is_listened_on_at_one_port():
-    sockets = listen("localhost", 0)
-    try:
-        assert len({bound.getsockname()[1] for bound in sockets}) == 1
-        assert "127.0.0.1" in {bound.getsockname()[0] for bound in sockets}
-    finally:
-        for bound in sockets:
-            bound.close()
-
-
-@pytest.mark.parametrize("code", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
-def test_a_name_whose_first_address_the_machine_lacks_is_listened_on_at_the_others(monkeypatch, code):
-    create = socket.create_server
-
-    def without_ipv6(address, *, family):
-        if family == socket.AF_INET6:
-            raise OSError(code, "no IPv6 here")
-        return create(address, family=family)
-
-    found = [(socket.AF_INET6, 1, 6, "", ("::1", 0, 0, 0)), (socket.AF_INET, 1, 6, "", ("127.0.0.1", 0))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
-    monkeypatch.setattr(socket, "create_server", without_ipv6)
-    (bound,) = listen("localhost", 0)
-    with bound:
-        assert bound.getsockname()[0] == "127.0.0.1"
 
 
 def test_a_chat_template_replaces_the_chat_format(tmp_path):

@@ -5,7 +5,8 @@ import json
 import httpx
 import pytest
 
-from tests.server.conftest import serving, until
+from server.http import middleware
+from tests.server.conftest import GatedSampler, serving, until
 
 
 def test_behind_a_proxy_that_strips_a_prefix_page_and_api_work(tiny):
@@ -76,3 +77,21 @@ def test_below_a_root_path_both_the_stripped_and_the_whole_path_work(tiny, path)
 def test_a_path_that_only_begins_like_the_root_path_is_not_stripped(tiny):
     with serving(tiny, root_path="/llm") as url:
         assert httpx.get(f"{url}/llmx/health").status_code == 404
+
+
+def test_the_bodies_of_all_requests_under_way_are_bounded_together(tiny, monkeypatch):
+    monkeypatch.setattr(middleware, "MAX_BYTES_UNDER_WAY", 300_000)
+    body = {"prompt": [1], "max_tokens": 1, "user": "x" * 200_000}
+    sampler = GatedSampler(tiny)
+    with serving(tiny, sampler=sampler) as url:
+        sampler.gate.clear()
+        with httpx.stream("POST", f"{url}/v1/denoise", json=body, timeout=30) as running:
+            assert running.status_code == 200
+            refused = httpx.post(f"{url}/v1/completions", json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_bytes")
+            small = {**body, "user": "x"}
+            assert httpx.post(f"{url}/tokenize", json={"prompt": "x"}).status_code == 400  # it has no tokenizer
+            sampler.gate.set()
+            assert httpx.post(f"{url}/v1/completions", json=small, timeout=30).status_code == 200
+            assert "event: done" in running.read().decode()
+        until(lambda: httpx.post(f"{url}/v1/completions", json=body, timeout=30).status_code == 200)

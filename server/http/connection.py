@@ -1,0 +1,123 @@
+"""One HTTP connection: uvicorn's, with bounds on its time and number, and errors in the server's shape."""
+
+import json
+import logging
+import secrets
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from server.http.api_error import APIError, client_too_slow, not_http
+from server.http.browser import BROWSER_HEADERS
+
+# Beyond the limit so many more are answered that there are too many; any further one is closed unanswered.
+NUM_REFUSED = 128
+
+# What uvicorn logs of a request, and can be made to log by anybody as often as they like.
+_NOISE = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library detected.")
+
+_READING = ("read", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What connections may take.
+
+    Attributes:
+        max_connections: the most that are served at a time.
+        client_timeout: seconds that a client has for a request's head, for its body, and to take in what it is sent.
+    """
+
+    max_connections: int
+    client_timeout: float
+
+
+class Connection(H11Protocol):
+    """A connection that ends when its client is too slow, and that is refused if there are too many."""
+
+    def __init__(self, limits: Limits, **given: Any) -> None:
+        super().__init__(**given)
+        self._limits = limits
+        # The client's task when it was last looked at, and since when; None if the server is at work, or nobody.
+        self._task: object = None
+        self._since = 0.0
+
+    @classmethod
+    def with_limits(cls, limits: Limits) -> Callable[..., "Connection"]:
+        """What uvicorn calls for every new connection."""
+        return partial(cls, limits)
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        excess = len(self.connections) - self._limits.max_connections
+        if excess > NUM_REFUSED:
+            transport.abort()
+        elif excess > 0:
+            self.app_state = {**self.app_state, "is_one_too_many": True}
+
+    def end_if_late(self, now: float) -> None:
+        """End the connection if its client has been at one task for too long. To be called about once a second.
+
+        Args:
+            now: any clock's seconds.
+        """
+        task = self._client_task()
+        if task != self._task:
+            self._task, self._since = task, now
+        elif task is not None and now - self._since > self._limits.client_timeout:
+            self._answer(client_too_slow(self._limits.client_timeout))
+            # What it has not read by now need not be kept.
+            self.transport.abort() if task == _READING else self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP; called by uvicorn while it handles h11's error."""
+        error = sys.exception()
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        self._answer(not_http(status, str(error)))
+        self.transport.close()
+
+    def _client_task(self) -> tuple[str, object] | None:
+        """What the client has to do, and for which request."""
+        if self.transport.get_write_buffer_size():
+            return _READING
+        if self.conn.their_state is h11.SEND_BODY:
+            return "send a body", self.cycle
+        has_begun = self.timeout_keep_alive_task is None or self.conn.trailing_data[0]
+        return ("send a head", self.cycle) if self.conn.their_state is h11.IDLE and has_begun else None
+
+    def _answer(self, error: APIError) -> None:
+        """Send an error, unless an answer has begun, and let the application know that the client is gone."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self.transport.is_closing():
+            return
+        body = json.dumps(error.body).encode()
+        headers = {
+            **BROWSER_HEADERS,
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "connection": "close",
+            "x-request-id": new_request_id(),
+        }
+        response = h11.Response(status_code=error.status, headers=list(headers.items()))
+        for part in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(part) or b"")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade that is not supported is ignored, as HTTP says."""
+
+
+def new_request_id() -> str:
+    """The id of a request whose client gave none."""
+    return f"req-{secrets.token_hex(12)}"
+
+
+def is_worth_logging(record: logging.LogRecord) -> bool:
+    """A filter for uvicorn's own log: what any stranger can make it say does not count."""
+    return not str(record.msg).startswith(_NOISE)
