@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from llada_core.memory import is_out_of_memory
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.sampler import Sampler
 from server.engine.errors import EngineBrokenError
@@ -223,13 +224,31 @@ class Engine:
         return None
 
     def _advance(self, batch: Sequence[Request]) -> None:
+        """Step a batch. If that fails, step its canvases one by one, so that only the faulty one fails. If it lacked
+        memory, later batches are smaller, and a single canvas gets a second try too: less may be in use by then.
+        """
+        error = self._step(batch)
+        if error is None:
+            return
+        if len(batch) > 1 and is_out_of_memory(error):
+            self._shrink_batches(sum(request.num_tokens for request in batch) // 2)
+        elif len(batch) == 1 and not is_out_of_memory(error):
+            self._fail(batch[0], error)
+            return
+        for request in batch:
+            with self._lock:
+                is_wanted = self._scheduler.is_running(request)
+            if is_wanted and (error := self._step([request])) is not None:
+                self._fail(request, error)
+
+    def _step(self, batch: Sequence[Request]) -> Exception | None:
+        """Compute a step and post it; the exception if it failed, and then no canvas has changed."""
         started = time.perf_counter()
         try:
             with self.watch.computing():
                 events = self._sampler.step([request.canvas for request in batch])
         except Exception as error:  # the thread must outlive any failure of a step
-            self._advance_one_by_one(batch, error)
-            return
+            return error
         self.watch.num_failed_in_a_row = 0
         self._metrics.observe_step(events, time.perf_counter() - started)
         with self._changing() as scheduler:
@@ -243,21 +262,20 @@ class Engine:
                 for request, event in zip(batch, events, strict=True)
             ]
         )
+        return None
 
-    def _advance_one_by_one(self, batch: Sequence[Request], error: Exception) -> None:
-        """Step the canvases of a failed batch one by one, so that only the faulty one fails."""
-        if len(batch) > 1:
-            for request in batch:
-                with self._lock:
-                    is_wanted = self._scheduler.is_running(request)
-                if is_wanted:
-                    self._advance([request])
-            return
+    def _fail(self, request: Request, error: Exception) -> None:
+        """End a request whose own step failed."""
         self.watch.num_failed_in_a_row += 1
         logger.error("denoising step failed", exc_info=error)
         with self._changing() as scheduler:
-            scheduler.remove(batch[0])
-        self._post([(batch[0], error)])
+            scheduler.remove(request)
+        self._post([(request, error)])
+
+    def _shrink_batches(self, max_batch_tokens: int) -> None:
+        logger.warning("out of memory in a step: steps have at most %d tokens from now on", max_batch_tokens)
+        with self._changing() as scheduler:
+            scheduler.max_batch_tokens = min(scheduler.max_batch_tokens, max_batch_tokens)
 
     def _advance_work(self, work: Work[Any]) -> None:
         """Compute the next part. A computation ends when no part is left, or nobody waits for the result."""

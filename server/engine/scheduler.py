@@ -69,6 +69,9 @@ class Scheduler:
 
     Admitted requests take turns when a step cannot hold them all, and several model threads share them evenly. Each
     other computation gets as much of the model as a request does.
+
+    Attributes:
+        max_batch_tokens: the most tokens of a step; a single request may have more.
     """
 
     def __init__(

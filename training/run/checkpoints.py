@@ -26,12 +26,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from llada_core.files import make_empty, remove_folder, remove_incomplete, replace_folder
+from llada_core.memory import is_out_of_memory
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.distributed import World
 from training.errors import TrainingError
 from training.integrity import DamagedError
 from training.run.identity import SCHEDULE, differences
-from training.run.out_of_memory import is_out_of_memory
 from training.run.safe_reader import SafePlanner, SafeReader
 from training.run.schedule import Schedule
 from training.run.state import (

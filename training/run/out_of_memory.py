@@ -1,10 +1,9 @@
-"""Recognises "out of memory" errors and names the options that reduce memory."""
+"""Names the options of training that reduce memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from llada_core.memory import is_out_of_memory
 from training.errors import TrainingError
 
 
@@ -21,8 +20,3 @@ def memory_advice() -> Iterator[None]:
             "--activation-checkpointing, --lora-r, or more processes with --strategy fsdp; --dry-run estimates each "
             f"({str(error).partition(chr(10))[0] or 'the host has no more'})"
         ) from None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host is out of memory; the CPU's allocator has no error class of its own."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

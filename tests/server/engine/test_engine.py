@@ -10,6 +10,7 @@ import httpx
 import pytest
 import torch
 
+from llada_core.sampling.generate import generate
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
@@ -89,6 +90,44 @@ def test_a_failed_step_fails_only_the_request_that_caused_it(tiny):
         assert answers[3].headers["x-request-id"] in error["message"]
         assert "poisoned" not in answers[3].text
         assert httpx.get(f"{url}/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] can't allocate memory")],
+)
+def test_out_of_memory_in_a_step_makes_batches_smaller_and_loses_no_request(tiny, error, caplog):
+    class Narrow(GatedSampler):
+        def step(self, canvases):
+            if sum(len(canvas.tokens) for canvas in canvases) > 100:
+                raise error
+            return super().step(canvases)
+
+    sampler = Narrow(tiny)
+    body = {"prompt": [4], "max_tokens": 39, "ignore_eos": True, "n": 8, "return_token_ids": True}
+    with serving(tiny, sampler=sampler) as url:
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60)
+        assert answer.status_code == 200
+    ids = [choice["token_ids"] for choice in answer.json()["choices"]]
+    assert ids == [generate(tiny, [[4]], GenerationParams(gen_length=39, ignore_eos=True))[0].token_ids] * 8
+    assert {len(batch) for batch in sampler.steps[-20:]} == {1}
+    assert [record.getMessage() for record in caplog.records if "memory" in record.getMessage()] == [
+        f"out of memory in a step: steps have at most {tokens} tokens from now on" for tokens in (120, 60)
+    ]
+
+
+def test_out_of_memory_with_a_single_request_is_tried_once_more_and_then_its_error(tiny, caplog):
+    class Full(Sampler):
+        tries = 0
+
+        def step(self, canvases):
+            Full.tries += 1
+            raise MemoryError
+
+    with serving(tiny, sampler=Full(tiny)) as url:
+        assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 500
+    assert Full.tries == 2
+    assert "from now on" not in caplog.text
 
 
 def test_an_error_after_the_start_of_a_stream_is_its_last_event(tiny):
