@@ -4,13 +4,16 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.interface import MaskPredictor
+from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.tokenizer import Tokenizer
 from server.app import create_app
@@ -19,7 +22,7 @@ from server.settings import Settings
 
 @contextlib.contextmanager
 def serving(
-    model: LLaDAModelLM, tokenizer: Tokenizer | None = None, sampler: Sampler | None = None, **settings: object
+    model: MaskPredictor, tokenizer: Tokenizer | None = None, sampler: Sampler | None = None, **settings: Any
 ) -> Iterator[str]:
     """Run uvicorn in a thread while the block lasts; yields its base URL."""
     app = create_app(Settings(**{"served_model_name": "tiny", **settings}), model, tokenizer, sampler=sampler)
@@ -44,33 +47,33 @@ def serving(
 class GatedSampler(Sampler):
     """Waits at a gate before each step and records the lengths of the canvases in it."""
 
-    def __init__(self, model):
+    def __init__(self, model: MaskPredictor) -> None:
         super().__init__(model)
         self.gate = threading.Event()
         self.gate.set()
-        self.steps = []
+        self.steps: list[list[int]] = []
 
-    def step(self, canvases):
+    def step(self, canvases: Sequence[Canvas]) -> list[DenoisingStep]:
         self.gate.wait(30)
         self.steps.append([len(canvas.tokens) for canvas in canvases])
         return super().step(canvases)
 
 
-def until(condition, seconds=10):
+def until(condition: Callable[[], object], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.01)
 
 
-def gauge(url, name):
+def gauge(url: str, name: str) -> float:
     for line in httpx.get(f"{url}/metrics").text.splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[1])
     raise AssertionError(name)
 
 
-def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
+def events_of(response: httpx.Response) -> list[tuple[str | None, Any]]:
     """The name and data of every event of a stream."""
     events = []
     for block in response.text.replace("\r\n", "\n").split("\n\n"):
@@ -81,13 +84,13 @@ def events_of(response: httpx.Response) -> list[tuple[str, dict]]:
 
 
 @pytest.fixture(scope="module")
-def tiny_url(tiny) -> Iterator[str]:
+def tiny_url(tiny: MaskPredictor) -> Iterator[str]:
     """The base URL of a server with the tiny checkpoint, which has no tokenizer."""
     with serving(tiny) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def tiny_client(tiny_url) -> Iterator[httpx.Client]:
+def tiny_client(tiny_url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=tiny_url, timeout=60) as client:
         yield client
