@@ -134,11 +134,15 @@ def test_a_failed_step_is_counted_and_its_answer_ends_with_an_error(tiny, stream
     with serving(tiny, sampler=FailingSampler(tiny)) as url:
         assert "internal error" in post(url, {**BODY, "n": 2, "stream": stream}).text
         until(lambda: finished(url) == {"error": 2})
-        until(lambda: samples(url)["llada_failed_steps_total"] == 2)
-        assert samples(url)["llada_ready"] == 1
-        for _ in range(3):
+        values = samples(url)
+        # When the first choice has failed, the second may be out of the batch before its own step.
+        assert values["llada_failed_steps_total"] in (1, 2)
+        assert values["llada_ready"] == 1
+        for _ in range(4):
             post(url, BODY)
-        assert samples(url)["llada_ready"] == 0
+        values = samples(url)
+    assert values["llada_failed_steps_total"] >= 5
+    assert values["llada_ready"] == 0
 
 
 def begin_and_leave(url, body):
