@@ -20,7 +20,8 @@ class Generated:
 
     Attributes:
         finish_reasons: one for each choice.
-        times: those of the choice that was first; None for likelihoods, which do not queue.
+        times: those of the choice that committed first; None for likelihoods, which do not queue.
+        ended: `time.monotonic()` when the last choice ended.
     """
 
     finish_reasons: tuple[str, ...]
@@ -28,6 +29,7 @@ class Generated:
     completion_tokens: int
     denoising_steps: int
     times: Times | None = None
+    ended: float = field(default_factory=time.monotonic)
 
 
 @dataclass(slots=True)

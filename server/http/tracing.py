@@ -62,10 +62,12 @@ class Tracing:
         if generated is None or (times := generated.times) is None or (started := times.admitted) is None:
             return
         nanoseconds = _clock()
-        # A stream that was resumed has waited and begun in another request.
+        # A stream that was resumed has waited and begun, and maybe ended, in another request.
         is_resumed = times.arrived != exchange.arrived
         if is_resumed:
             started = exchange.arrived
+            if generated.ended <= started:
+                return
         else:
             queue = self._tracer.start_span("queue", start_time=nanoseconds(times.submitted))
             queue.end(nanoseconds(started))
@@ -78,7 +80,7 @@ class Tracing:
             span.add_event("first commit", timestamp=nanoseconds(times.arrived + times.first_commit_seconds))
         if {"error", "timeout"} & set(generated.finish_reasons):
             span.set_status(trace.StatusCode.ERROR)
-        span.end(nanoseconds(max(started, times.finished or time.monotonic())))
+        span.end(nanoseconds(generated.ended))
 
     def close(self) -> None:
         """Send the spans that are still waiting, if the collector takes them soon: it must not hold up the end."""

@@ -60,13 +60,20 @@ class Endings:
 
     def report(self, generations: Sequence[Generation], usage: Usage) -> None:
         """Note what came of the generations of the answer to the current request; a paused one counts as cancelled."""
-        reasons = [generation.finish_reason or CANCELLED for generation in generations]
-        self.report_choices(reasons, usage, min((g.request.times for g in generations), key=_first_commit))
-
-    def report_choices(self, finish_reasons: Sequence[str], usage: Usage, times: Times | None = None) -> None:
-        """Note what came of the current request."""
+        times = [generation.request.times for generation in generations]
         current_exchange().generated = Generated(
-            tuple(finish_reasons), usage.prompt_tokens, usage.completion_tokens, usage.denoising_steps, times
+            tuple(generation.finish_reason or CANCELLED for generation in generations),
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.denoising_steps,
+            times=min(times, key=_first_commit),
+            ended=max(each.finished or time.monotonic() for each in times),
+        )
+
+    def report_choices(self, finish_reasons: Sequence[str], usage: Usage) -> None:
+        """Note what came of the current request, to which no generation belongs."""
+        current_exchange().generated = Generated(
+            tuple(finish_reasons), usage.prompt_tokens, usage.completion_tokens, usage.denoising_steps
         )
 
     def _count(self, reason: str, usage: Usage, seconds: float) -> None:
