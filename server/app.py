@@ -110,15 +110,14 @@ def _scheduler(settings: Settings, device: torch.device, metrics: Metrics) -> Sc
         raise InvalidParameterError(f"--model-threads is {settings.model_threads}; it must be 1 on {device.type}")
     # One or two canvases keep a CPU busy; a larger step only makes each of them wait longer (docs/speed.md).
     default_batch_tokens = 256 if is_cpu else 8192
-    max_batch_tokens = settings.max_batch_tokens or default_batch_tokens
     kv_cache_memory = _free_memory(device) // 2 if settings.kv_cache_memory is None else settings.kv_cache_memory
     metrics.limit("llada_max_batch_size", "Most requests that run at once", settings.max_batch_size)
-    metrics.limit("llada_max_batch_tokens", "Most tokens of one denoising step", max_batch_tokens)
     metrics.limit("llada_max_queue", "Most requests that may wait", settings.max_queue)
+    metrics.limit("llada_max_connections", "Most connections that are served at once", settings.max_connections)
     metrics.limit("llada_kv_cache_limit_bytes", "Memory for the keys and values of all requests", kv_cache_memory)
     return Scheduler(
         max_batch_size=settings.max_batch_size,
-        max_batch_tokens=max_batch_tokens,
+        max_batch_tokens=settings.max_batch_tokens or default_batch_tokens,
         max_queue=settings.max_queue,
         kv_cache_memory=kv_cache_memory,
         model_threads=settings.model_threads,

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from llada_core.memory import is_out_of_memory
 
+from llada_core.memory import is_out_of_memory
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.sampler import Sampler
@@ -83,6 +83,8 @@ class Engine:
     def start(self) -> None:
         """Start the model threads; must be called on the event loop that will read the steps."""
         self._loop = asyncio.get_running_loop()
+        with self._lock:
+            self._observe_load()
         for thread in (*self._threads, threading.Thread(target=self._keep_watch, name="llada-watch", daemon=True)):
             thread.start()
 
@@ -332,4 +334,9 @@ class Engine:
     def _observe_load(self) -> None:
         """Must be called with the lock held."""
         scheduler = self._scheduler
-        self._metrics.observe_load(scheduler.num_running, scheduler.num_waiting, scheduler.cache_bytes)
+        self._metrics.observe_load(
+            scheduler.num_running,
+            scheduler.num_waiting,
+            cache_bytes=scheduler.cache_bytes,
+            max_batch_tokens=scheduler.max_batch_tokens,
+        )

@@ -41,6 +41,7 @@ class EngineMetrics:
         self._cache_bytes = Gauge(
             "llada_kv_cache_bytes", "Memory set aside for keys and values of running requests", registry=registry
         )
+        self._max_batch_tokens = Gauge("llada_max_batch_tokens", "Most tokens of one denoising step", registry=registry)
         self._steps = Counter("llada_denoising_steps", "Denoising steps summed over requests", registry=registry)
         self._failed_steps = Counter(
             "llada_failed_steps", "Denoising steps that failed, each with its request", registry=registry
@@ -62,10 +63,11 @@ class EngineMetrics:
             "llada_first_commit_seconds", "From arrival to the step that committed the first token"
         )
 
-    def observe_load(self, running: int, waiting: int, cache_bytes: int) -> None:
+    def observe_load(self, running: int, waiting: int, *, cache_bytes: int, max_batch_tokens: int) -> None:
         self._running.set(running)
         self._waiting.set(waiting)
         self._cache_bytes.set(cache_bytes)
+        self._max_batch_tokens.set(max_batch_tokens)
 
     def observe_step(self, events: Sequence[DenoisingStep], *, tokens: int, seconds: float) -> None:
         self._step_seconds.observe(seconds)

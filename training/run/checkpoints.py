@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from llada_core.memory import is_out_of_memory
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
@@ -27,6 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from llada_core.files import make_empty, remove_folder, remove_incomplete, replace_folder
+from llada_core.memory import is_out_of_memory
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.distributed import World
 from training.errors import TrainingError

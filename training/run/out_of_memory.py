@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llada_core.memory import is_out_of_memory
-
 from training.errors import TrainingError
 
 
