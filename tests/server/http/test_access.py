@@ -30,6 +30,13 @@ def lines(caplog):
     ]
 
 
+@pytest.fixture(scope="module")
+def any_url(tiny):
+    """A server for requests of which nothing is left but their line."""
+    with serving(tiny, cors_origin=["https://a.example"]) as url:
+        yield url
+
+
 def line_of(lines):
     """The one line that there is to be; it is written a little after the client has its answer."""
     until(lambda: len(lines()) == 1)
@@ -37,11 +44,10 @@ def line_of(lines):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_generation_leaves_a_line_with_its_usage_and_its_times(tiny, lines, stream):
-    with serving(tiny) as url:
-        body = {**BODY, "n": 2, "temperature": 1, "stream": stream}
-        answer = httpx.post(f"{url}/v1/completions", json=body, headers={"x-request-id": "mine"}, timeout=30)
-        message, fields = line_of(lines)
+def test_a_generation_leaves_a_line_with_its_usage_and_its_times(any_url, lines, stream):
+    body = {**BODY, "n": 2, "temperature": 1, "stream": stream}
+    answer = httpx.post(f"{any_url}/v1/completions", json=body, headers={"x-request-id": "mine"}, timeout=30)
+    message, fields = line_of(lines)
     assert message == "POST /v1/completions 200"
     times = [fields.pop(name) for name in ("queue_ms", "first_commit_ms", "total_ms")]
     assert times == sorted(times) and times[0] >= 0
@@ -66,15 +72,14 @@ def test_a_client_that_leaves_has_a_line_too(demo, demo_tokenizer, lines, path):
     assert "first_commit_ms" not in fields
 
 
-def test_a_stream_that_is_resumed_leaves_two_lines_with_one_answer_id(tiny, lines):
+def test_a_stream_that_is_resumed_leaves_two_lines_with_one_answer_id(any_url, lines):
     body = {**BODY, "max_tokens": 128}
-    with serving(tiny) as url:
-        with httpx.stream("POST", f"{url}/v1/denoise", json=body, timeout=30) as response:
-            data = next(line for line in response.iter_lines() if line.startswith("data: "))
-        stream_id = json.loads(data.removeprefix("data: "))["id"]
-        until(lambda: len(lines()) == 1)
-        httpx.get(f"{url}/v1/denoise/{stream_id}", timeout=30)
-        until(lambda: len(lines()) == 2)
+    with httpx.stream("POST", f"{any_url}/v1/denoise", json=body, timeout=30) as response:
+        data = next(line for line in response.iter_lines() if line.startswith("data: "))
+    stream_id = json.loads(data.removeprefix("data: "))["id"]
+    until(lambda: len(lines()) == 1)
+    httpx.get(f"{any_url}/v1/denoise/{stream_id}", timeout=30)
+    until(lambda: len(lines()) == 2)
     (first, before), (second, after) = lines()
     assert (first, second) == ("POST /v1/denoise 499", "GET /v1/denoise/{stream_id} 200")
     assert before["answer_id"] == after["answer_id"] == stream_id
@@ -111,11 +116,10 @@ def test_a_failed_answer_says_why(tiny, lines, status, reason):
     ],
     ids=str,
 )
-def test_every_other_request_leaves_a_line_without_what_was_asked(tiny, lines, method, path, body, message):
+def test_every_other_request_leaves_a_line_without_what_was_asked(any_url, lines, method, path, body, message):
     headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"} if method == "OPTIONS" else {}
-    with serving(tiny, cors_origin=["https://a.example"]) as url:
-        response = httpx.request(method, url + path, json=body, headers=headers, timeout=30)
-        assert line_of(lines)[0] == message
+    response = httpx.request(method, any_url + path, json=body, headers=headers, timeout=30)
+    assert line_of(lines)[0] == message
     assert lines()[0][1]["request_id"] == response.headers["x-request-id"]
     assert "secret-prompt" not in str(lines())
 
@@ -152,10 +156,9 @@ def test_a_key_has_a_name_that_does_not_tell_it(tiny, lines, caplog):
         ("", None),
     ],
 )
-def test_the_trace_of_a_traceparent_is_named(tiny, lines, traceparent, trace_id):
-    with serving(tiny) as url:
-        httpx.get(f"{url}/v1/models", headers={"traceparent": traceparent})
-        assert line_of(lines)[1].get("trace_id") == trace_id
+def test_the_trace_of_a_traceparent_is_named(any_url, lines, traceparent, trace_id):
+    httpx.get(f"{any_url}/v1/models", headers={"traceparent": traceparent})
+    assert line_of(lines)[1].get("trace_id") == trace_id
 
 
 def record_of(message):
