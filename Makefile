@@ -7,7 +7,7 @@ SERVING := $(VENV)/.serving
 ALL := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: help install serve test test-clients fuzz chaos lint format demo-model pictures bench bench-training gpu-check clean
+.PHONY: help install serve test test-clients fuzz chaos monitoring-check lint format demo-model pictures bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and 
 
 chaos: install  ## training that is killed at random moments, and damage in every file of a run (minutes)
 	$(BIN)/python -m pytest -m chaos
+
+monitoring-check: install  ## a real Prometheus scrapes a real server: the dashboard has data, each alert fires (two minutes)
+	$(BIN)/python -m pytest -m monitoring tests/deploy/test_monitoring_live.py
 
 lint: install  ## ruff (format and rules) and strict mypy
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """The application: a model, its engine, the routes and the page."""
 
+import platform
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -18,10 +19,12 @@ from llada_core.text.tokenizer import Tokenizer
 from server.engine.engine import Engine
 from server.engine.metrics import Metrics
 from server.engine.scheduler import Scheduler
+from server.http.access import AccessLog, is_quiet
 from server.http.api_error import ErrorBody, loading
 from server.http.browser import BrowserGuard
 from server.http.errors import install_error_handlers
 from server.http.middleware import ApiKey, BodyLimit, Head, RequestBoundary, RootPath
+from server.http.tracing import Tracing, exporting_provider
 from server.pages import mount_pages
 from server.routes import chat, completions, denoise, responses, score, system, tokenize
 from server.schemas.answers import Status
@@ -40,10 +43,12 @@ def create_app(
         sampler: replaces the model's own sampler, for tests that need a slow or failing one.
     """
     metrics = Metrics()
+    _describe(metrics, settings, model)
+    tracing = Tracing(settings.model_name, exporting_provider())
     engine = Engine(
         sampler or Sampler(model),
-        _scheduler(settings, model.device),
-        metrics,
+        _scheduler(settings, model.device, metrics),
+        metrics.engine,
         model_threads=settings.model_threads,
         threads=settings.threads,
         step_timeout=settings.step_timeout,
@@ -54,6 +59,7 @@ def create_app(
         engine.start()
         yield
         engine.stop()
+        tracing.close()
 
     app = FastAPI(
         title="LLaDA server",
@@ -61,6 +67,7 @@ def create_app(
         lifespan=lifespan,
         strict_content_type=False,
         redirect_slashes=False,
+        telemetry=tracing.config(exclude=is_quiet),
         # `pages` has an API page that loads nothing from other hosts.
         docs_url=None,
         redoc_url=None,
@@ -74,7 +81,7 @@ def create_app(
         app.include_router(module.router, dependencies=described)
     mount_pages(app)
     install_error_handlers(app, paths=[route.path for module in ROUTE_MODULES for route in module.router.routes])
-    _add_middleware(app, settings, metrics)
+    _add_middleware(app, settings, metrics, tracing)
     return app
 
 
@@ -93,22 +100,45 @@ def create_waiting_app(settings: Settings) -> FastAPI:
         raise loading()
 
     install_error_handlers(app, paths=())
-    _add_middleware(app, settings, Metrics())
+    _add_middleware(app, settings, Metrics(), Tracing(settings.model_name, None))
     return app
 
 
-def _scheduler(settings: Settings, device: torch.device) -> Scheduler:
+def _scheduler(settings: Settings, device: torch.device, metrics: Metrics) -> Scheduler:
     is_cpu = device.type == "cpu"
     if settings.model_threads > 1 and not is_cpu:
         raise InvalidParameterError(f"--model-threads is {settings.model_threads}; it must be 1 on {device.type}")
     # One or two canvases keep a CPU busy; a larger step only makes each of them wait longer (docs/speed.md).
     default_batch_tokens = 256 if is_cpu else 8192
+    kv_cache_memory = _free_memory(device) // 2 if settings.kv_cache_memory is None else settings.kv_cache_memory
+    metrics.limit("llada_max_batch_size", "Most requests that run at once", settings.max_batch_size)
+    metrics.limit("llada_max_queue", "Most requests that may wait", settings.max_queue)
+    metrics.limit("llada_max_connections", "Most connections that are served at once", settings.max_connections)
+    metrics.limit("llada_kv_cache_limit_bytes", "Memory for the keys and values of all requests", kv_cache_memory)
     return Scheduler(
         max_batch_size=settings.max_batch_size,
         max_batch_tokens=settings.max_batch_tokens or default_batch_tokens,
         max_queue=settings.max_queue,
-        kv_cache_memory=_free_memory(device) // 2 if settings.kv_cache_memory is None else settings.kv_cache_memory,
+        kv_cache_memory=kv_cache_memory,
         model_threads=settings.model_threads,
+    )
+
+
+def _describe(metrics: Metrics, settings: Settings, model: MaskPredictor) -> None:
+    metrics.describe(
+        "llada_build",
+        "The code that runs",
+        version=version("llada"),
+        torch=version("torch"),
+        python=platform.python_version(),
+    )
+    metrics.describe(
+        "llada_model",
+        "The model that is served",
+        model=settings.model_name,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=model.device,
+        quantization=settings.quantization,
     )
 
 
@@ -125,15 +155,16 @@ def _free_memory(device: torch.device) -> int:
         return free
 
 
-def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    # The last one added is the outermost: CORS answers preflights without a key, and adds its headers to every error.
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:
+    # The last one added is the outermost: every request has a line in the log. CORS answers preflights without a key,
+    # and adds its headers to every error.
     app.add_middleware(BodyLimit)
     if settings.api_key:
         app.add_middleware(ApiKey, keys=settings.api_key)
     app.add_middleware(
         BrowserGuard, host=settings.host, allowed_hosts=settings.allowed_host, origins=settings.cors_origin
     )
-    app.add_middleware(RequestBoundary, metrics=metrics)
+    app.add_middleware(RequestBoundary)
     app.add_middleware(Head)
     if settings.root_path:
         app.add_middleware(RootPath, root_path=settings.root_path)
@@ -145,3 +176,4 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
             allow_headers=["*"],
             expose_headers=["x-request-id", "retry-after"],
         )
+    app.add_middleware(AccessLog, metrics=metrics.http, tracing=tracing)

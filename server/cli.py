@@ -1,7 +1,6 @@
 """`llada-server`: bind the port, load a checkpoint, serve it, shut down cleanly."""
 
 import asyncio
-import json
 import logging
 import os
 import socket
@@ -15,6 +14,7 @@ import uvicorn
 from llada_core.threads import spin_briefly
 from server.http.connection import NUM_REFUSED, Connection, Limits, is_worth_logging
 from server.listening import ListenError, listen, raise_descriptor_limit, seldom_out_of_files
+from server.logs import configure_logging
 from server.options import read_settings
 from server.settings import Settings
 
@@ -30,21 +30,6 @@ logger = logging.getLogger(__name__)
 _TICKS_PER_SECOND = 10
 # Files that are not connections: weights while they load, the log, the event loop's own.
 _OTHER_FILES = 128
-
-
-class JSONFormatter(logging.Formatter):
-    """One JSON object per record."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
 
 
 class Server(uvicorn.Server):
@@ -69,7 +54,7 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=settings.keep_alive,  # type: ignore[arg-type]
                 root_path=settings.root_path,
                 log_config=None,
-                access_log=settings.log_level == "debug",
+                access_log=False,
                 timeout_graceful_shutdown=5,
             )
         )
@@ -103,7 +88,9 @@ class Server(uvicorn.Server):
             self.should_exit = True
             return
         assert self.app.loaded is not None
-        self.app.loaded.state.service.engine.watch.on_broken = self._give_up
+        service: Service = self.app.loaded.state.service
+        service.engine.watch.on_broken = self._give_up
+        service.metrics.http.count_connections(lambda: len(self.server_state.connections))
         host, port = self._sockets[0].getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host
         print(f"Serving {self._settings.model_name} on http://{url_host}:{port}", flush=True)
@@ -122,7 +109,7 @@ class Server(uvicorn.Server):
 def main() -> None:
     """Run the server until a signal stops it."""
     settings = read_settings(sys.argv[1:])
-    _configure_logging(settings)
+    configure_logging(settings)
     settings = _with_connections(settings, raise_descriptor_limit())
     try:
         sockets = listen(settings.host, settings.port)
@@ -200,16 +187,6 @@ def _load_app(settings: Settings) -> "FastAPI":
         settings = settings.model_copy(update={"threads": fastest_num_threads(model)})
     logger.info("loaded in %.1f s; threads: %s", time.monotonic() - started, settings.threads or "one each")
     return create_app(settings, model, checkpoint.tokenizer)
-
-
-def _configure_logging(settings: Settings) -> None:
-    handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JSONFormatter() if settings.log_format == "json" else text)
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    if settings.log_level == "info":
-        # What uvicorn says of its own start and end is said better here.
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

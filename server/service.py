@@ -1,6 +1,5 @@
 """The model of this process, and the objects that take a request from its body to its answer."""
 
-import logging
 import time
 
 from fastapi import Request
@@ -13,7 +12,9 @@ from server.canvases import Canvases
 from server.engine.engine import Engine
 from server.engine.metrics import Metrics
 from server.http.api_error import model_not_found
+from server.http.exchange import current_exchange
 from server.prompts import Prompts
+from server.replies.endings import Endings
 from server.replies.envelope import Envelope
 from server.replies.likelihood import Likelihood
 from server.replies.parking import Parking
@@ -21,10 +22,9 @@ from server.replies.running import Running
 from server.schemas.diffusion import DiffusionFields
 from server.settings import Settings
 
-logger = logging.getLogger(__name__)
-
-# The fields that say who asked.
+# The fields that say who asked, and the most characters of each in the log.
 _LOGGED = ("user", "safety_identifier", "prompt_cache_key", "metadata")
+_MOST_LOGGED = 1500
 
 
 class Service:
@@ -45,9 +45,9 @@ class Service:
         self.vocabulary = Vocabulary.of(model, tokenizer)
         self.prompts = Prompts(tokenizer, max_model_len=max_model_len, max_waiting=settings.max_queue)
         self.canvases = Canvases(self.vocabulary, max_model_len)
-        self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens)
-        self.running = Running(engine, tokenizer, metrics, settings)
-        self.parking = Parking()
+        self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens, metrics.answers)
+        self.running = Running(engine, tokenizer, Endings(metrics.answers), settings)
+        self.parking = Parking(self.running.abandon)
 
     def check_model(self, name: str | None) -> None:
         """Refuse the name of any model but the one served.
@@ -59,11 +59,11 @@ class Service:
             raise model_not_found(name, self.settings.model_name)
 
     def envelope(self, body: DiffusionFields, prefix: str) -> Envelope:
-        """The envelope of an answer to `body`. Its id is logged with the user and metadata, if any."""
-        envelope = Envelope.new(prefix, self.settings.model_name)
+        """The envelope of an answer to `body`. Its id is logged with the request, and so are user and metadata."""
+        envelope, exchange = Envelope.new(prefix, self.settings.model_name), current_exchange()
+        exchange.answer_id = envelope.id
         asked = {name: value for name in _LOGGED if (value := getattr(body, name)) is not None}
-        if asked:
-            logger.info("%s: %.6000s", envelope.id, asked)
+        exchange.asked = {name: str(value)[:_MOST_LOGGED] for name, value in asked.items()}
         return envelope
 
 

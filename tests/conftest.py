@@ -25,6 +25,7 @@ _TARGETS = {
     "clients": "`make test-clients` installs what they need, 300 MB, and runs them",
     "fuzz": "`make fuzz` runs them, for minutes",
     "chaos": "`make chaos` runs them, for minutes",
+    "monitoring": "`make monitoring-check` runs them, for a minute or two",
 }
 _NOT_RUN: Counter[str] = Counter()
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 _START_SECONDS = 60
 
@@ -22,18 +22,21 @@ class LiveServer:
 
     url: str
 
-    def __init__(self, *options: str, threads: int | None = 1) -> None:
+    def __init__(self, *options: str, threads: int | None = 1, stderr: IO[str] | None = None) -> None:
         """
         Args:
             threads: the threads that torch may use within one operation; None leaves that to the server.
+            stderr: the file that gets the server's log; None for that of this process.
         """
         self._options = options
         self._threads = threads
+        self._stderr = stderr
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "server.cli", "--port", "0", "--log-level", "warning", *self._options],
             stdout=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
             env=os.environ if self._threads is None else {**os.environ, "OMP_NUM_THREADS": str(self._threads)},
             cwd=Path(__file__).parent.parent,

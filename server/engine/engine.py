@@ -17,11 +17,13 @@ import torch
 
 from llada_core.memory import is_out_of_memory
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.sampler import Sampler
 from server.engine.errors import EngineBrokenError
 from server.engine.mailbox import Mailbox, TimedStep
-from server.engine.metrics import Metrics
+from server.engine.metrics import EngineMetrics
 from server.engine.scheduler import Request, Scheduler, Turn
+from server.engine.times import Times
 from server.engine.watch import Watch
 from server.engine.work import Work
 
@@ -43,7 +45,7 @@ class Engine:
         self,
         sampler: Sampler,
         scheduler: Scheduler,
-        metrics: Metrics,
+        metrics: EngineMetrics,
         *,
         model_threads: int = 1,
         threads: int | None = None,
@@ -81,6 +83,8 @@ class Engine:
     def start(self) -> None:
         """Start the model threads; must be called on the event loop that will read the steps."""
         self._loop = asyncio.get_running_loop()
+        with self._lock:
+            self._observe_load()
         for thread in (*self._threads, threading.Thread(target=self._keep_watch, name="llada-watch", daemon=True)):
             thread.start()
 
@@ -93,15 +97,21 @@ class Engine:
             while thread.is_alive() and self.watch.broken_by is None:
                 thread.join(_WATCH_SECONDS)
 
-    def submit(self, canvases: Sequence[Canvas], client: str = "") -> list[Request]:
+    def submit(self, canvases: Sequence[Canvas], client: str = "", *, arrived: float | None = None) -> list[Request]:
         """Queue a client's canvases, all of them or none; each request's steps are then read with `next_step`.
+
+        Args:
+            arrived: `time.monotonic()` when the server received them; None for now.
 
         Raises:
             QueueFullError: the queue has no room for them.
             CacheTooLargeError: the caches of one canvas need more than the memory set aside for all.
         """
         self._require_whole()
-        requests = [Request(canvas, Mailbox(), client, self._sampler.cache_bytes(canvas)) for canvas in canvases]
+        arrived = time.monotonic() if arrived is None else arrived
+        requests = [
+            Request(canvas, Mailbox(), client, self._sampler.cache_bytes(canvas), Times(arrived)) for canvas in canvases
+        ]
         with self._changing() as scheduler:
             scheduler.add([request for request in requests if not request.is_complete])
         return requests
@@ -243,14 +253,15 @@ class Engine:
 
     def _step(self, batch: Sequence[Request]) -> Exception | None:
         """Compute a step and post it; the exception if it failed, and then no canvas has changed."""
-        started = time.perf_counter()
+        started, tokens = time.perf_counter(), sum(request.num_tokens for request in batch)
         try:
             with self.watch.computing():
                 events = self._sampler.step([request.canvas for request in batch])
         except Exception as error:  # the thread must outlive any failure of a step
             return error
         self.watch.num_failed_in_a_row = 0
-        self._metrics.observe_step(events, time.perf_counter() - started)
+        self._metrics.observe_step(events, tokens=tokens, seconds=time.perf_counter() - started)
+        self._note_stages(batch, events)
         with self._changing() as scheduler:
             for request, event in zip(batch, events, strict=True):
                 if event.finish_reason is not None:
@@ -258,15 +269,23 @@ class Engine:
         now = time.monotonic()
         self._post(
             [
-                (request, TimedStep(event, (now - (request.admitted_at or now)) * 1000))
+                (request, TimedStep(event, (now - (request.times.admitted or now)) * 1000))
                 for request, event in zip(batch, events, strict=True)
             ]
         )
         return None
 
+    def _note_stages(self, batch: Sequence[Request], events: Sequence[DenoisingStep]) -> None:
+        for request, event in zip(batch, events, strict=True):
+            if event.changes and request.times.commit():
+                self._metrics.observe_first_commit(request.times)
+            if event.finish_reason is not None:
+                request.times.finish()
+
     def _fail(self, request: Request, error: Exception) -> None:
         """End a request whose own step failed."""
         self.watch.num_failed_in_a_row += 1
+        self._metrics.observe_failed_step()
         logger.error("denoising step failed", exc_info=error)
         with self._changing() as scheduler:
             scheduler.remove(request)
@@ -287,7 +306,9 @@ class Engine:
             error = raised
         with self._changing() as scheduler:
             scheduler.release_work(work, tokens)
-        if tokens is None:
+        if tokens is not None:
+            self._metrics.observe_likelihood(tokens)
+        else:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(work.end, error)
 
@@ -313,4 +334,9 @@ class Engine:
     def _observe_load(self) -> None:
         """Must be called with the lock held."""
         scheduler = self._scheduler
-        self._metrics.observe_load(scheduler.num_running, scheduler.num_waiting, scheduler.cache_bytes)
+        self._metrics.observe_load(
+            scheduler.num_running,
+            scheduler.num_waiting,
+            cache_bytes=scheduler.cache_bytes,
+            max_batch_tokens=scheduler.max_batch_tokens,
+        )

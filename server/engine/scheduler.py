@@ -14,6 +14,7 @@ from llada_core.diffusion.guidance import num_passes
 from llada_core.sampling.canvas import Canvas
 from server.engine.errors import CacheTooLargeError, QueueFullError
 from server.engine.mailbox import Mailbox
+from server.engine.times import Times
 from server.engine.waiting import Waiting
 from server.engine.work import Work
 
@@ -29,7 +30,6 @@ class Request:
     Attributes:
         client: whoever shares a fair share of the model with its other requests.
         cache_bytes: memory that its keys and values take while it runs.
-        admitted_at: `time.monotonic()` when it first left the queue.
         last_scheduled: the round of its last step or, before its first step, the round before its admission; the least
             recent comes first.
         is_stepping: a model thread has its canvas; no other thread may touch it.
@@ -40,7 +40,7 @@ class Request:
     mailbox: Mailbox
     client: str = ""
     cache_bytes: int = 0
-    admitted_at: float | None = None
+    times: Times = field(default_factory=Times)
     last_scheduled: int = -1
     is_stepping: bool = False
     is_complete: bool = field(init=False)
@@ -248,7 +248,7 @@ class Scheduler:
         self._waiting.put_back(request)
 
     def _begin(self, request: Request) -> None:
-        request.admitted_at = request.admitted_at or time.monotonic()
+        request.times.admit()
         # Count as stepped in the last round, so that newcomers cannot starve those that wait for their turn.
         request.last_scheduled = self._round - 1
         self._last_served.setdefault(request.client, self._round - 1)

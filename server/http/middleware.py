@@ -1,6 +1,7 @@
-"""Middleware that every request passes before a route sees it: request id, metric, API key, size limit."""
+"""Middleware that every request passes before a route sees it: errors, path prefix, HEAD, API key, size limit."""
 
 import asyncio
+import hashlib
 import hmac
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.engine.metrics import Metrics
+from server.http.access import STATIC
 from server.http.api_error import (
     MAX_BODY_BYTES,
     MAX_BYTES_UNDER_WAY,
@@ -21,55 +22,51 @@ from server.http.api_error import (
     unauthorized,
 )
 from server.http.browser import BROWSER_HEADERS
-from server.http.connection import new_request_id
 from server.http.errors import to_api_error
+from server.http.exchange import current_exchange
 
 # The API page loads /openapi.json.
 _PUBLIC_PATHS = ("/", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
-_PUBLIC_PREFIX = "/static/"
-
-MAX_REQUEST_ID_LENGTH = 128
+_PUBLIC_PREFIX = f"{STATIC}/"
 
 _LINGERING_SECONDS = 5
 
 
 class RequestBoundary:
-    """Gives every request an id, and every response that id and the headers for browsers; answers exceptions."""
+    """Answers exceptions, and gives every response the headers for browsers."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _client_request_id(scope) or new_request_id()
-        address = scope["client"][0] if scope.get("client") else ""
-        scope.setdefault("state", {}).update(request_id=request_id, client=address)
+        exchange, has_started = current_exchange(), False
+        if _path_of(scope).startswith(_PUBLIC_PREFIX):
+            exchange.route = STATIC
+        # Whose turn it is where clients share the server: the key's, if there is one.
+        scope["state"]["client"] = scope["client"][0] if scope.get("client") else ""
 
-        has_started = False
-
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
                 for name, value in BROWSER_HEADERS.items():
                     headers.setdefault(name, value)
-                route = scope.get("route")
-                self._metrics.observe_response(getattr(route, "path", "unmatched"), message["status"])
+                if (route := scope.get("route")) is not None:
+                    exchange.route = route.path
             await send(message)
 
         try:
             if scope["state"].get("is_one_too_many"):
                 raise too_many_connections()
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_headers)
         except Exception as error:
             if has_started:
                 raise
-            await _respond(to_api_error(error, request_id), scope, receive, send_with_id)
+            await _respond(to_api_error(error, exchange.request_id), scope, receive, send_with_headers)
 
 
 class RootPath:
@@ -119,24 +116,26 @@ class ApiKey:
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self._app = app
-        self._keys = [key.encode() for key in keys]
+        self._keys = {key.encode(): key_name(key) for key in keys}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            number = self._number_of_key(scope)
-            if number is None and not _is_public(scope):
+            name = self._name_of_key(scope)
+            if name is None and not _is_public(scope):
                 await _respond(unauthorized(), scope, receive, send)
                 return
-            if number is not None:
-                scope["state"]["client"] = f"key {number}"
+            if name is not None:
+                scope["state"]["client"] = f"key {name}"
+                current_exchange().key = name
         await self._app(scope, receive, send)
 
-    def _number_of_key(self, scope: Scope) -> int | None:
-        """Which of the keys the request carries, counted from 1."""
+    def _name_of_key(self, scope: Scope) -> str | None:
+        """The name of the key that the request carries, if it is one of those accepted."""
         scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
         # Constant time: every key is compared, even after a match.
-        matches = [hmac.compare_digest(key.encode("latin-1"), accepted) for accepted in self._keys]
-        return matches.index(True) + 1 if scheme.lower() == "bearer" and any(matches) else None
+        sent = key.encode("latin-1")
+        names = [name for accepted, name in self._keys.items() if hmac.compare_digest(sent, accepted)]
+        return names[0] if scheme.lower() == "bearer" and names else None
 
 
 class BodyLimit:
@@ -204,15 +203,17 @@ def _closing_after_413(receive: Receive, send: Send) -> Send:
 
 
 def _is_public(scope: Scope) -> bool:
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = _path_of(scope)
     return path in _PUBLIC_PATHS or path.startswith(_PUBLIC_PREFIX)
 
 
-def _client_request_id(scope: Scope) -> str | None:
-    """The client's own request id, if it is short and printable: it goes into logs and headers."""
-    request_id = Headers(scope=scope).get("x-request-id", "")
-    is_usable = 0 < len(request_id) <= MAX_REQUEST_ID_LENGTH and request_id.isascii() and request_id.isprintable()
-    return request_id if is_usable else None
+def key_name(key: str) -> str:
+    """The name of an API key in the log, from which nobody can tell the key: the start of its SHA-256."""
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+def _path_of(scope: Scope) -> str:
+    return scope["path"].removeprefix(scope.get("root_path", ""))
 
 
 async def _respond(error: APIError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,7 +6,7 @@ suffix: C candidates.
 """
 
 from collections.abc import AsyncGenerator, Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from llada_core.counter_noise import Purpose, uniform
 from llada_core.diffusion.guidance import num_passes
 from server.engine.work import Work
 from server.http.api_error import bad_request, shortened
+from server.replies.endings import CANCELLED, finish_reason_of
 from server.replies.likelihood import Likelihood
 from server.replies.openai_shape import OpenAIShape
 from server.replies.running import Running
@@ -99,6 +100,8 @@ class ChosenReply:
     params: ChoiceParams
     work: Work[list[int]]
     running: Running
+    _finish_reasons: list[str] = field(default_factory=list, init=False)
+    _answer: list[Candidate] = field(default_factory=list, init=False)
 
     async def completed(self) -> dict[str, Any]:
         """Wait for the choices and return the body of a plain answer."""
@@ -131,13 +134,25 @@ class ChosenReply:
             yield last
 
     def release(self) -> None:
-        """Compute nothing more for this answer."""
+        """Compute nothing more for this answer, and report it."""
         self.work.cancel()
+        if not self._finish_reasons:
+            self._fail(CANCELLED)
+        self.running.endings.report_choices(self._finish_reasons, self._usage(self._answer))
 
     async def _chosen(self) -> list[Candidate]:
-        chosen = [self.candidates[index] for index in await self.running.result_of(self.work)]
-        self.running.observe_finished("stop", self._usage(chosen), self.work.started)
-        return chosen
+        try:
+            self._answer.extend(self.candidates[index] for index in await self.running.result_of(self.work))
+        except Exception as error:
+            self._fail(finish_reason_of(error))
+            raise
+        self._finish_reasons.extend("stop" for _ in self._answer)
+        self.running.endings.finish_choices("stop", self._usages(self._answer))
+        return self._answer
+
+    def _fail(self, reason: str) -> None:
+        self._finish_reasons.extend([reason] * self.shape.num_choices)
+        self.running.endings.fail_choices(self._finish_reasons)
 
     def _choice(
         self, index: int, candidate: Candidate, content: dict[str, Any], *, finish_reason: str | None
@@ -145,9 +160,11 @@ class ChosenReply:
         return self.shape.choice(index, content, finish_reason=finish_reason, token_ids=candidate.token_ids)
 
     def _usage(self, chosen: Sequence[Candidate]) -> Usage:
+        return Usage.of_choices(self._usages(chosen), choices_per_prompt=self.shape.body.n)
+
+    def _usages(self, chosen: Sequence[Candidate]) -> list[Usage]:
         passes = self.params.mc_num * num_passes(self.params.cfg_scale) * len(self.candidates)
-        usages = [
+        return [
             Usage(len(self.shape.prompt_of(index)), len(candidate.token_ids), 0, passes)
             for index, candidate in enumerate(chosen)
         ]
-        return Usage.of_choices(usages, choices_per_prompt=self.shape.body.n)

@@ -74,7 +74,7 @@ class DenoisedReply:
 
     def release(self) -> None:
         """Take choices that are still running out of the batch."""
-        self.running.cancel(choice.generation for choice in self.choices)
+        self.running.release([choice.generation for choice in self.choices], self._usage())
 
     def _completed_choice(self, choice: Choice) -> dict[str, Any]:
         text = choice.generation.text

@@ -1,7 +1,6 @@
 """One request between the engine and its answer."""
 
-import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from llada_core.sampling.canvas import Canvas
@@ -15,29 +14,22 @@ class Generation:
     """A submitted request and the text it has produced so far.
 
     Attributes:
-        started: `time.monotonic()` of its submission, moved forward by the time it was paused.
-        paused: `time.monotonic()` of the last pause; None while it runs.
+        finish_reason: how it ended: that of its text, or `error`, `timeout` or `cancelled`; None while it may go on.
     """
 
     request: Request
     text: TextStream
-    started: float = field(default_factory=time.monotonic)
-    paused: float | None = None
+    finish_reason: str | None = None
 
     @property
     def canvas(self) -> Canvas:
         """The canvas. Only its params and prompt may be read while it runs; the rest belongs to the model threads."""
         return self.request.canvas
 
-    def pause(self) -> None:
-        """Stop the clock of the time limit."""
-        self.paused = time.monotonic()
-
-    def resume(self) -> None:
-        """Resume the clock of the time limit."""
-        if self.paused is not None:
-            self.started += time.monotonic() - self.paused
-            self.paused = None
+    @property
+    def started(self) -> float:
+        """`time.monotonic()` of its submission, moved forward by the time it was paused."""
+        return self.request.times.submitted + self.request.times.paused_seconds
 
     def usage(self) -> Usage:
         """The tokens and steps so far."""

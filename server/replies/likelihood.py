@@ -10,6 +10,7 @@ from llada_core.diffusion.likelihood import AnswerScorer, LogLikelihood, summari
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.prepare import Vocabulary
+from server.engine.metrics import AnswerMetrics
 from server.http.api_error import bad_request
 
 
@@ -26,6 +27,7 @@ class Likelihood:
     vocabulary: Vocabulary
     max_model_len: int
     max_batch_tokens: int
+    metrics: AnswerMetrics
 
     def require_scorable(
         self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, completion_field: str
@@ -60,4 +62,5 @@ class Likelihood:
         for estimates_N in scorer.estimate_in_parts(mc_num, seed=seed, max_tokens=self.max_batch_tokens):
             estimates.append(estimates_N)
             yield len(estimates_N) * (len(prompt) + len(completion)) * num_passes(cfg_scale)
+        self.metrics.observe_scored(len(completion))
         return summarize(torch.cat(estimates), num_tokens=len(completion))

@@ -1,6 +1,7 @@
 """Denoising streams that outlive their connection: each is kept for a minute in case the client comes back."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,7 +36,12 @@ class DenoisingStream:
 class Parking:
     """The streams that are being read, or were within the last minute. Belongs to the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_forgotten: Callable[[Generation], None]) -> None:
+        """
+        Args:
+            on_forgotten: called with the generation of each stream to which nobody has come back.
+        """
+        self._on_forgotten = on_forgotten
         self._streams: dict[str, DenoisingStream] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
 
@@ -60,4 +66,4 @@ class Parking:
 
     def _forget(self, stream_id: str) -> None:
         self._expiries.pop(stream_id).cancel()
-        del self._streams[stream_id]
+        self._on_forgotten(self._streams.pop(stream_id).generation)

@@ -59,7 +59,7 @@ class ResponseReply:
 
     def release(self) -> None:
         """Take the generation out of the batch if it still runs."""
-        self.running.cancel([self.generation])
+        self.running.release([self.generation], self.generation.usage())
 
     def _event(self, type_: str, **fields: Any) -> ServerSentEvent:
         return event({"type": type_, "sequence_number": next(self._numbers), **fields}, name=type_)

@@ -10,9 +10,10 @@ from llada_core.text.tokenizer import Tokenizer
 from server.engine.engine import Engine
 from server.engine.errors import EngineStoppedError
 from server.engine.mailbox import TimedStep
-from server.engine.metrics import Metrics
 from server.engine.work import Work
 from server.http.api_error import shutting_down, timed_out
+from server.http.exchange import current_exchange
+from server.replies.endings import CANCELLED, Endings, finish_reason_of
 from server.replies.generation import Generation
 from server.replies.text_stream import TextStream
 from server.replies.usage import Usage
@@ -26,13 +27,14 @@ class Running:
 
     Attributes:
         is_draining: the server is shutting down; new requests are refused.
+        endings: where all that ends is counted and reported.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, endings: Endings, settings: Settings) -> None:
         self.is_draining = False
+        self.endings = endings
         self._engine = engine
         self._tokenizer = tokenizer
-        self._metrics = metrics
         self._settings = settings
 
     def require_room(self, client: str, num_requests: int) -> None:
@@ -52,7 +54,7 @@ class Running:
         self._refuse_while_draining()
         # Created first: once submitted, a canvas belongs to the model threads.
         texts = [TextStream(canvas, self._tokenizer) for canvas in canvases]
-        requests = self._engine.submit(canvases, client)
+        requests = self._engine.submit(canvases, client, arrived=current_exchange().arrived)
         return [Generation(request, text) for request, text in zip(requests, texts, strict=True)]
 
     async def steps(self, generation: Generation) -> AsyncGenerator[tuple[TimedStep, str]]:
@@ -62,14 +64,17 @@ class Running:
             APIError: the request took longer than the request timeout.
         """
         try:
+            self.endings.finish(generation)
             while not generation.request.is_complete:
                 timed = await self._within_limit(self._engine.next_step(generation.request), generation.started)
                 delta = generation.text.apply(timed.event)
-                if (finish_reason := generation.text.finish_reason) is not None:
-                    self.observe_finished(finish_reason, generation.usage(), generation.started)
+                self.endings.finish(generation)
                 yield timed, delta
+        except Exception as error:
+            self.endings.fail(generation, finish_reason_of(error))
+            raise
         finally:
-            self.cancel([generation])
+            self._engine.cancel(generation.request)
 
     async def finish(self, generations: Iterable[Generation]) -> None:
         """Run generations to completion.
@@ -82,15 +87,22 @@ class Running:
             async for _ in self.steps(generation):
                 pass
 
-    def cancel(self, generations: Iterable[Generation]) -> None:
-        """Take generations out of the batch before its next step; harmless for those that have left it."""
+    def release(self, generations: Sequence[Generation], usage: Usage) -> None:
+        """End an answer: take what still runs of it out of the batch before the next step, and report it."""
         for generation in generations:
             self._engine.cancel(generation.request)
+        self.endings.fail_rest(generations)
+        self.endings.report(generations, usage)
 
     def pause(self, generation: Generation) -> None:
-        """Take a generation out of the batch and stop its clock until `resume`."""
-        self.cancel([generation])
-        generation.pause()
+        """Take a generation out of the batch, stop its clock until `resume`, and report its answer so far."""
+        self._engine.cancel(generation.request)
+        generation.request.times.pause()
+        self.endings.report([generation], generation.usage())
+
+    def abandon(self, generation: Generation) -> None:
+        """A paused generation will not be resumed."""
+        self.endings.fail(generation, CANCELLED)
 
     def resume(self, generation: Generation) -> None:
         """Hand a paused generation to the engine again.
@@ -101,7 +113,7 @@ class Running:
         """
         self._refuse_while_draining()
         self._engine.resubmit(generation.request)
-        generation.resume()
+        generation.request.times.resume()
 
     def start_work(self, parts: Generator[int, None, T], client: str) -> Work[T]:
         """Hand a computation to the engine. Wherever others may take a turn, it yields the tokens of its last part.
@@ -123,15 +135,6 @@ class Running:
             return await self._within_limit(work.result(), work.started)
         finally:
             work.cancel()
-
-    def observe_finished(self, finish_reason: str, usage: Usage, started: float) -> None:
-        """Count a finished answer in the metrics; `started` is the `time.monotonic()` of its submission."""
-        self._metrics.observe_finished(
-            finish_reason,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            seconds=time.monotonic() - started,
-        )
 
     async def drain(self) -> None:
         """Refuse new requests, let those under way finish within the grace period, then end the rest with an error."""

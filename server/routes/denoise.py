@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from llada_core.sampling.canvas import Canvas
 from server.http.api_error import bad_request, stream_is_read, stream_not_found
+from server.http.exchange import current_exchange
 from server.http.sse import StreamResponse
 from server.replies.denoise_events import DenoiseReply
 from server.replies.parking import DenoisingStream
@@ -45,6 +46,7 @@ async def resume(stream_id: str, request: Request, last_event_id: Annotated[str,
             f"Last-Event-ID is {last_event_id!r}; it must be an id of this stream, 0 to {newest}, or absent",
             "Last-Event-ID",
         )
+    current_exchange().answer_id = stream_id
     if not stream.is_over:
         service.running.resume(stream.generation)
     return _response(service, stream, request, first=int(last_event_id) + 1)

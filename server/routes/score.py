@@ -26,6 +26,7 @@ async def score(body: ScoreRequest, request: Request) -> Score:
     work = service.running.start_work(parts, client_of(request))
     estimate = await while_connected(request, service.running.result_of(work), release=work.cancel)
     usage = Usage(len(prompt), len(completion), 0, body.mc_num * num_passes(body.cfg_scale))
+    service.running.endings.report_choices([], usage)
     return Score(
         log_likelihood=estimate.value,
         stderr=estimate.stderr,

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from server.http.api_error import engine_broken, model_not_found, shutting_down, steps_fail
+from server.http.api_error import APIError, engine_broken, model_not_found, shutting_down, steps_fail
 from server.schemas.answers import Load, ModelCard, ModelList, Status, Version
 from server.service import Service, service_of
 
@@ -26,12 +26,9 @@ async def health(request: Request) -> Status:
 @router.get("/ready")
 async def ready(request: Request) -> Status:
     """Answer 200 while requests are accepted, otherwise 503."""
-    service = service_of(request)
-    if service.running.is_draining:
-        raise shutting_down()
-    if (num_failed := service.engine.watch.num_failed_in_a_row) >= MOST_FAILED_STEPS:
-        raise steps_fail(num_failed)
-    return await health(request)
+    if (obstacle := _obstacle(service_of(request))) is not None:
+        raise obstacle
+    return Status()
 
 
 @router.get("/ping")
@@ -50,7 +47,8 @@ async def load(request: Request) -> Load:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
-    return Response(service_of(request).metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    service = service_of(request)
+    return Response(service.metrics.render(is_ready=_obstacle(service) is None), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/version")
@@ -74,6 +72,16 @@ async def get_model(model_id: str, request: Request) -> ModelCard:
     if model_id != service.settings.model_name:
         raise model_not_found(model_id, service.settings.model_name)
     return _model(service)
+
+
+def _obstacle(service: Service) -> APIError | None:
+    """Why no request is accepted now, if none is."""
+    if service.running.is_draining:
+        return shutting_down()
+    watch = service.engine.watch
+    if watch.broken_by is None and watch.num_failed_in_a_row >= MOST_FAILED_STEPS:
+        return steps_fail(watch.num_failed_in_a_row)
+    return None if watch.broken_by is None else engine_broken()
 
 
 def _model(service: Service) -> ModelCard:

@@ -291,7 +291,8 @@ def test_a_field_without_effect_is_accepted_where_it_asks_for_none_and_else_refu
     ids=str,
 )
 def test_user_and_metadata_are_logged(demo, demo_tokenizer, caplog, route, body):
-    with serving(demo, demo_tokenizer) as url, caplog.at_level(logging.INFO, "server"):
+    # The line is written after the answer is sent, and before the server has ended.
+    with caplog.at_level(logging.INFO, "server"), serving(demo, demo_tokenizer) as url:
         answer = httpx.post(url + route, json={**body, "user": "alice", "metadata": {"case": "7"}}, timeout=60)
     assert answer.status_code == 200, answer.text
     (line,) = [record.getMessage() for record in caplog.records if "alice" in record.getMessage()]

@@ -262,7 +262,7 @@ def test_a_disconnect_in_the_very_moment_of_a_step_is_not_lost(tiny):
                     pass
 
                 steps = []
-                engine._metrics.observe_step = lambda events, seconds, steps=steps: steps.extend(events)
+                engine._metrics.observe_step = lambda events, steps=steps, **_: steps.extend(events)
                 await app(asgi_scope("POST", "/v1/completions"), receive, send)
                 assert engine.num_unfinished == 0
                 assert len(steps) < 100
@@ -308,7 +308,7 @@ def test_other_work_gets_as_much_of_the_model_as_a_request_does(tiny):
 
     async def run():
         scheduler = Scheduler(max_batch_size=8, max_batch_tokens=8 * 40, max_queue=8)
-        engine = Engine(sampler, scheduler, Metrics())
+        engine = Engine(sampler, scheduler, Metrics().engine)
         engine.start()
         requests = engine.submit(canvases)
         work = engine.start_work(parts())

@@ -12,10 +12,10 @@ def test_models_health_readiness_version_and_page(tiny_client):
     assert tiny_client.get("/openapi.json").status_code == 200
 
 
-def test_every_metric_starts_with_llada_and_has_no_colon(tiny_client):
+def test_every_metric_starts_with_llada_or_is_prometheus_own_and_has_no_colon(tiny_client):
     text = tiny_client.get("/metrics").text
     names = {line.split("{")[0].split(" ")[0] for line in text.splitlines() if not line.startswith("#")}
-    assert names and all(name.startswith("llada_") and ":" not in name for name in names)
+    assert names and all(name.startswith(("llada_", "process_", "python_")) and ":" not in name for name in names)
     assert {"llada_requests_running", "llada_requests_waiting"} <= names
 
 
