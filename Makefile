@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 # What was installed: for serving only, or everything that tests, training and benchmarks need.
 SERVING := $(VENV)/.serving
 ALL := $(VENV)/.installed
+SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: help install serve test test-clients fuzz chaos monitoring-check lint format demo-model pictures bench bench-training gpu-check clean
+.PHONY: help install serve test test-clients fuzz chaos soak flood monitoring-check lint format demo-model pictures bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,8 +44,15 @@ fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and 
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
 		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py
 
-chaos: install  ## training that is killed at random moments, and damage in every file of a run (minutes)
+chaos: install  ## training killed at random moments, damage in every file of a run; faults in a server, 200 times each (an hour)
 	$(BIN)/python -m pytest -m chaos
+	$(BIN)/python -m benchmarks.chaos
+
+soak: install  ## a server under clients of every kind, every answer checked: half an hour each with one and two model threads
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS)
+
+flood: install  ## a server under ten times the load that it can serve (two minutes)
+	$(BIN)/python -m benchmarks.flood
 
 monitoring-check: install  ## a real Prometheus scrapes a real server: the dashboard has data, each alert fires (two minutes)
 	$(BIN)/python -m pytest -m monitoring tests/deploy/test_monitoring_live.py
