@@ -152,6 +152,7 @@ class Replica:
     scheduler: Scheduler
     batch: list[Request] = field(default_factory=list)
     busy_seconds: float = 0.0
+    num_steps: int = 0
 
     @property
     def load(self) -> int:
@@ -188,6 +189,12 @@ class Cluster:
     def utilisation(self, seconds: float) -> float:
         """The share of `seconds` that a replica computed."""
         return sum(replica.busy_seconds for replica in self._replicas) / (len(self._replicas) * seconds)
+
+    @property
+    def mean_step_seconds(self) -> float:
+        """The mean duration of a step."""
+        steps = sum(replica.num_steps for replica in self._replicas)
+        return sum(replica.busy_seconds for replica in self._replicas) / steps
 
     def _add(self, job: Job) -> None:
         number = min(range(len(self._replicas)), key=lambda n: self._replicas[n].load)
@@ -237,6 +244,7 @@ class Cluster:
             progress = (self._progress[request] for request in replica.batch)
             seconds = self._step_time([served.job.steps[done] for served, done in progress])
             replica.busy_seconds += seconds
+            replica.num_steps += 1
             heapq.heappush(self._ends, (now + seconds, number))
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from statistics import quantiles
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import httpx
 import typer
@@ -39,6 +39,9 @@ from tests.live_server import LiveServer
 _PEAK = DAY / 2
 # The hour before is simulated too, so that the queues are those of the time.
 _WARM_UP, _BUSIEST = 3600.0, 7200.0
+# The server's defaults on a GPU.
+_BATCH_SIZE, _BATCH_TOKENS = 32, 8192
+_LIMITS = {"max_batch_size": _BATCH_SIZE, "max_batch_tokens": _BATCH_TOKENS, "max_queue": 256}
 
 
 def replicas_needed(peak_rate: float, seconds_per_request: float, utilisation: float) -> int:
@@ -49,6 +52,11 @@ def replicas_needed(peak_rate: float, seconds_per_request: float, utilisation: f
 def seconds_per_request(steps: Sequence[Pass], step_time: StepTime, together: int) -> float:
     """A replica's time for one request, when `together` of them share each step."""
     return sum(step_time([part] * together) for part in steps) / together
+
+
+def shared_cost(steps: Sequence[Pass], step_time: StepTime) -> float:
+    """A replica's seconds for one request when its steps are as full as the server's defaults allow."""
+    return seconds_per_request(steps, step_time, min(_BATCH_SIZE, max(1, _BATCH_TOKENS // steps[-1].tokens)))
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -82,14 +90,13 @@ def main(
     step_time = roofline(LLADA_8B, GPUS[gpu])
     for name, steps_of in settings(generated).items():
         typical = steps_of(prompt + generated)
-        together = min(32, max(1, 8192 // typical[-1].tokens))
-        cost = seconds_per_request(typical, step_time, together)
+        cost = shared_cost(typical, step_time)
         alone = seconds_per_request(typical, step_time, 1)
         for busy in (0.6, 0.8):
             number = replicas_needed(mean * (1 + swing), cost, busy)
             share = min(1.0, sample / number)
             jobs = busiest_jobs(mean * share, swing, prompt, generated, steps_of)
-            cluster = Cluster(min(sample, number), step_time, max_batch_size=32, max_batch_tokens=8192, max_queue=256)
+            cluster = Cluster(min(sample, number), step_time, **_LIMITS)
             cluster.run(jobs)
             busiest = [served for served in cluster.served if abs(served.job.arrival - _PEAK) < _BUSIEST / 2]
             latencies = " | ".join(f"{value:.1f}" for value in percentiles([served.latency for served in busiest]))
@@ -123,27 +130,68 @@ def busiest_jobs(
         yield Job(arrival, steps_of(length + generated))
 
 
-_CHECK_SECONDS, _CHECK_STEPS = 60.0, 32
+_CHECK_SECONDS, _CHECK_STEPS = 60.0, 8
 
 
 def check() -> None:
-    """Measure step times of the demo model's server, then send it requests at random times and simulate the same."""
+    """Send the demo model's server requests at random times, and simulate the same with the step times that it had."""
     random = Random(0)
     with LiveServer() as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        short, long = (mean_step_seconds(client, length) for length in (32, 224))
+        short, long = (one_at_a_time(client, length) for length in (32, 224))
         per_token = (long - short) / (224 - 32)
         step_time = linear(short - 32 * per_token, per_token)
-        mean_cost = seconds_per_request(plain_steps(128, _CHECK_STEPS), step_time, 1)
         typer.echo(f"a step: {short * 1000:.1f} ms at 32 tokens, {long * 1000:.1f} ms at 224")
+        rate_at_full = 1 / seconds_per_request(plain_steps(128, _CHECK_STEPS), step_time, 1)
         for busy in (0.4, 0.7):
-            times = arrivals(lambda _: busy / mean_cost, busy / mean_cost, 0, _CHECK_SECONDS, random)  # noqa: B023
+            rate = busy * rate_at_full
+            times = arrivals(lambda _: rate, rate, 0, _CHECK_SECONDS, random)  # noqa: B023
             jobs = [Job(now, plain_steps(random.randrange(64, 193), _CHECK_STEPS)) for now in times]
-            cluster = Cluster(1, step_time, max_batch_size=32, max_batch_tokens=256, max_queue=256)
-            cluster.run(jobs)
-            real = asyncio.run(ask_all(server.url, jobs))
-            for name, values in (("simulated", [served.latency for served in cluster.served]), ("measured", real)):
+            with StepClock(client) as clock:
+                measured = asyncio.run(ask_all(server.url, jobs))
+            simulated = simulate_at(clock.mean_seconds, jobs, step_time)
+            typer.echo(f"{len(jobs)} requests, {rate:.2f} a second, a step took {clock.mean_seconds * 1000:.1f} ms")
+            for name, values in (("simulated", simulated), ("measured", measured)):
                 p50, p95, _ = percentiles(values)
-                typer.echo(f"{busy:.0%} busy, {len(jobs)} requests, {name}: p50 {p50:.2f} s, p95 {p95:.2f} s")
+                typer.echo(f"    {name}: p50 {p50:.2f} s, p95 {p95:.2f} s")
+
+
+def simulate_at(mean_step_seconds: float, jobs: Sequence[Job], step_time: StepTime) -> list[float]:
+    """The latencies of `jobs` with steps of this mean, since other work may have slowed the machine down."""
+    factor = 1.0
+    for _ in range(5):
+        cluster = Cluster(1, scaled(step_time, factor), max_batch_size=32, max_batch_tokens=256, max_queue=256)
+        cluster.run(jobs)
+        factor *= mean_step_seconds / cluster.mean_step_seconds
+    return [served.latency for served in cluster.served]
+
+
+def scaled(step_time: StepTime, factor: float) -> StepTime:
+    return lambda passes: factor * step_time(passes)
+
+
+class StepClock:
+    """The server's own mean step time while a block lasts.
+
+    Attributes:
+        mean_seconds: set when the block has ended.
+    """
+
+    mean_seconds: float
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def __enter__(self) -> Self:
+        self._before = self._totals()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        seconds, steps = (after - before for after, before in zip(self._totals(), self._before, strict=True))
+        self.mean_seconds = seconds / steps
+
+    def _totals(self) -> tuple[float, float]:
+        values = dict(line.rsplit(" ", 1) for line in self._client.get("/metrics").text.splitlines() if line[:1] != "#")
+        return float(values["llada_step_seconds_sum"]), float(values["llada_step_seconds_count"])
 
 
 def body_of(length: int) -> dict[str, Any]:
@@ -152,19 +200,12 @@ def body_of(length: int) -> dict[str, Any]:
     return {"prompt": [5] * (length - half), "max_tokens": half, "steps": _CHECK_STEPS, "ignore_eos": True}
 
 
-def mean_step_seconds(client: httpx.Client, length: int) -> float:
+def one_at_a_time(client: httpx.Client, length: int) -> float:
     """The server's own mean step time for one request at a time of this length."""
-    before = step_totals(client)
-    for _ in range(10):
-        client.post("/v1/completions", json=body_of(length)).raise_for_status()
-    seconds, steps = (after - start for after, start in zip(step_totals(client), before, strict=True))
-    return seconds / steps
-
-
-def step_totals(client: httpx.Client) -> tuple[float, float]:
-    """The seconds and the number of all steps so far."""
-    values = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[:1] != "#")
-    return float(values["llada_step_seconds_sum"]), float(values["llada_step_seconds_count"])
+    with StepClock(client) as clock:
+        for _ in range(10):
+            client.post("/v1/completions", json=body_of(length)).raise_for_status()
+    return clock.mean_seconds
 
 
 async def ask_all(url: str, jobs: Sequence[Job]) -> list[float]:

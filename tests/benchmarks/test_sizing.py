@@ -1,6 +1,8 @@
 """The arithmetic of sizing: cases small enough to work out by hand."""
 
+import re
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from benchmarks.simulation import (
     DAY,
     GPU,
+    GPUS,
     LLADA_8B,
     Cluster,
     Job,
@@ -20,7 +23,7 @@ from benchmarks.simulation import (
     plain_steps,
     roofline,
 )
-from benchmarks.sizing import percentiles, replicas_needed, seconds_per_request
+from benchmarks.sizing import percentiles, replicas_needed, seconds_per_request, settings, shared_cost, simulate_at
 
 SECOND_PER_STEP = linear(1.0, 0.0)
 SECOND_PER_TOKEN = linear(0.0, 1.0)
@@ -70,6 +73,10 @@ def test_a_replica_is_busy_for_the_arriving_work():
     assert half.utilisation(40.0) == 0.5
 
 
+def test_a_run_can_be_simulated_with_another_mean_of_its_steps():
+    assert simulate_at(0.5, [Job(0.0, plain_steps(1, 4))], SECOND_PER_STEP) == [pytest.approx(2.0)]
+
+
 def test_the_mean_number_of_requests_is_rate_times_latency():
     random = Random(0)
     times = arrivals(lambda _: 0.4, 0.4, 0.0, 2000.0, random)
@@ -100,6 +107,16 @@ def test_the_formula():
     assert replicas_needed(100.0, 1.5, 0.75) == 200
     assert seconds_per_request(plain_steps(10, 4), linear(1.0, 0.1), together=2) == 4 * (1.0 + 2.0) / 2
     assert percentiles(range(1, 100)) == (50, 95, 99)
+
+
+def test_the_documents_numbers_of_gpus_are_the_formulas():
+    text = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| [^|]+ \| (\d+)% \| (\d+) \|", text, flags=re.MULTILINE)
+    assert len(rows) == 6
+    for name, requests, busy, number in rows:
+        cost = shared_cost(settings(128)[name](256 + 128), roofline(LLADA_8B, GPUS["H100"]))
+        assert f"{1 / cost:.1f}" == requests
+        assert replicas_needed(1_000_000 * 5 / DAY * 1.8, cost, int(busy) / 100) == int(number)
 
 
 def test_llada_8b_has_its_parameters():

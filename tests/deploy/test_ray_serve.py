@@ -198,3 +198,14 @@ def test_a_replica_whose_engine_breaks_is_replaced(client):
         return answer.status_code == 200 and name_in(answer.json()["id"]) != name
 
     until(is_replaced, 90)
+
+
+def test_a_replica_that_is_removed_finishes_its_streams(client):
+    from ray import serve
+
+    run_replicas(1)
+    with client.stream("POST", "/v1/denoise", json=BODY) as response, ThreadPoolExecutor(1) as pool:
+        _, lines = begun(response)
+        removing = pool.submit(serve.delete, "default")
+        assert "event: done" in lines
+        removing.result(60)
