@@ -250,7 +250,7 @@ class Cluster:
 
 def _request() -> Request:
     """A request for the scheduler, which reads of a canvas only the following."""
-    canvas: Any = SimpleNamespace(window=range(0), params=_PARAMS, finish_reason=None, caches=None)
+    canvas: Any = SimpleNamespace(window=range(0), params=_PARAMS, finish_reason=None, caches=None, lacks_caches=False)
     return Request(canvas, Mailbox())
 
 
