@@ -6,6 +6,7 @@ environment variables. A Serve config file changes the deployment `LLaDA`: repli
 
 from collections.abc import Sequence
 from pickle import loads
+from random import sample
 
 from fastapi import FastAPI
 from ray import serve
@@ -28,15 +29,19 @@ class StreamRouter(RequestRouter):
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
     ) -> Sequence[list[RunningReplica]]:
-        """The replicas that may get the request; Ray takes the one with the fewest requests under way."""
+        """The replicas that may get the request; Ray takes the one with the fewest requests under way.
+
+        On a tie it takes the first, so their order is random.
+        """
+        shuffled = sample(candidate_replicas, len(candidate_replicas))
         if pending_request is None:
-            return [candidate_replicas]
+            return [shuffled]
         # Wait between two attempts while all are busy.
         pending_request.routing_context.should_backoff = True
         name = replica_of(_path(pending_request))
         holders = [replica for replica in candidate_replicas if replica.replica_id.unique_id == name]
         # Without its replica a stream is lost, and any other says so.
-        return [holders or candidate_replicas]
+        return [holders or shuffled]
 
 
 class Disconnection:
