@@ -8,7 +8,7 @@ ALL := $(VENV)/.installed
 SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: help install serve test test-clients fuzz chaos soak flood monitoring-check lint format demo-model pictures bench bench-training gpu-check clean
+.PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check lint format demo-model pictures bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,10 @@ test: install  ## run the tests, for about nine minutes; the summary lists what 
 test-clients: install  ## litellm and langchain-openai against the server; installs them first (300 MB)
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[clients]"
 	$(BIN)/python -m pytest -m clients
+
+test-cluster: install  ## Ray with replicas that are killed, and Caddy (Debian's `caddy`); installs Ray first (350 MB)
+	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[ray]"
+	$(BIN)/python -m pytest -m cluster tests/deploy
 
 fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and three times the random cases (minutes)
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \

@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
         from server.app import create_waiting_app
         from server.loading import LoadingApp
 
-        self.app = LoadingApp(create_waiting_app(settings), lambda: _load_app(settings), on_end=self._loading_ended)
+        self.app = LoadingApp(create_waiting_app(settings), lambda: load_app(settings), on_end=self._loading_ended)
         super().__init__(
             uvicorn.Config(
                 self.app,
@@ -117,7 +117,7 @@ def main() -> None:
         print(f"llada-server: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     spin_briefly()
-    _bound_kernel_caches()
+    bound_kernel_caches()
     server = Server(settings, sockets)
     server.run(sockets)
     if server.app.error is not None:
@@ -132,29 +132,7 @@ def main() -> None:
         os._exit(0)
 
 
-def _with_connections(settings: Settings, max_files: int) -> Settings:
-    """The settings with as many connections as there can be: each takes a file, refused ones too."""
-    most = max(1, max_files - NUM_REFUSED - _OTHER_FILES)
-    if settings.max_connections <= most:
-        return settings
-    logger.warning(
-        "--max-connections is %d; with at most %d open files (ulimit -n) it is lowered to %d",
-        settings.max_connections,
-        max_files,
-        most,
-    )
-    return settings.model_copy(update={"max_connections": most})
-
-
-def _explain(error: BaseException) -> None:
-    """Print why the model can't be loaded: no such folder, hub out of reach, unreadable or unsupported checkpoint."""
-    if isinstance(error, (OSError, ValueError)):
-        print(f"llada-server: {error}", file=sys.stderr)
-    else:
-        logger.error("the model can't be loaded", exc_info=error)
-
-
-def _bound_kernel_caches() -> None:
+def bound_kernel_caches() -> None:
     """Bound the kernel caches of oneDNN and torch, which have an entry per shape and read the limit at torch's import.
 
     A server keeps meeting new shapes. By default a thousand kernels are kept, each of a few hundred kilobytes.
@@ -163,7 +141,12 @@ def _bound_kernel_caches() -> None:
         os.environ.setdefault(variable, "128")
 
 
-def _load_app(settings: Settings) -> "FastAPI":
+def load_app(settings: Settings) -> "FastAPI":
+    """The application that these settings describe, with its model loaded; takes up to minutes.
+
+    Raises:
+        OSError, ValueError: the checkpoint, the adapter or the template can't be read, or they don't fit.
+    """
     from llada_core.checkpoint.load import DEMO_FOLDER, Checkpoint
     from llada_core.checkpoint.placement import Placement
     from llada_core.text.chat_template import ChatTemplate
@@ -187,6 +170,28 @@ def _load_app(settings: Settings) -> "FastAPI":
         settings = settings.model_copy(update={"threads": fastest_num_threads(model)})
     logger.info("loaded in %.1f s; threads: %s", time.monotonic() - started, settings.threads or "one each")
     return create_app(settings, model, checkpoint.tokenizer)
+
+
+def _with_connections(settings: Settings, max_files: int) -> Settings:
+    """The settings with as many connections as there can be: each takes a file, refused ones too."""
+    most = max(1, max_files - NUM_REFUSED - _OTHER_FILES)
+    if settings.max_connections <= most:
+        return settings
+    logger.warning(
+        "--max-connections is %d; with at most %d open files (ulimit -n) it is lowered to %d",
+        settings.max_connections,
+        max_files,
+        most,
+    )
+    return settings.model_copy(update={"max_connections": most})
+
+
+def _explain(error: BaseException) -> None:
+    """Print why the model can't be loaded: no such folder, hub out of reach, unreadable or unsupported checkpoint."""
+    if isinstance(error, (OSError, ValueError)):
+        print(f"llada-server: {error}", file=sys.stderr)
+    else:
+        logger.error("the model can't be loaded", exc_info=error)
 
 
 if __name__ == "__main__":

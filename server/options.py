@@ -27,7 +27,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "chat_template": "FILE",
         "max_model_len": "TOKENS",
     },
-    "address": {"host": "HOST", "port": "PORT", "root_path": "PATH"},
+    "address": {"host": "HOST", "port": "PORT", "root_path": "PATH", "replica_name": "NAME"},
     "access": {"api_key": "KEY", "cors_origin": "ORIGIN", "allowed_host": "NAME"},
     "computation": {"device": "DEVICE", "dtype": "", "quantization": "", "threads": "N", "model_threads": "N"},
     "limits": {

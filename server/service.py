@@ -60,6 +60,8 @@ class Service:
 
     def envelope(self, body: DiffusionFields, prefix: str) -> Envelope:
         """The envelope of an answer to `body`. Its id is logged with the request, and so are user and metadata."""
+        if replica := self.settings.replica_name:
+            prefix = f"{prefix}{replica}-"
         envelope, exchange = Envelope.new(prefix, self.settings.model_name), current_exchange()
         exchange.answer_id = envelope.id
         asked = {name: value for name in _LOGGED if (value := getattr(body, name)) is not None}

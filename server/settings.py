@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 picks a free port")
     root_path: str = Field("", description="path prefix that a proxy in front of the server strips")
+    replica_name: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9.-]{0,63}$",
+        description="name of this replica among several; the ids of its answers contain it",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: float32 on a CPU, the checkpoint's own dtype on an accelerator"

@@ -23,6 +23,7 @@ torch.set_num_threads(1)
 
 _TARGETS = {
     "clients": "`make test-clients` installs what they need, 300 MB, and runs them",
+    "cluster": "`make test-cluster` installs Ray, 350 MB, and runs them",
     "fuzz": "`make fuzz` runs them, for minutes",
     "chaos": "`make chaos` runs them, for minutes",
     "monitoring": "`make monitoring-check` runs them, for a minute or two",
