@@ -68,7 +68,7 @@ def test_pods_are_scaled_by_a_metric_of_the_server():
     assert scaler["scaleTargetRef"]["name"] == DEPLOYMENT["metadata"]["name"]
     assert "replicas" not in DEPLOYMENT["spec"]
     (metric,) = scaler["metrics"]
-    assert f"\n{metric['pods']['metric']['name']} " in Metrics().render().decode()
+    assert f"\n{metric['pods']['metric']['name']} " in Metrics().render(is_ready=True).decode()
 
 
 def test_everything_selects_the_pods():
