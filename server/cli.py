@@ -178,7 +178,7 @@ def _load_app(settings: Settings) -> "FastAPI":
         settings.model or DEMO_FOLDER,
         revision=settings.revision,
         adapter=settings.adapter,
-        chat_template=None if template is None else ChatTemplate(template.read_text(encoding="utf-8")),
+        chat_template=None if template is None else ChatTemplate.from_file(template),
     )
     if checkpoint.tokenizer is None:
         logger.warning("%s has no tokenizer.json: prompts must be token ids, text gets status 400", settings.model)
