@@ -43,7 +43,7 @@ test-clients: install  ## litellm and langchain-openai against the server; insta
 fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and three times the random cases (minutes)
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
 		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py \
-		tests/llada_core/checkpoint/test_strangers.py
+		tests/llada_core/checkpoint/test_strangers.py tests/server/test_large_bodies.py
 
 chaos: install  ## training killed at random moments, damage in every file of a run; faults in a server, 200 times each (an hour)
 	$(BIN)/python -m pytest -m chaos

@@ -88,6 +88,8 @@ def _from_http(error: HTTPException) -> APIError:
         return bodies_too_large(MAX_BYTES_UNDER_WAY)
     types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
     type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
+    if isinstance(error.__cause__, APIError):  # of `BoundedRoute`; FastAPI lets no other exception through
+        return error.__cause__
     if error.status_code == 400 and "parsing the body" in str(error.detail):
         return _unreadable_body(error.__cause__)
     allow = (error.headers or {}).get("Allow")

@@ -31,7 +31,7 @@ def text(piece: str) -> str:
     return f'"{piece * ((_SIZE - 2) // len(piece.encode()))}"'
 
 
-# What a field may hold, whatever it should hold.
+# What a client may put into any field.
 VALUES = {
     "whole numbers": repeated("1"),
     "floats": repeated("2.0"),
@@ -54,6 +54,7 @@ VALUES = {
     "messages of parts": repeated('{"role":"user","content":[{"type":"text","text":"a"}]}'),
     "a message of parts": f'[{{"role":"user","content":{repeated(json.dumps({"type": "text", "text": "a"}))}}}]',
     "a message of text": f'[{{"role":"user","content":"{"a b " * (_SIZE // 4 - 50)}"}}]',
+    "lists of 500": repeated(f"[{','.join(['1'] * 500)}]"),
     "gaps": repeated('{"mask":1}'),
     "number keys": numbered('"', '":1', brackets="{}", count=380_000),
     "number keys of texts": numbered('"', '":"a"', brackets="{}", count=320_000),
@@ -93,6 +94,7 @@ class Observed:
     """A server while it handled one body.
 
     Attributes:
+        answer: the error; empty if there is none.
         slowest_health: seconds of the slowest `/health` in that time.
         loop_seconds: processor time of its event loop.
         memory: the most bytes above the memory before.
@@ -109,7 +111,7 @@ class Observed:
 def body_of(base: dict[str, object], field: str, value: str) -> str:
     """The body with one field's value written as it stands."""
     rest = json.dumps({name: kept for name, kept in base.items() if name != field})[1:-1]
-    return f'{{{json.dumps(field)}:{value}{", " if rest else ""}{rest}}}'
+    return f"{{{json.dumps(field)}:{value}{', ' if rest else ''}{rest}}}"
 
 
 def observe(url: str, pid: int, route: str, body: bytes) -> Observed:
@@ -138,7 +140,7 @@ def observe(url: str, pid: int, route: str, body: bytes) -> Observed:
     (answer,) = answers
     return Observed(
         answer.status_code,
-        answer.text[:300],
+        answer.text if answer.status_code != 200 else "",
         time.monotonic() - started,
         slowest,
         _loop_seconds(pid) - loop_before,
