@@ -113,8 +113,10 @@ class ChatTemplate:
                 eos_token=eos_token,
                 add_generation_prompt=add_generation_prompt,
             )
-        except (_RefusalError, ValueError) as error:
+        except _RefusalError as error:
             raise InvalidParameterError(f"messages: the chat template refuses them: {error}", "messages") from None
+        except ValueError as error:
+            raise InvalidParameterError(f"messages: {error}", "messages") from None
         room = _MOST_REPEATS * sum(len(message.content) for message in messages)
         parts = []
         end = 0
@@ -161,17 +163,17 @@ def _rendered(request: str) -> str:
     """
     # -P: the script's folder is no place to import from.
     command = [sys.executable, "-P", str(Path(__file__).with_name("template_process.py"))]
-    process = subprocess.run(
-        command,
-        input=request,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        encoding="utf-8",
-        timeout=_MOST_WALL_SECONDS,
-        check=False,
-    )
-    if process.returncode:
-        raise ValueError(f"chat template: takes more than {_MOST_SECONDS} s or {_MOST_BYTES >> 20} MB")
+    try:
+        process = subprocess.run(
+            command,
+            input=request,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            timeout=_MOST_WALL_SECONDS,
+            check=True,
+        )
+    except subprocess.SubprocessError:  # killed by a limit, or late
+        raise ValueError(f"chat template: takes more than {_MOST_SECONDS} s or {_MOST_BYTES >> 20} MB") from None
     answer = json.loads(process.stdout)
     if "line" in answer:
         raise ValueError(f"chat template, line {answer['line']}: {shorten(answer['error'])}")

@@ -93,7 +93,7 @@ def test_a_template_that_takes_too_long_for_a_conversation_refuses_it(monkeypatc
         "{% endif %}{{ messages[0].content }}"
     )
     assert any(part.text == " Hi " for part in template.render(USER, **SETTINGS))
-    with pytest.raises(InvalidParameterError, match="refuses them: chat template: takes more than 1 s"):
+    with pytest.raises(InvalidParameterError, match="messages: chat template: takes more than 1 s"):
         template.render(USER * 2, **SETTINGS)
 
 
