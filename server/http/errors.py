@@ -66,6 +66,7 @@ def install_error_handlers(app: FastAPI, *, paths: Collection[str]) -> None:
         api_error = to_api_error(error, request.state.request_id, content_type=content_type)
         if api_error.code == "route_not_found":
             api_error.message += nearest(_path_of(request), paths)
+        _forget_frames(error)
         return JSONResponse(api_error.body, api_error.status, headers=api_error.headers)
 
     for kind in (
@@ -79,6 +80,13 @@ def install_error_handlers(app: FastAPI, *, paths: Collection[str]) -> None:
         HTTPException,
     ):
         app.add_exception_handler(kind, answer)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Free the request's body at once: the frames of a traceback hold it, and one of them holds the error again."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _from_http(error: HTTPException) -> APIError:

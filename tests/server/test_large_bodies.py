@@ -41,7 +41,8 @@ def server():
 
 def require_small_cost(server, route, body):
     observed = observe(server.url, server.process.pid, route, body.encode())
-    assert observed.status in (200, 400, 404), observed
+    # 429: more prompts than the queue has places.
+    assert observed.status in (200, 400, 404, 429), observed
     if observed.status != 200:
         assert json.loads(observed.answer)["error"].keys() == {"message", "type", "param", "code"}
     assert observed.memory < 300 * MEGABYTE, observed
@@ -58,6 +59,22 @@ def body_for(route, field, value):
 @pytest.mark.parametrize(("route", "field", "value"), WORST)
 def test_the_worst_shapes_cost_little(server, route, field, value):
     require_small_cost(server, route, body_for(route, field, value))
+
+
+def test_refused_bodies_are_forgotten_at_once(server):
+    process = psutil.Process(server.process.pid)
+    body = body_for("/v1/chat/completions", "messages", "nulls")
+    headers = {"content-type": "application/json"}
+
+    def refuse(times):
+        for _ in range(times):
+            answer = httpx.post(f"{server.url}/v1/chat/completions", content=body, headers=headers, timeout=60)
+            assert answer.status_code == 400
+        return process.memory_info().rss
+
+    before = refuse(3)
+    # Left to the collector, each holds its 4 MB, and what was parsed of it, for hundreds of requests.
+    assert refuse(20) - before < 40 * MEGABYTE
 
 
 @pytest.mark.fuzz
