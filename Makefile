@@ -8,7 +8,8 @@ ALL := $(VENV)/.installed
 SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check lint format demo-model pictures bench bench-training gpu-check clean
+.PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check audit lint format demo-model
+.PHONY: pictures bench bench-training gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,7 +47,8 @@ test-cluster: install  ## Ray with replicas that are killed, and Caddy (Debian's
 
 fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and three times the random cases (minutes)
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
-		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py
+		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py \
+		tests/llada_core/checkpoint/test_strangers.py tests/server/test_large_bodies.py
 
 chaos: install  ## training killed at random moments, damage in every file of a run; faults in a server, 200 times each (an hour)
 	$(BIN)/python -m pytest -m chaos
@@ -60,6 +62,12 @@ flood: install  ## a server under ten times the load that it can serve (two minu
 
 monitoring-check: install  ## a real Prometheus scrapes a real server: the dashboard has data, each alert fires (two minutes)
 	$(BIN)/python -m pytest -m monitoring tests/deploy/test_monitoring_live.py
+
+audit: install  ## known vulnerabilities of the locked packages (pip-audit); fails if PyPI's advisories cannot be had
+	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[audit]"
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement requirements.lock || { \
+		echo "Not passed. If no table of vulnerabilities is above, the advisories could not be had: nothing is known."; \
+		exit 1; }
 
 lint: install  ## ruff (format and rules) and strict mypy
 	$(BIN)/ruff format --check .

@@ -1,12 +1,14 @@
 """Write files and folders under a temporary name and rename them into place: whatever has its final name is complete.
 
 Temporary names begin with `incomplete`; `remove_incomplete` deletes the folders that a killed process left under them.
-`read_json` reads the small files of checkpoints, and names the one that is damaged.
+`read_text` and `read_json` read the small files of checkpoints, which may come from strangers: never a pipe or a
+device, never more than a limit, and an error names the file.
 """
 
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import Any
 from llada_core.errors import UnsupportedCheckpointError
 
 _LFS_POINTER = b"version https://git-lfs"
+
+# The index of 100,000 tensors has 10 MB; a config has a few kilobytes.
+_MOST_JSON_BYTES = 16 << 20
 
 
 @contextmanager
@@ -68,12 +73,16 @@ def remove_folder(folder: Path) -> None:
 
 
 def require_content(file: Path) -> None:
-    """Check that a file can be read and holds more than a pointer to its content.
+    """Check that a file can be read and holds more than a pointer to its content. Symlinks are followed.
 
     Raises:
         OSError: the file cannot be opened; the message says why.
-        UnsupportedCheckpointError: git-lfs has not replaced the file's pointer by its content.
+        UnsupportedCheckpointError: a folder, a pipe or a device; or git-lfs has not replaced the file's pointer by its
+            content.
     """
+    # Before it is opened: opening a pipe waits for a writer.
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise UnsupportedCheckpointError(f"{file}: is a folder, a pipe or a device; it must be a regular file")
     with file.open("rb") as content:
         is_pointer = content.read(len(_LFS_POINTER)) == _LFS_POINTER
     if is_pointer:
@@ -95,21 +104,45 @@ def remove_incomplete(folder: Path) -> None:
         shutil.rmtree(incomplete)
 
 
+def read_text(file: Path, *, most_bytes: int) -> str:
+    """Read a text file.
+
+    Raises:
+        OSError: the file cannot be read or is not UTF-8; the message names the file.
+        UnsupportedCheckpointError: the file is larger than `most_bytes`, or no regular file.
+    """
+    require_content(file)
+    with file.open("rb") as opened:
+        content = opened.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise UnsupportedCheckpointError(f"{file}: is larger than {most_bytes} bytes, the most that is read of it")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise OSError(f"{file}: is not UTF-8 text: byte {error.start} cannot be decoded") from None
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
         OSError: the file cannot be read or is not JSON; the message names the file.
-        UnsupportedCheckpointError: the file holds a JSON value other than an object.
+        UnsupportedCheckpointError: the file holds a JSON value other than an object, or is too large.
     """
-    require_content(file)
+    text = read_text(file, most_bytes=_MOST_JSON_BYTES)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise OSError(f"{file}: is not JSON: {error}") from None
+    except RecursionError:
+        raise OSError(f"{file}: is JSON that is nested too deep") from None
     if not isinstance(content, dict):
         raise UnsupportedCheckpointError(f"{file}: holds a {type(content).__name__}; it must hold a JSON object")
     return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def _replace(aside: Path, target: Path) -> None:

@@ -49,7 +49,9 @@ class LoadingApp:
             app = await self._loaded_in_a_thread()
             await stack.enter_async_context(app.router.lifespan_context(app))
             self.loaded = app
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             self.error = error
         self._on_end()
 
@@ -58,7 +60,7 @@ class LoadingApp:
         loop = asyncio.get_running_loop()
         result: asyncio.Future[FastAPI] = loop.create_future()
 
-        def deliver(app: FastAPI | None, error: Exception | None) -> None:
+        def deliver(app: FastAPI | None, error: BaseException | None) -> None:
             if result.cancelled():
                 return
             if app is not None:
@@ -68,10 +70,11 @@ class LoadingApp:
                 result.set_exception(error)
 
         def load() -> None:
-            app, error = None, None
+            app: FastAPI | None = None
+            error: BaseException | None = None
             try:
                 app = self._load()
-            except Exception as caught:
+            except BaseException as caught:  # a panic of a library is no `Exception`
                 error = caught
             if not loop.is_closed():
                 loop.call_soon_threadsafe(deliver, app, error)

@@ -8,22 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from reprlib import repr as short
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from llada_core.checkpoint.folder import ADAPTER_CONFIG
 from llada_core.checkpoint.weights import CheckpointWeights, open_safetensors
-from llada_core.errors import UnsupportedCheckpointError
+from llada_core.errors import UnsupportedCheckpointError, shorten
 from llada_core.files import read_json
 
 _WEIGHTS_FILE = "adapter_model.safetensors"
+_MOST_ALPHA = 1_000_000
 
 # What a config may ask for beside plain LoRA; each would change the merged weights.
 _UNSUPPORTED = ("use_dora", "use_qalora", "fan_in_fan_out", "lora_bias", "modules_to_save")
 
 _ROWS = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:\.\w+)?")
+# `peft` reads the keys of `alpha_pattern` as regular expressions; those that repeat or choose can take for ever.
+_SIMPLE_PATTERN = re.compile(r"[\w.^$\\-]+")
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.\w+)?\.weight")
 
 
@@ -82,7 +86,8 @@ class Adapter:
                 raise FileNotFoundError(f"{folder}: no {name} in this folder, so it is no LoRA adapter")
         config = read_json(folder / ADAPTER_CONFIG)
         _require_plain_lora(config, folder)
-        self.base_model: str | None = config.get("base_model_name_or_path")
+        base_model = config.get("base_model_name_or_path")
+        self.base_model = None if base_model is None else shorten(str(base_model))
         tensors = _read_tensors(folder / _WEIGHTS_FILE)
         self.rows: Mapping[str, TokenRows] = _read_rows(tensors, config, folder / _WEIGHTS_FILE)
         self.updates: Mapping[str, LowRank] = _read_updates(tensors, config, folder / _WEIGHTS_FILE)
@@ -96,14 +101,15 @@ class Adapter:
         for name, new in self.rows.items():
             if name not in shapes or shapes[name][1:] != new.rows.shape[1:] or max(new.token_ids) >= shapes[name][0]:
                 raise UnsupportedCheckpointError(
-                    f"{self._folder}: has rows of width {new.rows.shape[1]} for the tokens {list(new.token_ids)} of "
-                    f"{name}, and the model has it in shape {list(shapes.get(name, ()))}"
+                    f"{self._folder}: has rows of width {new.rows.shape[1]} for the tokens "
+                    f"{short(list(new.token_ids))} of {shorten(name)}, and the model has it in shape "
+                    f"{list(shapes.get(name, ()))}"
                 )
         for name, update in self.updates.items():
             if shapes.get(name) != update.shape:
                 has = f"has it in shape {list(shapes[name])}" if name in shapes else "has no such weight"
                 raise UnsupportedCheckpointError(
-                    f"{self._folder}: updates {name} of shape {list(update.shape)}, and the model {has}; "
+                    f"{self._folder}: updates {shorten(name)} of shape {list(update.shape)}, and the model {has}; "
                     f"the adapter was trained on {self.base_model}"
                 )
 
@@ -130,19 +136,44 @@ class AdaptedWeights:
 def _require_plain_lora(config: Mapping[str, Any], folder: Path) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise UnsupportedCheckpointError(f"{folder / ADAPTER_CONFIG}: peft_type is {kind!r}; it must be 'LORA'")
+        raise UnsupportedCheckpointError(f"{folder / ADAPTER_CONFIG}: peft_type is {short(kind)}; it must be 'LORA'")
     for name in _UNSUPPORTED:
         if config.get(name):
             raise UnsupportedCheckpointError(
-                f"{folder / ADAPTER_CONFIG}: {name} is {config[name]!r}, which is not supported"
+                f"{folder / ADAPTER_CONFIG}: {name} is {short(config[name])}, which is not supported"
             )
     if config.get("bias", "none") != "none":
-        raise UnsupportedCheckpointError(f"{folder / ADAPTER_CONFIG}: bias is {config['bias']!r}; it must be 'none'")
+        raise UnsupportedCheckpointError(
+            f"{folder / ADAPTER_CONFIG}: bias is {short(config['bias'])}; it must be 'none'"
+        )
+    for name in ("alpha_pattern", "rank_pattern"):
+        if not isinstance(config.get(name) or {}, dict):
+            raise UnsupportedCheckpointError(
+                f"{folder / ADAPTER_CONFIG}: {name} is {short(config[name])}; it must be an object"
+            )
+    for pattern in config.get("alpha_pattern") or {}:
+        if not _is_simple(pattern):
+            raise UnsupportedCheckpointError(
+                f"{folder / ADAPTER_CONFIG}: alpha_pattern has the key {short(pattern)}; it must be the name of a "
+                "module, or an expression without repetition and choice"
+            )
+
+
+def _is_simple(pattern: str) -> bool:
+    try:
+        return _SIMPLE_PATTERN.fullmatch(pattern) is not None and bool(re.compile(pattern))
+    except re.error:
+        return False
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
-    with open_safetensors(file) as tensors:
-        return {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118, a handle is no mapping
+    """Map the tensors of a file; they are in memory only once they are used."""
+    with open_safetensors(file) as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, a handle is no mapping
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise UnsupportedCheckpointError(f"{file}: {shorten(name)} is of {tensor.dtype}; it must be of floats")
+    return tensors
 
 
 def _read_rows(tensors: dict[str, Tensor], config: Mapping[str, Any], file: Path) -> dict[str, TokenRows]:
@@ -154,10 +185,16 @@ def _read_rows(tensors: dict[str, Tensor], config: Mapping[str, Any], file: Path
         # A list stands for the embedding alone.
         by_module = asked if isinstance(asked, dict) else {module: asked}
         ids = next((by_module[key] for key in by_module if f".{module}".endswith(f".{key}")), None)
-        if ids is None or tensors[name].dim() != 2 or len(ids) != len(tensors[name]):
-            raise UnsupportedCheckpointError(f"{file}: {name} does not fit trainable_token_indices in its config")
+        if not _are_ids(ids) or tensors[name].dim() != 2 or len(ids) != len(tensors[name]):
+            raise UnsupportedCheckpointError(
+                f"{file}: {shorten(name)} does not fit trainable_token_indices in its config"
+            )
         rows[f"{module}.weight"] = TokenRows(tuple(ids), tensors.pop(name))
     return rows
+
+
+def _are_ids(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and bool(value) and all(type(item) is int and item >= 0 for item in value)
 
 
 def _read_updates(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file: Path) -> dict[str, LowRank]:
@@ -165,7 +202,9 @@ def _read_updates(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file
     for name, tensor in tensors.items():
         match = _TENSOR.fullmatch(name)
         if match is None:
-            raise UnsupportedCheckpointError(f"{file}: holds {name}, which is not part of a plain LoRA adapter")
+            raise UnsupportedCheckpointError(
+                f"{file}: holds {shorten(name)}, which is not part of a plain LoRA adapter"
+            )
         sides.setdefault(match["module"], {})[match["side"]] = tensor
     if not sides:
         raise UnsupportedCheckpointError(f"{file}: holds no tensor, so it would change nothing; write it again")
@@ -174,18 +213,25 @@ def _read_updates(tensors: Mapping[str, Tensor], config: Mapping[str, Any], file
 
 def _update(module: str, pair: Mapping[str, Tensor], config: Mapping[str, Any], file: Path) -> LowRank:
     down, up = pair.get("A"), pair.get("B")
-    if down is None or up is None or down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1]:
-        raise UnsupportedCheckpointError(f"{file}: {module} needs lora_A [r, in] and lora_B [out, r]")
-    rank = down.shape[0]
+    rank = down.shape[0] if down is not None and down.dim() == 2 else 0
+    if down is None or up is None or up.dim() != 2 or not rank or rank != up.shape[1]:
+        raise UnsupportedCheckpointError(f"{file}: {shorten(module)} needs lora_A [r, in] and lora_B [out, r]")
     if config.get("r", rank) != rank and not config.get("rank_pattern"):
-        raise UnsupportedCheckpointError(f"{file}: {module} has rank {rank}, and its config says r = {config['r']}")
+        raise UnsupportedCheckpointError(
+            f"{file}: {shorten(module)} has rank {rank}, and its config says r = {short(config['r'])}"
+        )
     alpha = _alpha(module, config)
+    if type(alpha) not in (int, float) or not abs(alpha) <= _MOST_ALPHA:
+        raise UnsupportedCheckpointError(
+            f"{file.parent / ADAPTER_CONFIG}: lora_alpha of {shorten(module)} is {short(alpha)}; it must be a number "
+            f"from {-_MOST_ALPHA:,} to {_MOST_ALPHA:,}"
+        )
     return LowRank(down, up, alpha / (sqrt(rank) if config.get("use_rslora") else rank))
 
 
-def _alpha(module: str, config: Mapping[str, Any]) -> float:
+def _alpha(module: str, config: Mapping[str, Any]) -> Any:
     """The module's alpha: `peft` matches the keys of `alpha_pattern` at the end of its name."""
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):
-            return float(alpha)
-    return float(config["lora_alpha"])
+            return alpha
+    return config.get("lora_alpha")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from llada_core.errors import shorten
 from llada_core.files import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -39,7 +40,7 @@ def resolve_folder(path: str | os.PathLike[str], *, revision: str | None = None,
 def _what_is_missing(folder: Path) -> str:
     if not (folder / ADAPTER_CONFIG).exists():
         return "no config.json in this folder"
-    base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "its base model"
+    base = shorten(str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "its base model"))
     return (
         f"a LoRA adapter, not a model: load {base} with this folder as the adapter (--adapter), or merge the two with "
         "`llada-train export --adapter`"

@@ -6,6 +6,7 @@ tensors are errors, since half-loaded weights generate fluent nonsense.
 
 import os
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from llada_core.checkpoint.adapter import AdaptedWeights, Adapter
 from llada_core.checkpoint.folder import resolve_folder
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.weights import CheckpointWeights
-from llada_core.errors import InvalidParameterError
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 from llada_core.files import read_json
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
+from llada_core.model.backends.host_memory import total_memory
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.registry import Architecture, find_architecture
 from llada_core.text.chat_template import ChatTemplate
@@ -81,7 +83,7 @@ def load_tokenizer(
         chat_template: replaces LLaDA's own chat format.
     """
     folder = resolve_folder(path, revision=revision)
-    vocab_size = read_json(folder / "config.json")["vocab_size"]
+    vocab_size = read_json(folder / "config.json").get("vocab_size")
     return _read_tokenizer(folder, vocab_size=vocab_size, chat_template=chat_template)
 
 
@@ -121,7 +123,7 @@ class Checkpoint:
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
         fields = read_json(folder / "config.json")
         architecture = find_architecture(fields)
-        config = architecture.config_class.from_pretrained(folder)
+        config: LLaDAConfig = architecture.config_class.from_dict(fields)
         tokenizer = _read_tokenizer(folder, vocab_size=config.vocab_size, chat_template=chat_template)
         special_tokens = resolve_special_tokens(
             folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None
@@ -136,6 +138,7 @@ class Checkpoint:
         if placement.device.type != "cpu":
             return self.load_network(placement).eval().requires_grad_(False)
         weights = self._checked_weights()
+        self._require_memory(placement)
         tensor_name = self.architecture.tensor_name
         return CPUMaskPredictor(
             self.config,
@@ -156,6 +159,8 @@ class Checkpoint:
                 f"quantization is {placement.quantization!r}; it must be none for a network", "quantization"
             )
         weights = self._checked_weights()
+        if placement.device.type == "cpu":
+            self._require_memory(placement)
         dtype = placement.dtype_for(self.config)
         with torch.device("meta"):
             network = self.architecture.network_class()(self.config)
@@ -172,8 +177,19 @@ class Checkpoint:
         weights.check(self.config.tensor_shapes())
         return AdaptedWeights(weights, self.adapter)
 
+    def _require_memory(self, placement: Placement) -> None:
+        """Refuse weights that cannot be in this machine's memory: the system would end the process half-way."""
+        is_int8 = placement.quantization == "int8"
+        bytes_each = 1 if is_int8 else placement.dtype_for(self.config).itemsize
+        needed = bytes_each * sum(prod(shape) for shape in self.config.tensor_shapes().values())
+        if needed > (total := total_memory()):
+            raise UnsupportedCheckpointError(
+                f"{self.folder}: the weights take {needed / 1e9:,.1f} GB, and this machine has {total / 1e9:,.1f} GB "
+                "of memory; choose a smaller dtype or quantization"
+            )
 
-def _read_tokenizer(folder: Path, *, vocab_size: int, chat_template: ChatTemplate | None) -> Tokenizer | None:
+
+def _read_tokenizer(folder: Path, *, vocab_size: int | None, chat_template: ChatTemplate | None) -> Tokenizer | None:
     if not (folder / "tokenizer.json").exists():
         return None
     return Tokenizer.from_folder(folder, vocab_size=vocab_size, chat_template=chat_template)

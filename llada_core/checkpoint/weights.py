@@ -3,25 +3,35 @@
 A model is built while its file is read: only one tensor is mapped at a time, so memory never holds the weights twice.
 """
 
-import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as short
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from llada_core.errors import UnsupportedCheckpointError
-from llada_core.files import require_content
+from llada_core.errors import UnsupportedCheckpointError, shorten
+from llada_core.files import read_json, require_content
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+
+# A name, no path. What it leads to is not checked: in the hub's caches all files are links.
+_SHARD = re.compile(r"[\w. -]+\.safetensors")
+
+# The names of 100,000 tensors take 10 MB; the library itself stops at 100 MB, which take it 17 s and a gigabyte.
+_MOST_HEADER_BYTES = 16 << 20
+
+# Other dtypes hold quantised weights, which mean nothing without their scales.
+_DTYPES = ("F64", "F32", "BF16", "F16")
 
 
 class CheckpointWeights:
     """Reads the tensors of one file, or of the shards that an index names.
 
     Raises:
-        UnsupportedCheckpointError: a file that cannot be read.
+        UnsupportedCheckpointError: a file that cannot be read, a tensor that is there twice or is quantised.
         FileNotFoundError: no safetensors in the folder, or shards of the index are missing.
     """
 
@@ -32,7 +42,17 @@ class CheckpointWeights:
         for file in self._find_files():
             with open_safetensors(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118, a handle is no mapping
-                    self._shapes[name] = tuple(tensors.get_slice(name).get_shape())
+                    if name in self._files:
+                        raise UnsupportedCheckpointError(
+                            f"{file}: holds {shorten(name)}, which {self._files[name].name} holds too"
+                        )
+                    tensor = tensors.get_slice(name)
+                    if tensor.get_dtype() not in _DTYPES:
+                        raise UnsupportedCheckpointError(
+                            f"{file}: {shorten(name)} is stored as {tensor.get_dtype()}; it must be one of "
+                            f"{', '.join(_DTYPES)}"
+                        )
+                    self._shapes[name] = tuple(tensor.get_shape())
                     self._files[name] = file
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -48,7 +68,7 @@ class CheckpointWeights:
         }
         for problem, names in problems.items():
             if names:
-                some = ", ".join(sorted(names)[:5])
+                some = ", ".join(map(shorten, sorted(names)[:5]))
                 raise UnsupportedCheckpointError(
                     f"{self._folder.name}: {len(names)} {problem} tensors in the weights: {some}"
                 )
@@ -67,13 +87,17 @@ class CheckpointWeights:
             raise FileNotFoundError(
                 f"{self._folder}: no {_SINGLE} and no {_INDEX} in this folder; other weight files are not read"
             )
-        try:
-            names = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
             raise UnsupportedCheckpointError(
-                f"{self._folder.name}: {_INDEX} has no readable weight_map: {error!r}"
-            ) from None
-        return [self._folder / name for name in sorted(names)]
+                f"{index}: weight_map is {short(weight_map)}; it must name the file of every tensor"
+            )
+        for name in weight_map.values():
+            if not isinstance(name, str) or not _SHARD.fullmatch(name):
+                raise UnsupportedCheckpointError(
+                    f"{index}: weight_map names {short(name)}; it must name .safetensors files of the same folder"
+                )
+        return [self._folder / name for name in sorted(set(weight_map.values()))]
 
 
 def open_safetensors(file: Path) -> safe_open:
@@ -84,9 +108,18 @@ def open_safetensors(file: Path) -> safe_open:
         UnsupportedCheckpointError: the file is damaged, or a git-lfs pointer.
     """
     require_content(file)
+    with file.open("rb") as opened:
+        header_bytes = int.from_bytes(opened.read(8), "little")
+    if header_bytes > _MOST_HEADER_BYTES:
+        raise UnsupportedCheckpointError(
+            f"{file}: cannot be read as safetensors: its header has {header_bytes} bytes; it must have at most "
+            f"{_MOST_HEADER_BYTES}"
+        )
     try:
         return safe_open(file, framework="pt")
     except SafetensorError as error:
         raise UnsupportedCheckpointError(
-            f"{file}: cannot be read as safetensors: {error}; the file may be damaged or cut"
+            f"{file}: cannot be read as safetensors: {shorten(str(error))}; the file may be damaged or cut"
         ) from None
+    except RuntimeError as error:  # torch's, for a file that is larger than the machine's memory
+        raise UnsupportedCheckpointError(f"{file}: cannot be mapped: {shorten(str(error))}") from None

@@ -5,6 +5,7 @@ An architecture is a folder under `architectures/` and an entry in the table.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
 from llada_core.errors import UnsupportedCheckpointError
@@ -40,7 +41,7 @@ def find_architecture(config: Mapping[str, Any]) -> Architecture:
     if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str) and named[0] in ARCHITECTURES:
         return ARCHITECTURES[named[0]]
     raise UnsupportedCheckpointError(
-        f"config.json: architectures is {named!r}; this project loads {list(ARCHITECTURES)} "
+        f"config.json: architectures is {short(named)}; this project loads {list(ARCHITECTURES)} "
         "(LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5 and checkpoints of the same architecture)"
     )
 

@@ -2,17 +2,36 @@
 
 The template never sees the messages' texts: it is rendered with placeholders, which the texts then replace. A text
 therefore cannot open a turn, and is encoded as plain text, as in the built-in format.
+
+A template may come from strangers. It is rendered in a process of its own (`template_process`), which is ended when it
+takes more than two seconds of a processor or 256 MB; results are kept, since a template sees no more of a conversation
+than its roles.
 """
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from llada_core.errors import InvalidParameterError, shorten
+from llada_core.files import read_text
 
-from llada_core.errors import InvalidParameterError
+_MOST_FILE_BYTES = 1 << 20
+_MOST_SECONDS = 2
+_MOST_BYTES = 256 << 20
+# A process that waits for a processor is not counted as busy.
+_MOST_WALL_SECONDS = 60
+# The most characters that a template may add, and how often over it may repeat the messages.
+_MOST_CHARACTERS = 1 << 20
+_MOST_REPEATS = 4
+# Longer conversations are rendered anew each time.
+_MOST_KEPT_CHARACTERS = 1 << 16
 
 
 class Turn(Protocol):
@@ -38,29 +57,36 @@ class Part:
 
 
 # Two private-use characters around the message's index; the spaces show whether the template trims.
-_MARK = re.compile("( ?)\ue000([0-9]+)\ue001( ?)")
+_MARK = re.compile("( ?)\ue000([0-9]{1,9})\ue001( ?)")
 
 
 class ChatTemplate:
-    """A compiled template.
+    """A template that was rendered once.
 
     Attributes:
         source: its text.
     """
 
     def __init__(self, source: str) -> None:
-        """Compile a template.
+        """Check a template.
 
         Raises:
-            ValueError: the source is not a Jinja template; names the line.
+            ValueError: the source is not a Jinja template, with the line; or it takes too much time or memory.
         """
         self.source = source
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-        environment.globals["raise_exception"] = _raise
-        try:
-            self._template = environment.from_string(source)
-        except TemplateSyntaxError as error:
-            raise ValueError(f"chat template, line {error.lineno}: {error.message}") from None
+        # It may want more of a conversation than this.
+        with suppress(_RefusalError):
+            self._render([{"role": "user", "content": "x"}], bos_token="", eos_token="", add_generation_prompt=True)
+
+    @classmethod
+    def from_file(cls, file: Path) -> "ChatTemplate":
+        """Read a template.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: no template, or one that takes too much.
+        """
+        return cls(read_text(file, most_bytes=_MOST_FILE_BYTES))
 
     def render(
         self,
@@ -77,32 +103,83 @@ class ChatTemplate:
             continue_final_message: end with the last message's text.
 
         Raises:
-            InvalidParameterError: the template refuses the messages, or leaves out the one to be continued.
+            InvalidParameterError: the template refuses the messages, takes or writes too much for them, or leaves out
+                the one to be continued.
         """
-        marked = [{"role": message.role, "content": f" \ue000{index}\ue001 "} for index, message in enumerate(messages)]
         try:
-            rendered = self._template.render(
-                messages=marked,
+            rendered = self._render(
+                [{"role": message.role, "content": f" \ue000{index}\ue001 "} for index, message in enumerate(messages)],
                 bos_token=bos_token,
                 eos_token=eos_token,
                 add_generation_prompt=add_generation_prompt,
             )
-        except TemplateError as error:
+        except _RefusalError as error:
             raise InvalidParameterError(f"messages: the chat template refuses them: {error}", "messages") from None
+        except ValueError as error:
+            raise InvalidParameterError(f"messages: {error}", "messages") from None
+        room = _MOST_REPEATS * sum(len(message.content) for message in messages)
         parts = []
         end = 0
         for mark in _MARK.finditer(rendered):
-            text = messages[int(mark[2])].content
+            index = int(mark[2])
+            text = messages[index].content if index < len(messages) else ""
             text = text if mark[1] else text.lstrip()
             text = text if mark[3] else text.rstrip()
+            room -= len(text)
+            if room < 0:
+                raise InvalidParameterError("messages: the chat template repeats them too often", "messages")
             parts += [Part(rendered[end : mark.start()], False), Part(text, True)]
             end = mark.end()
-            if continue_final_message and int(mark[2]) == len(messages) - 1:
+            if continue_final_message and index == len(messages) - 1:
                 return parts
         if continue_final_message:
             raise InvalidParameterError("messages: the chat template leaves out the last one", "messages")
         return [*parts, Part(rendered[end:], False)]
 
+    def _render(self, messages: Sequence[dict[str, str]], **variables: Any) -> str:
+        request = json.dumps(
+            {
+                "source": self.source,
+                "variables": {"messages": messages, **variables},
+                "most_seconds": _MOST_SECONDS,
+                "most_bytes": _MOST_BYTES,
+            }
+        )
+        is_kept = len(request) - len(self.source) <= _MOST_KEPT_CHARACTERS
+        return _rendered(request) if is_kept else _rendered.__wrapped__(request)
 
-def _raise(message: str) -> NoReturn:
-    raise TemplateError(message)
+
+class _RefusalError(Exception):
+    """A template raised an error; the message is its own."""
+
+
+@lru_cache(maxsize=64)
+def _rendered(request: str) -> str:
+    """Render in a process of its own.
+
+    Raises:
+        _RefusalError: the template raised an error.
+        ValueError: it is no template, or takes or writes too much.
+    """
+    # -P: the script's folder is no place to import from.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("template_process.py"))]
+    try:
+        process = subprocess.run(
+            command,
+            input=request,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            timeout=_MOST_WALL_SECONDS,
+            check=True,
+        )
+    except subprocess.SubprocessError:  # killed by a limit, or late
+        raise ValueError(f"chat template: takes more than {_MOST_SECONDS} s or {_MOST_BYTES >> 20} MB") from None
+    answer = json.loads(process.stdout)
+    if "line" in answer:
+        raise ValueError(f"chat template, line {answer['line']}: {shorten(answer['error'])}")
+    if "error" in answer:
+        raise _RefusalError(shorten(answer["error"]))
+    if len(answer["text"]) > _MOST_CHARACTERS:
+        raise ValueError(f"chat template: writes more than {_MOST_CHARACTERS:,} characters")
+    text: str = answer["text"]
+    return text

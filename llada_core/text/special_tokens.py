@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
@@ -76,12 +77,18 @@ def resolve_special_tokens(
 
     mask_id = find("mask_token_id", MASK_TOKEN)
     eos_id = find("eos_token_id", EOS_TOKEN)
-    for name, value in (("mask_token_id", mask_id), ("eos_token_id", eos_id)):
-        if not isinstance(value, int) or not 0 <= value < config["vocab_size"]:
+    eot_id = find("eot_token_id", EOT_TOKEN)
+    for name, value in (("mask_token_id", mask_id), ("eos_token_id", eos_id), ("eot_token_id", eot_id)):
+        is_id = type(value) is int and 0 <= value < config["vocab_size"]
+        if not is_id and not (name == "eot_token_id" and value is None):
             raise UnsupportedCheckpointError(
-                f"{folder.name}: {name} is {value!r}; generation_config.json, config.json or the tokenizer must name "
-                f"an id below vocab_size ({config['vocab_size']})"
+                f"{folder.name}: {name} is {short(value)}; generation_config.json, config.json or the tokenizer must "
+                f"name an id below vocab_size ({config['vocab_size']})"
             )
     assert mask_id is not None
     assert eos_id is not None
-    return SpecialTokens(mask_id, eos_id, find("eot_token_id", EOT_TOKEN))
+    if mask_id in (eos_id, eot_id):
+        raise UnsupportedCheckpointError(
+            f"{folder.name}: mask_token_id is {mask_id}; it must differ from eos_token_id and eot_token_id"
+        )
+    return SpecialTokens(mask_id, eos_id, eot_id)

@@ -13,9 +13,9 @@ from typing import Any
 
 import tokenizers
 
-from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
-from llada_core.files import require_content
-from llada_core.text.chat_template import ChatTemplate
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError, shorten
+from llada_core.files import read_text
+from llada_core.text.chat_template import ChatTemplate, Part
 from llada_core.text.special_tokens import (
     BOS_TOKEN,
     END_HEADER_TOKEN,
@@ -38,6 +38,9 @@ CHAT_TEMPLATE = (
 )
 
 REPLACEMENT_CHARACTER = "\ufffd"
+
+# The largest published ones, of a quarter of a million tokens, have 35 MB.
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,10 @@ class Tokenizer:
         self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_mask(definition))
         self._message_encoder = tokenizers.Tokenizer.from_str(definition)
         self._message_encoder.encode_special_tokens = True
+        for encoder in (self._prompt_encoder, self._message_encoder):
+            # A file that was saved for training may cut or fill up every text.
+            encoder.no_truncation()
+            encoder.no_padding()
         self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()[:16]
         added = self._decoder.get_added_tokens_decoder()
         self.special_tokens = {token_id: token.content for token_id, token in added.items() if token.special}
@@ -91,16 +98,21 @@ class Tokenizer:
         """Read the folder's `tokenizer.json`.
 
         Raises:
-            UnsupportedCheckpointError: the file is damaged, or is no tokenizer; the message names it.
+            OSError: the file cannot be read.
+            UnsupportedCheckpointError: the file is damaged, too large, or is no tokenizer; the message names it.
         """
         file = folder / "tokenizer.json"
-        require_content(file)
+        definition = read_text(file, most_bytes=_MOST_BYTES)
         try:
-            definition = file.read_text(encoding="utf-8")
-            return cls(definition, vocab_size=vocab_size, chat_template=chat_template)
-        except Exception as error:  # the library raises no class of its own
+            tokenizer = cls(definition, vocab_size=vocab_size, chat_template=chat_template)
+            # Some damage shows only with the first text.
+            tokenizer.decode([*tokenizer.encode("Hello, you"), *tokenizer.encode_plain("Hello, you")])
+            return tokenizer
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the library raises no class of its own, and panics with no `Exception`
             raise UnsupportedCheckpointError(
-                f"{file}: cannot be read as a tokenizer: {error}; the file may be damaged or cut"
+                f"{file}: cannot be read as a tokenizer: {shorten(str(error))}; the file may be damaged or cut"
             ) from None
 
     def __len__(self) -> int:
@@ -156,14 +168,11 @@ class Tokenizer:
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
             )
+            encoded = iter(self.encode_batch([part.text for part in parts if part.is_content]))
+            # A template writes the same around every message.
+            between = {text: self.encode(text, add_special_tokens=False) for text in _texts_between(parts)}
             return [
-                token_id
-                for part in parts
-                for token_id in (
-                    self.encode_plain(part.text)
-                    if part.is_content
-                    else self.encode(part.text, add_special_tokens=False)
-                )
+                token_id for part in parts for token_id in (next(encoded) if part.is_content else between[part.text])
             ]
         ids, end_of_turn = [self._template_id(BOS_TOKEN)], self._template_id(EOT_TOKEN)
         contents = self.encode_batch([message.content.strip() for message in messages])
@@ -245,6 +254,10 @@ class IncrementalDecoder:
     def _release(self, text: str) -> str:
         self._context, self._pending = self._pending, []
         return text
+
+
+def _texts_between(parts: Iterable[Part]) -> set[str]:
+    return {part.text for part in parts if not part.is_content}
 
 
 def _without_mask(definition: str) -> str:

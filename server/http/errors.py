@@ -66,6 +66,7 @@ def install_error_handlers(app: FastAPI, *, paths: Collection[str]) -> None:
         api_error = to_api_error(error, request.state.request_id, content_type=content_type)
         if api_error.code == "route_not_found":
             api_error.message += nearest(_path_of(request), paths)
+        _forget_frames(error)
         return JSONResponse(api_error.body, api_error.status, headers=api_error.headers)
 
     for kind in (
@@ -81,6 +82,13 @@ def install_error_handlers(app: FastAPI, *, paths: Collection[str]) -> None:
         app.add_exception_handler(kind, answer)
 
 
+def _forget_frames(error: BaseException | None) -> None:
+    """Free the request's body at once: the frames of a traceback hold it, and one of them holds the error again."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 def _from_http(error: HTTPException) -> APIError:
     if error.status_code == 413:
         return body_too_large(MAX_BODY_BYTES)
@@ -88,6 +96,8 @@ def _from_http(error: HTTPException) -> APIError:
         return bodies_too_large(MAX_BYTES_UNDER_WAY)
     types = {404: ("not_found_error", "route_not_found"), 405: ("invalid_request_error", "method_not_allowed")}
     type_, code = types.get(error.status_code, ("invalid_request_error", "bad_request"))
+    if isinstance(error.__cause__, APIError):  # of `BoundedRoute`; FastAPI lets no other exception through
+        return error.__cause__
     if error.status_code == 400 and "parsing the body" in str(error.detail):
         return _unreadable_body(error.__cause__)
     allow = (error.headers or {}).get("Allow")

@@ -4,13 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from server.http.body import BoundedRoute
 from server.replies.dialects import ChatDialect
 from server.routes import openai
 from server.schemas.answers import CHUNKS, ChatCompletion, answers
 from server.schemas.openai import ChatCompletionRequest
 from server.service import service_of
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.post(

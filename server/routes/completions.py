@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from server.http.body import BoundedRoute
 from server.replies.denoised import Echo
 from server.replies.dialects import CompletionDialect
 from server.routes import openai
@@ -11,7 +12,7 @@ from server.schemas.answers import CHUNKS, Completion, answers
 from server.schemas.openai import CompletionRequest, FillInTheMiddleRequest
 from server.service import client_of, service_of
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 _ANSWERS = answers(Completion, CHUNKS)
 

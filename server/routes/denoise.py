@@ -6,6 +6,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from llada_core.sampling.canvas import Canvas
 from server.http.api_error import bad_request, stream_is_read, stream_not_found
+from server.http.body import BoundedRoute
 from server.http.exchange import current_exchange
 from server.http.sse import StreamResponse
 from server.replies.denoise_events import DenoiseReply
@@ -14,7 +15,7 @@ from server.schemas.answers import answers, events
 from server.schemas.denoise import DenoiseRequest, MaskGap
 from server.service import Service, client_of, service_of
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 _ANSWERS = answers(None, events("start, one step for each denoising step, then done or error", "event", "data", "id"))

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from llada_core.sampling.events import Reporting
+from server.http.body import BoundedRoute
 from server.http.sse import StreamResponse, while_connected
 from server.replies.logprobs import TokenNames
 from server.replies.responses import ResponseReply
@@ -13,7 +14,7 @@ from server.schemas.conversation import ChatFields
 from server.schemas.responses import ResponseRequest
 from server.service import client_of, service_of
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.post(

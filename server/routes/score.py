@@ -4,13 +4,14 @@ from fastapi import APIRouter, Request
 
 from llada_core.diffusion.guidance import num_passes
 from server.canvases import seed_or_random
+from server.http.body import BoundedRoute
 from server.http.sse import while_connected
 from server.replies.usage import Usage
 from server.schemas.answers import Score, ScoreUsage
 from server.schemas.score import ScoreRequest
 from server.service import client_of, service_of
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.post("/v1/score")

@@ -5,11 +5,12 @@ import asyncio
 from fastapi import APIRouter, Request
 
 from llada_core.text.special_tokens import BOS_TOKEN
+from server.http.body import BoundedRoute
 from server.schemas.answers import DetokenizedText, TokenizerInfo, Tokens
 from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from server.service import service_of
 
-router = APIRouter()
+router = APIRouter(route_class=BoundedRoute)
 
 
 @router.post("/tokenize")

@@ -1,13 +1,26 @@
-"""Settings of the host's memory allocator for tensors that come and go at every step."""
+"""The host's memory: how much there is, and settings of its allocator for tensors that come and go at every step."""
 
 import ctypes
 import platform
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
 
 # Parameters of mallopt, from malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_MMAP_MAX = -4
 _M_ARENA_MAX = -8
+
+
+def total_memory() -> int:
+    """Return the bytes that this process could have if nothing else ran: the machine's, or its container's limit."""
+    total = int(psutil.virtual_memory().total + psutil.swap_memory().total)
+    try:
+        # cgroup v2; without a limit the file says "max".
+        return min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        return total
 
 
 def keep_freed_memory(*, all_of_it: bool = False) -> None:

@@ -117,12 +117,23 @@ def test_missing_and_left_over_tensors_are_errors(tmp_path):
         load_model(folder)
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": [1]}', "{"])
-def test_an_index_that_names_no_files_is_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "holds a list; it must hold a JSON object"),
+        ("{}", "weight_map is None; it must name the file of every tensor"),
+        ('{"weight_map": [1]}', r"weight_map is \[1\]"),
+        ('{"weight_map": {"a": 1}}', "weight_map names 1; it must name .safetensors files of the same folder"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "weight_map names '/etc/passwd'"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', r"weight_map names '\.\./model\.safetensors'"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_an_index_that_names_no_files_is_refused(tmp_path, content, message):
     folder = copy_of_tiny(tmp_path)
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(UnsupportedCheckpointError, match="no readable weight_map"):
+    with pytest.raises((UnsupportedCheckpointError, OSError), match=message):
         load_model(folder)
 
 

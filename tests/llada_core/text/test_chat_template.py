@@ -1,13 +1,17 @@
 """Chat formats given as Jinja templates, against the built-in one, which is also written as a template."""
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llada_core import DEMO_FOLDER, load_tokenizer
 from llada_core.errors import InvalidParameterError
+from llada_core.text import chat_template
 from llada_core.text.chat_template import ChatTemplate, Part
 from llada_core.text.tokenizer import CHAT_TEMPLATE, Message
+from tests.random_cases import cases
 
 SETTINGS = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True, "continue_final_message": False}
 USER = [Message("user", " Hi ")]
@@ -21,7 +25,8 @@ def templated():
 texts = st.text(max_size=12) | st.sampled_from(["<|eot_id|>", "{{ 1 }}", "<|start_header_id|>user", " \n x \n"])
 
 
-@settings(max_examples=60, deadline=None)
+# Every sequence of roles takes a process, a tenth of a second.
+@settings(max_examples=cases(60), deadline=None)
 @given(
     messages=st.lists(
         st.builds(Message, st.sampled_from(["user", "assistant", "system"]), texts), min_size=1, max_size=4
@@ -50,6 +55,11 @@ def test_texts_are_parts_of_their_own_trimmed_where_the_template_trims():
         ("{{ nothing }}", {}, "'nothing' is undefined"),
         ("{{ messages.__class__.__mro__ }}", {}, "unsafe"),
         ("x", {"continue_final_message": True}, "leaves out the last one"),
+        ("{{ 1 / 0 }}", {}, "ZeroDivisionError"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", {}, "recursion"),
+        ("{{ range(10**9) | list }}", {}, "Range too big"),
+        ("{% include '/etc/passwd' %}", {}, "no loader"),
+        ("{{ (messages[0].content | string) * 99 }}", {}, "repeats them too often"),
     ],
 )
 def test_a_template_that_refuses_says_why(source, more, message):
@@ -60,3 +70,51 @@ def test_a_template_that_refuses_says_why(source, more, message):
 def test_what_is_no_template_is_refused_with_its_line():
     with pytest.raises(ValueError, match="chat template, line 2"):
         ChatTemplate("a\n{% for %}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'x' * 10**10 }}",
+        "{{ '%1000000000d' % 1 }}",
+        "{% set ns = namespace(x='x') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+    ],
+    ids=["folded by the compiler", "formatted", "doubled"],
+)
+def test_a_template_that_takes_too_much_is_refused_when_it_is_read(source):
+    with pytest.raises(ValueError, match="chat template: takes more than 2 s or 256 MB"):
+        ChatTemplate(source)
+
+
+def test_a_template_that_takes_too_long_for_a_conversation_refuses_it(monkeypatch):
+    monkeypatch.setattr(chat_template, "_MOST_SECONDS", 1)
+    template = ChatTemplate(
+        "{% if messages | length > 1 %}{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+        "{% endif %}{{ messages[0].content }}"
+    )
+    assert any(part.text == " Hi " for part in template.render(USER, **SETTINGS))
+    with pytest.raises(InvalidParameterError, match="messages: chat template: takes more than 1 s"):
+        template.render(USER * 2, **SETTINGS)
+
+
+def test_a_template_that_writes_too_much_is_refused_when_it_is_read():
+    with pytest.raises(ValueError, match="writes more than 1,048,576 characters"):
+        ChatTemplate("{{ 'x' * 2000000 }}")
+
+
+def test_marks_that_a_template_forges_stand_for_nothing():
+    parts = ChatTemplate("{{ '\ue0007\ue001' }}|{{ messages[0].content }}").render(USER, **SETTINGS)
+    assert [part.text for part in parts if part.text] == ["|", " Hi "]
+
+
+def test_a_template_file_is_read_to_a_limit(tmp_path):
+    file = tmp_path / "template.jinja"
+    file.write_text("{{ messages[0].content }}")
+    assert ChatTemplate.from_file(file).source == "{{ messages[0].content }}"
+    file.write_text("x" * 2_000_000)
+    with pytest.raises(ValueError, match=r"template\.jinja: is larger than 1048576 bytes"):
+        ChatTemplate.from_file(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match="must be a regular file"):
+        ChatTemplate.from_file(file)

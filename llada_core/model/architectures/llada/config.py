@@ -1,14 +1,18 @@
 """The architecture of a checkpoint, in the field names of the published `config.json`.
 
 Most of the published fields choose between variants of the OLMo code base that no LLaDA checkpoint uses. A file that
-asks for such a variant is refused: computed with the wrong arithmetic, it would silently generate bad text.
+asks for such a variant is refused: computed with the wrong arithmetic, it would silently generate bad text. Sizes are
+bounded before anything is made in them: a file may come from strangers.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from reprlib import repr as short
+from types import NoneType
+from typing import Any, get_args
 
 from transformers import PreTrainedConfig
 
-from llada_core.errors import UnsupportedCheckpointError
+from llada_core.errors import UnsupportedCheckpointError, shorten
 from llada_core.model.architectures.llada.names import tensor_name
 from llada_core.model.shape import ModelShape
 
@@ -52,8 +56,27 @@ _REQUIRED = (
     "weight_tying",
 )
 
+# The smallest and the largest value of a field: many times those of any model, and nothing overflows within them.
+_LIMITS: Mapping[str, tuple[float, float]] = {
+    "d_model": (1, 1 << 20),
+    "embedding_size": (1, 1 << 24),
+    "max_sequence_length": (1, 1 << 20),
+    "mlp_hidden_size": (1, 1 << 24),
+    "mlp_ratio": (1, 1 << 10),
+    "n_heads": (1, 1 << 16),
+    "n_kv_heads": (1, 1 << 16),
+    "n_layers": (1, 10_000),
+    "rms_norm_eps": (1e-12, 1),
+    "rope_theta": (1, 1e12),
+    "vocab_size": (1, 1 << 24),
+}
+# The rotary table has a number for every pair of a head at every position: at most half a gigabyte.
+_MOST_ROTATIONS = 1 << 26
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
 # Fields that record how a file was produced, not what the network computes.
-_DESCRIPTIVE = {"auto_map", "torch_dtype", "dtype", "transformers_version", "_name_or_path", "model_type"}
+_DESCRIPTIVE = {"auto_map", "transformers_version", "_name_or_path", "model_type"}
 # Fields without effect on what this network computes: how other programs attend, cache, generate, train or classify.
 # Older versions of transformers wrote all of them.
 _WITHOUT_EFFECT = {
@@ -72,7 +95,10 @@ _WITHOUT_EFFECT = {
 # The marks of trainers.
 _TRAINERS_PREFIX = "unsloth_"
 
+# Read by `resolve_special_tokens`.
 _TOKEN_IDS = {"bos_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
+
+_TYPE_RULES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 class LLaDAConfig(PreTrainedConfig):
@@ -125,6 +151,7 @@ class LLaDAConfig(PreTrainedConfig):
     weight_tying: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        self._check_types()
         # The published rules for fields left null.
         if self.n_kv_heads is None:
             self.n_kv_heads = 1 if self.multi_query_attention else self.n_heads
@@ -146,21 +173,29 @@ class LLaDAConfig(PreTrainedConfig):
         missing = [name for name in _REQUIRED if config_dict.get(name) is None]
         if missing:
             raise UnsupportedCheckpointError(f"config.json: {', '.join(missing)} missing; not guessed")
-        fields = {name: value for name, value in config_dict.items() if not _is_without_effect(name)}
+        fields = {
+            name: value
+            for name, value in config_dict.items()
+            if not _is_without_effect(name) and (value is not None or name in _IMPLEMENTED)
+        }
         tied = fields.pop("tie_word_embeddings", fields["weight_tying"])
         if tied != fields["weight_tying"]:
             raise UnsupportedCheckpointError(
-                f"config.json: tie_word_embeddings is {tied!r}; it must be weight_tying ({fields['weight_tying']!r}), "
-                "or absent"
+                f"config.json: tie_word_embeddings is {short(tied)}; it must be weight_tying "
+                f"({short(fields['weight_tying'])}), or absent"
             )
-        known = _DESCRIPTIVE | _TOKEN_IDS | set(cls.__dataclass_fields__)
+        older_name = fields.pop("torch_dtype", None)
+        dtype = fields.get("dtype", older_name)
+        if dtype not in (None, *_DTYPES):
+            raise _refused("dtype", dtype, f"be one of {', '.join(_DTYPES)}, or null")
+        known = _TOKEN_IDS | set(cls.__dataclass_fields__)
         for name in sorted(fields.keys() - known):
             if fields[name] not in (None, False, 0):
                 raise UnsupportedCheckpointError(
-                    f"config.json: {name} is {fields[name]!r}; this field is unknown, may change what the network "
-                    "computes, and is not implemented"
+                    f"config.json: {shorten(name)} is {short(fields[name])}; this field is unknown, may change what "
+                    "the network computes, and is not implemented"
                 )
-        return super().from_dict(fields, **kwargs)
+        return super().from_dict({name: fields[name] for name in fields.keys() & known} | {"dtype": dtype}, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return every field, defaults included: a saved `config.json` states what it relies on."""
@@ -214,22 +249,31 @@ class LLaDAConfig(PreTrainedConfig):
             shapes[tensor_name("head")] = (self.embedding_size, width)
         return shapes
 
+    def _check_types(self) -> None:
+        for name, annotation in LLaDAConfig.__annotations__.items():
+            value = getattr(self, name)
+            # JSON writes 1.0 as 1; and Python takes True for 1.
+            types = get_args(annotation) or (annotation,)
+            if type(value) not in types and not (type(value) is int and float in types):
+                rules = [_TYPE_RULES[type_] for type_ in types if type_ is not NoneType]
+                raise _refused(name, value, f"be {rules[0]}{' or null' if NoneType in types else ''}")
+
     def _refuse_what_is_not_implemented(self) -> None:
         for name, implemented in _IMPLEMENTED.items():
             value = getattr(self, name)
             is_unset = value is None and name in _NULLABLE
             if value != implemented and not is_unset:
                 raise UnsupportedCheckpointError(
-                    f"config.json: {name} is {value!r}; only {implemented!r} is implemented"
+                    f"config.json: {name} is {short(value)}; only {implemented!r} is implemented"
                 )
 
     def _check_sizes(self) -> None:
         assert self.n_kv_heads is not None
         assert self.embedding_size is not None
-        for name in ("d_model", "n_heads", "n_kv_heads", "n_layers", "vocab_size", "max_sequence_length"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UnsupportedCheckpointError(f"config.json: {name} is {value!r}; it must be a positive integer")
+        for name, (least, most) in _LIMITS.items():
+            # NaN fails as well.
+            if not least <= getattr(self, name) <= most:
+                raise _refused(name, getattr(self, name), f"be from {least:,} to {most:,}")
         heads, kv_heads = self.n_heads, self.n_kv_heads
         rules = {
             f"d_model ({self.d_model}) must be a multiple of n_heads ({heads})": self.d_model % heads == 0,
@@ -238,11 +282,17 @@ class LLaDAConfig(PreTrainedConfig):
             f"embedding_size ({self.embedding_size}) must be at least vocab_size ({self.vocab_size})": (
                 self.embedding_size >= self.vocab_size
             ),
+            f"max_sequence_length × d_model / n_heads / 2 ({self.max_sequence_length} × {self.head_dim // 2}) must be "
+            f"at most {_MOST_ROTATIONS:,}": self.max_sequence_length * self.head_dim // 2 <= _MOST_ROTATIONS,
         }
         for rule, is_kept in rules.items():
             if not is_kept:
                 raise UnsupportedCheckpointError(f"config.json: {rule}")
 
 
+def _refused(name: str, value: object, rule: str) -> UnsupportedCheckpointError:
+    return UnsupportedCheckpointError(f"config.json: {name} is {short(value)}; it must {rule}")
+
+
 def _is_without_effect(name: str) -> bool:
-    return name in _WITHOUT_EFFECT or name.startswith(_TRAINERS_PREFIX)
+    return name in _WITHOUT_EFFECT | _DESCRIPTIVE or name.startswith(_TRAINERS_PREFIX)
