@@ -45,10 +45,11 @@ test-cluster: install  ## Ray with replicas that are killed, and Caddy (Debian's
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[ray]"
 	$(BIN)/python -m pytest -m cluster tests/deploy
 
-fuzz: install  ## schemathesis over the whole OpenAPI page, all its phases, and three times the random cases (minutes)
+fuzz: install  ## schemathesis over the whole OpenAPI page, three times the random cases, 20,000 spoilt requests (half an hour)
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
 		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py \
 		tests/llada_core/checkpoint/test_strangers.py tests/server/test_large_bodies.py
+	$(BIN)/python -m benchmarks.fuzz
 
 chaos: install  ## training killed at random moments, damage in every file of a run; faults in a server, 200 times each (an hour)
 	$(BIN)/python -m pytest -m chaos
