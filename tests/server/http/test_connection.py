@@ -83,13 +83,14 @@ def test_a_byte_now_and_then_does_not_keep_a_connection(connect):
         pytest.fail("the connection is still open")
 
 
-def test_a_client_that_reads_nothing_is_let_go(connect):
+@pytest.mark.parametrize("after", [b"", b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_client_that_reads_nothing_is_let_go(connect, after):
     connection = connect()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(0.5)
     with contextlib.suppress(TimeoutError):
         for _ in range(100):
-            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" + after)
     time.sleep(3)
     connection.settimeout(20)
     # What was sent before can be read, and then the connection is over; kept alive, it would be silent.
@@ -123,6 +124,13 @@ def test_what_is_no_http_gets_an_error_of_the_usual_shape(connect, sent, status)
     connection = connect()
     connection.sendall(sent)
     assert error_of(connection) == (status, "invalid_http")
+
+
+def test_an_error_in_the_body_of_a_head_request_is_answered_without_a_body(connect):
+    connection = connect()
+    connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n")
+    head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400") and body == b""
 
 
 def test_a_websocket_handshake_is_answered_as_the_request_that_it_is(server):
