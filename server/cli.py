@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Of uvicorn's main loop.
 _TICKS_PER_SECOND = 10
+_MAX_HEAD_BYTES = 64 * 1024
 # Files that are not connections: weights while they load, the log, the event loop's own.
 _OTHER_FILES = 128
 
@@ -57,6 +58,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=5,
+                h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             )
         )
         logging.getLogger("uvicorn.error").addFilter(is_worth_logging)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -258,6 +259,8 @@ class Engine:
             with self.watch.computing():
                 events = self._sampler.step([request.canvas for request in batch])
         except Exception as error:  # the thread must outlive any failure of a step
+            # The frames hold the step's tensors, whose memory a second try needs.
+            traceback.clear_frames(error.__traceback__)
             return error
         self.watch.num_failed_in_a_row = 0
         self._metrics.observe_step(events, tokens=tokens, seconds=time.perf_counter() - started)

@@ -68,7 +68,7 @@ class Scheduler:
     of one are served in the order in which they came, as far as `max_batch_size` and the memory for caches allow.
 
     Admitted requests take turns when a step cannot hold them all, and several model threads share them evenly. Each
-    other computation gets as much of the model as a request does.
+    other computation gets as much of the model as a request of its client does.
 
     Attributes:
         max_batch_tokens: the most tokens of a step; a single request may have more.
@@ -169,7 +169,11 @@ class Scheduler:
         """Forget a request, finished or cancelled, wherever it is."""
         if request in self._running:
             self._running.remove(request)
-            self._ends.append(time.monotonic())
+            if self._waiting:
+                self._ends.append(time.monotonic())
+            else:
+                # Where nobody waits, ends tell how much is asked for, not how much can be done.
+                self._ends.clear()
         else:
             self._waiting.remove(request)
         self._free_caches(request)
@@ -293,11 +297,19 @@ class Scheduler:
         if not requests:
             self._work_allowance = 0.0
         elif self._works:
-            tokens = sum(request.num_tokens for request in requests)
-            self._work_allowance += len(self._works) * tokens / len(self._running)
+            self._work_allowance += self._work_share() * sum(request.num_tokens for request in requests)
         if self._work_allowance < 0 or not self._ready_works:
             return None
         return self._ready_works.take(next(iter(self._ready_works.clients)))
+
+    def _work_share(self) -> float:
+        """The tokens of other computations for each token of the running requests, where every client has an equal
+        share, and spreads it evenly over all that it asks for.
+        """
+        requests, works = (Counter(item.client for item in items) for items in (self._running, self._works))
+        both = requests + works
+        of_requests, of_works = (sum(few[client] / both[client] for client in few) for few in (requests, works))
+        return of_works / of_requests
 
     def _retry_seconds(self) -> int:
         """How long the requests that wait now will wait, at the present throughput; at most a minute."""

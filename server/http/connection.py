@@ -70,9 +70,12 @@ class Connection(H11Protocol):
         if task != self._task:
             self._task, self._since = task, now
         elif task is not None and now - self._since > self._limits.client_timeout:
-            self._answer(client_too_slow(self._limits.client_timeout))
-            # What it has not read by now need not be kept.
-            self.transport.abort() if task == _READING else self.transport.close()
+            if task == _READING:
+                # What it has not read by now need not be kept.
+                self.transport.abort()
+            else:
+                self._answer(client_too_slow(self._limits.client_timeout))
+                self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; called by uvicorn while it handles h11's error."""
@@ -105,8 +108,9 @@ class Connection(H11Protocol):
             "connection": "close",
             "x-request-id": new_request_id(),
         }
+        is_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
         response = h11.Response(status_code=error.status, headers=list(headers.items()))
-        for part in (response, h11.Data(data=body), h11.EndOfMessage()):
+        for part in (response, h11.Data(data=b"" if is_head else body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(part) or b"")
 
     def _unsupported_upgrade_warning(self) -> None:

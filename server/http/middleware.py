@@ -59,9 +59,10 @@ class RequestBoundary:
                     exchange.route = route.path
             await send(message)
 
+        if scope["state"].get("is_one_too_many"):
+            await _respond(too_many_connections(), scope, receive, _closing_after(503, receive, send_with_headers))
+            return
         try:
-            if scope["state"].get("is_one_too_many"):
-                raise too_many_connections()
             await self._app(scope, receive, send_with_headers)
         except Exception as error:
             if has_started:
@@ -151,7 +152,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = _closing_after_413(receive, send)
+        send = _closing_after(413, receive, send)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
             await _respond(body_too_large(MAX_BODY_BYTES), scope, receive, send)
@@ -177,8 +178,8 @@ class BodyLimit:
             self._bytes_under_way -= received
 
 
-def _closing_after_413(receive: Receive, send: Send) -> Send:
-    """A `send` that closes the connection after a 413, once the client has had time to read it.
+def _closing_after(status: int, receive: Receive, send: Send) -> Send:
+    """A `send` that closes the connection after an answer of this status, once the client has had time to read it.
 
     Many clients read nothing before they have sent everything, and a connection closed under them loses the answer.
     """
@@ -186,13 +187,15 @@ def _closing_after_413(receive: Receive, send: Send) -> Send:
 
     async def send_and_close(message: Message) -> None:
         nonlocal is_refused
-        if message["type"] == "http.response.start" and message["status"] == 413:
+        if message["type"] == "http.response.start" and message["status"] == status:
             is_refused = True
             MutableHeaders(scope=message)["connection"] = "close"
         if not is_refused or message["type"] == "http.response.start" or message.get("more_body"):
             await send(message)
             return
         await send({**message, "more_body": True})
+        # A client that leaves now has its answer.
+        current_exchange().is_complete = True
         with suppress(TimeoutError):
             async with asyncio.timeout(_LINGERING_SECONDS):
                 while (await receive()).get("more_body"):

@@ -347,6 +347,32 @@ def test_computations_of_clients_take_turns(request_of):
     assert order == [greedy[0], polite, greedy[1], polite, greedy[2], polite]
 
 
+def test_many_computations_of_one_client_get_no_more_than_another_clients_request(request_of):
+    scheduler = scheduler_with(max_queue=100)
+    scheduler.add([request_of(25, "polite")])
+    for _ in range(100):
+        scheduler.add_work(StandIn("greedy"))
+    has_turn = []
+    for _ in range(8):
+        turn = scheduler.schedule()
+        has_turn.append(turn.work is not None)
+        scheduler.release(turn.requests)
+        if turn.work is not None:
+            scheduler.release_work(turn.work, 100)  # as many as four steps of the request
+    assert has_turn == [True, False, False, True, False, False, False, True]
+
+
+def test_a_computation_gets_as_much_as_all_requests_of_another_client(request_of):
+    scheduler, work = scheduler_with(), StandIn("polite")
+    scheduler.add([request_of(25, "greedy") for _ in range(4)])
+    scheduler.add_work(work)
+    for _ in range(3):
+        turn = scheduler.schedule()
+        assert turn.work is work
+        scheduler.release(turn.requests)
+        scheduler.release_work(work, 100)
+
+
 def test_a_full_queue_lets_in_those_who_have_less_than_their_share_of_it(request_of):
     scheduler = scheduler_with(max_batch_size=1, max_queue=4)
     scheduler.add([request_of(10, "greedy") for _ in range(5)])
@@ -391,3 +417,19 @@ def test_the_time_to_try_again_follows_from_queue_and_throughput(request_of, mon
     assert refused() == 2 * 3
     now += 1000
     assert refused() == 60
+
+
+def test_an_hour_without_requests_does_not_count_as_low_throughput(request_of, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    scheduler = scheduler_with(max_batch_size=1, max_queue=4)
+    for _ in range(3):
+        request = request_of(10)
+        scheduler.add([request])
+        step_of(scheduler)
+        scheduler.remove(request)
+    now += 3600
+    scheduler.add([request_of(10) for _ in range(5)])
+    with pytest.raises(QueueFullError) as refusal:
+        scheduler.add([request_of(10)])
+    assert refusal.value.retry_seconds == 1

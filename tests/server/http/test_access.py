@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from hashlib import sha256
@@ -55,6 +56,15 @@ def test_a_generation_leaves_a_line_with_its_usage_and_its_times(any_url, lines,
     assert fields == {
         "request_id": "mine", "finish_reason": "length", "prompt_tokens": 3, "completion_tokens": 8, "steps": 8,
     }  # fmt: skip
+
+
+def test_a_client_that_leaves_with_its_413_has_had_its_answer(any_url, lines):
+    url = httpx.URL(any_url)
+    with socket.create_connection((url.host, url.port), timeout=20) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 413"
+    message, _ = line_of(lines)
+    assert message == "POST unmatched 413"
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/denoise", "/v1/responses"])
