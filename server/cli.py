@@ -61,7 +61,8 @@ class Server(uvicorn.Server):
                 h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
             )
         )
-        logging.getLogger("uvicorn.error").addFilter(is_worth_logging)
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addFilter(is_worth_logging)
         self._settings = settings
         self._sockets = sockets
         self._draining: asyncio.Task[None] | None = None

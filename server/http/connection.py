@@ -18,8 +18,14 @@ from server.http.browser import BROWSER_HEADERS
 # Beyond the limit so many more are answered that there are too many; any further one is closed unanswered.
 NUM_REFUSED = 128
 
-# What uvicorn logs of a request, and can be made to log by anybody as often as they like.
-_NOISE = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library detected.")
+# What uvicorn and asyncio log of a client, and can be made to log by anybody as often as they like.
+_NOISE = (
+    "Invalid HTTP request received.",
+    "Unsupported upgrade request.",
+    "No supported WebSocket library detected.",
+    # The client has left, which is noticed a moment later.
+    "socket.send() raised exception.",
+)
 
 _READING = ("read", None)
 
@@ -123,5 +129,5 @@ def new_request_id() -> str:
 
 
 def is_worth_logging(record: logging.LogRecord) -> bool:
-    """A filter for uvicorn's own log: what any stranger can make it say does not count."""
+    """A filter for the logs of uvicorn and asyncio: what any stranger can make them say does not count."""
     return not str(record.msg).startswith(_NOISE)

@@ -132,19 +132,18 @@ def test_out_of_memory_with_a_single_request_is_tried_once_more_and_then_its_err
 
 
 def test_a_second_try_has_the_memory_of_the_first(tiny):
-    class Full(Sampler):
-        tensors: list[weakref.ref] = []
-        still_held: list[bool] = []
+    tensors, still_held = [], []
 
+    class Full(Sampler):
         def step(self, canvases):
-            self.still_held.append(any(tensor() is not None for tensor in self.tensors))
+            still_held.append(any(tensor() is not None for tensor in tensors))
             hidden = torch.zeros(1)
-            self.tensors.append(weakref.ref(hidden))
+            tensors.append(weakref.ref(hidden))
             raise MemoryError
 
     with serving(tiny, sampler=Full(tiny)) as url:
         assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 500
-    assert Full.still_held == [False, False]
+    assert still_held == [False, False]
 
 
 def test_an_error_after_the_start_of_a_stream_is_its_last_event(tiny):
