@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
 .PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check audit lint format demo-model
-.PHONY: pictures bench bench-training image-lock gpu-check clean
+.PHONY: pictures bench bench-training docker-check image-lock gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ test-clients: install  ## litellm and langchain-openai against the server; insta
 test-cluster: install  ## Ray with replicas that are killed, and Caddy (Debian's `caddy`); installs Ray first (350 MB)
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[ray]"
 	$(BIN)/python -m pytest -m cluster tests/deploy
+
+docker-check: install  ## build the image and run the containers, with an engine started if none runs (ten minutes)
+	tests/deploy/install_docker.sh --engine
+	$(BIN)/python -m pytest -m docker tests/deploy/test_docker.py
 
 # The packages that torch's default build adds for CUDA: they come with torch, which is not in this lock either.
 CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
