@@ -106,7 +106,7 @@ def test_docker_compose_accepts_the_file_and_a_profile_has_its_servers(profile, 
     done = subprocess.run(words, check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(name for name in done.stdout.split() if name in SERVERS) == servers
-    assert "prometheus" in done.stdout.split()
+    assert {"prometheus", "grafana"} <= set(done.stdout.split())
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -156,3 +156,12 @@ def test_the_proxy_names_the_replicas():
     for replica, (name, port) in zip(replicas, upstream, strict=True):
         assert name in names_in_the_network(replica)
         assert int(port) == PORT
+
+
+def test_grafana_finds_its_dashboards_where_compose_mounts_them_and_nobody_can_log_in():
+    (provider,) = yaml.safe_load((ROOT / "deploy/grafana/provisioning/dashboards/llada.yml").read_text())["providers"]
+    grafana = SERVICES["grafana"]
+    assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in grafana["volumes"]
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    for switch in ("GF_AUTH_DISABLE_LOGIN_FORM", "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"):
+        assert grafana["environment"][switch] == "true"

@@ -198,6 +198,8 @@ def test_metrics_are_the_replicas_own(stack, proxy):
         return [series["value"][1] for series in result]
 
     until(lambda: scraped() == ["1", "1"], seconds=60)
+    (group,) = httpx.get(f"{prometheus}/api/v1/rules").json()["data"]["groups"]
+    assert group["file"].endswith("alerts.yml")
 
 
 def test_stopping_lets_running_requests_finish(stack):
