@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
 .PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check audit lint format demo-model
-.PHONY: pictures bench bench-training gpu-check clean
+.PHONY: pictures bench bench-training docker-check image-lock gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,19 @@ test-cluster: install  ## Ray with replicas that are killed, and Caddy (Debian's
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[ray]"
 	$(BIN)/python -m pytest -m cluster tests/deploy
 
+docker-check: install  ## build the image and run the containers, with an engine started if none runs (ten minutes)
+	tests/deploy/install_docker.sh --engine
+	$(BIN)/python -m pytest -m docker tests/deploy/test_docker.py
+
+# The packages that torch's default build adds for CUDA: they come with torch, which is not in this lock either.
+CUDA := cuda-bindings cuda-toolkit nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvshmem-cu13 triton
+
+image-lock: install  ## deploy/image.lock again: the packages of requirements.lock that the server needs, with hashes
+	$(PIP) install --quiet uv
+	mkdir -p build && printf '%s\n' $(CUDA) > build/cuda.txt
+	$(BIN)/uv pip compile --quiet pyproject.toml --constraints requirements.lock --python-version 3.12 --python-platform linux \
+		--excludes build/cuda.txt --no-emit-package torch --generate-hashes --no-annotate --no-header --output-file deploy/image.lock
+
 fuzz: install  ## schemathesis over the whole OpenAPI page, three times the random cases, 20,000 spoilt requests (half an hour)
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
 		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py \
@@ -70,10 +83,11 @@ audit: install  ## known vulnerabilities of the locked packages (pip-audit); fai
 		echo "Not passed. If no table of vulnerabilities is above, the advisories could not be had: nothing is known."; \
 		exit 1; }
 
-lint: install  ## ruff (format and rules) and strict mypy
+lint: install  ## ruff (format and rules), strict mypy, and hadolint for the Dockerfile
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: install  ## let ruff rewrite what it can
 	$(BIN)/ruff format .

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -147,12 +147,12 @@ def _free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = int(psutil.virtual_memory().available)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    try:
-        # A container may not use all of the host's memory (cgroup v2; without a limit the file says "max").
-        return min(free, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):
-        return free
+    # A container may not use all of the host's memory: cgroup v2, which calls no limit "max", and v1.
+    for names in ("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"):
+        with suppress(OSError, ValueError):
+            limit, used = (int((Path("/sys/fs/cgroup") / name).read_text()) for name in names)
+            free = min(free, limit - used)
+    return free
 
 
 def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, tracing: Tracing) -> None:

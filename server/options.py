@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
@@ -47,24 +48,30 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
 
 _EPILOG = """\
 Every option can also be set by an environment variable: LLADA_ and its name, as LLADA_MAX_QUEUE=64. Options take
-precedence. The entries of a list are separated by commas: LLADA_API_KEY=one,two.
+precedence. The entries of a list are separated by commas: LLADA_API_KEY=one,two. What is set by neither is read from
+the files of the folder that LLADA_SECRETS_DIR names, such as llada_api_key.
 """
 
 
 def read_settings(words: Sequence[str]) -> Settings:
-    """The settings that a command line and the environment ask for; ends the process on --help and on an error."""
+    """The settings that command line, environment and secret files ask for; ends the process on --help and an error."""
     given = _given(words)
     _warn_of_unknown_variables()
+    secrets = os.environ.get("LLADA_SECRETS_DIR")
     try:
-        return Settings(**given)
+        if secrets:
+            # Of a missing folder pydantic only warns, and the server would be open to all.
+            next(Path(secrets).iterdir(), None)
+        return Settings(**given | {"_secrets_dir": secrets or None})
+    except OSError as error:
+        print(f"llada-server: LLADA_SECRETS_DIR: {error.filename}: {error.strerror}", file=sys.stderr)
     except ValidationError as error:
         for problem in error.errors():
             field = str(problem["loc"][0])
-            source = option(field) if field in given else variable(field)
             # Error messages end up in logs, where a key has no place.
             value = "" if field == "api_key" else f" is {problem['input']!r}"
-            print(f"llada-server: {source}{value}: {_rule(problem)}", file=sys.stderr)
-        raise SystemExit(2) from None
+            print(f"llada-server: {_source(field, given)}{value}: {_rule(problem)}", file=sys.stderr)
+    raise SystemExit(2)
 
 
 def option(field: str) -> str:
@@ -75,6 +82,14 @@ def option(field: str) -> str:
 def variable(field: str) -> str:
     """The environment variable of a field of `Settings`."""
     return f"LLADA_{field.upper()}"
+
+
+def _source(field: str, given: Mapping[str, Any]) -> str:
+    """What has set a field, as pydantic ranks them: the option, the variable or the secret file."""
+    if field in given:
+        return option(field)
+    is_variable = variable(field) in map(str.upper, os.environ)
+    return variable(field) if is_variable else f"the secret file {variable(field).lower()}"
 
 
 def _given(words: Sequence[str]) -> dict[str, Any]:

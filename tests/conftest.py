@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 _TARGETS = {
     "clients": "`make test-clients` installs what they need, 300 MB, and runs them",
     "cluster": "`make test-cluster` installs Ray, 350 MB, and runs them",
+    "docker": "`make docker-check` builds and runs the containers, for minutes",
     "fuzz": "`make fuzz` runs them, for minutes",
     "chaos": "`make chaos` runs them, for minutes",
     "monitoring": "`make monitoring-check` runs them, for a minute or two",

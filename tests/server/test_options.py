@@ -111,3 +111,23 @@ def test_a_misspelt_variable_is_warned_of_and_one_of_another_program_is_not(caps
     monkeypatch.setenv("LLADA_SERVER", "http://x")
     read_settings([])
     assert capsys.readouterr().err == "llada-server: warning: LLADA_MODLE is no option; did you mean LLADA_MODEL?\n"
+
+
+def test_options_come_from_secret_files_unless_set_otherwise(monkeypatch, tmp_path):
+    monkeypatch.setenv("LLADA_SECRETS_DIR", str(tmp_path))
+    (tmp_path / "llada_api_key").write_text("one,two\n")
+    (tmp_path / "llada_max_queue").write_text("3")
+    monkeypatch.setenv("LLADA_MAX_QUEUE", "4")
+    settings = read_settings([])
+    assert (settings.api_key, settings.max_queue) == (["one", "two"], 4)
+
+
+def test_a_server_whose_secrets_cannot_be_read_does_not_start(capsys, monkeypatch, tmp_path):
+    folder = tmp_path / "secrets"
+    monkeypatch.setenv("LLADA_SECRETS_DIR", str(folder))
+    assert refused(capsys) == f"LLADA_SECRETS_DIR: {folder}: No such file or directory"
+    folder.mkdir()
+    (folder / "llada_api_key").touch()
+    assert refused(capsys) == "the secret file llada_api_key: has an empty entry"
+    (folder / "llada_api_key").write_text("one\ntwo")
+    assert refused(capsys).startswith("the secret file llada_api_key: an API key must be of visible ASCII")
