@@ -21,9 +21,11 @@ if ! docker compose version >/dev/null 2>&1; then
     folder=$(mktemp -d)
     trap 'rm -r "$folder"' EXIT
     . /etc/os-release
-    sed "s/$VERSION_CODENAME/trixie/g" /etc/apt/sources.list.d/debian.sources >"$folder/debian.sources"
-    mkdir -p "$folder/lists/partial"
-    newer=(-o "Dir::Etc::sourcelist=$folder/debian.sources" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$folder/lists")
+    mkdir -p "$folder/sources" "$folder/lists/partial"
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+        [ ! -f "$file" ] || sed "s/$VERSION_CODENAME/trixie/g" "$file" >"$folder/sources/${file##*/}"
+    done
+    newer=(-o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$folder/sources" -o "Dir::State::lists=$folder/lists")
     apt-get update -q "${newer[@]}"
     (cd "$folder" && apt-get download -q "${newer[@]}" docker-compose && dpkg-deb -x docker-compose_*.deb .)
     install -D "$folder/usr/libexec/docker/cli-plugins/docker-compose" /usr/local/lib/docker/cli-plugins/docker-compose
