@@ -12,7 +12,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from server.http.api_error import APIError, client_too_slow, not_http
+from server.http.api_error import APIError, client_too_slow, not_http, shutting_down
 from server.http.browser import BROWSER_HEADERS
 
 # Beyond the limit so many more are answered that there are too many; any further one is closed unanswered.
@@ -82,6 +82,14 @@ class Connection(H11Protocol):
             else:
                 self._answer(client_too_slow(self._limits.client_timeout))
                 self.transport.close()
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the server ends: a body that has not arrived by now is not waited for."""
+        if self.conn.their_state is h11.SEND_BODY:
+            self._answer(shutting_down())
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; called by uvicorn while it handles h11's error."""

@@ -175,3 +175,18 @@ def test_a_body_without_a_length_is_cut_at_the_limit_too(connect):
         connection.sendall(f"{MEGABYTE:x}\r\n".encode() + b" " * MEGABYTE + b"\r\n")
     connection.sendall(b"0\r\n\r\n")
     assert error_of(connection) == (413, "request_too_large")
+
+
+def test_a_server_that_ends_does_not_wait_for_bodies_and_logs_nothing_of_them(tmp_path):
+    with (
+        (tmp_path / "log").open("w") as stderr,
+        LiveServer("--model", TINY, "--log-level", "error", stderr=stderr) as server,
+    ):
+        url = httpx.URL(server.url)
+        with socket.create_connection((url.host, url.port), timeout=20) as connection:
+            connection.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+            until(lambda: gauge(server.url, "llada_http_requests_in_flight") == 2)
+            server.process.terminate()
+            assert error_of(connection) == (503, "shutting_down")
+        assert server.process.wait(20) == 0
+    assert (tmp_path / "log").read_text() == ""
