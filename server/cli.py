@@ -94,6 +94,8 @@ class Server(uvicorn.Server):
         assert self.app.loaded is not None
         service: Service = self.app.loaded.state.service
         service.engine.watch.on_broken = self._give_up
+        if service.engine.watch.broken_by is not None:
+            self._give_up()
         service.metrics.http.count_connections(lambda: len(self.server_state.connections))
         host, port = self._sockets[0].getsockname()[:2]
         url_host = f"[{host}]" if ":" in host else host

@@ -13,6 +13,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY_SECONDS = 60
+# Where there is no limit: some systems take no larger number.
+_ENOUGH_FILES = 10240
 
 
 class ListenError(Exception):
@@ -57,8 +59,9 @@ def _reason(error: OSError) -> str:
 def raise_descriptor_limit() -> int:
     """Raise the number of files that this process may open, connections included, as far as it may; returns it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
+    wanted = _ENOUGH_FILES if most == resource.RLIM_INFINITY else most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return wanted
 
 
 def seldom_out_of_files() -> Callable[[AbstractEventLoop, dict[str, Any]], None]:

@@ -74,7 +74,7 @@ class Canvas:
         step: the number of steps run.
         caches: keys and values, one cache per forward pass of a step; None before the first step, after the last, and
             after being released: the next step then fills them again with what they held.
-        refreshed_tokens: the tokens [L] from which the caches were filled last; None without caches.
+        refreshed_tokens: the tokens [L] from which the caches were filled last; None before the first time.
     """
 
     def __init__(

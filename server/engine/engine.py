@@ -242,7 +242,8 @@ class Engine:
         if error is None:
             return
         if len(batch) > 1 and is_out_of_memory(error):
-            self._shrink_batches(sum(request.num_tokens for request in batch) // 2)
+            sizes = [request.num_tokens for request in batch]
+            self._shrink_batches(max(sum(sizes) // 2, *sizes))
         elif len(batch) == 1 and not is_out_of_memory(error):
             self._fail(batch[0], error)
             return

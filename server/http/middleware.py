@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.http.access import STATIC
+from server.http.access import QUIET_PATHS, STATIC
 from server.http.api_error import (
     MAX_BODY_BYTES,
     MAX_BYTES_UNDER_WAY,
@@ -59,7 +59,8 @@ class RequestBoundary:
                     exchange.route = route.path
             await send(message)
 
-        if scope["state"].get("is_one_too_many"):
+        # Probes are answered: a full server is well, and must not be restarted for it.
+        if scope["state"].get("is_one_too_many") and _path_of(scope) not in QUIET_PATHS:
             await _respond(too_many_connections(), scope, receive, _closing_after(503, receive, send_with_headers))
             return
         try:

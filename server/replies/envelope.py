@@ -5,6 +5,9 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import version
 
+# Read once: it takes a look at every installed package's name, and every chunk of a stream has it.
+_VERSION = version("llada")
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -17,7 +20,7 @@ class Envelope:
     @property
     def fingerprint(self) -> str:
         """The code and the model that made the answer: the same seed gives the same tokens while it stays the same."""
-        return f"llada-{version('llada')}-{self.model}"
+        return f"llada-{_VERSION}-{self.model}"
 
     @classmethod
     def new(cls, prefix: str, model: str) -> "Envelope":

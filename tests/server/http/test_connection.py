@@ -148,12 +148,13 @@ def test_one_connection_too_many_is_told_so_and_places_come_free_again(server, c
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
     with httpx.Client(base_url=server.url) as client:
-        refused = client.get("/health")
+        assert client.get("/health").status_code == client.get("/ready").status_code == 200
+        refused = client.get("/v1/models")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "too_many_connections")
         assert refused.headers["retry-after"] == "1" and refused.headers["x-request-id"]
         held[0].close()
         # A client that keeps its connections is not kept out with them.
-        until(lambda: client.get("/health").status_code == 200)
+        until(lambda: client.get("/v1/models").status_code == 200)
 
 
 @pytest.mark.parametrize("size", [5 * MEGABYTE, 40 * MEGABYTE])
