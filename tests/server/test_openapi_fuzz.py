@@ -21,7 +21,7 @@ positive_data_acceptance.expected-statuses = [200, 400, 404]
 @pytest.mark.parametrize(
     ("phases", "examples"),
     [
-        ("examples,fuzzing,stateful", 10),
+        ("examples,fuzzing,stateful", 6),
         pytest.param("examples,coverage,fuzzing,stateful", 50, marks=pytest.mark.fuzz),
     ],
 )

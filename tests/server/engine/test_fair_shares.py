@@ -23,11 +23,11 @@ def complete(url: str, key: str, **body: object) -> list[int]:
 
 def test_a_client_whose_requests_make_way_gets_the_same_tokens_and_others_do_not_wait_for_it(tiny):
     expected = [
-        generate(tiny, [[1, 2, 3]], GenerationParams(gen_length=80, seed=seed, **PARAMS))[0].token_ids
+        generate(tiny, [[1, 2, 3]], GenerationParams(gen_length=50, seed=seed, **PARAMS))[0].token_ids
         for seed in range(4)
     ]
     with serving(tiny, api_key=["greedy", "polite"], max_batch_size=2) as url, ThreadPoolExecutor(4) as pool:
-        greedy = [pool.submit(complete, url, "greedy", max_tokens=80, seed=seed) for seed in range(4)]
+        greedy = [pool.submit(complete, url, "greedy", max_tokens=50, seed=seed) for seed in range(4)]
         polite = 0
         while not all(answer.done() for answer in greedy):
             complete(url, "polite", max_tokens=10)
@@ -39,7 +39,7 @@ def test_a_client_whose_requests_make_way_gets_the_same_tokens_and_others_do_not
 
 def test_one_request_for_many_choices_leaves_others_their_share(tiny):
     with serving(tiny, api_key=["greedy", "polite"]) as url, ThreadPoolExecutor(1) as pool:
-        many = pool.submit(complete, url, "greedy", n=128, max_tokens=20)
+        many = pool.submit(complete, url, "greedy", n=64, max_tokens=20)
         polite = 0
         while not many.done():
             complete(url, "polite", max_tokens=10)
