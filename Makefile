@@ -12,7 +12,7 @@ PIP := $(BIN)/pip --disable-pip-version-check
 .PHONY: pictures bench bench-training docker-check image-lock gpu-check clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 install: $(ALL)  ## everything, with the locked versions, in .venv; does nothing when it is up to date
 
