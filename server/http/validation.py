@@ -73,7 +73,7 @@ def _unsupported_value(context: Any, places: Sequence[str]) -> APIError:
     places = [*places, context["name"]]
     allowed = ", ".join(map(repr, context["neutral"]))
     message = (
-        f"{_path(places)} is {shortened(context['value'])}; it must be "
+        f"{_path(places)} is {context['value']}; it must be "
         f"{f'{allowed} or absent' if allowed else 'absent'}: this server does not support it"
     )
     return bad_request(message, places[0], "unsupported_value")

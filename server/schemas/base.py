@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from server.http.api_error import nearest
+from server.http.api_error import nearest, shortened
 
 T = TypeVar("T")
 
@@ -128,13 +128,17 @@ class Body(BaseModel):
             if name in cls.neutral and name not in cls.model_fields:
                 if not any(_is_same(value, neutral) for neutral in cls.neutral[name]):
                     raise PydanticCustomError(
-                        "unsupported_value", "", {"name": name, "value": value, "neutral": cls.neutral[name]}
+                        "unsupported_value",
+                        "",
+                        {"name": name, "value": shortened(value), "neutral": cls.neutral[name]},
                     )
                 continue
             kept[name] = _whole(value)
             if name not in cls.model_fields:
                 if question := nearest(name, cls.model_fields):
-                    raise PydanticCustomError("misspelt_field", "", {"name": name, "nearest": question})
+                    # pydantic cannot take half a surrogate pair, which JSON can hold.
+                    shown = name.encode(errors="backslashreplace").decode()
+                    raise PydanticCustomError("misspelt_field", "", {"name": shown, "nearest": question})
                 break  # a single unknown name is enough for the error
         return kept
 

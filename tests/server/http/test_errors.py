@@ -41,6 +41,10 @@ COMPLETIONS, CHAT, DENOISE = "/v1/completions", "/v1/chat/completions", "/v1/den
         (COMPLETIONS, {"prompt": {"a": 1}}, "prompt", "it must be a string, a list of strings"),
         (COMPLETIONS, {}, "prompt", "prompt is missing"),
         (COMPLETIONS, {"prompt": [1], "user": "\ud800"}, "user", "lone surrogate"),
+        (COMPLETIONS, {"prompt": [1], "stop\ud800": 1}, "stop\\ud800", "did you mean stop?"),
+        (COMPLETIONS, {"prompt": [1], "promp\udc00t": 1}, "promp\\udc00t", "did you mean prompt?"),
+        (COMPLETIONS, {"prompt": [1], "tools": ["\ud800"]}, "tools", r"tools is ['\ud800']; it must be"),
+        (COMPLETIONS, {"prompt": [1], "best_of": "\ud800"}, "best_of", r"best_of is '\ud800'; it must be"),
         (COMPLETIONS, {"prompt": [1], "metadata": {"a": "\ud800"}}, "metadata", "lone surrogate"),
         (COMPLETIONS, {"prompt": [1], "metadata": NESTED}, "metadata", "metadata is [[["),
         (
