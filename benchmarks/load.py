@@ -125,7 +125,7 @@ class Clients:
     async def _resumed(self, job: Job) -> None:
         """Read a few events, drop the connection, come back, again and again."""
         events: list[tuple[int, dict[str, Any]]] = []
-        while not events or "finish_reason" not in events[-1][1]:
+        while not events or not events[-1][1].keys() & {"finish_reason", "error"}:
             first = not events
             headers = {} if first else {"Last-Event-ID": str(events[-1][0])}
             method, path = ("POST", "/v1/denoise") if first else ("GET", f"/v1/denoise/{events[0][1]['id']}")
