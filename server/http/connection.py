@@ -127,9 +127,6 @@ class Connection(H11Protocol):
         for part in (response, h11.Data(data=b"" if is_head else body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(part) or b"")
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade that is not supported is ignored, as HTTP says."""
-
 
 def new_request_id() -> str:
     """The id of a request whose client gave none."""
