@@ -1,14 +1,11 @@
 """Replicas under Ray Serve: they join under load, keep their streams, and are replaced when they die or break."""
 
 import json
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import Any
 
 import httpx
 import psutil
@@ -16,8 +13,7 @@ import pytest
 
 from llada_core import generate
 from llada_core.model.interface import MaskPredictor
-from server.settings import Settings
-from tests.deploy.test_proxies import free_port
+from tests.deploy.ray_cluster import name_in, num_running, run_replicas, small_ray
 from tests.server.conftest import events_of, until
 
 # Ray's own warnings are not ours.
@@ -30,64 +26,16 @@ NUM_STREAMS = 8
 
 @pytest.fixture(scope="module")
 def ray_url() -> Iterator[str]:
-    """The base URL of a Ray of its own, small and without a dashboard."""
-    ray = pytest.importorskip("ray", reason="`make test-cluster` installs Ray")
-    from ray import serve
-
-    # Sockets are in there, whose paths may not be long.
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    port = free_port()
-    with pytest.MonkeyPatch.context() as patch:
-        # Otherwise Ray writes a token into the user's home.
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        ray.init(
-            num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, _temp_dir=folder, log_to_driver=False
-        )
-        try:
-            serve.start(http_options={"host": "127.0.0.1", "port": port})
-            yield f"http://127.0.0.1:{port}"
-            serve.shutdown()
-        finally:
-            ray.shutdown()
-            shutil.rmtree(folder)
+    """The base URL of a Ray of its own."""
+    pytest.importorskip("ray", reason="`make test-cluster` installs Ray")
+    with small_ray() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def client(ray_url) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=ray_url, timeout=120) as client:
         yield client
-
-
-def run_replicas(most: int, **settings: Any) -> None:
-    """Deploy one replica of the demo model, or more under load, in place of what was deployed before."""
-    from ray import serve
-
-    from deploy import ray_serve
-
-    scaling = {
-        "min_replicas": 1,
-        "max_replicas": most,
-        "target_ongoing_requests": 2,
-        "upscale_delay_s": 0,
-        "metrics_interval_s": 0.5,
-        "look_back_period_s": 1,
-    }
-    deployment = ray_serve.deployment(Settings(threads=1, **settings))
-    serve.run(deployment.options(ray_actor_options={"num_cpus": 0.5}, autoscaling_config=scaling).bind())
-
-
-def num_running() -> int:
-    """The replicas that serve."""
-    from ray import serve
-
-    (deployed,) = serve.status().applications["default"].deployments.values()
-    return deployed.replica_states.get("RUNNING", 0)
-
-
-def name_in(stream_id: str) -> str:
-    """The replica that an id names."""
-    _, name, _ = stream_id.split("-")
-    return name
 
 
 def begun(response: httpx.Response) -> tuple[str, Iterator[str]]:
