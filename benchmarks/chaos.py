@@ -284,6 +284,8 @@ def _is_told(error: WrongAnswerError, status: str) -> bool:
 
 def _signals(findings: Findings, times: int, draw: random.Random) -> None:
     """SIGTERM under load: requests finish, and the exit status is 0. A second one: it ends at once, with 143."""
+    # Every process imports this module once more, under another name, and would say so.
+    os.environ["PYTHONWARNINGS"] = "ignore::RuntimeWarning"
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.chaos", "server.app", "server.loading"])
     for name, status in {"SIGTERM under load": 0, "a second SIGTERM": 143}.items():

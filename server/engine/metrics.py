@@ -18,6 +18,7 @@ from prometheus_client import (
 
 from llada_core.sampling.events import DenoisingStep
 from server.engine.times import Times
+from server.heap import heap_meter
 
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _SMALL_BUCKETS = tuple(2**power for power in range(7))
@@ -158,6 +159,9 @@ class Metrics:
         self.engine = EngineMetrics(registry)
         self.answers = AnswerMetrics(registry)
         self.http = HTTPMetrics(registry)
+        if (heap_bytes := heap_meter()) is not None:
+            heap = Gauge("llada_heap_bytes", "Memory in use on the C heap, not what is free in it", registry=registry)
+            heap.set_function(heap_bytes)
         self._ready = Gauge("llada_ready", "Whether requests are accepted: 1 if /ready is 200", registry=registry)
         self._registry = registry
 
