@@ -96,7 +96,8 @@ def main(
 async def _clients(findings: Findings, jobs: Sequence[Job], times: int, draw: random.Random) -> None:
     """Clients that leave, and such that are slow or read nothing, beside others that read everything."""
     with tempfile.TemporaryFile("w+") as log, _stderr_to(log):
-        with LiveServer("--model", TINY, "--client-timeout", "2") as server:
+        # Clients that send and leave at once are, for a moment, hundreds of requests from the survivors' own address.
+        with LiveServer("--model", TINY, "--client-timeout", "2", "--max-queue", str(10 * times)) as server:
             process = psutil.Process(server.process.pid)
             async with httpx.AsyncClient(base_url=server.url, timeout=60) as http, _survivors(findings, http, jobs):
                 behaviours = Clients(http, draw)
