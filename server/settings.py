@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     client_timeout: float = Field(
         60,
         gt=0,
-        description="seconds that a client has for the head of a request, for its body, and to take in its answer",
+        description="seconds that a client has for a request's head, for its body, and to read a part of its answer",
     )
     keep_alive: float = Field(75, gt=0, description="seconds that an idle connection is kept open")
     max_connections: int = Field(4096, ge=1, description="most open connections; further ones get status 503")

@@ -27,8 +27,6 @@ _NOISE = (
     "socket.send() raised exception.",
 )
 
-_READING = ("read", None)
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -36,7 +34,8 @@ class Limits:
 
     Attributes:
         max_connections: the most that are served at a time.
-        client_timeout: seconds that a client has for a request's head, for its body, and to take in what it is sent.
+        client_timeout: seconds that a client has for a request's head, for its body, and to read anything of what
+            waits for it.
     """
 
     max_connections: int
@@ -52,6 +51,8 @@ class Connection(H11Protocol):
         # The client's task when it was last looked at, and since when; None if the server is at work, or nobody.
         self._task: object = None
         self._since = 0.0
+        # Bytes that waited for it then, and how often there was room for more.
+        self._unread = self._num_resumed = 0
 
     @classmethod
     def with_limits(cls, limits: Limits) -> Callable[..., "Connection"]:
@@ -72,16 +73,22 @@ class Connection(H11Protocol):
         Args:
             now: any clock's seconds.
         """
-        task = self._client_task()
-        if task != self._task:
+        task, unread = self._client_task(), self.transport.get_write_buffer_size()
+        has_read, self._unread = unread < self._unread, unread
+        if task != self._task or has_read:
             self._task, self._since = task, now
         elif task is not None and now - self._since > self._limits.client_timeout:
-            if task == _READING:
+            if unread:
                 # What it has not read by now need not be kept.
                 self.transport.abort()
             else:
                 self._answer(client_too_slow(self._limits.client_timeout))
                 self.transport.close()
+
+    def resume_writing(self) -> None:
+        """Called by asyncio when the client has read most of what waited for it, and more may be written."""
+        self._num_resumed += 1
+        super().resume_writing()
 
     def shutdown(self) -> None:
         """Called by uvicorn when the server ends: a body that has not arrived by now is not waited for."""
@@ -101,7 +108,8 @@ class Connection(H11Protocol):
     def _client_task(self) -> tuple[str, object] | None:
         """What the client has to do, and for which request."""
         if self.transport.get_write_buffer_size():
-            return _READING
+            # What a client reads at its own pace may never all be gone: more is written as soon as there is room.
+            return "read", self._num_resumed
         if self.conn.their_state is h11.SEND_BODY:
             return "send a body", self.cycle
         has_begun = self.timeout_keep_alive_task is None or self.conn.trailing_data[0]

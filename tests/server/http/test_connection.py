@@ -16,6 +16,7 @@ from tests.server.conftest import gauge, until
 TINY = str(GOLDEN / "models" / "tiny-mha")
 MAX_CONNECTIONS = 8
 MEGABYTE = 2**20
+LAST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,20 @@ def test_a_client_that_reads_nothing_is_let_go(server, connect, after):
             connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" + after)
     # Kept alive, it would be there beside the connection that asks.
     until(lambda: gauge(server.url, "llada_connections") == 1)
+
+
+def test_a_client_that_reads_slowly_but_always_something_gets_everything(connect):
+    connection = connect()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    # More than the kernel takes in at once: the rest waits in the server.
+    connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 250 + LAST)
+    num_answers, start = 0, time.monotonic()
+    while part := connection.recv(65536):
+        num_answers += part.count(b"HTTP/1.1 200 OK")
+        # For four times as long as a client has that reads nothing.
+        time.sleep(0.02 if time.monotonic() < start + 4 else 0)
+    # A status line may have been cut in two.
+    assert 240 < num_answers <= 251
 
 
 def test_an_idle_connection_is_kept_for_the_next_request(server):
