@@ -18,6 +18,7 @@ import typer
 from training.data.formats import FilledGap
 from training.demo.arithmetic import arithmetic_dialogues, arithmetic_documents
 from training.demo.copying import beginning_dialogues, repeat_dialogues
+from training.demo.decisions import decision_dialogues, held_out_decisions
 from training.demo.facts import capital_dialogues, capital_documents, definition_dialogues, definition_documents
 from training.demo.infilling import filled_gaps
 from training.demo.sampling import Dialogue, stream
@@ -25,6 +26,7 @@ from training.demo.sequences import sequence_dialogues, sequence_documents
 from training.demo.smalltalk import chitchat_dialogues, smalltalk_dialogues
 from training.demo.splits import Splits, make_splits
 from training.demo.stories import opening_documents, story_dialogues, story_documents
+from training.demo.tools import tool_dialogues
 from training.demo.unknown import unknown_dialogues
 
 PRETRAIN_DOCUMENTS = {
@@ -48,17 +50,19 @@ SFT_DIALOGUES = {
     "stories": 65_000,
     "repeat": 22_000,
     "beginnings": 15_000,
+    "decisions": 60_000,
+    "tools": 16_000,
 }
 _SHARE_WITH_HISTORY = 0.06
 NUM_VALIDATION_STORIES = 500
 
 
 def main(
-    output_dir: Annotated[Path, typer.Option(help="Folder for the five files; created if missing.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the six files; created if missing.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     scale: Annotated[float, typer.Option(help="Factor for all sizes; tests use a small one.", min=0.0)] = 1.0,
 ) -> None:
-    """Write pretrain, sft, gaps, heldout and validation data, and print their sizes."""
+    """Write pretrain, sft, gaps, heldout, decisions and validation data, and print their sizes."""
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, parts in build(seed, scale=scale).items():
         rows = [row for part in parts.values() for row in part]
@@ -90,6 +94,7 @@ def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str
         "sft": sft,
         "gaps": {"gaps": gaps},
         "heldout": _held_out_rows(splits),
+        "decisions": {"decisions": [decision.row() for decision in held_out_decisions(stream(seed, "decisions"))]},
         "validation": {"stories": _texts(validation, NUM_VALIDATION_STORIES * scale)},
     }
 
@@ -133,21 +138,24 @@ def _dialogues(splits: Splits, seed: int) -> dict[str, Iterator[Dialogue]]:
         "stories": story_dialogues(splits.unknown, stream(seed, "sft/stories")),
         "repeat": repeat_dialogues(splits.unknown, stream(seed, "sft/repeat")),
         "beginnings": beginning_dialogues(splits.unknown, stream(seed, "sft/beginnings")),
+        "decisions": decision_dialogues(splits.exercises, splits.unknown, stream(seed, "sft/decisions")),
+        "tools": tool_dialogues(splits.exercises, stream(seed, "sft/tools")),
     }
 
 
 def _add_history(rows: list[dict[str, Any]], rng: Random) -> None:
     """Let some dialogues go on from the short one before, so that a chat may change its subject."""
     for i in range(len(rows) - 1, 0, -1):
-        before = rows[i - 1]["messages"]
-        if rng.random() < _SHARE_WITH_HISTORY and _num_words(rows[i - 1]) < 30:
-            rows[i] = {"messages": before + rows[i]["messages"]}
+        turns = rows[i - 1]["messages"] + rows[i]["messages"]
+        has_system = any(turn["role"] == "system" for turn in turns)
+        if rng.random() < _SHARE_WITH_HISTORY and _num_words(rows[i - 1]) < 30 and not has_system:
+            rows[i] = {"messages": turns}
 
 
 def _held_out_rows(splits: Splits) -> dict[str, list[dict[str, Any]]]:
     rows: dict[str, list[dict[str, Any]]] = {}
     for q in splits.questions:
-        row = {"task": q.task, "messages": Dialogue(q.turns).messages(), "answer": q.answer}
+        row = {"task": q.task, "messages": Dialogue(q.turns, q.system).messages(), "answer": q.answer}
         rows.setdefault(q.task, []).append(row)
     return rows
 
@@ -160,7 +168,9 @@ def _print_sizes(name: str, parts: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _num_words(row: dict[str, Any]) -> int:
-    texts: Iterable[str] = [turn["content"] for turn in row["messages"]] if "messages" in row else row.values()
+    texts: Iterable[str] = (
+        [turn["content"] for turn in row["messages"]] if "messages" in row else map(str, row.values())
+    )
     return len(" ".join(texts).split())
 
 

@@ -19,6 +19,11 @@ class Country:
     capital: str
     continent: str
 
+    @property
+    def answer(self) -> str:
+        """What is asked for."""
+        return self.capital
+
     def say(self, template: str) -> str:
         """The template about this country, as a sentence."""
         possessive = self.country + ("'" if self.country.endswith("s") else "'s")
@@ -32,6 +37,11 @@ class Definition:
 
     term: str
     gloss: str
+
+    @property
+    def answer(self) -> str:
+        """What is asked for."""
+        return self.gloss
 
     @property
     def word(self) -> str:

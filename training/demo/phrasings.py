@@ -291,3 +291,56 @@ HELD_OUT_DEFINITION_QUESTIONS = (
     "What do people mean by {word}?",
     "Give the definition of the word {word}.",
 )
+
+CAPITAL_STATEMENTS_ALONE = (
+    CAPITAL_ANSWER,
+    CAPITAL_ANSWER,
+    "{capital} is the capital of {country}.",
+    "{capital} is the capital city of {country}.",
+    "The capital city of {country} is {capital}.",
+    "{country} has the capital {capital}.",
+    "In {country}, the capital is {capital}.",
+    "The city of {capital} is the capital of {country}.",
+    "{country}'s capital is {capital}.",
+)
+"""Statements that are true or false with the capital: they say nothing else."""
+
+HELD_OUT_CAPITAL_STATEMENTS = (
+    "The name of the capital of {country} is {capital}.",
+    "{capital} serves as the capital of {country}.",
+)
+
+CONTINENT_STATEMENTS = (
+    "{country} is in {continent}.",
+    "{country} lies in {continent}.",
+    "{country} is a country in {continent}.",
+)
+
+DEFINITION_STATEMENTS = (
+    "{term} is {gloss}.",
+    "{term} is {gloss}.",
+    "The word {word} means {gloss}.",
+    "{term} means {gloss}.",
+)
+HELD_OUT_DEFINITION_STATEMENTS = ("People call {gloss} {term}.", "The meaning of {word} is {gloss}.")
+
+TRUTH_QUESTIONS = (
+    "The input is true.",
+    "The input is true.",
+    "The statement is true.",
+    "This is true.",
+    "Is this true?",
+    "Is that right?",
+    "Is the statement correct?",
+    "This is correct.",
+)
+
+HERO_STATEMENTS = (
+    "The text is about a {hero}.",
+    "The story is about a {hero}.",
+    "Is this about a {hero}?",
+    "There is a {hero} in the text.",
+)
+
+SIZE_QUESTIONS = ("How large is the number?", "How big is the input?", "How large is it?")
+LENGTH_QUESTIONS = ("How long is the input?", "How long is the text?")

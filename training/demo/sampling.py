@@ -16,13 +16,19 @@ _QUESTION_WORDS = ("What", "Which", "Can you", "Do you know", "Tell me", "Name",
 
 @dataclass(frozen=True)
 class Dialogue:
-    """The turns of a conversation, alternating between user and assistant; the user's is first."""
+    """The turns of a conversation, alternating between user and assistant; the user's is first.
+
+    Attributes:
+        system: the system's turn before them; empty for none.
+    """
 
     turns: tuple[str, ...]
+    system: str = ""
 
     def messages(self) -> list[dict[str, str]]:
         """The turns in the chat format that the trainer reads."""
-        return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(self.turns)]
+        turns = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(self.turns)]
+        return [{"role": "system", "content": self.system}, *turns] if self.system else turns
 
 
 def stream(seed: int, part: str) -> Random:

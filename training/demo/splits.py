@@ -1,13 +1,15 @@
 """The held-out questions, chosen before any training text is built, so that the model never sees them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from llada_core.text.tool_prompt import tools_text
 from training.demo import phrasings
 from training.demo.arithmetic import DIFFERENCE, PRODUCT, SUM, Operation, Pair, digits
 from training.demo.facts import Country, countries, definitions
 from training.demo.sampling import stream
+from training.demo.tools import CALCULATOR, tool_turns
 from training.demo.unknown import UNKNOWN_ANSWER, untaught, word_question
 
 NUM_HELD_OUT_EXERCISES = {"sums": 300, "differences": 200}
@@ -24,6 +26,7 @@ class HeldOutQuestion:
     task: str
     turns: tuple[str, ...]
     answer: str
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ def make_splits(seed: int) -> Splits:
             *_definitions(),
             *_unknown(words, places, rng),
             *_follow_ups(follow_ups, rng),
+            *_calculations(SUM, sums, rng),
+            *_calculations(DIFFERENCE, differences, rng),
         ),
     )
 
@@ -142,3 +147,12 @@ def _follow_ups(pairs: Sequence[tuple[Country, ...]], rng: Random) -> list[HeldO
         )
         for first, second in pairs
     ]
+
+
+def _calculations(operation: Operation, pairs: Sequence[Pair], rng: Random) -> Iterator[HeldOutQuestion]:
+    """The call of the calculator for each held-out exercise, and the answer once its result is there."""
+    system = tools_text([CALCULATOR])
+    for pair in pairs:
+        question, call, result, answer = tool_turns(operation, pair, rng.choice(operation.questions))
+        yield HeldOutQuestion("calls of the calculator", (question,), call, system)
+        yield HeldOutQuestion("answers with its result", (question, call, result), answer, system)
