@@ -40,20 +40,20 @@ class Labels:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def require(self, num_options: int, field: str) -> None:
+    def require(self, num_options: int, place: str) -> None:
         """Check that there is a label for every option.
 
         Args:
-            field: where the user gave the options.
+            place: the path of the options in what the user gave; its first part is the field.
 
         Raises:
-            InvalidParameterError: names the field, the number and the limit.
+            InvalidParameterError: names the place, the number and the limit.
         """
         if num_options > len(self):
             raise InvalidParameterError(
-                f"{field} has {num_options} entries; it must have at most {len(self)}, one for each label that is a "
+                f"{place} has {num_options} entries; it must have at most {len(self)}, one for each label that is a "
                 "single token of this model's vocabulary",
-                field,
+                place.partition(".")[0],
             )
 
 

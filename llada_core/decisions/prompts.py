@@ -7,21 +7,19 @@ from llada_core.decisions.labels import Labels
 from llada_core.decisions.orders import Order
 from llada_core.decisions.question import Question
 from llada_core.decisions.rendering import CUE, instructions_text, label_text, opened, option_text
-from llada_core.text.special_tokens import SpecialTokens
 from llada_core.text.tokenizer import Message, Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """A question behind its input, in pieces. The answer is one mask, and the end of the turn after it is visible.
+    """A question behind its input, in pieces.
 
     Attributes:
         opening: everything before the question, shared by all that are asked about the same input.
         instruction_ids: the question.
         label_ids: how the line of each place begins; as many as there are options, or more.
         option_ids: how the line of each option goes on.
-        after: everything between the options and the mask.
-        end_id: the token after the mask.
+        after: everything between the options and the answer.
     """
 
     opening: Sequence[int]
@@ -29,7 +27,6 @@ class EncodedQuestion:
     label_ids: Sequence[Sequence[int]]
     option_ids: Sequence[Sequence[int]]
     after: Sequence[int]
-    end_id: int
 
     @property
     def num_options(self) -> int:
@@ -37,26 +34,22 @@ class EncodedQuestion:
 
     @property
     def length(self) -> int:
-        """The number of tokens in each order, mask and end included."""
+        """The number of tokens before the answer, the same in every order."""
         pieces = (self.opening, self.instruction_ids, self.after, *self.option_ids, *self.label_ids[: self.num_options])
-        return sum(map(len, pieces)) + 2
+        return sum(map(len, pieces))
 
-    def ids(self, order: Order, mask_id: int) -> list[int]:
-        """Return the tokens with the options in this order. The mask is the last but one."""
+    def ids(self, order: Order) -> list[int]:
+        """Return the tokens before the answer, with the options in this order."""
         lines = (
             token_id
             for label, index in zip(self.label_ids, order, strict=False)
             for token_id in (*label, *self.option_ids[index])
         )
-        return [*self.opening, *self.instruction_ids, *lines, *self.after, mask_id, self.end_id]
+        return [*self.opening, *self.instruction_ids, *lines, *self.after]
 
 
 def encode_questions(
-    tokenizer: Tokenizer,
-    special_tokens: SpecialTokens,
-    conversation: Sequence[Message],
-    questions: Sequence[Question],
-    labels: Labels,
+    tokenizer: Tokenizer, conversation: Sequence[Message], questions: Sequence[Question], labels: Labels
 ) -> list[EncodedQuestion]:
     """Encode questions about a conversation. Each text is encoded once, however many questions and orders there are.
 
@@ -83,8 +76,7 @@ def encode_questions(
     closing = [*next(encoded), *closing]
     label_ids = [next(encoded) for _ in range(most)]
     instructions = [next(encoded) for _ in questions]
-    end_id = special_tokens.eos_id if special_tokens.eot_id is None else special_tokens.eot_id
     return [
-        EncodedQuestion(opening, ids, label_ids, [next(encoded) for _ in question.options], closing, end_id)
+        EncodedQuestion(opening, ids, label_ids, [next(encoded) for _ in question.options], closing)
         for ids, question in zip(instructions, questions, strict=True)
     ]

@@ -1,7 +1,8 @@
 """Read the probability of every answer at one mask.
 
-Each question is one sequence for each order of its options, with a single masked row, and sequences of any lengths go
-through the model as one ragged batch. The logits are those of LLaDA's own head; only the labels' columns are kept.
+Each question is one sequence for each order of its options: its prompt, one mask, and the token that ends the
+assistant's turn, which says that the answer is a single token. Sequences of any lengths go through the model as one
+ragged batch. The logits are those of LLaDA's own head; only the labels' columns are kept.
 
 Shape suffixes: T tokens and R rows of a batch, V columns of the head, L labels, O orders of one question, K its
 options.
@@ -31,6 +32,15 @@ class _Row:
     question: EncodedQuestion
     order: Order
     logits_K: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return num_tokens(self.question)
+
+
+def num_tokens(question: EncodedQuestion) -> int:
+    """Return the number of tokens that each order of a question sends through the model: its own, mask and end."""
+    return question.length + 2
 
 
 def read_in_parts(
@@ -63,7 +73,7 @@ def read_in_parts(
     for batch in _batches(rows, max_tokens):
         for row, logits_L in zip(batch, _label_logits(model, labels, batch), strict=True):
             row.logits_K[list(row.order)] = logits_L[: len(row.order)]
-        yield sum(row.question.length for row in batch)
+        yield sum(row.num_tokens for row in batch)
     return logits
 
 
@@ -87,20 +97,22 @@ def probabilities(logits_OK: Tensor, temperature: float = 1.0) -> Tensor:
 def _batches(rows: Iterable[_Row], max_tokens: int) -> Iterator[list[_Row]]:
     """Split rows into batches of at most `max_tokens`, each of at least one row."""
     batch: list[_Row] = []
-    num_tokens = 0
+    room = max_tokens
     for row in rows:
-        if batch and num_tokens + row.question.length > max_tokens:
+        if batch and row.num_tokens > room:
             yield batch
-            batch, num_tokens = [], 0
+            batch, room = [], max_tokens
         batch.append(row)
-        num_tokens += row.question.length
+        room -= row.num_tokens
     yield batch
 
 
 @torch.inference_mode()
 def _label_logits(model: MaskPredictor, labels: Labels, rows: Sequence[_Row]) -> Tensor:
     """Return the logits of as many labels as the longest list of options needs, float64 [R, L] on the host."""
-    sequences = [row.question.ids(row.order, model.special_tokens.mask_id) for row in rows]
+    special = model.special_tokens
+    end_id = special.eos_id if special.eot_id is None else special.eot_id
+    sequences = [[*row.question.ids(row.order), special.mask_id, end_id] for row in rows]
     lengths = torch.tensor([len(ids) for ids in sequences])
     tokens_T = torch.tensor([token_id for ids in sequences for token_id in ids], device=model.device)
     # The mask is the last token but one.

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from llada_core.decisions.labels import Labels
 from llada_core.decisions.orders import Order, option_orders
 from llada_core.decisions.prompts import EncodedQuestion, encode_questions
 from llada_core.decisions.question import Option, Question, predicate
-from llada_core.decisions.reading import probabilities, read, read_in_parts
+from llada_core.decisions.reading import num_tokens, probabilities, read, read_in_parts
 from llada_core.decisions.rendering import decision_turns
 from llada_core.errors import NonFiniteLogitsError
 from llada_core.model.interface import MaskPredictor
@@ -35,7 +36,7 @@ def labels(demo_tokenizer: Tokenizer) -> Labels:
 
 @pytest.fixture(scope="module")
 def encoded(demo_tokenizer: Tokenizer, demo: MaskPredictor, labels: Labels) -> list[EncodedQuestion]:
-    return encode_questions(demo_tokenizer, demo.special_tokens, INPUT, QUESTIONS, labels)
+    return encode_questions(demo_tokenizer, INPUT, QUESTIONS, labels)
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
@@ -106,11 +107,11 @@ def test_forward_passes_are_as_few_as_the_limit_allows_and_hold_nothing_but_the_
     monkeypatch.setattr(model, "head", lambda self, hidden: heads.append(len(hidden)) or head(self, hidden))
     parts = read_in_parts(demo, labels, encoded * 4, order_averages=2, max_tokens=max_tokens)
     tokens, _ = exhaust(parts)
-    total = sum(question.length for question in encoded) * 2 * 4
+    total = sum(map(num_tokens, encoded)) * 2 * 4
     assert tokens == [len(packed.tokens_T) for packed in forwards]
     assert sum(tokens) == total
     assert sum(heads) == 2 * 16, "the head sees one row for each question and order"
-    longest = max(question.length for question in encoded)
+    longest = max(map(num_tokens, encoded))
     assert all(each <= max(max_tokens, longest) for each in tokens)
     assert all(first + second > max_tokens for first, second in itertools.pairwise(tokens))
 
@@ -120,9 +121,20 @@ def test_the_order_of_the_options_in_the_question_does_not_matter_to_two_options
 ) -> None:
     question = Question("Which?", (Option("country"), Option("animal")))
     turned = Question("Which?", question.options[::-1])
-    encoded = encode_questions(demo_tokenizer, demo.special_tokens, INPUT, [question, turned], labels)
+    encoded = encode_questions(demo_tokenizer, INPUT, [question, turned], labels)
     first, second = (probabilities(logits) for logits in read(demo, labels, encoded))
     torch.testing.assert_close(first, second.flip(0), atol=1e-6, rtol=0)
+
+
+def test_a_vocabulary_without_an_end_of_turn_closes_with_its_end_of_text(
+    demo: MaskPredictor, labels: Labels, encoded: Sequence[EncodedQuestion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (with_turn,) = read(demo, labels, encoded[:1])
+    monkeypatch.setattr(demo, "special_tokens", replace(demo.special_tokens, eot_id=None))
+    (without,) = read(demo, labels, encoded[:1])
+    monkeypatch.setattr(demo, "special_tokens", replace(demo.special_tokens, eos_id=5))
+    assert not torch.equal(without, with_turn)
+    assert torch.equal(read(demo, labels, encoded[:1])[0], with_turn)
 
 
 def test_logits_that_are_not_finite_are_an_error(
