@@ -109,7 +109,7 @@ class SystemOneRequest(AnyDecisionRequest):
                         "tone": {
                             "type": "choice",
                             "instructions": "What is the tone?",
-                            "criteria": {"calm": None, "pushy": "presses the reader"},
+                            "criteria": {"calm": "a polite message", "pushy": "presses the reader"},
                         },
                         "urgency": {
                             "type": "score",
