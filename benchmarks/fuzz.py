@@ -31,6 +31,8 @@ _BODIES: dict[str, dict[str, Any]] = {
     "/v1/responses/input_tokens": {"input": "Hello"},
     "/v1/denoise": {"canvas": ["Once ", {"mask": 2}, " time"], "predictions": True},
     "/v1/score": {"prompt": "a", "completion": "b", "mc_num": 2},
+    "/v1/decisions": {"input": "a", "questions": [{"type": "predicate", "instructions": "b"}], "order_averages": 1},
+    "/v1/systemone": {"state": {"a": 1}, "questions": {"b": {"type": "score", "criteria": ["c", "d"]}}},
     "/tokenize": {"messages": _CHAT},
     "/detokenize": {"tokens": [1, 2, 3]},
 }

@@ -26,20 +26,26 @@ from server.http.errors import install_error_handlers
 from server.http.middleware import ApiKey, BodyLimit, Head, RequestBoundary, RootPath
 from server.http.tracing import Tracing, exporting_provider
 from server.pages import mount_pages
-from server.routes import chat, completions, denoise, responses, score, system, tokenize
+from server.routes import chat, completions, decisions, denoise, responses, score, system, tokenize
 from server.schemas.answers import Status
 from server.service import Service
 from server.settings import Settings
 
-ROUTE_MODULES = (completions, chat, responses, denoise, score, tokenize, system)
+ROUTE_MODULES = (completions, chat, responses, denoise, decisions, score, tokenize, system)
 
 
 def create_app(
-    settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, *, sampler: Sampler | None = None
+    settings: Settings,
+    model: MaskPredictor,
+    tokenizer: Tokenizer | None,
+    *,
+    decision_temperature: float = 1.0,
+    sampler: Sampler | None = None,
 ) -> FastAPI:
     """An ASGI app that serves `model`; its model threads run for the app's lifespan.
 
     Args:
+        decision_temperature: the temperature of decisions whose request names none.
         sampler: replaces the model's own sampler, for tests that need a slow or failing one.
     """
     metrics = Metrics()
@@ -74,7 +80,7 @@ def create_app(
         # The shape of every error; it also keeps FastAPI from documenting a 422 that this server never sends.
         responses={"default": {"model": ErrorBody, "description": "an error"}},
     )
-    app.state.service = Service(settings, model, tokenizer, engine, metrics)
+    app.state.service = Service(settings, model, tokenizer, engine, metrics, decision_temperature=decision_temperature)
     # Only described here, for the API page's "Authorize"; the middleware checks the key.
     described = [Depends(HTTPBearer(auto_error=False))] if settings.api_key else []
     for module in ROUTE_MODULES:

@@ -175,7 +175,7 @@ def load_app(settings: Settings) -> "FastAPI":
     if settings.threads is None and settings.model_threads == 1:
         settings = settings.model_copy(update={"threads": fastest_num_threads(model)})
     logger.info("loaded in %.1f s; threads: %s", time.monotonic() - started, settings.threads or "one each")
-    app = create_app(settings, model, checkpoint.tokenizer)
+    app = create_app(settings, model, checkpoint.tokenizer, decision_temperature=checkpoint.decision_temperature)
     _spare_the_collector()
     return app
 

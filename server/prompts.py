@@ -1,13 +1,16 @@
 """Turns text into token ids: prompts, conversations, segments of a canvas."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from llada_core.decisions.labels import Labels
+from llada_core.decisions.prompts import EncodedQuestion, encode_questions
 from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import Tokenizer
 from server.http.api_error import bad_request, queue_full
 from server.schemas.conversation import ChatFields, ChatMessage
+from server.schemas.decisions import AnyDecisionRequest, Asked
 
 T = TypeVar("T")
 
@@ -71,6 +74,24 @@ class Prompts:
             )
         )
 
+    async def encode_questions(
+        self, body: AnyDecisionRequest, asked: Sequence[Asked], labels: Labels
+    ) -> list[EncodedQuestion]:
+        """The ids of questions about an input.
+
+        Raises:
+            APIError: the texts of a question and the input are too long together, or too many wait.
+        """
+        tokenizer = self.required_tokenizer(body.input_field)
+        conversation = body.conversation()
+        input_length = sum(len(turn.content.strip()) for turn in conversation)
+        self._require_room(input_length, body.input_field)
+        for each in asked:
+            length = input_length + each.question.num_characters
+            self._require_room(length, "questions", name=f"{body.input_field} with {each.place}")
+        questions = [each.question for each in asked]
+        return await self._in_turn(lambda: encode_questions(tokenizer, conversation, questions, labels))
+
     async def encode_segment(self, segment: str | list[int], field_name: str) -> list[int]:
         """The ids of a piece of a canvas: no token is added, and no text is read as a special token.
 
@@ -102,12 +123,16 @@ class Prompts:
             )
         return self.tokenizer
 
-    def _require_room(self, num_characters: int, field_name: str) -> None:
-        """Refuse a text that is too long in tokens even if all of them were the longest one."""
+    def _require_room(self, num_characters: int, field_name: str, *, name: str | None = None) -> None:
+        """Refuse a text that is too long in tokens even if all of them were the longest one.
+
+        Args:
+            name: what the error calls the text; None for the field's name.
+        """
         longest = self.required_tokenizer(field_name).longest_token
         if longest is not None and num_characters > self._max_model_len * longest:
             raise bad_request(
-                f"{field_name} has {num_characters} characters; max_model_len is {self._max_model_len} tokens, "
+                f"{name or field_name} has {num_characters} characters; max_model_len is {self._max_model_len} tokens, "
                 f"which stand for at most {longest} bytes each",
                 field_name,
                 "context_length_exceeded",

@@ -4,6 +4,7 @@ import time
 
 from fastapi import Request
 
+from llada_core.decisions.labels import Labels
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.prepare import Vocabulary
@@ -14,11 +15,13 @@ from server.engine.metrics import Metrics
 from server.http.api_error import model_not_found
 from server.http.exchange import current_exchange
 from server.prompts import Prompts
+from server.replies.decisions import Decisions
 from server.replies.endings import Endings
 from server.replies.envelope import Envelope
 from server.replies.likelihood import Likelihood
 from server.replies.parking import Parking
 from server.replies.running import Running
+from server.schemas.base import Body
 from server.schemas.diffusion import DiffusionFields
 from server.settings import Settings
 
@@ -35,7 +38,14 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, model: MaskPredictor, tokenizer: Tokenizer | None, engine: Engine, metrics: Metrics
+        self,
+        settings: Settings,
+        model: MaskPredictor,
+        tokenizer: Tokenizer | None,
+        engine: Engine,
+        metrics: Metrics,
+        *,
+        decision_temperature: float = 1.0,
     ) -> None:
         max_model_len = _max_model_len(settings, model)
         self.settings = settings
@@ -46,6 +56,14 @@ class Service:
         self.prompts = Prompts(tokenizer, max_model_len=max_model_len, max_waiting=settings.max_queue)
         self.canvases = Canvases(self.vocabulary, max_model_len)
         self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens, metrics.answers)
+        self.decisions = Decisions(
+            model,
+            Labels.of(tokenizer) if tokenizer else None,
+            decision_temperature,
+            max_model_len,
+            engine.max_batch_tokens,
+            metrics.answers,
+        )
         self.running = Running(engine, tokenizer, Endings(metrics.answers), settings)
         self.parking = Parking(self.running.abandon)
 
@@ -62,11 +80,16 @@ class Service:
         """The envelope of an answer to `body`. Its id is logged with the request, and so are user and metadata."""
         if replica := self.settings.replica_name:
             prefix = f"{prefix}{replica}-"
-        envelope, exchange = Envelope.new(prefix, self.settings.model_name), current_exchange()
-        exchange.answer_id = envelope.id
-        asked = {name: value for name in _LOGGED if (value := getattr(body, name)) is not None}
-        exchange.asked = {name: str(value)[:_MOST_LOGGED] for name, value in asked.items()}
+        envelope = Envelope.new(prefix, self.settings.model_name)
+        current_exchange().answer_id = envelope.id
+        log_who_asked(body)
         return envelope
+
+
+def log_who_asked(body: Body) -> None:
+    """Log with the request the fields of its body that say who sent it."""
+    asked = {name: value for name in _LOGGED if (value := getattr(body, name, None)) is not None}
+    current_exchange().asked = {name: str(value)[:_MOST_LOGGED] for name, value in asked.items()}
 
 
 def client_of(request: Request) -> str:

@@ -1,4 +1,6 @@
-"""`llada-train`: tokenizer, pre-training, SFT, generation, evaluation, export, and a pipeline of them from one file."""
+"""`llada-train`: tokenizer, pre-training, SFT, generation, evaluation, calibration, export, and a pipeline of them from
+one file.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +12,7 @@ from training.errors import DataError, ElsewhereError, TrainingError
 from training.launch import read_launch
 from training.options.command_line import Command, command_for
 from training.options.fields import (
+    CalibrateOptions,
     EvalOptions,
     ExportOptions,
     GenerateOptions,
@@ -66,10 +69,21 @@ def generate(options: GenerateOptions) -> None:
 @app.command(name="eval", cls=Command)
 @command_for("eval")
 def evaluate(options: EvalOptions) -> None:
-    """Bound the negative log-likelihood and the perplexity of data; every run gives the same number."""
+    """Bound the negative log-likelihood and the perplexity of data, or score decisions; every run gives the same."""
+    from training.commands.decisions import run_decision_eval
     from training.commands.evaluate import run_eval
 
-    run_eval(options, log=typer.echo)
+    run = run_decision_eval if options.decisions else run_eval
+    run(options, log=typer.echo)
+
+
+@app.command(cls=Command)
+@command_for("calibrate")
+def calibrate(options: CalibrateOptions) -> None:
+    """Fit the temperature of decisions on labelled questions and write it into the checkpoint's folder."""
+    from training.commands.decisions import run_calibrate
+
+    run_calibrate(options, log=typer.echo)
 
 
 @app.command(cls=Command)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from llada_core.checkpoint.adapter import AdaptedWeights, Adapter
+from llada_core.checkpoint.decision_temperature import read_decision_temperature
 from llada_core.checkpoint.folder import resolve_folder
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.weights import CheckpointWeights
@@ -89,13 +90,18 @@ def load_tokenizer(
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint folder from which everything but the weights has been read."""
+    """A checkpoint folder from which everything but the weights has been read.
+
+    Attributes:
+        decision_temperature: divides the logits of a decision's answers.
+    """
 
     folder: Path
     architecture: Architecture
     config: LLaDAConfig
     tokenizer: Tokenizer | None
     special_tokens: SpecialTokens
+    decision_temperature: float = 1.0
     adapter: Adapter | None = None
 
     @classmethod
@@ -116,8 +122,9 @@ class Checkpoint:
             with_weights: False leaves the weights of a hub id on the hub.
 
         Raises:
-            UnsupportedCheckpointError: an unknown architecture, an unimplemented field, no mask or EOS id; an adapter
-                that is not plain LoRA, or not one of this model.
+            UnsupportedCheckpointError: an unknown architecture, an unimplemented field, no mask or EOS id, a
+                decision_temperature outside its range; an adapter that is not plain LoRA, or not one of this
+                model.
             FileNotFoundError: no such folder, or no config.json in it.
         """
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
@@ -131,7 +138,8 @@ class Checkpoint:
         updates = None if adapter is None else Adapter(Path(adapter))
         if updates is not None:
             updates.check(config.tensor_shapes())
-        return cls(folder, architecture, config, tokenizer, special_tokens, updates)
+        temperature = read_decision_temperature(folder)
+        return cls(folder, architecture, config, tokenizer, special_tokens, temperature, updates)
 
     def load_model(self, placement: Placement) -> MaskPredictor:
         """Read the weights, for inference."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from string import ascii_lowercase, ascii_uppercase
 
+from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import Tokenizer
 
 MOST_LABELS = 255
@@ -38,6 +39,22 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def require(self, num_options: int, place: str) -> None:
+        """Check that there is a label for every option.
+
+        Args:
+            place: the path of the options in what the user gave; its first part is the field.
+
+        Raises:
+            InvalidParameterError: names the place, the number and the limit.
+        """
+        if num_options > len(self):
+            raise InvalidParameterError(
+                f"{place} has {num_options} entries; it must have at most {len(self)}, one for each label that is a "
+                "single token of this model's vocabulary",
+                place.partition(".")[0],
+            )
 
 
 def _candidates() -> Iterator[str]:

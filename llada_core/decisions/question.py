@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
 
+# The most questions that are asked about one input at once.
+MOST_QUESTIONS = 400
+
 
 @dataclass(frozen=True, slots=True)
 class Option:
@@ -35,6 +38,11 @@ class Question:
     def __post_init__(self) -> None:
         if len(self.options) < 2:
             raise InvalidParameterError(f"options has {len(self.options)} entries; it must have at least 2", "options")
+
+    @property
+    def num_characters(self) -> int:
+        """The length of all its texts."""
+        return len(self.instructions) + sum(len(option.name) + len(option.description) for option in self.options)
 
 
 def predicate(statement: str, *, yes: str = "", no: str = "") -> Question:

@@ -9,6 +9,8 @@ label of one option and nothing else:
     A. yes
     B. no
     Answer:
+
+The functions for the parts each return whole lines, or half a line, so that a tokenizer can encode them one by one.
 """
 
 from collections.abc import Sequence
@@ -17,31 +19,50 @@ from llada_core.decisions.orders import Order
 from llada_core.decisions.question import Option, Question
 from llada_core.text.tokenizer import Message
 
+CUE = "Answer:"
+
 
 def decision_turns(
     conversation: Sequence[Message], question: Question, order: Order, labels: Sequence[str]
 ) -> list[Message]:
     """Return the conversation with the question at its end. The assistant's next turn is a single label.
 
-    The question joins the last turn if that is the user's, and is a turn of its own otherwise.
-
     Args:
         conversation: what the question is about; a text is one turn of the user.
         order: the option listed at each place.
         labels: the label of each place; at least as many as there are options.
     """
-    text = question_text(question, order, labels)
-    if conversation and conversation[-1].role == "user":
-        *earlier, last = conversation
-        return [*earlier, Message("user", "\n\n".join(filter(None, (last.content.strip(), text))))]
-    return [*conversation, Message("user", text)]
+    *earlier, last = opened(conversation)
+    options = (
+        label_text(label) + option_text(question.options[index]) for label, index in zip(labels, order, strict=False)
+    )
+    return [*earlier, Message("user", "".join((last.content, instructions_text(question), *options, CUE)))]
 
 
-def question_text(question: Question, order: Order, labels: Sequence[str]) -> str:
-    """Return the question and its labelled options."""
-    options = (f"{label}. {_option_text(question.options[index])}" for label, index in zip(labels, order, strict=False))
-    return "\n".join(filter(None, (question.instructions.strip(), *options, "Answer:")))
+def opened(conversation: Sequence[Message]) -> list[Message]:
+    """Return the conversation, its last turn a user's that the question continues.
+
+    The question joins the last turn if that is the user's, and is a turn of its own otherwise.
+    """
+    if not conversation or conversation[-1].role != "user":
+        return [*conversation, Message("user", "")]
+    *earlier, last = conversation
+    text = last.content.strip()
+    return [*earlier, Message("user", f"{text}\n\n" if text else "")]
 
 
-def _option_text(option: Option) -> str:
-    return ": ".join(filter(None, (option.name.strip(), option.description.strip())))
+def instructions_text(question: Question) -> str:
+    """Return the line of the instructions; empty if there are none."""
+    text = question.instructions.strip()
+    return f"{text}\n" if text else ""
+
+
+def label_text(label: str) -> str:
+    """Return how the line of an option begins."""
+    return f"{label}."
+
+
+def option_text(option: Option) -> str:
+    """Return how the line of an option goes on."""
+    description = option.description.strip()
+    return f" {option.name.strip()}{f': {description}' if description else ''}\n"

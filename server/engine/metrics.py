@@ -49,7 +49,9 @@ class EngineMetrics:
         )
         self._commits = Counter("llada_committed_tokens", "Tokens committed to canvases", registry=registry)
         self._likelihood_tokens = Counter(
-            "llada_likelihood_model_tokens", "Tokens that likelihoods sent through the model", registry=registry
+            "llada_likelihood_model_tokens",
+            "Tokens that likelihoods and decisions sent through the model",
+            registry=registry,
         )
         self._step_seconds = histogram("llada_step_seconds", "Duration of a batch's denoising step")
         self._batch_size = histogram("llada_step_batch_size", "Requests in a denoising step", _SMALL_BUCKETS)
@@ -107,6 +109,9 @@ class AnswerMetrics:
             "llada_completion_tokens", "Text tokens of generations that finished", registry=registry
         )
         self._scored_tokens = Counter("llada_scored_tokens", "Tokens whose likelihood was estimated", registry=registry)
+        self._decided_questions = Counter(
+            "llada_decided_questions", "Questions that decisions answered", registry=registry
+        )
         self._request_seconds = Histogram(
             "llada_request_seconds", "From arrival to the last step", buckets=_LATENCY_BUCKETS, registry=registry
         )
@@ -125,6 +130,9 @@ class AnswerMetrics:
 
     def observe_scored(self, tokens: int) -> None:
         self._scored_tokens.inc(tokens)
+
+    def observe_decided(self, questions: int) -> None:
+        self._decided_questions.inc(questions)
 
 
 class HTTPMetrics:

@@ -8,8 +8,22 @@ from fastapi.exceptions import RequestValidationError
 
 from server.http.api_error import LONGEST_VALUE, APIError, bad_request, shortened
 
-# The branches of unions, by their tags (`server.schemas.base.kind`).
-_TAGS = frozenset({"<text>", "<ids>", "<texts>", "<lists of ids>", "<parts>", "<messages>", "<gap>"})
+# The branches of unions, by their tags (`kind` and `typed` in `server.schemas.base`).
+_TAGS = frozenset(
+    {
+        "<text>",
+        "<ids>",
+        "<texts>",
+        "<lists of ids>",
+        "<parts>",
+        "<messages>",
+        "<gap>",
+        "<boolean>",
+        "<object>",
+        "<list>",
+    }
+    | {"<input_text>", "<output_text>", "<input_json>", "<predicate>", "<noul>", "<choice>", "<score>"}
+)
 
 
 def validation_error(error: RequestValidationError, *, content_type: str) -> APIError:
@@ -57,7 +71,7 @@ def _in_the_body(problem: Any, places: Sequence[str], field: str | None) -> APIE
         case "model_type" | "model_attributes_type" | "dict_type":
             rule = "be a JSON object"
         case _:
-            rule = re.sub(r"^(Value error, |(Input|List) should )", "", problem["msg"])
+            rule = re.sub(r"^(Value error, |(Input|List|Dictionary) should )", "", problem["msg"])
             rule = re.sub(r" after validation, not .*$", "", rule)
     return bad_request(f"{_path(places)} is {shortened(problem['input'])}; it must {rule}", field)
 

@@ -50,6 +50,10 @@ class Usage:
             "forward_passes": self.forward_passes,
         }
 
+    def as_decision(self) -> dict[str, Any]:
+        """The `usage` of decisions: that of a response, to which no denoising step contributes."""
+        return {name: value for name, value in self.as_response().items() if name != "denoising_steps"}
+
     def as_score(self) -> dict[str, int]:
         """The `usage` of a score, to which no denoising step contributes."""
         return {

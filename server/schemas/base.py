@@ -65,6 +65,9 @@ _BRANCHES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "<ids>": (lambda value: isinstance(value, list), "a list of token ids"),
     "<parts>": (lambda value: isinstance(value, list), "a list of content parts"),
     "<messages>": (lambda value: isinstance(value, list), "a list of messages"),
+    "<boolean>": (lambda value: isinstance(value, bool), "a boolean"),
+    "<object>": (lambda value: isinstance(value, dict), "an object"),
+    "<list>": (lambda value: isinstance(value, list), "a list"),
 }
 
 
@@ -83,6 +86,18 @@ def kind(*tags: str) -> Discriminator:
     *others, last = (_BRANCHES[tag][1] for tag in tags)
     rule = f"be {', '.join(others)} or {last}"
     return Discriminator(tag_of, custom_error_type="kind", custom_error_message=rule)
+
+
+def typed(*types: str) -> Discriminator:
+    """Choose the branch of a union of objects by their `type`, which is also the branch's tag between `<` and `>`."""
+
+    def tag_of(value: Any) -> str | None:
+        type_ = value.get("type") if isinstance(value, dict) else None
+        return f"<{type_}>" if type_ in types else None
+
+    *others, last = types
+    rule = f"be an object whose type is {', '.join(others)} or {last}"
+    return Discriminator(tag_of, custom_error_type="type", custom_error_message=rule)
 
 
 # Checking stops at the first error: in a list of megabytes every item could add an error object.

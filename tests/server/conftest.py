@@ -22,10 +22,20 @@ from server.settings import Settings
 
 @contextlib.contextmanager
 def serving(
-    model: MaskPredictor, tokenizer: Tokenizer | None = None, sampler: Sampler | None = None, **settings: Any
+    model: MaskPredictor,
+    tokenizer: Tokenizer | None = None,
+    sampler: Sampler | None = None,
+    decision_temperature: float = 1.0,
+    **settings: Any,
 ) -> Iterator[str]:
     """Run uvicorn in a thread while the block lasts; yields its base URL."""
-    app = create_app(Settings(**{"served_model_name": "tiny", **settings}), model, tokenizer, sampler=sampler)
+    app = create_app(
+        Settings(**{"served_model_name": "tiny", **settings}),
+        model,
+        tokenizer,
+        decision_temperature=decision_temperature,
+        sampler=sampler,
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app, port=0, log_level="error", timeout_graceful_shutdown=1, root_path=settings.get("root_path", "")

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.schemas import answers
+from server.schemas import answers, decision_answers
+from server.schemas.decisions import DecisionRequest
 from server.schemas.denoise import DenoiseRequest
 from server.schemas.openai import ChatCompletionRequest, CompletionRequest, FillInTheMiddleRequest
 from server.schemas.responses import ResponseRequest
 from server.schemas.score import ScoreRequest
+from server.schemas.systemone import SystemOneRequest
 from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from tests.random_cases import cases
 from tests.server.conftest import gauge, until
@@ -26,6 +28,8 @@ ROUTES = {
     "/v1/fim/completions": (FillInTheMiddleRequest, {"prompt": [1], "suffix": "x", "max_tokens": 4}),
     "/v1/denoise": (DenoiseRequest, {"prompt": [1, 2], "max_tokens": 4}),
     "/v1/score": (ScoreRequest, {"prompt": [1], "completion": [2], "mc_num": 4}),
+    "/v1/decisions": (DecisionRequest, {"input": "x", "questions": [{"type": "predicate", "instructions": "y"}]}),
+    "/v1/systemone": (SystemOneRequest, {"state": {"x": 1}, "questions": {"q": {"type": "noul"}}}),
     "/tokenize": (TokenizeRequest, {"prompt": "x"}),
     "/detokenize": (DetokenizeRequest, {"tokens": [1]}),
 }
@@ -36,6 +40,8 @@ ANSWERS = {
     "/v1/responses": answers.ResponseObject,
     "/v1/fim/completions": answers.Completion,
     "/v1/score": answers.Score,
+    "/v1/decisions": decision_answers.Decision,
+    "/v1/systemone": decision_answers.SystemOne,
     "/tokenize": answers.Tokens,
     "/detokenize": answers.DetokenizedText,
 }
@@ -92,6 +98,9 @@ plausible = {
     "structured_outputs": st.just({"choice": ["yes", "no"]}),
     "include_predictions": st.booleans(),
     "constraints": st.sampled_from([{"0": "a"}, {"1": [7], "3": [8]}]),
+    "order_averages": st.integers(1, 8),
+    "input": st.sampled_from(["x", [{"role": "user", "content": "x"}]]),
+    "state": st.sampled_from(["x", [], {"a": [None, 1.5]}]),
     "prompt": st.sampled_from(["Once", [5, 6], ["a", "b"], [[5], [6, 7]]]),
 }
 

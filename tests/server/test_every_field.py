@@ -17,15 +17,18 @@ from pydantic import ValidationError
 from llada_core import DEMO_FOLDER, load_tokenizer
 from llada_core.text.tokenizer import Message
 from server.http.errors import to_api_error
+from server.schemas.decisions import DecisionRequest
 from server.schemas.denoise import DenoiseRequest
 from server.schemas.openai import ChatCompletionRequest, CompletionRequest, FillInTheMiddleRequest
 from server.schemas.responses import ResponseRequest
 from server.schemas.score import ScoreRequest
+from server.schemas.systemone import SystemOneRequest
 from server.schemas.tokenize import DetokenizeRequest, TokenizeRequest
 from tests.server.conftest import serving
 
 COMPLETIONS, CHAT, RESPONSES = "/v1/completions", "/v1/chat/completions", "/v1/responses"
 FIM, DENOISE, SCORE = "/v1/fim/completions", "/v1/denoise", "/v1/score"
+DECISIONS, SYSTEMONE = "/v1/decisions", "/v1/systemone"
 TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
 
 TOKENIZER = load_tokenizer(DEMO_FOLDER)
@@ -47,6 +50,8 @@ BASES: dict[str, dict[str, Any]] = {
     RESPONSES: {"input": STORY, **GENERATED},
     DENOISE: {"prompt": CHAT_IDS, **GENERATED},
     SCORE: {"prompt": STORY, "completion": STORY, "mc_num": 8, "seed": 0},
+    DECISIONS: {"input": STORY, "questions": [{"type": "predicate", "instructions": "It is true."}]},
+    SYSTEMONE: {"state": STORY, "questions": {"a": {"type": "noul", "instructions": "Is it true?"}}},
     TOKENIZE: {"prompt": STORY},
     DETOKENIZE: {"tokens": [20, 30]},
 }
@@ -57,6 +62,8 @@ BODIES = {
     RESPONSES: ResponseRequest,
     DENOISE: DenoiseRequest,
     SCORE: ScoreRequest,
+    DECISIONS: DecisionRequest,
+    SYSTEMONE: SystemOneRequest,
     TOKENIZE: TokenizeRequest,
     DETOKENIZE: DetokenizeRequest,
 }
@@ -185,6 +192,20 @@ CASES = {
         Case("cfg_scale", 1.0),
         Case("seed", 9),
     ],
+    DECISIONS: [
+        Case("model", "another"),
+        Case("input", "Hello"),
+        Case("questions", [{"type": "predicate", "instructions": "It is false."}]),
+        Case("order_averages", 1),
+        Case("temperature", 3.0),
+    ],
+    SYSTEMONE: [
+        Case("model", "another"),
+        Case("state", {"text": "Hello"}),
+        Case("questions", {"a": {"type": "noul", "instructions": "Is it false?"}}),
+        Case("order_averages", 1),
+        Case("temperature", 3.0),
+    ],
     TOKENIZE: [
         Case("model", "another"),
         Case("prompt", "Hello"),
@@ -212,7 +233,7 @@ ELSEWHERE_ON = {
 # Ids, times and returned settings prove that a field was read, not that it had an effect.
 _NO_EFFECT = {
     *("id", "item_id", "created", "created_at", "elapsed_ms", "generation_params"),
-    *("seed", "temperature", "top_p", "instructions", "max_output_tokens", "mc_num"),
+    *("seed", "temperature", "order_averages", "top_p", "instructions", "max_output_tokens", "mc_num"),
     *("gen_length", "block_length", "steps"),
 }
 

@@ -26,6 +26,9 @@ WORST = [
     ("/v1/responses", "input", "messages"),
     ("/v1/denoise", "canvas", "lists of 500"),
     ("/v1/score", "prompt", "whole numbers"),
+    ("/v1/decisions", "questions", "small objects"),
+    ("/v1/systemone", "state", "empty lists"),
+    ("/v1/systemone", "questions", "number keys"),
     ("/tokenize", "prompt", "escaped letters"),
     ("/detokenize", "tokens", "whole numbers"),
 ]

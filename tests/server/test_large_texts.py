@@ -19,6 +19,8 @@ BODIES = {
     "/v1/denoise": {"canvas": [TEXT, {"mask": 1}]},
     "/v1/score": {"prompt": "a", "completion": TEXT},
     "/v1/fim/completions": {"prompt": "a", "suffix": TEXT},
+    "/v1/decisions": {"input": TEXT, "questions": [{"type": "predicate", "instructions": "x"}]},
+    "/v1/systemone": {"state": TEXT, "questions": {"a": {"type": "noul"}}},
 }
 MEGABYTE = 2**20
 

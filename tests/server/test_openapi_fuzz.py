@@ -34,4 +34,4 @@ def test_schemathesis_finds_nothing(tmp_path, phases, examples):
         options += ["--generation-deterministic", "--no-color"]
         process = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "22 selected / 22 total" in process.stdout
+    assert "24 selected / 24 total" in process.stdout

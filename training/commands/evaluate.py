@@ -24,8 +24,10 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
     """Score dialogues by their answers, texts as packed documents, and print the bound.
 
     Raises:
-        DataError: no samples, samples longer than the model, or a checkpoint without a tokenizer.
+        DataError: no data is named, no samples, samples longer than the model, or a checkpoint without a tokenizer.
     """
+    if not options.val_data_path:
+        raise DataError("eval: give either val_data_path or decisions")
     checkpoint = Checkpoint.open(options.model_name_or_path)
     if checkpoint.tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")

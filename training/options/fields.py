@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from llada_core.decisions.orders import MOST_ORDERS
 from llada_core.model.architectures.llada.names import ADAPTABLE, adapter_pattern
 from llada_core.sampling.params import Cache, Method, Preset, Remasking
 
@@ -400,12 +401,25 @@ class GenerateOptions(Options):
     batch_size: int = Field(16, ge=1, description="Prompts of --input to denoise together.")
 
 
-class EvalOptions(DataOptions):
-    """The options of `eval`."""
+class DecisionOptions(DataOptions):
+    """The options of commands that ask a model labelled questions."""
 
     model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
+    decisions: list[str] = Field(
+        [],
+        description="Labelled questions: JSON lines, JSON or parquet file, glob, or hub dataset id; may be repeated.",
+    )
+    order_averages: int = Field(
+        2, ge=1, le=MOST_ORDERS, description="With --decisions: orders of the options over which is averaged."
+    )
+    device: str = Field("auto", description="cpu, cuda or auto.")
+
+
+class EvalOptions(DecisionOptions):
+    """The options of `eval`."""
+
     val_data_path: list[str] = Field(
-        min_length=1,
+        [],
         description="JSON lines, JSON or parquet file (.gz, .zst, …), glob, or hub dataset id; may be repeated.",
     )
     max_length: int | None = Field(
@@ -417,7 +431,16 @@ class EvalOptions(DataOptions):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the masks; the same seed gives the same number.")
     json_output: bool = Field(False, alias="json", description="Print one JSON object, with all digits.")
-    device: str = Field("auto", description="cpu, cuda or auto.")
+
+
+class CalibrateOptions(DecisionOptions):
+    """The options of `calibrate`."""
+
+    model_name_or_path: str = Field(description="Checkpoint: a folder, whose generation_config.json is written.")
+    decisions: list[str] = Field(
+        min_length=1,
+        description="Labelled questions: JSON lines, JSON or parquet file, glob, or hub dataset id; may be repeated.",
+    )
 
 
 class ExportOptions(Options):

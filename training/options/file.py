@@ -8,6 +8,7 @@
     sft: {train_data_path: [chats.jsonl], max_steps: 500}
     inference: {default_method: semi_autoregressive_padding, gen_length: 128}
     evaluation: {val_data_path: [val.jsonl]}
+    calibration: {decisions: [questions.jsonl]}
 
 A section takes every option of its command; the command line takes precedence. A run's own `run.yaml` is such a file.
 """
@@ -33,6 +34,8 @@ _REPLACES = {
     "prompt": ("input", "output"),
     "input": ("prompt",),
     "adapter": ("checkpoint",),
+    "val_data_path": ("decisions",),
+    "decisions": ("val_data_path",),
 }
 _MODEL_KEYS = {"name_or_path", "config", "max_length"}
 
@@ -149,7 +152,7 @@ class RunConfig:
 
     def _from_other_stages(self, stage: str) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        if stage in ("inference", "evaluation", "export") and self.trained_model is not None:
+        if stage in ("inference", "evaluation", "calibration", "export") and self.trained_model is not None:
             values["checkpoint" if stage == "export" else "model_name_or_path"] = self.trained_model
         if stage in TRAINING_STAGES:
             values["output_dir"] = str(self.folder(stage))

@@ -1,6 +1,7 @@
 """The sections of a config file, the command and options class of each, and the stages among them."""
 
 from training.options.fields import (
+    CalibrateOptions,
     EvalOptions,
     ExportOptions,
     GenerateOptions,
@@ -17,6 +18,7 @@ SECTIONS: dict[str, type[Options]] = {
     "sft": SFTOptions,
     "inference": GenerateOptions,
     "evaluation": EvalOptions,
+    "calibration": CalibrateOptions,
     "export": ExportOptions,
 }
 SECTION_OF_COMMAND = {
@@ -25,6 +27,7 @@ SECTION_OF_COMMAND = {
     "sft": "sft",
     "generate": "inference",
     "eval": "evaluation",
+    "calibrate": "calibration",
     "export": "export",
 }
 

@@ -100,6 +100,12 @@ def test_special_tokens_that_are_none_are_refused(folder, fields, message):
     assert message in refusal(folder)
 
 
+@pytest.mark.parametrize("temperature", [0, -1, 10**400, 1e-9, True, "1", [1]], ids=lambda value: str(value)[:8])
+def test_a_decision_temperature_that_is_none_is_refused(folder, temperature):
+    with_fields(folder, "generation_config.json", decision_temperature=temperature)
+    assert "it must be a number from 0.001 to 1000" in refusal(folder)
+
+
 def become_pipe(file):
     os.mkfifo(file)
 
