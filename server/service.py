@@ -7,6 +7,7 @@ from fastapi import Request
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.prepare import Vocabulary
+from llada_core.sampling.sampler import Sampler
 from llada_core.text.tokenizer import Tokenizer
 from server.canvases import Canvases
 from server.engine.engine import Engine
@@ -18,6 +19,7 @@ from server.replies.endings import Endings
 from server.replies.envelope import Envelope
 from server.replies.likelihood import Likelihood
 from server.replies.parking import Parking
+from server.replies.reading import Reading
 from server.replies.running import Running
 from server.schemas.diffusion import DiffusionFields
 from server.settings import Settings
@@ -48,6 +50,7 @@ class Service:
         self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens, metrics.answers)
         self.running = Running(engine, tokenizer, Endings(metrics.answers), settings)
         self.parking = Parking(self.running.abandon)
+        self.reading = Reading(Sampler(model), self.vocabulary)
 
     def check_model(self, name: str | None) -> None:
         """Refuse the name of any model but the one served.
