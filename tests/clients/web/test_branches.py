@@ -55,7 +55,8 @@ def test_words_are_clicked_away_and_typed_over_and_the_branch_is_shown_beside_it
     expect(part(page, "edit-text")).to_have_value(" morning")
     page.keyboard.press("Enter")
     expect(cells(page).nth(3)).to_have_text(re.compile("morning$"))
-    assert page.locator(".cell.is-edited").count() == 3 and num_masks(page) == 2
+    expect(page.locator(".cell.is-edited")).to_have_count(3)
+    assert num_masks(page) == 2
     expect(part(page, "edit-summary")).to_have_text("3 changes to this frame.")
     fork = go_on(page)
     assert (fork["step"], fork["remask"], fork["set"]) == (24, [5, 6], {"3": " morning"})
@@ -98,18 +99,18 @@ def test_another_frame_drops_the_changes_and_playing_allows_none(page: Page) -> 
     generate_to_the_end(page, **STORY)
     cells(page).nth(2).click()
     seek(page, 12)
-    assert page.locator(".cell.is-edited").count() == 0
+    expect(page.locator(".cell.is-edited")).to_have_count(0)
     expect(page.get_by_role("button", name="Go on from here")).to_be_hidden()
     cells(page).nth(2).click()
     page.get_by_role("button", name="Undo changes").click()
     expect(part(page, "edit-text")).to_be_focused()
-    assert page.locator(".cell.is-edited").count() == 0
+    expect(page.locator(".cell.is-edited")).to_have_count(0)
     expect(page.get_by_role("button", name="Go on from here")).to_be_disabled()
     page.locator("#speed").select_option("0.25")
     page.get_by_role("button", name="Play").click()
     expect(part(page, "edits")).to_be_hidden()
     cells(page).nth(2).click()
-    assert page.locator(".cell.is-edited").count() == 0
+    expect(page.locator(".cell.is-edited")).to_have_count(0)
 
 
 def test_a_branch_has_branches_and_each_is_chosen_from_the_list(page: Page) -> None:
@@ -158,7 +159,7 @@ def test_what_cannot_be_written_is_said_at_once(page: Page) -> None:
     masks = [i for i, title in enumerate(titles(page)) if "confidence" in title]
     cells(page).nth(0).click()
     expect(part(page, "edit-summary")).to_have_text("Position 0 is fixed from the start.")
-    assert page.locator(".cell.is-edited").count() == 0
+    expect(page.locator(".cell.is-edited")).to_have_count(0)
     cells(page).nth(masks[-1]).click()
     part(page, "edit-text").fill(" little red")
     page.keyboard.press("Enter")
@@ -201,7 +202,7 @@ def test_a_run_that_is_gone_is_said_to_be_and_the_changes_stay(page: Page) -> No
     cells(page).nth(1).click()
     page.get_by_role("button", name="Go on from here").click()
     expect(page.locator("#notice")).to_contain_text("there is no stream 'denoise-1'")
-    assert page.locator(".cell.is-edited").count() == 1
+    expect(page.locator(".cell.is-edited")).to_have_count(1)
     expect(page.get_by_role("button", name="Go on from here")).to_be_enabled()
     expect(page.locator("#branches")).to_be_hidden()
 
@@ -224,7 +225,7 @@ def test_a_saved_branch_is_opened_with_what_it_has_from_its_parent_and_makes_no_
     assert part(page, "title").all_text_contents() == ["Canvas", "Branch 1"]
     assert texts(page, 1) == before
     cells(page, 1).nth(2).click()
-    assert page.locator(".cell.is-edited").count() == 0
+    expect(page.locator(".cell.is-edited")).to_have_count(0)
     for edits in part(page, "edits").all():
         expect(edits).to_be_hidden()
     # A damaged one is refused.
