@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clients.asynchronous import AsyncLLaDAClient
-    from clients.calls import Completion, Gap, Model, Score
+    from clients.calls import Completion, Fork, Gap, Model, Score
     from clients.client import LLaDAClient
     from clients.errors import (
         APIError,
@@ -40,6 +40,7 @@ _MODULES = {
     "Completion": "calls",
     "Done": "events",
     "Event": "events",
+    "Fork": "calls",
     "Gap": "calls",
     "LLaDAClient": "client",
     "LLaDAError": "errors",
@@ -65,6 +66,7 @@ __all__ = [
     "Completion",
     "Done",
     "Event",
+    "Fork",
     "Gap",
     "LLaDAClient",
     "LLaDAError",

@@ -1,7 +1,7 @@
 """What each method of the clients sends, and what it makes of the answer; how it is sent is the clients' business."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +15,23 @@ class Gap:
     """A gap of so many tokens between two texts."""
 
     length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A frame of a run that the server still keeps, and what is changed in it.
+
+    Attributes:
+        id: the run's, from its `Start`.
+        step: the frame before the step of this number.
+        remask: positions that become masks.
+        set: position → text or token ids written from there on.
+    """
+
+    id: str
+    step: int
+    remask: Sequence[int] = ()
+    set: Mapping[int, Prompt] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +108,29 @@ def models() -> Call[list[Model]]:
 
 
 def denoise_body(
-    prompt: Prompt | None, messages: Messages | None, canvas: Sequence[str | Gap] | None, fields: Mapping[str, Any]
+    prompt: Prompt | None,
+    messages: Messages | None,
+    canvas: Sequence[Prompt | Gap] | None,
+    fork: Fork | None,
+    fields: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The body of `/v1/denoise`.
 
     Raises:
-        TypeError: not exactly one of prompt, messages and canvas.
+        TypeError: not exactly one of prompt, messages, canvas and fork.
+        ValueError: no step, whose answer is no stream.
     """
+    if fields.get("steps") == 0:
+        raise ValueError("steps is 0, which reads masks and streams nothing; it must be at least 1")
     given = {
         "prompt": None if prompt is None else _list(prompt),
         "messages": None if messages is None else turns(messages),
-        "canvas": None if canvas is None else [{"mask": s.length} if isinstance(s, Gap) else s for s in canvas],
+        "canvas": None if canvas is None else [{"mask": s.length} if isinstance(s, Gap) else _list(s) for s in canvas],
+        "fork": None if fork is None else _fork(fork),
     }
     present = {name: value for name, value in given.items() if value is not None}
     if len(present) != 1:
-        raise TypeError(f"give exactly one of prompt, messages and canvas, not {sorted(present) or 'none of them'}")
+        raise TypeError(f"give exactly one of {', '.join(given)}, not {sorted(present) or 'none of them'}")
     return {**present, **fields}
 
 
@@ -143,6 +168,11 @@ def _score(answer: Mapping[str, Any]) -> Score:
 
 def _model(item: Mapping[str, Any]) -> Model:
     return Model(item["id"], item["max_model_len"], item["mask_token_id"], item["vocab_size"])
+
+
+def _fork(fork: Fork) -> dict[str, Any]:
+    written = {str(position): _list(text) for position, text in fork.set.items()}
+    return {"id": fork.id, "step": fork.step, "remask": list(fork.remask), "set": written}
 
 
 def _list(prompt: Prompt) -> str | list[int]:

@@ -9,7 +9,7 @@ import httpx
 from httpx_sse import EventSource
 
 from clients import calls
-from clients.calls import Call, Completion, Gap, Health, Messages, Model, Prompt, Score
+from clients.calls import Call, Completion, Fork, Gap, Health, Messages, Model, Prompt, Score
 from clients.connection import Connection, Cursor, Pieces, answer_of
 from clients.errors import LLaDAError
 from clients.events import Event
@@ -63,15 +63,17 @@ class LLaDAClient:
         prompt: Prompt | None = None,
         *,
         messages: Messages | None = None,
-        canvas: Sequence[str | Gap] | None = None,
+        canvas: Sequence[Prompt | Gap] | None = None,
+        fork: Fork | None = None,
         **fields: Any,
     ) -> Iterator[Event]:
         """The states of a canvas, step by step. A stream that breaks is taken up again where it was.
 
         Args:
-            canvas: texts, and gaps between them to be filled.
+            canvas: texts or token ids, and gaps between them to be filled.
+            fork: a frame of another run to go on from.
         """
-        body = calls.denoise_body(prompt, messages, canvas, fields)
+        body = calls.denoise_body(prompt, messages, canvas, fork, fields)
         cursor, attempt = Cursor(), 0
         while not cursor.is_done:
             retry_after = None

@@ -15,6 +15,8 @@ class Start:
         special_tokens: the names of mask, EOS and, where the model has one, EoT by their ids.
         token_ids: the response before the first step, masks and given tokens, `gen_length` entries.
         generation_params: the settings in use, defaults and preset resolved.
+        parent: the frame that a fork goes on from; None for a run of its own.
+        changes: what a fork's parent had written and no edit has undone.
     """
 
     id: str
@@ -28,6 +30,16 @@ class Start:
     special_tokens: Mapping[int, str]
     token_ids: tuple[int, ...]
     generation_params: Mapping[str, Any]
+    parent: "Parent | None" = None
+    changes: "tuple[Change, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The run that a fork goes on from, and the number of the step before which it left."""
+
+    id: str
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +124,10 @@ def event_of(name: str, data: Mapping[str, Any]) -> Event:
     match name:
         case "start":
             special = {int(token_id): text for token_id, text in data["special_tokens"].items()}
-            return Start(**{**_known(Start, data), "special_tokens": special, "token_ids": tuple(data["token_ids"])})
+            parent = Parent(**_known(Parent, data["parent"])) if data.get("parent") else None
+            changes = tuple(_change(change) for change in data.get("changes", ()))
+            known = {**_known(Start, data), "special_tokens": special, "token_ids": tuple(data["token_ids"])}
+            return Start(**{**known, "parent": parent, "changes": changes})
         case "step":
             changes = tuple(_change(change) for change in data["changes"])
             guesses = data.get("predictions")
@@ -129,6 +144,6 @@ def _change(data: Mapping[str, Any]) -> Change:
 
 
 def _known(
-    kind: type[Start | Change | Step | Done | Alternative | Prediction], data: Mapping[str, Any]
+    kind: type[Start | Parent | Change | Step | Done | Alternative | Prediction], data: Mapping[str, Any]
 ) -> dict[str, Any]:
     return {part.name: data[part.name] for part in fields(kind) if part.name in data}

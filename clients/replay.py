@@ -38,6 +38,8 @@ class Replay:
             case Start():
                 self.start, self.token_ids = event, list(event.token_ids)
                 self.changes = [None] * len(event.token_ids)
+                for change in event.changes:
+                    self.changes[change.position] = change
             case Step():
                 self.steps.append(event)
                 for change in event.changes:

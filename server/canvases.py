@@ -2,10 +2,12 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import Reporting
+from llada_core.sampling.fork import Edits, prepare_fork
+from llada_core.sampling.frame import Frame
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_responses
 from server.http.api_error import bad_request
 from server.schemas.denoise import DenoiseRequest, MaskGap
@@ -83,8 +85,24 @@ class Canvases:
             [Gap(segment.mask) if isinstance(segment, MaskGap) else segment for segment in segments],
             body.to_params(gen_length=max(1, length), seed=seed_or_random(body.seed)),
             self.vocabulary,
-            reporting=body.reporting,
+            reporting=body.reporting(),
         )
+
+    def fork(self, body: DenoiseRequest, parent: Canvas, frame: Frame, edits: Edits) -> Canvas:
+        """A canvas that goes on from a frame of `parent`, with the settings that the request gives in place of some.
+
+        Raises:
+            InvalidParameterError: an edit or a setting that breaks a rule.
+        """
+        reporting = body.reporting(parent.reporting)
+        return prepare_fork(
+            parent, frame, body.altered(parent.params), self.vocabulary, edits=edits, reporting=reporting
+        )
+
+    def from_step(self, canvas: Canvas, step: int) -> Canvas:
+        """The same canvas, whose first step has the number `step`, on which its noise hangs."""
+        start, params = replace(canvas.start, step=step), canvas.params.altered()
+        return prepare_fork(canvas, start, params, self.vocabulary, reporting=canvas.reporting)
 
     def generation_length(self, body: DiffusionFields, prompt_length: int, suffix_length: int = 0) -> int:
         """The number of response positions: as requested, or else the default, limited to the room left.

@@ -8,6 +8,7 @@ from llada_core.decisions.labels import Labels
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.prepare import Vocabulary
+from llada_core.sampling.sampler import Sampler
 from llada_core.text.tokenizer import Tokenizer
 from server.canvases import Canvases
 from server.engine.engine import Engine
@@ -20,6 +21,7 @@ from server.replies.endings import Endings
 from server.replies.envelope import Envelope
 from server.replies.likelihood import Likelihood
 from server.replies.parking import Parking
+from server.replies.reading import Reading
 from server.replies.running import Running
 from server.schemas.base import Body
 from server.schemas.diffusion import DiffusionFields
@@ -66,6 +68,7 @@ class Service:
         )
         self.running = Running(engine, tokenizer, Endings(metrics.answers), settings)
         self.parking = Parking(self.running.abandon)
+        self.reading = Reading(Sampler(model), self.vocabulary)
 
     def check_model(self, name: str | None) -> None:
         """Refuse the name of any model but the one served.

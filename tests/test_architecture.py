@@ -135,7 +135,7 @@ def test_only_architectures_spell_tensor_names():
 
 
 def test_only_one_module_of_the_server_prepares_canvases():
-    making = re.compile(r"prepare_(response|infilling)|\bCanvas\(")
+    making = re.compile(r"prepare_(response|infilling|fork)|\bCanvas\(")
     makers = {module for module in FILES if within(module, "server") and making.search(FILES[module].read_text())}
     assert makers == {"server.canvases"}
 

@@ -22,7 +22,7 @@ def body(
     canvas: Sequence[str | Gap] | None = None,
 ) -> dict[str, Any]:
     """The body for exactly one of prompt, messages and canvas."""
-    return denoise_body(prompt, messages, canvas, fields)
+    return denoise_body(prompt, messages, canvas, None, fields)
 
 
 def denoising(text: str, fields: Mapping[str, Any], *, is_raw: bool, system: str | None) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 /** The page: sends what the form holds, shows the runs as they come in, and keeps, shares and exports them. */
 
+import { Branches } from "./branches.js";
 import { addExchange, chatTurns, clearChat, takeBackExchange } from "./chat.js";
 import { copyFrom } from "./clipboard.js";
 import { EXAMPLES } from "./examples.js";
 import { open, save } from "./files.js";
 import * as form from "./form.js";
 import { modelName, startHeader } from "./header.js";
+import { tokensOf } from "./labels.js";
 import { hideNotice, isAbort, showFailure, showMismatches, showNotice, showStatus } from "./notices.js";
 import { $ } from "./page.js";
 import { Run } from "./run.js";
@@ -24,6 +26,10 @@ const state = {
   runs: [],
   /** @type {string[]} */
   titles: [],
+  /** @type {{recording: Recording, frame: number} | null} where a branch leaves its parent, until it is shown */
+  branching: null,
+  /** whether the server made what is shown, so that branches can leave it */
+  isOwn: false,
   /** @type {AbortController | null} set while requests run */
   request: null,
   /** @type {Record<string, any> | null} the body of the run before, to compare with */
@@ -36,7 +42,11 @@ const state = {
   compare: "",
 };
 
-const viewer = new Viewer(document, { onKeepSeed: keepSeed, onSettled: keepExchange });
+const viewer = new Viewer(document, { onKeepSeed: keepSeed, onSettled: keepExchange, onBranch: branch, tokenize: tokensOf });
+const branches = new Branches(({ recordings, titles }) => {
+  state.titles = titles;
+  viewer.open(recordings, titles);
+});
 
 // --- requests ----------------------------------------------------------------------------------------------------
 
@@ -82,10 +92,24 @@ function chosenRuns(body) {
  * @param {string[]} titles
  */
 function begin(runs, titles) {
-  Object.assign(state, { runs, titles });
+  Object.assign(state, { runs, titles, branching: null, isOwn: true });
   $("panes").replaceChildren();
   $("replay").hidden = true;
   $("outputs").hidden = true;
+  follow();
+}
+
+/**
+ * Go on from a frame that was changed.
+ * @param {Recording} recording
+ * @param {number} frame
+ * @param {import("./editor.js").Edits} edits
+ */
+function branch(recording, frame, edits) {
+  if (state.request) return;
+  keepExchange();
+  const body = { fork: { id: recording.start.id, step: recording.figuresAt(frame).stepsRun, ...edits } };
+  Object.assign(state, { runs: [new Run(body, recording)], branching: { recording, frame } });
   follow();
 }
 
@@ -133,13 +157,27 @@ function receive() {
 function showAnswering(recordings) {
   showStatus("Denoising…");
   $("stage").classList.remove("is-waiting");
-  if (viewer.recordings[0] === recordings[0]) viewer.goOn();
-  else viewer.follow(recordings, state.titles);
+  if (viewer.recordings.includes(recordings[0])) viewer.goOn();
+  else if (state.branching) showBranch(recordings[0], state.branching);
+  else {
+    branches.reset({ recordings, titles: state.titles });
+    viewer.follow(recordings, state.titles);
+  }
   $("viewer").scrollIntoView({ block: "nearest" });
 }
 
+/**
+ * @param {Recording} recording
+ * @param {{recording: Recording, frame: number}} from
+ */
+function showBranch(recording, from) {
+  const { recordings, titles } = branches.add(from.recording, recording);
+  Object.assign(state, { titles, branching: null });
+  viewer.follow(recordings, titles, recordings.includes(from.recording) ? from : null);
+}
+
 function finish() {
-  const recordings = viewer.recordings;
+  const recordings = state.runs.flatMap((run) => run.recording ?? []);
   const usages = recordings.map((recording) => recording.done?.usage);
   showStatus(`Done: ${usages.map((usage) => `${usage?.completion_tokens} tokens in ${usage?.denoising_steps} steps`).join(" and ")}`);
   recordings.forEach((recording) => showMismatches(recording.mismatches()));
@@ -160,10 +198,13 @@ function keepExchange() {
 
 /** @param {boolean} isRunning  from the request's first byte out to its last byte in */
 function showRunning(isRunning) {
-  const hadFocus = [$("generate"), $("stop"), $("resume"), $("again")].includes(document.activeElement);
+  const { activeElement: focused } = document;
+  const hadFocus = [$("generate"), $("stop"), $("resume"), $("again")].includes(focused) || focused?.matches("[data-part=edit-go]");
   $("generate").disabled = isRunning;
   $("stop").disabled = !isRunning;
   $("open").disabled = isRunning;
+  viewer.canBranch = !isRunning && state.isOwn;
+  branches.isBusy = isRunning;
   // Without scrolling: the reader watches the canvas.
   if (hadFocus) $(isRunning ? "stop" : "generate").focus({ preventScroll: true });
   if (isRunning) showStatus("Waiting for the server…");
@@ -179,7 +220,7 @@ function keepSeed(seed) {
 }
 
 async function copy() {
-  const { top_logprobs: _, include_predictions: __, ...body } = viewer.recordings[0]?.request ?? {};
+  const { top_logprobs: _, include_predictions: __, fork: ___, ...body } = viewer.recordings[0]?.request ?? {};
   const kind = $("copy-as").value;
   $("copied").textContent = kind === "link" ? address(body) : CODE[kind](body, modelName());
   $("copied").hidden = false;
@@ -211,7 +252,9 @@ async function openFile() {
   try {
     const { recordings, titles } = await open(file);
     keepExchange();
-    Object.assign(state, { runs: [], titles, compare: "" });
+    Object.assign(state, { runs: [], titles, compare: "", isOwn: false });
+    viewer.canBranch = false;
+    branches.reset({ recordings, titles });
     viewer.open(recordings, titles);
     $("outputs").hidden = false;
     showStatus(`Opened ${file.name}`);

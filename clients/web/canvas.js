@@ -18,13 +18,20 @@ export class CanvasView {
   /**
    * @param {HTMLElement} root
    * @param {(position: number) => void} inspect  called with the position under the pointer or focus
+   * @param {{toggle: (position: number) => boolean, type: (position: number, character: string) => boolean}} edit
+   *     called for a click or Delete, and for a character that is typed; say whether the cell may be changed
    */
-  constructor(root, inspect) {
+  constructor(root, inspect, edit) {
     this.root = root;
     this.inspect = inspect;
+    this.edit = edit;
+    root.addEventListener("click", (event) => this.#edit(event));
     root.addEventListener("pointerover", (event) => this.#point(event.target));
     root.addEventListener("focusin", (event) => this.#point(event.target));
-    root.addEventListener("keydown", (event) => this.#moveFocus(event));
+    root.addEventListener("keydown", (event) => {
+      this.#moveFocus(event);
+      this.#edit(event);
+    });
   }
 
   /**
@@ -56,7 +63,7 @@ export class CanvasView {
     cells.forEach((cell, i) => {
       // Most cells do not change between two frames: their elements are not touched.
       const guess = view === "prediction" && cell.prediction ? `${cell.prediction.token_id} ${cell.prediction.confidence}` : "";
-      const key = [cell.state, cell.tokenId, cell.step, cell.isPastEnd, view, lastStep, guess].join();
+      const key = [cell.state, cell.tokenId, cell.step, cell.isPastEnd, cell.isEdited, view, lastStep, guess].join();
       if (key === this.#drawn[i]) return;
       this.#drawn[i] = key;
       drawCell(this.#elements[i], cell, view, lastStep);
@@ -66,9 +73,24 @@ export class CanvasView {
 
   /** @param {EventTarget | null} target */
   #point(target) {
-    const element = target instanceof Element && target.closest("li");
-    const position = element ? this.#elements.indexOf(/** @type {HTMLElement} */ (element)) : -1;
+    const position = this.#positionOf(target);
     if (position >= 0) this.inspect(position);
+  }
+
+  /** @param {MouseEvent | KeyboardEvent} event */
+  #edit(event) {
+    const position = this.#positionOf(event.target);
+    if (position < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const isToggled = !(event instanceof KeyboardEvent) || event.key === "Delete" || event.key === "Backspace";
+    const isTyped = !isToggled && [...event.key].length === 1;
+    const isDone = isToggled ? this.edit.toggle(position) : isTyped && this.edit.type(position, event.key);
+    if (isDone) event.preventDefault();
+  }
+
+  /** @param {EventTarget | null} target @returns {number} −1 if it is no cell */
+  #positionOf(target) {
+    const element = target instanceof Element && target.closest("li");
+    return element ? this.#elements.indexOf(/** @type {HTMLElement} */ (element)) : -1;
   }
 
   /** One tab stop for the whole canvas; arrow keys, Home and End inside it. @param {KeyboardEvent} event */
@@ -132,6 +154,7 @@ function drawCell(element, cell, view, lastStep) {
   element.dataset.state = guess ? "guess" : cell.state;
   element.dataset.band = confidenceBand(guess ? guess.confidence : cell.confidence);
   element.classList.toggle("is-past-end", cell.isPastEnd);
+  element.classList.toggle("is-edited", cell.isEdited);
   element.classList.toggle("is-special", cell.endToken !== null);
   element.style.setProperty("--confidence", String(guess?.confidence ?? cell.confidence ?? 0));
   element.style.setProperty("--order", String((cell.step ?? 0) / Math.max(lastStep, 1)));
@@ -157,6 +180,7 @@ export function describe(cell) {
   }
   const text = cell.endToken ?? cell.text;
   const token = text === "" ? `${where}: token ${cell.tokenId}` : `${where}: token ${cell.tokenId} ${JSON.stringify(text)}`;
+  if (cell.isEdited) return `${token}, written over, block ${cell.block + 1}`;
   if (cell.step === null || cell.confidence === null) return `${token}, fixed from the start, block ${cell.block + 1}`;
   return `${token}, step ${cell.step + 1}, confidence ${cell.confidence.toFixed(3)}, block ${cell.block + 1}`;
 }

@@ -11,15 +11,24 @@ const MOST_TEXTS = 32;
  * @returns {Promise<Record<string, string>>} texts by token id; empty if the server does not say
  */
 export async function textsOfGiven(body) {
-  const given = [...(body.canvas ?? []), ...Object.values(body.constraints ?? {})].filter((part) => typeof part === "string");
+  const written = [...Object.values(body.constraints ?? {}), ...Object.values(body.fork?.set ?? {})];
+  const given = [...(body.canvas ?? []), ...written].filter((part) => typeof part === "string");
   try {
-    const answers = await Promise.all(given.slice(0, MOST_TEXTS).map(fetchTokens));
-    const pairs = answers.flatMap(({ tokens, token_strs: names }) => tokens.map((id, i) => [id, plainText(names[i])]));
-    return Object.fromEntries(pairs);
+    const tokens = (await Promise.all(given.slice(0, MOST_TEXTS).map(tokensOf))).flat();
+    return Object.fromEntries(tokens.map(({ token_id: id, text }) => [id, text]));
   } catch {
     // The ids do as well.
     return {};
   }
+}
+
+/**
+ * @param {string} text
+ * @returns {Promise<{token_id: number, text: string}[]>} its tokens, each with its own text
+ */
+export async function tokensOf(text) {
+  const { tokens, token_strs: names } = await fetchTokens(text);
+  return tokens.map((id, i) => ({ token_id: id, text: plainText(names[i]) }));
 }
 
 /**

@@ -4,12 +4,18 @@ import { CanvasView } from "./canvas.js";
 import { ChartView } from "./chart.js";
 import { copyFrom } from "./clipboard.js";
 import { markDifferences } from "./differences.js";
+import { Editor } from "./editor.js";
 import { Inspector } from "./inspector.js";
 import { renderMarkdown } from "./markdown.js";
 
 /** @typedef {import("./recording.js").Recording} Recording */
 /** @typedef {import("./recording.js").Cell} Cell */
 /** @typedef {import("./canvas.js").View | "text"} PaneView */
+/**
+ * @typedef {{title: string, onKeepSeed?: (seed: number) => void, onChange: () => void,
+ *   onBranch?: import("./editor.js").Branching,
+ *   tokenize?: (text: string) => Promise<import("./editor.js").Token[]>}} PaneOptions
+ */
 
 const MASKED_TEXT = "▒";
 
@@ -24,18 +30,19 @@ export class Pane {
   /**
    * @param {HTMLTemplateElement} template
    * @param {Recording} recording
-   * @param {{title: string, onKeepSeed?: (seed: number) => void}} options
+   * @param {PaneOptions} options
    */
-  constructor(template, recording, { title, onKeepSeed }) {
+  constructor(template, recording, { title, onKeepSeed, onChange, onBranch, tokenize }) {
     this.recording = recording;
     this.element = /** @type {HTMLElement} */ (template.content.cloneNode(true).firstElementChild);
     this.element.setAttribute("aria-label", title);
     this.part("title").textContent = title;
-    for (const name of ["canvas", "draft", "text", "chart"]) {
+    for (const name of ["canvas", "draft", "text", "chart", "edits"]) {
       this.part(name).setAttribute("aria-label", `${title}: ${this.part(name).getAttribute("aria-label")}`);
     }
     this.inspector = new Inspector(this.part("inspector"));
-    this.canvas = new CanvasView(this.part("canvas"), (position) => this.#inspect(position));
+    this.editor = new Editor(this.part("edits"), recording, { onChange, onBranch, tokenize });
+    this.canvas = new CanvasView(this.part("canvas"), (position) => this.#inspect(position), this.editor);
     this.chart = new ChartView(this.part("chart"));
     this.canvas.reset(recording.start.gen_length, recording.start.block_length);
     this.part("copy").addEventListener("click", () => this.#copy());
@@ -50,24 +57,25 @@ export class Pane {
 
   /**
    * @param {number} frame
-   * @param {{view: PaneView, isLive: boolean}} options  isLive: several frames may pass between two drawings
+   * @param {{view: PaneView, isLive: boolean, isOpen: boolean}} options
+   *     isLive: several frames may pass between two drawings; isOpen: the frame may be changed
    */
-  draw(frame, { view, isLive }) {
+  draw(frame, { view, isLive, isOpen }) {
     const { recording } = this;
     const isFinal = recording.done !== null && frame === recording.lastFrame;
-    const key = [frame, view, isFinal, recording.lastFrame].join();
+    const key = [frame, view, isFinal, isOpen, this.editor.version, recording.lastFrame].join();
     if (key === this.#drawn) return;
     this.#drawn = key;
     const seenFrame = isLive ? Math.min(this.#drawnFrame, frame - 1) : frame - 1;
     this.#drawnFrame = frame;
     const figures = recording.figuresAt(frame);
-    this.#cells = recording.cellsAt(frame, seenFrame);
+    this.#cells = this.editor.show(recording.cellsAt(frame, seenFrame), frame, isOpen && view !== "text");
     this.part("canvas").hidden = view === "text";
     this.part("draft").hidden = view !== "text";
     if (view === "text") this.#drawText(isFinal);
     else {
       const activeBlock = isFinal ? null : figures.block;
-      this.canvas.draw(this.#cells, { view, activeBlock, lastStep: Math.max(recording.expectedFrames - 1, 1) });
+      this.canvas.draw(this.#cells, { view, activeBlock, lastStep: Math.max(recording.firstStep + recording.expectedFrames - 1, 1) });
     }
     this.part("no-predictions").hidden = view !== "prediction" || !recording.done || recording.hasPredictions;
     this.inspector.draw(this.#cells);
@@ -117,7 +125,7 @@ export class Pane {
    */
   #drawFigures({ stepsRun, masked, elapsedMs, tokensPerStep }, isFinal) {
     const { steps } = this.recording.start;
-    this.part("step").textContent = steps === null ? stepsRun : `${stepsRun} / ${steps}`;
+    this.part("step").textContent = steps === null ? stepsRun : `${stepsRun} / ${this.recording.firstStep + steps}`;
     this.part("masks").textContent = masked;
     // The text ended before the canvas did: no step would have changed it.
     this.part("masks-name").textContent = isFinal && masked > 0 ? "Masks not needed" : "Masks left";

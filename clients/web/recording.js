@@ -9,7 +9,7 @@
  *   predictions?: Prediction[]}} StepData
  * @typedef {{id: string, model: string, prompt_tokens: number, gen_length: number, block_length: number,
  *   steps: number | null, mask_token_id: number, special_tokens: Record<string, string>, token_ids: number[],
- *   generation_params?: Record<string, any>}} StartData
+ *   generation_params?: Record<string, any>, parent?: {id: string, step: number}, changes?: Change[]}} StartData
  * @typedef {{prompt_tokens: number, completion_tokens: number, denoising_steps: number, forward_passes: number}} Usage
  * @typedef {{text: string, finish_reason: string, usage: Usage, token_ids: number[]}} DoneData
  * @typedef {{request: Record<string, any>, start: StartData, steps: StepData[], done: DoneData | null,
@@ -28,9 +28,12 @@
  * @property {Alternative[]} alternatives  the most probable tokens at the step that committed it
  * @property {(Prediction & {endToken: string | null}) | null} prediction  the model's best guess for a mask
  * @property {boolean} isPastEnd  right of the end of the final text
+ * @property {boolean} isEdited  changed by the reader, for a branch
  */
 
 const FORMAT = "llada-recording";
+/** The frame of what a branch has from its parent. */
+const BEFORE = -1;
 const SMALLEST_DIFFERENCE = 1e-6;
 
 /** Frame 0 is the canvas at the start, frame k the canvas after the k-th step event. */
@@ -48,12 +51,17 @@ export class Recording {
    * @param {StartData} start
    * @param {Record<string, any>} request  the body that was sent
    * @param {Record<string, string>} texts  of given tokens, by id
+   * @param {Recording | null} parent  of a branch
    */
-  constructor(start, request, texts = {}) {
+  constructor(start, request, texts = {}, parent = null) {
     this.start = start;
     this.request = request;
     this.texts = texts;
+    const given = start.token_ids.flatMap((id, position) => (id === start.mask_token_id ? [] : [position]));
+    /** @type {Set<number>} positions of tokens that were there from the start, which no branch can change */
+    this.fixed = parent?.fixed ?? new Set(given);
     this.#histories = start.token_ids.map(() => []);
+    for (const change of start.changes ?? []) this.#histories[change.position].push({ frame: BEFORE, change });
   }
 
   /** @param {StepData} step */
@@ -71,6 +79,11 @@ export class Recording {
   /** The number of frames to expect; fewer steps run if the text ends early. */
   get expectedFrames() {
     return this.done ? this.lastFrame : Math.max(this.start.steps ?? 0, this.lastFrame);
+  }
+
+  /** The number of the first step: a branch counts on from its parent. */
+  get firstStep() {
+    return this.start.parent?.step ?? 0;
   }
 
   get masksAtStart() {
@@ -105,9 +118,10 @@ export class Recording {
 
   /** @param {number} frame */
   figuresAt(frame) {
-    if (frame === 0) return { stepsRun: 0, block: null, masked: this.masksAtStart, elapsedMs: 0, tokensPerStep: null };
+    const { firstStep, masksAtStart } = this;
+    if (frame === 0) return { stepsRun: firstStep, block: null, masked: masksAtStart, elapsedMs: 0, tokensPerStep: null };
     const { step, block, masked, elapsed_ms: elapsedMs } = this.steps[frame - 1];
-    const tokensPerStep = (this.masksAtStart - masked) / (step + 1);
+    const tokensPerStep = (masksAtStart - masked) / (step + 1 - firstStep);
     return { stepsRun: step + 1, block, masked, elapsedMs, tokensPerStep };
   }
 
@@ -204,6 +218,7 @@ export class Recording {
       alternatives: [],
       prediction: null,
       isPastEnd: false,
+      isEdited: false,
     };
   }
 
@@ -263,11 +278,14 @@ function recordingOf(run, index) {
  * @throws {Error}
  */
 function check({ start, steps, done }) {
+  const { parent = { step: 0 }, changes = [] } = start;
   const length = start.token_ids.length;
   require(start.token_ids.every(Number.isInteger) && length > 0 && start.gen_length === length, "start.token_ids");
   require(Number.isInteger(start.block_length) && start.block_length > 0, "start.block_length");
   require(Number.isInteger(start.mask_token_id) && typeof start.special_tokens === "object", "start");
   require(start.steps === null || Number.isInteger(start.steps), "start.steps");
+  require(Number.isInteger(parent.step), "start.parent");
+  require(changes.every((/** @type {any} */ one) => isChange(one, length)), "start.changes");
   steps.forEach((/** @type {any} */ step, /** @type {number} */ i) => {
     const numbers = [step.step, step.block, step.masked, step.elapsed_ms];
     require(numbers.every(Number.isFinite) && step.changes.every((/** @type {any} */ one) => isChange(one, length)), `step ${i + 1}`);

@@ -15,9 +15,13 @@ export class Run {
   /** the event after which a broken stream can resume; empty if it cannot */
   #lastEventId = "";
 
-  /** @param {Record<string, any>} body */
-  constructor(body) {
+  /**
+   * @param {Record<string, any>} body
+   * @param {Recording | null} parent  of a branch
+   */
+  constructor(body, parent = null) {
     this.body = body;
+    this.parent = parent;
   }
 
   get canResume() {
@@ -65,7 +69,11 @@ export class Run {
    * @param {any} data
    */
   async #receive(event, data) {
-    if (event === "start") this.recording = new Recording(data, this.body, await textsOfGiven(this.body));
+    if (event === "start") {
+      const texts = { ...this.parent?.texts, ...(await textsOfGiven(this.body)) };
+      // What the first run asked belongs to its branches too.
+      this.recording = new Recording(data, { ...this.parent?.request, ...this.body }, texts, this.parent);
+    }
     else if (event === "step") this.recording?.add(data);
     else if (event === "done" && this.recording) this.recording.done = data;
     else if (event === "error") {

@@ -5,7 +5,7 @@ import { fileOf } from "./recording.js";
 /** @typedef {import("./recording.js").Recording} Recording */
 
 /** In the order in which they use each other; `clients/terminal` reads the same list from this file. */
-const MODULES = ["recording", "timeline", "canvas", "chart", "clipboard", "differences", "inspector", "markdown", "pane", "viewer"];
+const MODULES = ["recording", "timeline", "canvas", "chart", "clipboard", "differences", "editor", "inspector", "markdown", "pane", "viewer"];
 const VIEWER = /<!-- viewer -->([^]*)<!-- \/viewer -->/;
 
 /**

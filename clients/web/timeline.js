@@ -51,10 +51,14 @@ export class Timeline {
     return recording.frameAt(this.unit, this.position);
   }
 
-  /** Show a recording that is still empty, or one more beside it, and follow it. @param {Recording[]} recordings */
-  follow(recordings) {
+  /**
+   * Show a recording that is still empty, or one more beside it, and follow it.
+   * @param {Recording[]} recordings
+   * @param {{recording: Recording, frame: number} | null} from  where the eye is; null for the beginning
+   */
+  follow(recordings, from = null) {
     this.recordings = recordings;
-    this.position = 0;
+    this.position = from ? from.recording.clockAt(this.unit, from.frame) : 0;
     this.goOn();
   }
 

@@ -13,15 +13,16 @@ export class Viewer {
   #isLive = false;
   #isDrawPending = false;
   #areResultsShown = false;
+  #canBranch = false;
 
   /**
    * @param {Document} page  has the elements of index.html between the marks "viewer"
-   * @param {{onKeepSeed?: (seed: number) => void, onSettled?: () => void}} [handlers]
+   * @param {Pick<import("./pane.js").PaneOptions, "onKeepSeed" | "onBranch" | "tokenize"> & {onSettled?: () => void}} [handlers]
    *     onSettled: called when what is shown stops moving
    */
-  constructor(page, { onKeepSeed, onSettled } = {}) {
+  constructor(page, { onSettled, ...handlers } = {}) {
     this.page = page;
-    this.onKeepSeed = onKeepSeed;
+    this.handlers = handlers;
     this.onSettled = onSettled;
     this.timeline = new Timeline(() => this.#requestDraw());
     this.#wire();
@@ -41,11 +42,18 @@ export class Viewer {
    * Follow runs that begin, each with a title.
    * @param {Recording[]} recordings
    * @param {string[]} titles
+   * @param {{recording: Recording, frame: number} | null} from  where the eye is; null for the beginning
    */
-  follow(recordings, titles) {
+  follow(recordings, titles, from = null) {
     this.#isLive = true;
     this.#lay(recordings, titles);
-    this.timeline.follow(recordings);
+    this.timeline.follow(recordings, from);
+  }
+
+  /** Whether the frames shown may be changed, once nothing moves. @param {boolean} canBranch */
+  set canBranch(canBranch) {
+    this.#canBranch = canBranch;
+    this.#requestDraw();
   }
 
   /**
@@ -82,7 +90,8 @@ export class Viewer {
   #lay(recordings, titles) {
     this.#areResultsShown = false;
     const template = this.#element("pane-template");
-    this.panes = recordings.map((recording, i) => new Pane(template, recording, { title: titles[i], onKeepSeed: this.onKeepSeed }));
+    const options = { ...this.handlers, onChange: () => this.#requestDraw() };
+    this.panes = recordings.map((recording, i) => new Pane(template, recording, { ...options, title: titles[i] }));
     this.#element("panes").replaceChildren(...this.panes.map((pane) => pane.element));
     this.#element("panes").classList.toggle("is-compared", this.panes.length > 1);
     this.#element("replay").hidden = false;
@@ -100,7 +109,8 @@ export class Viewer {
   #draw() {
     this.#isDrawPending = false;
     const { timeline, panes, view } = this;
-    for (const pane of panes) pane.draw(timeline.frameOf(pane.recording), { view, isLive: this.#isLive && timeline.isMoving });
+    const options = { view, isLive: this.#isLive && timeline.isMoving, isOpen: this.#canBranch && !timeline.isMoving };
+    for (const pane of panes) pane.draw(timeline.frameOf(pane.recording), options);
     this.#drawTransport();
     const isSettled = !timeline.isMoving && panes.length > 0 && panes.every((pane) => pane.recording.done);
     if (isSettled && !this.#areResultsShown) this.#showResults();

@@ -14,6 +14,7 @@ from llada_core.diffusion.guidance import num_passes
 from llada_core.model.kv_cache import KVCache
 from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.events import Change, DenoisingStep, Prediction, Reporting
+from llada_core.sampling.frame import Frame
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
 from llada_core.sampling.proposals import Proposals
@@ -70,8 +71,9 @@ class Canvas:
 
     Attributes:
         params: the settings with every default resolved.
+        start: the frame at which the run begins: all masks or, where it goes on from another run, a frame of that.
         tokens: int64 ids [L], prompt included; masked positions hold the mask id.
-        step: the number of steps run.
+        step: the number of the next step; counts from that of `start`.
         caches: keys and values, one cache per forward pass of a step; None before the first step, after the last, and
             after being released: the next step then fills them again with what they held.
         refreshed_tokens: the tokens [L] from which the caches were filled last; None before the first time.
@@ -79,26 +81,28 @@ class Canvas:
 
     def __init__(
         self,
-        tokens: np.ndarray,
+        start: Frame,
         params: GenerationParams,
         layout: Layout,
         *,
-        schedule: Schedule,
         text_end: TextEnd,
         reporting: Reporting,
     ) -> None:
-        """Build a canvas. Call `prepare_response` or `prepare_infilling` instead, which check their arguments."""
+        """Build a canvas. Call the functions of `prepare` and `fork` instead, which check their arguments."""
         self.params = params
         self.layout = layout
         self.reporting = reporting
-        self.schedule = schedule
+        self.start = start
+        self.schedule = Schedule(
+            start.blocks, block_step=start.block_step, cache_refresh_interval=params.cache_refresh_interval
+        )
         self.text_end = text_end
-        self.tokens = tokens
-        self.step = 0
+        self.tokens = start.tokens.copy()
+        self.step = start.step
         self.caches: tuple[KVCache, ...] | None = None
-        self.refreshed_tokens: np.ndarray | None = None
+        self.refreshed_tokens = start.refreshed_tokens
         self._predictions: dict[int, Prediction] = {}
-        self.text_end.advance(self.response, is_over=schedule.is_over)
+        self.text_end.advance(self.response, is_over=self.schedule.is_over)
 
     @property
     def response(self) -> list[int]:
@@ -123,7 +127,7 @@ class Canvas:
     @property
     def forward_passes(self) -> int:
         """Forward passes run so far; guidance takes two per step."""
-        return self.step * num_passes(self.params.cfg_scale)
+        return (self.step - self.start.step) * num_passes(self.params.cfg_scale)
 
     @property
     def visible_length(self) -> int:

@@ -4,7 +4,7 @@ It imports nothing but the errors: schemas and command lines that take these set
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, get_args
 
 from llada_core.errors import InvalidParameterError
@@ -126,13 +126,26 @@ class GenerationParams:
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
         """
-        if preset not in PRESETS:
-            raise InvalidParameterError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}", "preset")
-        bundle = dict(PRESETS[preset])
-        names_rule = any(settings.get(name) is not None for name in ("steps", *get_args(ParallelRule)))
-        if names_rule or settings.get("remasking") == "random":
-            bundle = {name: value for name, value in bundle.items() if name not in get_args(ParallelRule)}
-        return cls(**{**bundle, **settings})
+        return cls(**_preset_settings(preset, settings))
+
+    def altered(self, preset: Preset | None = None, **settings: Any) -> "GenerationParams":
+        """Return these settings with those of a preset and `settings` in place of some, for the rest of a run.
+
+        What the new settings exclude is dropped: a parallel rule beside `steps`, random remasking or another rule, the
+        refresh interval without a cache, and beside a preset both rule and cache. The number of steps is not kept: it
+        was that of the whole run.
+
+        Raises:
+            InvalidParameterError: no such preset, or a setting that breaks a rule.
+        """
+        dropped: dict[str, Any] = {"steps": None}
+        if preset is not None:
+            settings = {"cache": "none", **_preset_settings(preset, settings)}
+        if preset is not None or _excludes_rule(settings):
+            dropped |= dict.fromkeys(get_args(ParallelRule))
+        if settings.get("cache") == "none":
+            dropped["cache_refresh_interval"] = None
+        return replace(self, **{**dropped, **settings})
 
     @property
     def parallel_rule(self) -> tuple[str, float] | None:
@@ -171,3 +184,19 @@ class GenerationParams:
     def _require(self, name: str, is_met: bool, rule: str) -> None:
         if not is_met:
             raise InvalidParameterError(f"{name} is {getattr(self, name)!r}; it {rule}", name)
+
+
+def _preset_settings(preset: Preset, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a preset, in which `settings` take precedence."""
+    if preset not in PRESETS:
+        raise InvalidParameterError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}", "preset")
+    bundle = dict(PRESETS[preset])
+    if _excludes_rule(settings):
+        bundle = {name: value for name, value in bundle.items() if name not in get_args(ParallelRule)}
+    return {**bundle, **settings}
+
+
+def _excludes_rule(settings: Mapping[str, Any]) -> bool:
+    """Whether settings exclude a parallel rule, or name one, which excludes the others."""
+    names_rule = any(settings.get(name) is not None for name in ("steps", *get_args(ParallelRule)))
+    return names_rule or settings.get("remasking") == "random"

@@ -10,8 +10,9 @@ from llada_core.model.interface import MaskPredictor
 from llada_core.model.shape import ModelShape
 from llada_core.sampling.canvas import Canvas, Layout
 from llada_core.sampling.events import Reporting
+from llada_core.sampling.frame import Frame
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
-from llada_core.sampling.schedule import Schedule, plan_blocks
+from llada_core.sampling.schedule import plan_blocks, share_steps
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.final_text import FinalText
 from llada_core.text.special_tokens import SpecialTokens
@@ -103,8 +104,7 @@ def prepare_responses(
     if not prompt:
         raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
     vocabulary.require_tokens(prompt, "prompt", mask_hint)
-    vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")
-    vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
+    require_settings(params, vocabulary, is_infilling=False)
     vocabulary.require_tokens(suffix, "suffix")
     if suffix:
         _refuse_origin(params, "with a suffix")
@@ -136,15 +136,7 @@ def prepare_infilling(
     if not (response == vocabulary.special_tokens.mask_id).any():
         raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
     _require_positions(len(response), vocabulary, "canvas")
-    vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
-    unsupported = {
-        "stop": list(params.stop),
-        "stop_token_ids": sorted(params.stop_token_ids),
-        "min_tokens": params.min_tokens,
-    }
-    for field, value in unsupported.items():
-        if value:
-            raise InvalidParameterError(f"{field} is {value}; it must be absent on an infilling canvas", field)
+    require_settings(params, vocabulary, is_infilling=True)
     _refuse_origin(params, "on an infilling canvas")
     params = replace(params, gen_length=len(response))
     (canvas,) = _canvases([], response, [], params, vocabulary, seeds=(params.seed,), reporting=reporting)
@@ -167,8 +159,6 @@ def _canvases(
     tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
     is_masked = response == special_tokens.mask_id
     banned_ids = {special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set())
-    is_ended_by_eos = not (params.ignore_eos or is_infilling)
-    end_ids = params.stop_token_ids | (special_tokens.end_ids if is_ended_by_eos else frozenset())
     default_steps = params.gen_length if prompt else int(is_masked.sum())
     resolved = replace(
         params,
@@ -181,24 +171,56 @@ def _canvases(
         fixed_L=tokens != special_tokens.mask_id,
         special_tokens=special_tokens,
         banned_ids=tuple(sorted(banned_ids)),
-        end_ids=end_ids,
+        end_ids=end_ids_of(params, special_tokens, is_infilling=is_infilling),
     )
-    blocks = plan_blocks(is_masked, params)
-    return [
-        Canvas(
-            tokens.copy(),
-            replace(resolved, seed=seed),
-            layout,
-            schedule=Schedule(blocks, cache_refresh_interval=params.cache_refresh_interval),
-            text_end=TextEnd(
-                mask_id=special_tokens.mask_id,
-                end_ids=end_ids,
-                stop_text=_stop_text(params, vocabulary.tokenizer),
-            ),
-            reporting=reporting,
-        )
-        for seed in seeds
-    ]
+    shares = share_steps(is_masked, resolved)
+    start = Frame(tokens, 0, plan_blocks(is_masked, resolved, shares), shares)
+    return [canvas_at(start, replace(resolved, seed=seed), layout, vocabulary, reporting) for seed in seeds]
+
+
+def canvas_at(
+    start: Frame, params: GenerationParams, layout: Layout, vocabulary: Vocabulary, reporting: Reporting
+) -> Canvas:
+    """Build the canvas whose first step follows `start`.
+
+    Args:
+        params: with every default resolved, and checked by `require_settings`.
+
+    Raises:
+        InvalidParameterError: stop strings without a tokenizer.
+    """
+    stop_text = _stop_text(params, vocabulary.tokenizer)
+    text_end = TextEnd(mask_id=layout.mask_id, end_ids=layout.end_ids, stop_text=stop_text)
+    return Canvas(start, params, layout, text_end=text_end, reporting=reporting)
+
+
+def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_infilling: bool) -> None:
+    """Check settings against the model.
+
+    Args:
+        is_infilling: for a canvas of segments and gaps, whose text has no end to be found.
+
+    Raises:
+        InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas.
+    """
+    vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
+    if not is_infilling:
+        vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")
+        return
+    unsupported = {
+        "stop": list(params.stop),
+        "stop_token_ids": sorted(params.stop_token_ids),
+        "min_tokens": params.min_tokens,
+    }
+    for field, value in unsupported.items():
+        if value:
+            raise InvalidParameterError(f"{field} is {value}; it must be absent on an infilling canvas", field)
+
+
+def end_ids_of(params: GenerationParams, special_tokens: SpecialTokens, *, is_infilling: bool) -> frozenset[int]:
+    """Return the ids that end the text."""
+    is_ended_by_eos = not (params.ignore_eos or is_infilling)
+    return params.stop_token_ids | (special_tokens.end_ids if is_ended_by_eos else frozenset())
 
 
 def _masks(length: int, vocabulary: Vocabulary) -> np.ndarray:

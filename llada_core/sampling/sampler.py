@@ -20,7 +20,7 @@ from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
-from llada_core.sampling.proposals import copy_to_host, unpack
+from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
 from llada_core.sampling.propose import propose
 
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
@@ -87,18 +87,32 @@ class Sampler:
         """
         self._restore_caches([canvas for canvas in canvases if canvas.lacks_caches])
         turns = [self._turn(canvas) for canvas in canvases]
-        packed = [proposals for group in _head_groups(self._hidden_states(turns)) for proposals in self._propose(group)]
-        # The step's only copy from device to host.
-        on_host = copy_to_host(packed)
-        if not np.isfinite(on_host[1]).all():
-            raise NonFiniteLogitsError("the model's logits are not finite")
+        proposals = self._proposals(turns)
         steps = []
-        per_turn = np.split(on_host, np.cumsum([len(turn.positions_R) for turn in turns])[:-1], axis=1)
-        for turn, rows in zip(turns, per_turn, strict=True):
-            canvas = turn.canvas
-            canvas.caches = turn.caches
-            steps.append(canvas.commit(turn.positions_R, unpack(rows, canvas.reporting.num_alternatives)))
+        for turn, rows in zip(turns, proposals, strict=True):
+            turn.canvas.caches = turn.caches
+            steps.append(turn.canvas.commit(turn.positions_R, rows))
         return steps
+
+    @torch.inference_mode()
+    def read(self, canvas: Canvas) -> tuple[np.ndarray, Proposals]:
+        """Return the masks that the model sees, as response positions, and what it proposes there; change nothing.
+
+        It is one forward pass over all that is visible, whatever the cache; the distributions are the proposals'
+        alternatives, as many as the canvas reports.
+
+        Args:
+            canvas: has masks.
+
+        Raises:
+            NonFiniteLogitsError: the model returned NaN or infinity.
+        """
+        visible = range(canvas.visible_length)
+        response = canvas.tokens[visible.start : visible.stop][canvas.layout.response]
+        positions_R = (response == canvas.layout.mask_id).nonzero()[0]
+        turn = _Turn(canvas, positions_R, visible, canvas.passes(canvas.tokens), None)
+        (proposals,) = self._proposals([turn])
+        return positions_R, proposals
 
     def cache_bytes(self, canvas: Canvas) -> int:
         """Return the memory that the canvas's keys and values will take when it is at its longest."""
@@ -106,6 +120,18 @@ class Sampler:
             return 0
         one = KVCache.num_bytes(self._model.shape, len(canvas.tokens), self._model.dtype)
         return num_passes(canvas.params.cfg_scale) * one
+
+    def _proposals(self, turns: Sequence[_Turn]) -> list[Proposals]:
+        """Run one forward pass over all windows, and propose a token at every row of each turn."""
+        packed = [proposals for group in _head_groups(self._hidden_states(turns)) for proposals in self._propose(group)]
+        # The step's only copy from device to host.
+        on_host = copy_to_host(packed)
+        if not np.isfinite(on_host[1]).all():
+            raise NonFiniteLogitsError("the model's logits are not finite")
+        per_turn = np.split(on_host, np.cumsum([len(turn.positions_R) for turn in turns])[:-1], axis=1)
+        return [
+            unpack(rows, turn.canvas.reporting.num_alternatives) for turn, rows in zip(turns, per_turn, strict=True)
+        ]
 
     def _turn(self, canvas: Canvas) -> _Turn:
         passes = canvas.passes(canvas.tokens)

@@ -36,14 +36,22 @@ class Schedule:
         block_step: the number of steps run in the active block.
     """
 
-    def __init__(self, blocks: Sequence[BlockPlan], *, cache_refresh_interval: int | None = None) -> None:
+    def __init__(
+        self, blocks: Sequence[BlockPlan], *, block_step: int = 0, cache_refresh_interval: int | None = None
+    ) -> None:
         """
         Args:
+            block_step: the number of steps already run in the first block.
             cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
         """
         self._blocks = list(blocks)
         self._refresh_interval = cache_refresh_interval
-        self.block_step = 0
+        self.block_step = block_step
+
+    @property
+    def blocks(self) -> tuple[BlockPlan, ...]:
+        """The blocks that have masks left, the active one first."""
+        return tuple(self._blocks)
 
     @property
     def is_over(self) -> bool:
@@ -76,26 +84,34 @@ class Schedule:
             self.block_step = 0
 
 
-def plan_blocks(is_masked_L: np.ndarray, params: GenerationParams) -> list[BlockPlan]:
-    """Cut a response into blocks and keep those that have masks, left to right; the last block may be shorter.
+def share_steps(is_masked_L: np.ndarray, params: GenerationParams) -> tuple[int, ...]:
+    """Return how many of the steps each block of a response gets: none if it has no masks.
 
     Raises:
         InvalidParameterError: fewer steps than blocks with masks.
     """
-    length, block_length = len(is_masked_L), params.effective_block_length
-    blocks = [range(start, min(start + block_length, length)) for start in range(0, length, block_length)]
-    masked_per_block = [int(is_masked_L[block.start : block.stop].sum()) for block in blocks]
-    shares = steps_per_block(masked_per_block, params.steps or max(1, sum(masked_per_block)))
-    return [
-        BlockPlan(
-            index,
-            block.start,
-            block.stop,
-            None if params.parallel_rule else tuple(transfer_schedule(masked, share)),
-        )
-        for index, (block, masked, share) in enumerate(zip(blocks, masked_per_block, shares, strict=True))
-        if masked
-    ]
+    masked_per_block = [int(is_masked_L[block.start : block.stop].sum()) for block in _blocks(params)]
+    return tuple(steps_per_block(masked_per_block, params.steps or max(1, sum(masked_per_block))))
+
+
+def plan_blocks(is_masked_L: np.ndarray, params: GenerationParams, shares: Sequence[int]) -> tuple[BlockPlan, ...]:
+    """Return the blocks of a response that have masks, left to right.
+
+    Args:
+        shares: how many steps each block of the response has for its masks; see `share_steps`.
+    """
+    plans = []
+    for index, (block, share) in enumerate(zip(_blocks(params), shares, strict=True)):
+        if masked := int(is_masked_L[block.start : block.stop].sum()):
+            transfers = None if params.parallel_rule else tuple(transfer_schedule(masked, share))
+            plans.append(BlockPlan(index, block.start, block.stop, transfers))
+    return tuple(plans)
+
+
+def _blocks(params: GenerationParams) -> list[range]:
+    """Cut a response into blocks; the last one may be shorter."""
+    length, block_length = params.gen_length, params.effective_block_length
+    return [range(start, min(start + block_length, length)) for start in range(0, length, block_length)]
 
 
 def transfer_schedule(num_masked: int, steps: int) -> list[int]:

@@ -99,9 +99,12 @@ def model_not_found(name: str, served: str) -> APIError:
     return APIError(404, message, type_="not_found_error", param="model", code="model_not_found")
 
 
-def stream_not_found(stream_id: str) -> APIError:
-    message = f"there is no stream {stream_id!r}; streams are kept for a minute after their connection ends"
-    return APIError(404, message, type_="not_found_error", code="stream_not_found")
+def stream_not_found(stream_id: str, param: str | None = None) -> APIError:
+    message = (
+        f"there is no stream {shortened(stream_id)}; one that is not finished is kept for a minute after its "
+        "connection ends, a finished one for ten minutes at most"
+    )
+    return APIError(404, message, type_="not_found_error", param=param, code="stream_not_found")
 
 
 def stream_is_read(stream_id: str) -> APIError:

@@ -21,10 +21,14 @@ PING_SECONDS = 10
 _ESCAPED_SEPARATORS = str.maketrans({character: f"\\u{ord(character):04x}" for character in "\u0085\u2028\u2029"})
 
 
+def as_json(data: Any) -> str:
+    """JSON as the server writes it, on one line."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED_SEPARATORS)
+
+
 def event(data: Any, *, name: str | None = None, id_: int | None = None) -> ServerSentEvent:
     """A server-sent event whose data is JSON, or the text itself."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    text = text.translate(_ESCAPED_SEPARATORS)
+    text = data if isinstance(data, str) else as_json(data)
     return ServerSentEvent(text, event=name, id=None if id_ is None else str(id_), sep="\n")
 
 

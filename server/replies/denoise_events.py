@@ -1,6 +1,6 @@
 """The events of `/v1/denoise`: `start`, a `step` for each denoising step, `done` or `error` (docs/api.md)."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from llada_core.sampling.prepare import Vocabulary
 from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.mailbox import TimedStep
-from server.http.sse import event
+from server.http.sse import as_json, event
 from server.replies.generation import Generation
 from server.replies.logprobs import log_of
 from server.replies.parking import DenoisingStream, EventName, Parking
@@ -30,17 +30,15 @@ class DenoiseReply:
 
     async def events(self, *, first: int) -> AsyncGenerator[ServerSentEvent]:
         """The events from the id `first` on: first the past ones, then new ones as they happen."""
-        for id_, (name, data) in enumerate(self.stream.events[first:], first):
-            yield event(data, name=name, id_=id_)
+        for id_, (name, text) in enumerate(self.stream.events[first:], first):
+            yield event(text, name=name, id_=id_)
         async with aclosing(self._new_events()) as events:
             async for name, data in events:
-                # Replays omit predictions, whose size grows with the square of the length.
-                replay_data = {key: value for key, value in data.items() if key != "predictions"}
-                yield self._recorded(name, data, replay_data)
+                yield self._recorded(name, data)
 
     def error_event(self, error: dict[str, Any]) -> ServerSentEvent:
         """The last event of a stream that failed."""
-        return self._recorded("error", error, error)
+        return self._recorded("error", error)
 
     def release(self) -> None:
         """Take the generation out of the batch and keep the stream for a while."""
@@ -48,9 +46,13 @@ class DenoiseReply:
         self.running.pause(self.stream.generation)
         self.parking.park(self.stream)
 
-    def _recorded(self, name: EventName, data: dict[str, Any], replay_data: dict[str, Any]) -> ServerSentEvent:
-        self.stream.events.append((name, replay_data))
-        return event(data, name=name, id_=len(self.stream.events) - 1)
+    def _recorded(self, name: EventName, data: dict[str, Any]) -> ServerSentEvent:
+        text = as_json(data)
+        # Replays omit predictions, whose size grows with the square of the length.
+        is_whole = "predictions" not in data
+        kept = text if is_whole else as_json({key: value for key, value in data.items() if key != "predictions"})
+        self.stream.events.append((name, kept))
+        return event(text, name=name, id_=len(self.stream.events) - 1)
 
     async def _new_events(self) -> AsyncGenerator[tuple[EventName, dict[str, Any]]]:
         """The events after those that the stream already has."""
@@ -66,8 +68,8 @@ class DenoiseReply:
 
     def _start_object(self) -> dict[str, Any]:
         envelope, generation = self.stream.envelope, self.stream.generation
-        params = generation.canvas.params
-        return {
+        params, parent = generation.canvas.params, self.stream.parent
+        data = {
             "id": envelope.id,
             "model": envelope.model,
             "created": envelope.created,
@@ -80,6 +82,11 @@ class DenoiseReply:
             "token_ids": list(generation.text.token_ids),
             "generation_params": generation.generation_params(),
         }
+        if parent is not None:
+            changes = generation.text.changes_before(parent.step)
+            data["parent"] = parent.as_object()
+            data["changes"] = [change_object(change, self.vocabulary.tokenizer) for change in changes]
+        return data
 
 
 def special_token_names(special_tokens: SpecialTokens, tokenizer: Tokenizer | None) -> dict[str, str]:
@@ -98,40 +105,48 @@ def special_token_names(special_tokens: SpecialTokens, tokenizer: Tokenizer | No
 
 def step_object(timed: TimedStep, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """The data of a `step` event."""
-
-    def text_of(token_id: int) -> str:
-        """The text of a token by itself; empty for special tokens."""
-        return tokenizer.decode([token_id]) if tokenizer else ""
-
-    def change_object(change: Change) -> dict[str, Any]:
-        data: dict[str, Any] = {
-            "op": change.op,
-            "step": change.step,
-            "position": change.position,
-            "token_id": change.token_id,
-            "text": text_of(change.token_id),
-            "confidence": change.confidence,
-        }
-        if change.alternatives:
-            data["top_logprobs"] = [
-                {"token_id": token_id, "text": text_of(token_id), "logprob": log_of(probability)}
-                for token_id, probability in change.alternatives
-            ]
-        return data
-
     step = timed.event
     data: dict[str, Any] = {
         "step": step.step,
         "block": step.block,
-        "changes": [change_object(change) for change in step.changes],
+        "changes": [change_object(change, tokenizer) for change in step.changes],
         "masked": step.masked,
         "elapsed_ms": round(timed.elapsed_ms, 3),
     }
     if step.predictions is not None:
         data["predictions"] = [
-            {**asdict(prediction), "text": text_of(prediction.token_id)} for prediction in step.predictions
+            {**asdict(prediction), "text": token_text(prediction.token_id, tokenizer)}
+            for prediction in step.predictions
         ]
     return data
+
+
+def change_object(change: Change, tokenizer: Tokenizer | None) -> dict[str, Any]:
+    """A change as events have it."""
+    data: dict[str, Any] = {
+        "op": change.op,
+        "step": change.step,
+        "position": change.position,
+        "token_id": change.token_id,
+        "text": token_text(change.token_id, tokenizer),
+        "confidence": change.confidence,
+    }
+    if change.alternatives:
+        data["top_logprobs"] = top_logprobs(change.alternatives, tokenizer)
+    return data
+
+
+def top_logprobs(alternatives: Iterable[tuple[int, float]], tokenizer: Tokenizer | None) -> list[dict[str, Any]]:
+    """The most probable tokens at a position, from their probabilities."""
+    return [
+        {"token_id": token_id, "text": token_text(token_id, tokenizer), "logprob": log_of(probability)}
+        for token_id, probability in alternatives
+    ]
+
+
+def token_text(token_id: int, tokenizer: Tokenizer | None) -> str:
+    """The text of a token by itself; empty for special tokens."""
+    return tokenizer.decode([token_id]) if tokenizer else ""
 
 
 def _done_object(generation: Generation) -> dict[str, Any]:

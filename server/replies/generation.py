@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.params import GenerationParams
 from server.engine.scheduler import Request
 from server.replies.text_stream import TextStream
 from server.replies.usage import Usage
@@ -42,6 +43,11 @@ class Generation:
 
     def generation_params(self) -> dict[str, Any]:
         """The settings used, defaults resolved, under the API's names."""
-        params = asdict(self.canvas.params)
-        params["stop_token_ids"] = sorted(params["stop_token_ids"])
-        return {"max_tokens": params.pop("gen_length"), **params}
+        return params_object(self.canvas.params)
+
+
+def params_object(params: GenerationParams) -> dict[str, Any]:
+    """Settings as answers show them."""
+    data = asdict(params)
+    data["stop_token_ids"] = sorted(data["stop_token_ids"])
+    return {"max_tokens": data.pop("gen_length"), **data}

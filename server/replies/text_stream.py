@@ -4,6 +4,8 @@ The final text is the part of the response before the first mask; it grows from 
 response at the current step.
 """
 
+from collections.abc import Iterable
+
 from llada_core.diffusion.guidance import num_passes
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import Change, DenoisingStep
@@ -26,6 +28,7 @@ class TextStream:
         self.token_ids = canvas.response
         self.finish_reason = canvas.finish_reason
         self.denoising_steps = 0
+        self._first_step = canvas.start.step
         self._passes_per_step = num_passes(canvas.params.cfg_scale)
         self._mask_id = canvas.layout.mask_id
         self._stop_token_ids = canvas.params.stop_token_ids
@@ -65,10 +68,18 @@ class TextStream:
         for change in event.changes:
             self.token_ids[change.position] = change.token_id
             self._commits[change.position] = change
-        self.denoising_steps = event.step + 1
+        self.denoising_steps = event.step + 1 - self._first_step
         self.finish_reason = event.finish_reason
         self._text_length = event.text_length
         return self._extend_text(event.final_length)
+
+    def inherit(self, changes: Iterable[Change]) -> None:
+        """Take over the changes that a fork has from its parent."""
+        self._commits |= {change.position: change for change in changes}
+
+    def changes_before(self, step: int) -> list[Change]:
+        """The changes that stood before a step: its own, and those inherited."""
+        return [change for change in self._commits.values() if change.step < step]
 
     def take_tokens(self, *, text_offset: int = 0) -> list[ScoredToken]:
         """The tokens whose text became final since the last call.

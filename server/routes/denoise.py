@@ -1,42 +1,58 @@
 """`POST /v1/denoise`: the denoising states as they happen, and `GET /v1/denoise/{id}` after a broken connection."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.events import Change
+from llada_core.sampling.fork import Edits
 from server.http.api_error import bad_request, stream_is_read, stream_not_found
 from server.http.body import BoundedRoute
 from server.http.exchange import current_exchange
-from server.http.sse import StreamResponse
+from server.http.sse import StreamResponse, as_json, while_connected
 from server.replies.denoise_events import DenoiseReply
+from server.replies.forking import ForkPoint, Parent
 from server.replies.parking import DenoisingStream
-from server.schemas.answers import answers, events
-from server.schemas.denoise import DenoiseRequest, MaskGap
+from server.schemas.answers import Reading, answers, events
+from server.schemas.denoise import DenoiseRequest, Fork, MaskGap
 from server.service import Service, client_of, service_of
 
 router = APIRouter(route_class=BoundedRoute)
 
+_EVENTS = events("start, one step for each denoising step, then done or error", "event", "data", "id")
 
-_ANSWERS = answers(None, events("start, one step for each denoising step, then done or error", "event", "data", "id"))
 
-
-@router.post("/v1/denoise", response_class=Response, responses=_ANSWERS)
+@router.post("/v1/denoise", response_class=Response, responses=answers(Reading, _EVENTS))
 async def denoise(body: DenoiseRequest, request: Request) -> Response:
-    """Stream `start`, every `step` and `done`."""
+    """Stream `start`, every `step` and `done`; or, with `steps` 0, read the distributions at the masks."""
     service = service_of(request)
     service.check_model(body.model)
-    canvas = await _canvas(service, body)
+    parent: Parent | None = None
+    inherited: list[Change] = []
+    if body.fork is None:
+        canvas = await _canvas(service, body)
+    else:
+        point, edits = await _fork_point(service, body.fork)
+        canvas = service.canvases.fork(body, point.canvas, point.frame(), edits)
+        parent, inherited = point.parent, point.changes_left(edits)
+    if body.is_reading:
+        return await _read(service, body, canvas, parent, request)
     (generation,) = service.running.submit([canvas], client_of(request))
+    generation.text.inherit(inherited)
     envelope = service.envelope(body, "denoise-")
-    return _response(service, DenoisingStream(envelope, generation), request, first=0)
+    stream = DenoisingStream(envelope, generation, current_exchange().key, parent)
+    return _response(service, stream, request, first=0)
 
 
-@router.get("/v1/denoise/{stream_id}", response_class=Response, responses=_ANSWERS)
+@router.get("/v1/denoise/{stream_id}", response_class=Response, responses=answers(None, _EVENTS))
 async def resume(stream_id: str, request: Request, last_event_id: Annotated[str, Header()] = "-1") -> Response:
-    """Resume a stream within a minute after its connection broke: the events after `Last-Event-ID`, then the rest."""
+    """Resume a stream after its connection broke, within a minute or, if it was finished, ten: the events after
+    `Last-Event-ID`, then the rest.
+    """
     service = service_of(request)
-    stream = service.parking.find(stream_id)
+    stream = service.parking.find(stream_id, current_exchange().key)
     if stream is None:
         raise stream_not_found(stream_id)
     if stream.is_read:
@@ -54,6 +70,11 @@ async def resume(stream_id: str, request: Request, last_event_id: Annotated[str,
 
 
 async def _canvas(service: Service, body: DenoiseRequest) -> Canvas:
+    canvas = await _canvas_of_prompt(service, body)
+    return service.canvases.from_step(canvas, body.step) if body.step else canvas
+
+
+async def _canvas_of_prompt(service: Service, body: DenoiseRequest) -> Canvas:
     prompts = service.prompts
     if body.canvas is not None:
         segments = [
@@ -69,7 +90,34 @@ async def _canvas(service: Service, body: DenoiseRequest) -> Canvas:
     constraints = {
         int(position): await prompts.encode_segment(text, "constraints") for position, text in body.constraints.items()
     }
-    return service.canvases.response(body, prompt, constraints=constraints, reporting=body.reporting)
+    return service.canvases.response(body, prompt, constraints=constraints, reporting=body.reporting())
+
+
+async def _fork_point(service: Service, fork: Fork) -> tuple[ForkPoint, Edits]:
+    """The frame that a fork goes on from, and what it changes there."""
+    stream = service.parking.find(fork.id, current_exchange().key)
+    if stream is None:
+        raise stream_not_found(fork.id, "fork.id")
+    point = stream.fork_point(fork.step)
+    written = {
+        int(position): await service.prompts.encode_segment(text, f"fork.set.{position}")
+        for position, text in fork.set.items()
+    }
+    return point, Edits(written, fork.remask)
+
+
+async def _read(
+    service: Service, body: DenoiseRequest, canvas: Canvas, parent: Parent | None, request: Request
+) -> Response:
+    """The distributions at the masks of a canvas."""
+    reading = service.reading
+    reading.require_readable(canvas)
+    envelope = service.envelope(body, "reading-")
+    work = service.running.start_work(reading.parts(canvas), client_of(request))
+    masks = await while_connected(request, service.running.result_of(work), release=work.cancel)
+    service.running.endings.report_choices([], reading.usage(canvas))
+    answer = await asyncio.to_thread(lambda: as_json(reading.as_object(envelope, canvas, masks, parent)))
+    return Response(answer, media_type="application/json")
 
 
 def _response(service: Service, stream: DenoisingStream, request: Request, *, first: int) -> StreamResponse:

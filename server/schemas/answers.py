@@ -107,6 +107,43 @@ class Score(Answer):
     usage: ScoreUsage
 
 
+class Alternative(Answer):
+    """A token that the model expects at a position, and its log-probability."""
+
+    token_id: int
+    text: str = Field(description="the token decoded by itself; empty for special tokens")
+    logprob: float
+
+
+class ReadMask(Answer):
+    """A mask and the most probable tokens there, in descending order."""
+
+    position: int = Field(description="counts from the first token of the response")
+    top_logprobs: list[Alternative]
+
+
+class RunFrame(Answer):
+    """The frame that a fork goes on from."""
+
+    id: str
+    step: int
+
+
+class Reading(Answer):
+    """`POST /v1/denoise` with `steps` 0: nothing is committed."""
+
+    id: str
+    object: Literal["reading"]
+    created: int = Field(description="in seconds since 1970")
+    model: str
+    mask_token_id: int
+    token_ids: list[int] = Field(description="the response as it stands")
+    masks: list[ReadMask] = Field(description="those that the model sees, left to right")
+    usage: ScoreUsage
+    generation_params: Settings
+    parent: RunFrame | None = Field(description="of a fork")
+
+
 class Usage(ScoreUsage):
     """The number of tokens of prompt and text (not of the canvas), and the work they took."""
 

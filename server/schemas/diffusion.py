@@ -211,6 +211,22 @@ class DiffusionFields(Body):
         Raises:
             InvalidParameterError: settings that contradict each other.
         """
+        return GenerationParams.with_preset(self.chosen_preset, gen_length=gen_length, seed=seed, **self._settings())
+
+    def altered(self, params: GenerationParams) -> GenerationParams:
+        """Return `params` with the settings that the request gives, for the rest of a run.
+
+        Raises:
+            InvalidParameterError: settings that contradict each other.
+        """
+        settings = self._settings()
+        if self.seed is not None:
+            settings["seed"] = self.seed
+        names_preset = "preset" in self.model_fields_set or self.realtime or self.reasoning_effort is not None
+        return params.altered(self.chosen_preset if names_preset else None, **settings)
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings that the request gives, apart from length and seed, as the core has them."""
         params: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS if name in self.model_fields_set}
         if "top_k" in params:
             params["top_k"] = max(0, self.top_k)
@@ -220,4 +236,4 @@ class DiffusionFields(Body):
             params["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if "logit_bias" in params:
             params["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
-        return GenerationParams.with_preset(self.chosen_preset, gen_length=gen_length, seed=seed, **params)
+        return params

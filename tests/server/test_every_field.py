@@ -181,6 +181,7 @@ CASES = {
             {"prompt": None, "messages": [*CONVERSATION, *ONCE], "add_generation_prompt": False},
         ),
         Case("constraints", {"3": "x"}),
+        Case("step", 7),
         Case("include_predictions", True),
         Case("top_logprobs", 2),
     ],
@@ -223,7 +224,7 @@ CASES = {
 # Tested elsewhere: fields that are only logged, have a single value, or do nothing on the demo model.
 ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 ELSEWHERE_ON = {
-    DENOISE: {"stream"},  # true is its only value
+    DENOISE: {"stream", "fork"},  # true is its only value; tests/server/replies/test_forking.py
     RESPONSES: {"text"},  # plain text is its only format
     # structured_outputs is refused beside the suffix, which is required; a gap has no EOS to ignore.
     FIM: {"structured_outputs", "ignore_eos"},

@@ -18,6 +18,7 @@ from clients import (
     AuthenticationError,
     BadRequestError,
     Done,
+    Fork,
     Gap,
     LLaDAClient,
     LLaDAError,
@@ -74,6 +75,31 @@ def test_a_replay_of_the_events_ends_as_the_server_says(client):
     changes = [change for change in replay.changes if change is not None]
     assert all(0 < change.confidence <= 1 and change.op == "commit" for change in changes)
     assert replay.start.special_tokens[replay.start.mask_token_id] == "<|mdm_mask|>"
+
+
+def test_a_fork_goes_on_from_a_frame_and_knows_what_was_written_before(client, live_server):
+    whole = Replay.of(client.denoise("Once upon a time", max_tokens=12, temperature=1.0, seed=2, ignore_eos=True))
+    rest = Replay.of(client.denoise(fork=Fork(whole.start.id, 5)))
+    assert rest.token_ids == whole.token_ids and rest.changes == whole.changes
+    assert (rest.start.parent.id, rest.start.parent.step) == (whole.start.id, 5)
+    assert [step.step for step in rest.steps] == list(range(5, 12))
+    assert rest.at(0).num_masked == 7 and sum(change is not None for change in rest.at(0).changes) == 5
+
+    async def ask():
+        async with AsyncLLaDAClient(live_server) as other:
+            edited = Fork(rest.start.id, 12, remask=[0], set={3: " blue", 8: [40, 41]})
+            return Replay.of([event async for event in other.denoise(fork=edited, seed=7)])
+
+    branch = asyncio.run(ask())
+    assert branch.token_ids[8:10] == [40, 41] and " blue" in branch.done.text
+    assert branch.start.generation_params["seed"] == 7 and len(branch.steps) == 1
+    with pytest.raises(BadRequestError) as caught:
+        next(client.denoise(fork=Fork(whole.start.id, 5, set={12: " blue"})))
+    assert caught.value.param == "fork.set.12"
+    with pytest.raises(NotFoundError):
+        next(client.denoise(fork=Fork("denoise-0", 5)))
+    with pytest.raises(ValueError, match="streams nothing"):
+        next(client.denoise("Once", steps=0))
 
 
 def test_a_gap_is_filled_and_its_surroundings_stay(client):
@@ -143,7 +169,7 @@ def test_errors_say_what_the_server_said(client, live_server):
         next(client.denoise("Hi", temperature=-1))
     with pytest.raises(NotFoundError):
         client.complete("Once", model="another")
-    with pytest.raises(TypeError, match="exactly one of prompt, messages and canvas, not none of them"):
+    with pytest.raises(TypeError, match="exactly one of prompt, messages, canvas, fork, not none of them"):
         next(client.denoise())
     with LLaDAClient("http://127.0.0.1:9", max_retries=0) as nobody:
         assert nobody.health() == "gone"

@@ -75,7 +75,24 @@ def pinned(page: Page) -> None:
     page.get_by_role("button", name="Pin a word").click()
 
 
-STATES = [idle, running, done, in_the_middle, ordered, as_text, failed, compared, infilling, pinned]
+def changed(page: Page) -> None:
+    done(page)
+    for position in (0, 2):
+        page.locator("#panes .cell").nth(position).click()
+    page.keyboard.type("x")
+    page.keyboard.press("Enter")
+
+
+def branched(page: Page) -> None:
+    changed(page)
+    page.get_by_role("button", name="Go on from here").click()
+    expect(page.locator("#branches")).to_be_visible()
+    expect(part(page, "result").nth(1)).to_be_visible()
+
+
+STATES = [
+    *(idle, running, done, in_the_middle, ordered, as_text, failed, compared, infilling, pinned, changed, branched),
+]
 
 
 @pytest.mark.parametrize("state", STATES)

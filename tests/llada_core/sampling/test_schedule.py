@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.schedule import Schedule, plan_blocks, steps_per_block, transfer_schedule
+from llada_core.sampling.schedule import Schedule, plan_blocks, share_steps, steps_per_block, transfer_schedule
 from tests.conftest import GOLDEN_CASES
 
 
@@ -54,9 +54,8 @@ def test_steps_are_shared_in_proportion_the_earlier_block_first(masked_per_block
 
 def test_the_cursor_goes_through_the_blocks_and_refreshes_at_each_start_and_interval():
     is_masked = np.array([True] * 3 + [False] * 3 + [True] * 2)
-    schedule = Schedule(
-        plan_blocks(is_masked, GenerationParams(gen_length=8, block_length=3)), cache_refresh_interval=2
-    )
+    params = GenerationParams(gen_length=8, block_length=3)
+    schedule = Schedule(plan_blocks(is_masked, params, share_steps(is_masked, params)), cache_refresh_interval=2)
     visited = []
     while not schedule.is_over:
         visited.append((schedule.block.index, schedule.block_step, schedule.num_transfers, schedule.is_refresh))
@@ -66,5 +65,5 @@ def test_the_cursor_goes_through_the_blocks_and_refreshes_at_each_start_and_inte
 
 def test_under_a_parallel_rule_the_number_of_tokens_is_left_to_the_rule():
     params = GenerationParams(gen_length=4, confidence_threshold=0.9)
-    (block,) = plan_blocks(np.ones(4, dtype=bool), params)
+    (block,) = plan_blocks(np.ones(4, dtype=bool), params, (4,))
     assert Schedule([block]).num_transfers is None

@@ -113,6 +113,26 @@ def test_a_stream_that_nobody_fetches_expires(tiny, monkeypatch):
         assert httpx.get(f"{url}/v1/denoise/{stream_id}").json()["error"]["code"] == "stream_not_found"
 
 
+def test_a_finished_stream_is_kept_for_longer(tiny, monkeypatch):
+    monkeypatch.setattr(parking, "PARKING_SECONDS", 0.1)
+    monkeypatch.setattr(parking, "KEPT_SECONDS", 1.5)
+    with serving(tiny) as url:
+        stream_id = events_of(httpx.post(f"{url}/v1/denoise", json=BODY))[0][1]["id"]
+        time.sleep(0.5)
+        assert httpx.get(f"{url}/v1/denoise/{stream_id}").status_code == 200
+        until(lambda: httpx.post(f"{url}/v1/denoise", json={"fork": {"id": stream_id, "step": 99}}).status_code == 404)
+
+
+def test_the_memory_of_parked_streams_is_bounded(tiny, monkeypatch):
+    # Three such streams are larger, two are not.
+    monkeypatch.setattr(parking, "MAX_PARKED_BYTES", 80_000)
+    with serving(tiny) as url:
+        ids = [events_of(httpx.post(f"{url}/v1/denoise", json=BODY))[0][1]["id"] for _ in range(3)]
+        # Resuming would make it the newest.
+        until(lambda: httpx.post(f"{url}/v1/denoise", json={"fork": {"id": ids[0], "step": 99}}).status_code == 404)
+        assert [httpx.get(f"{url}/v1/denoise/{one}").status_code for one in ids] == [404, 200, 200]
+
+
 def test_the_number_of_parked_streams_is_bounded(tiny, monkeypatch):
     monkeypatch.setattr(parking, "MAX_PARKED", 2)
     with serving(tiny) as url:

@@ -1,0 +1,172 @@
+"""Forks: a run that goes on from a frame of another one, with some tokens or settings changed.
+
+Noise is a function of (seed, step, position), so a fork without changes gives the rest of its parent, token for token:
+no state of a random generator is stored, and the frame follows from the commits.
+
+A fork keeps its parent's blocks. One whose masks were left alone keeps the rest of its schedule; in any other the
+present masks are spread over as many steps as the block had, as LLaDA does with masks in a prompt.
+
+Shape suffix: L positions of the response.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from llada_core.errors import InvalidParameterError
+from llada_core.sampling.canvas import Canvas, Layout
+from llada_core.sampling.events import Change, Reporting
+from llada_core.sampling.frame import Frame
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, canvas_at, end_ids_of, require_settings
+from llada_core.sampling.schedule import BlockPlan, Schedule, plan_blocks, share_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """Changes to a frame. A position that is fixed from the start cannot be changed, and no position twice.
+
+    Attributes:
+        set: response position → ids that are written from that position on.
+        remask: response positions that become masks.
+    """
+
+    set: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    remask: Sequence[int] = ()
+
+    def apply(self, tokens: np.ndarray, layout: Layout, vocabulary: Vocabulary) -> np.ndarray:
+        """Return `tokens` [prompt and response] with the changes made.
+
+        Raises:
+            InvalidParameterError: a position out of range, fixed or changed twice, no ids, ids out of range, the mask.
+        """
+        edited, is_changed_L = tokens.copy(), np.zeros(layout.response_length, dtype=bool)
+        response = edited[layout.response]
+        for position, ids in sorted(self.set.items()):
+            name = f"fork.set.{position}"
+            if not ids:
+                raise InvalidParameterError(f"{name} has 0 tokens; it must have at least 1", name)
+            vocabulary.require_tokens(ids, name, "; `fork.remask` makes masks")
+            _mark_changed(is_changed_L, position, len(ids), layout, name)
+            response[position : position + len(ids)] = ids
+        for position in self.remask:
+            _mark_changed(is_changed_L, position, 1, layout, "fork.remask")
+            response[position] = layout.mask_id
+        return edited
+
+
+_NO_EDITS = Edits()
+
+
+def _mark_changed(is_changed_L: np.ndarray, position: int, length: int, layout: Layout, name: str) -> None:
+    stop = position + length
+    where = f"{name}: position {position}" if length == 1 else f"{name}: {length} tokens from position {position} on"
+    if position < 0 or stop > len(is_changed_L):
+        raise InvalidParameterError(f"{where}; the response has positions 0 to {len(is_changed_L) - 1}", name)
+    if layout.fixed_L[layout.response][position:stop].any():
+        raise InvalidParameterError(f"{where}; tokens fixed from the start cannot be changed", name)
+    if is_changed_L[position:stop].any():
+        raise InvalidParameterError(f"{where}; no position may be changed twice", name)
+    is_changed_L[position:stop] = True
+
+
+def frame_at(canvas: Canvas, changes: Iterable[Change], step: int) -> Frame:
+    """Return the frame of a run before its step `step`.
+
+    Only what never changes is read of `canvas`, so its run may be under way.
+
+    Args:
+        changes: all changes of the run before that step; others are passed over.
+        step: from that of `canvas.start` up to the number of the next step.
+    """
+    start, layout, params = canvas.start, canvas.layout, canvas.params
+    changes_of = defaultdict(list)
+    for change in changes:
+        changes_of[change.step].append(change)
+    schedule = Schedule(start.blocks, block_step=start.block_step, cache_refresh_interval=params.cache_refresh_interval)
+    tokens, refreshed_tokens = start.tokens.copy(), start.refreshed_tokens
+    response = tokens[layout.response]
+    for number in range(start.step, step):
+        if params.cache != "none" and schedule.is_refresh:
+            refreshed_tokens = tokens.copy()
+        for change in changes_of[number]:
+            response[change.position] = change.token_id
+        block = schedule.block
+        schedule.advance(is_block_full=not (response[block.start : block.stop] == layout.mask_id).any())
+    return Frame(tokens, step, schedule.blocks, start.shares, schedule.block_step, refreshed_tokens)
+
+
+def prepare_fork(
+    parent: Canvas,
+    frame: Frame,
+    params: GenerationParams,
+    vocabulary: Vocabulary,
+    *,
+    edits: Edits = _NO_EDITS,
+    reporting: Reporting,
+) -> Canvas:
+    """Prepare the canvas that goes on from a frame of another one. Its first step has the frame's number.
+
+    Args:
+        parent: only its layout and settings are read, so it may be running.
+        params: `parent.params.altered(…)`. With `steps`, the masks of all blocks are spread over these; without, the
+            parent's schedule goes on wherever the edits leave it alone.
+
+    Raises:
+        InvalidParameterError: an edit or a setting that breaks a rule; names field, value and rule.
+    """
+    layout = parent.layout
+    is_infilling = layout.special_tokens.eos_id in layout.banned_ids
+    require_settings(params, vocabulary, is_infilling=layout.prompt_length == 0)
+    layout = replace(layout, end_ids=end_ids_of(params, layout.special_tokens, is_infilling=is_infilling))
+    tokens = edits.apply(frame.tokens, layout, vocabulary)
+    if (tokens == frame.tokens).all() and _keeps_course(parent.params, params):
+        start = frame
+    else:
+        start = _restarted(frame, tokens, layout, params)
+    return canvas_at(start, replace(params, steps=_num_steps(start, params)), layout, vocabulary, reporting)
+
+
+def _keeps_course(parent: GenerationParams, params: GenerationParams) -> bool:
+    """Whether schedule and cache go on where they are, even in the middle of a block."""
+    is_same_cache = (parent.cache, parent.cache_refresh_interval) == (params.cache, params.cache_refresh_interval)
+    is_same_kind = (parent.parallel_rule is None) == (params.parallel_rule is None)
+    return params.steps is None and is_same_cache and is_same_kind
+
+
+def _restarted(frame: Frame, tokens: np.ndarray, layout: Layout, params: GenerationParams) -> Frame:
+    """The frame after edits: each block begins anew, so that the caches are filled with the edited tokens."""
+    is_masked_L = tokens[layout.response] == layout.mask_id
+    was_masked_L = frame.tokens[layout.response] == layout.mask_id
+    shares = frame.shares
+    if params.steps is not None:
+        present = share_steps(is_masked_L, params)
+        shares = tuple(new or old for new, old in zip(present, shares, strict=True))
+    remaining = {} if params.steps is not None else _remaining_transfers(frame)
+
+    def scheduled(block: BlockPlan) -> BlockPlan:
+        is_untouched = (is_masked_L == was_masked_L)[block.start : block.stop].all()
+        transfers = remaining.get(block.index) if is_untouched else None
+        return block if block.transfers is None or transfers is None else replace(block, transfers=transfers)
+
+    blocks = tuple(scheduled(block) for block in plan_blocks(is_masked_L, params, shares))
+    return Frame(tokens, frame.step, blocks, shares)
+
+
+def _remaining_transfers(frame: Frame) -> dict[int, tuple[int, ...]]:
+    """How many tokens the steps left in each block commit, by the block's index."""
+    skipped = [frame.block_step, *[0] * len(frame.blocks)]
+    return {
+        block.index: block.transfers[skip:]
+        for block, skip in zip(frame.blocks, skipped, strict=False)
+        if block.transfers is not None
+    }
+
+
+def _num_steps(frame: Frame, params: GenerationParams) -> int | None:
+    """The steps from a frame to the end of the schedule; None under a parallel rule."""
+    if params.parallel_rule is not None:
+        return None
+    return max(1, sum(map(len, _remaining_transfers(frame).values())))
