@@ -34,6 +34,13 @@ def test_the_openai_example_runs(live_server, capsys):
     assert "fox" in capsys.readouterr().out
 
 
+def test_the_examples_of_decisions_run(live_server, capsys):
+    for block in blocks("docs/decisions.md", "python"):
+        exec(compile(block.replace("http://127.0.0.1:8000", live_server), "docs/decisions.md", "exec"), {})
+    probability, choice, *_ = capsys.readouterr().out.split()
+    assert 0 < float(probability) < 1 and choice in ("food", "staff", "both")
+
+
 def test_the_python_clients_example_runs(live_server, capsys, monkeypatch):
     monkeypatch.setenv("LLADA_SERVER", live_server)
     (block,) = blocks("docs/clients.md", "python")

@@ -1,6 +1,7 @@
 """`/v1/decisions` and `/v1/systemone`: their answers, what they refuse, and the clients they are made for."""
 
 import json
+import logging
 
 import httpx
 import openai
@@ -178,6 +179,15 @@ def test_the_checkpoints_temperature_holds_unless_a_request_has_its_own(demo, de
     with serving(demo, demo_tokenizer) as url, httpx.Client(base_url=url, timeout=60) as client:
         assert ask(client, input=INPUT, questions=QUESTIONS, temperature=4) == warm
         assert ask(client, input=INPUT, questions=QUESTIONS) == own != warm
+
+
+def test_who_asked_is_logged(demo, demo_tokenizer, caplog):
+    body = {"input": INPUT, "questions": [PREDICATE], "safety_identifier": "alice", "prompt_cache_key": "soups"}
+    # The line is written after the answer is sent, and before the server has ended.
+    with caplog.at_level(logging.INFO, "server"), serving(demo, demo_tokenizer) as url:
+        assert httpx.post(f"{url}/v1/decisions", json=body, timeout=30).status_code == 200
+    (line,) = [record.getMessage() for record in caplog.records if "alice" in record.getMessage()]
+    assert "soups" in line and "soup was" not in line
 
 
 def test_a_failing_model_fails_only_the_decision(demo, demo_tokenizer, monkeypatch):
