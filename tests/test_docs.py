@@ -60,7 +60,7 @@ def test_the_infilling_examples_read_well(live_server):
     text = httpx.post(f"{live_server}/v1/fim/completions", json=fim).json()["choices"][0]["text"]
     # "Once upon a time there was a … named Tom."
     assert re.fullmatch(r"( [a-z]+){1,2}", text)
-    (canvas,) = (json.loads(shlex.split(command)[-1]) for command in commands if '"canvas"' in command)
+    (canvas,) = (json.loads(shlex.split(command)[-1]) for command in commands if "is Rome" in command)
     events = httpx.post(f"{live_server}/v1/denoise", json=canvas, timeout=60).text
     done = json.loads(events.split("event: done\ndata: ")[1].splitlines()[0])
     assert done["text"] == "The capital of France is Paris. The capital of Italy is Rome."

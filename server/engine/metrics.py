@@ -48,7 +48,9 @@ class EngineMetrics:
         )
         self._commits = Counter("llada_committed_tokens", "Tokens committed to canvases", registry=registry)
         self._likelihood_tokens = Counter(
-            "llada_likelihood_model_tokens", "Tokens that likelihoods sent through the model", registry=registry
+            "llada_likelihood_model_tokens",
+            "Tokens that likelihoods and readings sent through the model",
+            registry=registry,
         )
         self._step_seconds = histogram("llada_step_seconds", "Duration of a batch's denoising step")
         self._batch_size = histogram("llada_step_batch_size", "Requests in a denoising step", _SMALL_BUCKETS)
