@@ -27,7 +27,7 @@ from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.proposals import copy_to_host, unpack
 from llada_core.sampling.propose import draft
-from tests.random_vocabulary import vocabulary_of
+from tests.vocabularies import vocabulary_of
 
 VOCABULARY_SIZES = (4096, 126464)
 GEN_LENGTH, BLOCK_LENGTH = 96, 32

@@ -208,7 +208,7 @@ def _merged(automaton: Automaton, deadline: Deadline) -> Automaton:
     _, firsts = np.unique(groups_Q, return_index=True)
     # The start stays the first state.
     if len(firsts) > MAX_STATES:
-        refuse(f"needs an automaton of {len(firsts)} states; it must need at most {MAX_STATES}")
+        refuse(f"needs an automaton of more than {MAX_STATES} states; it must be simpler")
     order = np.argsort(firsts)
     number_of_group = np.append(np.argsort(order), DEAD)
     kept = firsts[order]
@@ -229,11 +229,13 @@ def _equivalent_states(automaton: Automaton, deadline: Deadline) -> np.ndarray:
     generator = np.random.default_rng(0)
     code_of_group = generator.integers(1 << 62, size=len(next_QB) + 1, dtype=np.uint64)
     factors_B = generator.integers(1 << 62, size=next_QB.shape[1], dtype=np.uint64)
-    groups_Q = automaton.is_accepting_Q.astype(np.int64)
+    groups_Q = np.unique(automaton.is_accepting_Q, return_inverse=True)[1]
     num_groups = 0
     while groups_Q.max() + 1 > num_groups:
         deadline.check()
         num_groups = int(groups_Q.max()) + 1
+        if num_groups > MAX_STATES:
+            refuse(f"needs an automaton of more than {MAX_STATES} states; it must be simpler")
         after_QB = np.append(groups_Q, DEAD)[next_QB]
         hashes_Q = code_of_group[groups_Q] + (code_of_group[after_QB] * factors_B).sum(axis=1, dtype=np.uint64)
         groups_Q = np.unique(hashes_Q, return_inverse=True)[1]
