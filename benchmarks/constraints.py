@@ -99,12 +99,18 @@ def main(
         patterns: dict[str, Any] = {}
         result["vocabularies"][size] = {"trie_s": time.thread_time() - started, "patterns": patterns}
         for name, pattern in PATTERNS.items():
-            started = time.thread_time()
-            constraint = compile_constraint(pattern, vocabulary)
-            patterns[name] = {"compile_ms": 1000 * (time.thread_time() - started), **_size(constraint)}
-            patterns[name]["step_ms"] = {kind: _steps(constraint, vocabulary, change) for kind, change in KINDS.items()}
+            patterns[name] = measure(pattern, vocabulary)
             typer.echo(f"{size} {name}: {_line(patterns[name])}")
     typer.echo(f"written to {machine.write('constraints', result, output)}")
+
+
+def measure(pattern: str, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Compile a pattern and denoise one canvas with each kind of model."""
+    started = time.thread_time()
+    constraint = compile_constraint(pattern, vocabulary)
+    compile_ms = 1000 * (time.thread_time() - started)
+    steps = {kind: _steps(constraint, vocabulary, change) for kind, change in KINDS.items()}
+    return {"compile_ms": compile_ms, **_size(constraint), "step_ms": steps}
 
 
 def _size(constraint: Constraint) -> dict[str, int]:
