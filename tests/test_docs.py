@@ -28,6 +28,12 @@ def test_the_readmes_python_runs(capsys):
     assert capsys.readouterr().out.count("\n") >= 5
 
 
+def test_the_example_of_a_constraint_runs(capsys):
+    (block,) = blocks("docs/constraints.md", "python")
+    exec(compile(block, "docs/constraints.md", "exec"), {})
+    assert set(json.loads(capsys.readouterr().out)) == {"capital"}
+
+
 def test_the_openai_example_runs(live_server, capsys):
     for block in blocks("docs/api.md", "python"):
         exec(compile(block.replace("http://127.0.0.1:8000", live_server), "docs/api.md", "exec"), {})
