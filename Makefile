@@ -61,7 +61,7 @@ image-lock: install  ## deploy/image.lock again: the packages of requirements.lo
 fuzz: install  ## schemathesis over the whole OpenAPI page, three times the random cases, 20,000 spoilt requests (half an hour)
 	LLADA_FUZZ=1 $(BIN)/python -m pytest -m "fuzz or not fuzz" tests/server/test_openapi_fuzz.py \
 		tests/server/test_arbitrary_json.py tests/server/test_text_properties.py tests/clients/web/test_accessibility.py \
-		tests/llada_core/checkpoint/test_strangers.py tests/server/test_large_bodies.py
+		tests/llada_core/checkpoint/test_strangers.py tests/server/test_large_bodies.py tests/llada_core/sampling/constraints
 	$(BIN)/python -m benchmarks.fuzz
 
 chaos: install  ## training killed at random moments, damage in every file of a run; faults in a server, 200 times each (an hour)
@@ -104,6 +104,7 @@ bench: install  ## denoising, server and quality benchmarks; writes results, tab
 	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.server
 	$(BIN)/python -m benchmarks.quality
+	$(BIN)/python -m benchmarks.constraints
 	$(BIN)/python -m benchmarks.report
 
 gpu-check: install  ## on a machine with a CUDA GPU: parity with the CPU, a training step, speed

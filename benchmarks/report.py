@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs/speed.md", RESULTS / "README.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/constraints.md", RESULTS / "README.md")
 
 # The rows of the short table: what a user chooses between.
 SUMMARY = ("reference float32", "float32", "bfloat16", "int8", "int8, dual cache")
@@ -29,7 +29,8 @@ SUMMARY = ("reference float32", "float32", "bfloat16", "int8", "int8, dual cache
 def main() -> None:
     """Write every table and plot for which there is a result."""
     tables: dict[str, str] = {}
-    for name, tables_of in (("inference", _inference), ("server", _server), ("quality", _quality)):
+    reports = {"inference": _inference, "server": _server, "quality": _quality, "constraints": _constraints}
+    for name, tables_of in reports.items():
         file = RESULTS / f"{name}.json"
         if file.exists():
             result = json.loads(file.read_text())
@@ -96,6 +97,24 @@ def _plot_inference(sizes: dict[str, Any], names: list[str]) -> None:
     axes.legend(title="parameters")
     figure.tight_layout()
     figure.savefig(RESULTS / "speed.png", dpi=120)
+
+
+def _constraints(result: dict[str, Any]) -> dict[str, str]:
+    (small, by_small), (large, by_large) = result["vocabularies"].items()
+    kinds = list(next(iter(by_large["patterns"].values()))["step_ms"])
+    columns = ["pattern", "states", "classes", "arcs", "KB", f"compile ms, {small} / {large} tokens"]
+    lines = ["| " + " | ".join([*columns, *(f"step ms: {kind}" for kind in kinds)]) + " |"]
+    lines.append("|---|" + "---|" * (len(columns) + len(kinds) - 1))
+    for name, found in by_large["patterns"].items():
+        sizes = [f"{found[size]:,}" for size in ("states", "classes", "arcs", "kilobytes")]
+        compiled = f"{by_small['patterns'][name]['compile_ms']:.0f} / {found['compile_ms']:.0f}"
+        steps = [f"{found['step_ms'][kind]['mean']:.1f}" for kind in kinds]
+        lines.append("| " + " | ".join([name, *sizes, compiled, *steps]) + " |")
+    lines.append(
+        f"\nStates to kilobytes, and the steps, are those of {large} tokens. The tree of the tokens' bytes takes "
+        f"{by_large['trie_s']:.1f} s, once."
+    )
+    return {"constraints": "\n".join(lines)}
 
 
 def _server(result: dict[str, Any]) -> dict[str, str]:

@@ -154,6 +154,7 @@ MOST = 12
 # Class → why it has more.
 LARGER = {
     "llada_core.sampling.params.GenerationParams": "one field for each sampling setting of the API",
+    "clients.events.Start": "one field for each of the server's event",
 }
 
 

@@ -28,6 +28,12 @@ def test_the_readmes_python_runs(capsys):
     assert capsys.readouterr().out.count("\n") >= 5
 
 
+def test_the_example_of_a_constraint_runs(capsys):
+    (block,) = blocks("docs/constraints.md", "python")
+    exec(compile(block, "docs/constraints.md", "exec"), {})
+    assert set(json.loads(capsys.readouterr().out)) == {"capital"}
+
+
 def test_the_openai_example_runs(live_server, capsys):
     for block in blocks("docs/api.md", "python"):
         exec(compile(block.replace("http://127.0.0.1:8000", live_server), "docs/api.md", "exec"), {})
@@ -67,7 +73,7 @@ def test_the_infilling_examples_read_well(live_server):
     text = httpx.post(f"{live_server}/v1/fim/completions", json=fim).json()["choices"][0]["text"]
     # "Once upon a time there was a … named Tom."
     assert re.fullmatch(r"( [a-z]+){1,2}", text)
-    (canvas,) = (json.loads(shlex.split(command)[-1]) for command in commands if '"canvas"' in command)
+    (canvas,) = (json.loads(shlex.split(command)[-1]) for command in commands if "is Rome" in command)
     events = httpx.post(f"{live_server}/v1/denoise", json=canvas, timeout=60).text
     done = json.loads(events.split("event: done\ndata: ")[1].splitlines()[0])
     assert done["text"] == "The capital of France is Paris. The capital of Italy is Rome."

@@ -17,10 +17,19 @@ import numpy as np
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.canvas import Canvas, Layout
+from llada_core.sampling.constraints.constraint import Constraint
+from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, Reporting
 from llada_core.sampling.frame import Frame
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.prepare import Vocabulary, canvas_at, end_ids_of, require_settings
+from llada_core.sampling.prepare import (
+    Vocabulary,
+    canvas_at,
+    end_ids_of,
+    progress_at,
+    require_constrainable,
+    require_settings,
+)
 from llada_core.sampling.schedule import BlockPlan, Schedule, plan_blocks, share_steps
 
 
@@ -115,7 +124,8 @@ def prepare_fork(
             parent's schedule goes on wherever the edits leave it alone.
 
     Raises:
-        InvalidParameterError: an edit or a setting that breaks a rule; names field, value and rule.
+        InvalidParameterError: an edit or a setting that breaks a rule, or an edit with which no answer can satisfy the
+            parent's constraint; names field, value and rule.
     """
     layout = parent.layout
     is_infilling = layout.special_tokens.eos_id in layout.banned_ids
@@ -126,7 +136,20 @@ def prepare_fork(
         start = frame
     else:
         start = _restarted(frame, tokens, layout, params)
-    return canvas_at(start, replace(params, steps=_num_steps(start, params)), layout, vocabulary, reporting)
+    progress = None
+    if parent.progress is not None:
+        require_constrainable(params, parent.progress.constraint, vocabulary)
+        progress = _progress(start, parent.progress.constraint, layout)
+    params = replace(params, steps=_num_steps(start, params))
+    return canvas_at(start, params, layout, vocabulary, progress=progress, reporting=reporting)
+
+
+def _progress(start: Frame, constraint: Constraint, layout: Layout) -> Progress:
+    try:
+        return progress_at(start, constraint, layout)
+    except InvalidParameterError as error:
+        # Masks only add answers, so a token that was written is to blame.
+        raise InvalidParameterError(str(error).replace("pinned", "fork.set", 1), "fork.set") from None
 
 
 def _keeps_course(parent: GenerationParams, params: GenerationParams) -> bool:

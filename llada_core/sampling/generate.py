@@ -8,6 +8,7 @@ from typing import Any
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
@@ -44,14 +45,16 @@ def denoise(
     params: GenerationParams | None = None,
     *,
     tokenizer: Tokenizer | None = None,
+    constraint: Constraint | None = None,
     **settings: Any,
 ) -> Iterator[DenoisingStep]:
     """Denoise one prompt and yield its steps as they happen: the events that the server streams.
 
     Args:
+        constraint: the texts that the answer may be, from `compile_constraint`.
         settings: fields of `GenerationParams`, `max_tokens` and `preset`, instead of `params`.
     """
-    canvas = _canvas(model, prompt, _params_of(params, settings), tokenizer)
+    canvas = _canvas(model, prompt, _params_of(params, settings), tokenizer, constraint)
     sampler = Sampler(model)
     while canvas.finish_reason is None:
         yield sampler.step([canvas])[0]
@@ -63,6 +66,7 @@ def generate(
     params: GenerationParams | Sequence[GenerationParams] | None = None,
     *,
     tokenizer: Tokenizer | None = None,
+    constraint: Constraint | None = None,
     **settings: Any,
 ) -> list[GenerationResult]:
     """Generate a response to every prompt; results in the order of the prompts.
@@ -71,6 +75,7 @@ def generate(
         prompts: one prompt or a list of them: token ids or, with a tokenizer, text or chat messages (`Message`, or
             mappings of role and content).
         params: one for all, or one per prompt.
+        constraint: the texts that the answers may be, from `compile_constraint`.
         settings: fields of `GenerationParams`, `max_tokens` and `preset`, instead of `params`.
 
     Raises:
@@ -85,7 +90,7 @@ def generate(
         raise InvalidParameterError(
             f"params has {len(all_params)} entries; it must have one per prompt, {len(all_prompts)}"
         )
-    canvases = [_canvas(model, *pair, tokenizer) for pair in zip(all_prompts, all_params, strict=True)]
+    canvases = [_canvas(model, *pair, tokenizer, constraint) for pair in zip(all_prompts, all_params, strict=True)]
     sampler = Sampler(model)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
@@ -115,8 +120,15 @@ def _params_of(params: GenerationParams | None, settings: Mapping[str, Any]) -> 
     return GenerationParams.with_preset(**{"preset": "exact", **fields})
 
 
-def _canvas(model: MaskPredictor, prompt: Prompt, params: GenerationParams, tokenizer: Tokenizer | None) -> Canvas:
-    return prepare_response(_encode(prompt, tokenizer), params, Vocabulary.of(model, tokenizer))
+def _canvas(
+    model: MaskPredictor,
+    prompt: Prompt,
+    params: GenerationParams,
+    tokenizer: Tokenizer | None,
+    constraint: Constraint | None,
+) -> Canvas:
+    vocabulary = Vocabulary.of(model, tokenizer)
+    return prepare_response(_encode(prompt, tokenizer), params, vocabulary, constraint=constraint)
 
 
 def _encode(prompt: Prompt, tokenizer: Tokenizer | None) -> list[int]:

@@ -50,7 +50,7 @@ class EngineMetrics:
         self._commits = Counter("llada_committed_tokens", "Tokens committed to canvases", registry=registry)
         self._likelihood_tokens = Counter(
             "llada_likelihood_model_tokens",
-            "Tokens that likelihoods and decisions sent through the model",
+            "Tokens that likelihoods, decisions and readings sent through the model",
             registry=registry,
         )
         self._step_seconds = histogram("llada_step_seconds", "Duration of a batch's denoising step")

@@ -7,9 +7,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import gpu_check, inference, machine, quality, server
+from benchmarks import constraints, gpu_check, inference, machine, quality, server
 from llada_core import DEMO_FOLDER, load_model, load_tokenizer
 from llada_core.sampling.params import PRESETS
+from tests.vocabularies import vocabulary_of
 
 
 def test_the_inference_benchmark_compares_equal_canvases(capsys):
@@ -41,6 +42,13 @@ def test_the_quality_benchmark_asks_every_task_under_every_setting():
     exact = quality.measure(model, tokenizer, tasks, {})
     fast = quality.measure(model, tokenizer, tasks, dict(PRESETS["fast"]))
     assert exact["forward_passes"] > fast["forward_passes"] > 0
+
+
+def test_the_benchmark_of_constraints_denoises_with_every_kind_of_model():
+    found = constraints.measure(constraints.PATTERNS["date"], vocabulary_of(1024))
+    assert found["shortest"] <= 10
+    assert found["step_ms"].keys() == constraints.KINDS.keys()
+    assert all(0 < step["mean"] <= step["max"] for step in found["step_ms"].values())
 
 
 def test_results_name_the_machine_and_the_commit(tmp_path):

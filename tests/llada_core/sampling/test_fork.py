@@ -1,5 +1,6 @@
 """Runs that go on from a frame of another run."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from llada_core.diffusion.guidance import guide
 from llada_core.errors import InvalidParameterError
 from llada_core.model.packed import PackedTokens, Rows
+from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, frame_at, prepare_fork
 from llada_core.sampling.params import GenerationParams
@@ -65,10 +67,10 @@ def fork(model, parent, changes, step, *, edits=NO_EDITS, vocabulary=None, **set
     )
 
 
-def response_to(model, prompt=(1, 2, 3), constraints=None, suffix=(), **settings):
+def response_to(model, prompt=(1, 2, 3), pinned=None, suffix=(), **settings):
     params = GenerationParams(**{"gen_length": 14, "block_length": 6, "ignore_eos": True, **settings})
     return prepare_response(
-        list(prompt), params, Vocabulary.of(model), constraints=constraints, suffix=suffix, reporting=REPORTING
+        list(prompt), params, Vocabulary.of(model), pinned=pinned, suffix=suffix, reporting=REPORTING
     )
 
 
@@ -105,7 +107,7 @@ def test_so_it_is_with_gaps_pins_and_a_suffix(tiny, cache):
     settings = {"cache": cache, "temperature": 1.0, "cfg_scale": 0.5}
     assert_forks_are_the_rest(tiny, infilling(tiny, **settings))
     assert_forks_are_the_rest(tiny, infilling(tiny, **settings, steps=5))
-    assert_forks_are_the_rest(tiny, response_to(tiny, constraints={3: [7, 8], 12: [9]}, **settings, steps=8))
+    assert_forks_are_the_rest(tiny, response_to(tiny, pinned={3: [7, 8], 12: [9]}, **settings, steps=8))
     assert_forks_are_the_rest(tiny, response_to(tiny, suffix=(4, 5), **settings))
 
 
@@ -113,7 +115,7 @@ def test_so_it_is_with_gaps_pins_and_a_suffix(tiny, cache):
 def test_a_fork_whose_tokens_are_all_masked_again_is_a_fresh_run(tiny, rule):
     # Only the number of the step, which the noise hangs on, tells them apart.
     rule = {**rule, "temperature": 0.0}
-    parent = response_to(tiny, **rule, constraints={4: [7]})
+    parent = response_to(tiny, **rule, pinned={4: [7]})
     (events,) = run(tiny, [parent])
     free = [position for position in range(14) if position != 4]
     step = len(events) if rule.get("remasking") != "random" else 0
@@ -234,7 +236,7 @@ def test_an_edit_can_end_the_text_at_once(demo, demo_tokenizer):
     ids=str,
 )
 def test_edits_that_cannot_be_made_are_refused_by_name(tiny, edits, field, message):
-    parent = response_to(tiny, constraints={5: [9]})
+    parent = response_to(tiny, pinned={5: [9]})
     with pytest.raises(InvalidParameterError) as error:
         fork(tiny, parent, [], 0, edits=edits)
     assert error.value.field == field and message in str(error.value)
@@ -261,7 +263,7 @@ def test_reading_gives_the_softmax_of_the_logits_at_every_visible_mask_and_chang
     params = GenerationParams(
         gen_length=12, block_length=6, cfg_scale=cfg_scale, method=method, cache="dual", logit_bias={9: 5.0}
     )
-    canvas = prepare_response([1, 2, 3], params, Vocabulary.of(tiny), constraints={2: [40]}, reporting=reporting)
+    canvas = prepare_response([1, 2, 3], params, Vocabulary.of(tiny), pinned={2: [40]}, reporting=reporting)
     Sampler(tiny).step([canvas])
     before = canvas.tokens.copy(), canvas.step, canvas.caches
     positions_R, proposals = Sampler(tiny).read(canvas)
@@ -293,3 +295,60 @@ def test_frames_count_what_was_written_before_them(tiny):
     masks = [int((frame_at(parent, changes, step).tokens == 319).sum()) for step in range(len(events) + 1)]
     assert masks == [14, *(event.masked for event in events)]
     assert Counter(change.step for change in changes).total() == 14
+
+
+PATTERN = r"[0-9]{1,3} (cats|dogs), (red|blue|green)"
+
+
+@pytest.fixture(scope="module")
+def constrained(demo, demo_tokenizer):
+    """Makes responses that match the pattern; and the vocabulary."""
+    vocabulary = Vocabulary.of(demo, demo_tokenizer)
+    constraint = compile_constraint(PATTERN, vocabulary)
+
+    def make(**settings):
+        params = GenerationParams(**{"gen_length": 12, "block_length": 5, "temperature": 1.0, **settings})
+        return prepare_response([20, 30], params, vocabulary, constraint=constraint, reporting=REPORTING)
+
+    return make, vocabulary
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{}, {"steps": 5, "seed": 2}, {"confidence_threshold": 0.2}, {"cache": "dual", "remasking": "entropy", "seed": 3}],
+    ids=str,
+)
+def test_a_fork_keeps_the_constraint_of_its_parent(demo, demo_tokenizer, constrained, rule):
+    make, vocabulary = constrained
+    parent = make(**rule)
+    (events,) = run(demo, [parent])
+    changes = changes_of(events)
+    forks = [fork(demo, parent, changes, step, vocabulary=vocabulary) for step in range(len(events) + 1)]
+    for step, rest in enumerate(run(demo, forks)):
+        assert rest == events[step:], step
+    # Whatever is masked again, the answer matches.
+    edited = [
+        fork(demo, parent, changes, len(events), edits=Edits(remask=remask), vocabulary=vocabulary, seed=seed)
+        for seed, remask in enumerate([[0], [1, 2], [0, 3, 6], range(5), range(12)])
+    ]
+    run(demo, edited)
+    for canvas in [parent, *edited]:
+        assert re.fullmatch(PATTERN, demo_tokenizer.decode(canvas.text_ids)), canvas.text_ids
+        assert canvas.finish_reason == "stop"
+
+
+def test_a_word_that_the_constraint_rules_out_is_refused_with_its_position(demo, demo_tokenizer, constrained):
+    make, vocabulary = constrained
+    parent = make()
+    seven, blue, cats = (demo_tokenizer.encode_plain(text) for text in ("7", " blue", " cats"))
+    edits = Edits(set={0: seven, 1: cats})
+    canvas = fork(demo, parent, [], 0, edits=edits, vocabulary=vocabulary)
+    run(demo, [canvas])
+    assert re.fullmatch("7 cats, (red|blue|green)", demo_tokenizer.decode(canvas.text_ids))
+    for wrong, position in (({0: blue}, 0), ({0: seven, 1: blue}, 1), ({11: seven}, 11)):
+        with pytest.raises(InvalidParameterError) as error:
+            fork(demo, parent, [], 0, edits=Edits(set=wrong), vocabulary=vocabulary)
+        assert error.value.field == "fork.set"
+        assert f"fork.set: with the token at position {position} no answer" in str(error.value)
+    with pytest.raises(InvalidParameterError, match="stop is"):
+        fork(demo, parent, [], 0, vocabulary=vocabulary, stop=("x",))
