@@ -8,7 +8,7 @@ a filling: the one that the token is part of.
 Shape suffixes: S states, A arcs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -133,6 +133,23 @@ def before(constraint: Constraint, states_S: np.ndarray, token_class: int) -> np
     before_S = np.zeros_like(states_S)
     before_S[sources[states_S[targets]]] = True
     return before_S
+
+
+def sweep(
+    move: Callable[[Constraint, np.ndarray, int], np.ndarray],
+    constraint: Constraint,
+    states_S: np.ndarray,
+    classes: Iterable[int],
+) -> Iterator[np.ndarray]:
+    """Move a set of states (`after` or `before`) through a row of tokens and masks; yield the set after each."""
+    is_steady = False
+    for token_class in classes:
+        # In a long run of masks the set soon stays as it is.
+        if token_class != MASKED or not is_steady:
+            moved_S = move(constraint, states_S, token_class)
+            is_steady = token_class == MASKED and np.array_equal(moved_S, states_S)
+            states_S = moved_S
+        yield states_S
 
 
 def _neighbours(neighbours_SW: np.ndarray, states_S: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.constraints.constraint import Constraint
-from llada_core.sampling.constraints.fillings import MASKED, Fillings, after, before
+from llada_core.sampling.constraints.fillings import MASKED, Fillings, after, before, sweep
 
 
 class Progress:
@@ -61,10 +61,9 @@ class Progress:
 def _require_filling(constraint: Constraint, classes: Sequence[int]) -> None:
     states_S = np.zeros(constraint.num_states, dtype=bool)
     states_S[0] = True
-    for position, token_class in enumerate(classes[: _end_of_tokens(classes)]):
-        states_S = after(constraint, states_S, token_class)
+    for position, reached_S in enumerate(sweep(after, constraint, states_S, classes[: _end_of_tokens(classes)])):
         room = len(classes) - position - 1
-        if not (states_S & (constraint.distances_S <= room)).any():
+        if constraint.distances_S[reached_S].min(initial=room + 1) > room:
             raise InvalidParameterError(
                 f"pinned: with the token at position {position} no answer of {len(classes)} tokens can match", "pinned"
             )
@@ -74,13 +73,10 @@ def _goals(constraint: Constraint, classes: Sequence[int], stops: Sequence[int])
     """For each block with tokens to its right: the states at its end from which they can be met and completed."""
     end = _end_of_tokens(classes)
     needed = {stop for stop in stops if stop < end}
-    goals = {}
     states_S = constraint.distances_S <= len(classes) - end
-    for position in range(end - 1, min(needed, default=end) - 1, -1):
-        states_S = before(constraint, states_S, classes[position])
-        if position in needed:
-            goals[position] = states_S
-    return goals
+    places = range(end - 1, min(needed, default=end) - 1, -1)
+    sets = sweep(before, constraint, states_S, (classes[place] for place in places))
+    return {place: goal_S for place, goal_S in zip(places, sets, strict=True) if place in needed}
 
 
 def _end_of_tokens(classes: Sequence[int]) -> int:
