@@ -26,6 +26,7 @@ from llada_core.text.special_tokens import (
     PUBLISHED_VOCAB_SIZE,
     START_HEADER_TOKEN,
 )
+from llada_core.text.tool_prompt import Tool, ToolCall, calls_text, result_text, tools_text
 
 # The format of `Tokenizer.encode_chat` for other programs, as a template that transformers reads.
 CHAT_TEMPLATE = (
@@ -45,10 +46,18 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat. `role` is `system`, `user` or `assistant`."""
+    """One turn of a chat.
+
+    Attributes:
+        role: `system`, `user`, `assistant` or, for the result of a call, `tool`.
+        tool_calls: what the assistant calls, after the content.
+        call_id: the id of the call that a result belongs to.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class Tokenizer:
@@ -115,6 +124,11 @@ class Tokenizer:
                 f"{file}: cannot be read as a tokenizer: {shorten(str(error))}; the file may be damaged or cut"
             ) from None
 
+    @property
+    def knows_tools(self) -> bool:
+        """Whether the chat format has a place of its own for tools."""
+        return self._chat_template is not None and self._chat_template.knows_tools
+
     def __len__(self) -> int:
         return self._decoder.get_vocab_size()
 
@@ -145,24 +159,30 @@ class Tokenizer:
     def encode_chat(
         self,
         messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
         """Encode a conversation in LLaDA's chat format (the Llama-3 layout), or in the format of the given template.
 
-        LLaDA's format is BOS, then header, content and EoT of each message.
+        LLaDA's format is BOS, then header, content and EoT of each message. In a format that knows no tools, those and
+        their calls and results are written in the plain form of `tool_prompt`.
 
         Args:
+            tools: the functions that the assistant may call.
             add_generation_prompt: end with the assistant's header, so that a reply follows.
             continue_final_message: leave the last message open, so that its continuation follows.
 
         Raises:
             InvalidParameterError: the vocabulary has no header or end-of-turn tokens; a template refuses the messages.
         """
+        if not self.knows_tools:
+            messages = _in_plain_form(messages, tools)
         if self._chat_template is not None:
             parts = self._chat_template.render(
                 messages,
+                tools if self.knows_tools else (),
                 bos_token=self._name_of(BOS_TOKEN),
                 eos_token=self._name_of(EOS_TOKEN),
                 add_generation_prompt=add_generation_prompt,
@@ -254,6 +274,25 @@ class IncrementalDecoder:
     def _release(self, text: str) -> str:
         self._context, self._pending = self._pending, []
         return text
+
+
+def _in_plain_form(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
+    """Write tools, calls and results as texts of the three roles that every format has."""
+    plain = [_plain(message) for message in messages]
+    if not tools:
+        return plain
+    if plain and plain[0].role == "system":
+        return [Message("system", f"{plain[0].content.rstrip()}\n\n{tools_text(tools)}"), *plain[1:]]
+    return [Message("system", tools_text(tools)), *plain]
+
+
+def _plain(message: Message) -> Message:
+    if message.role == "tool":
+        return Message("user", result_text(message.content.strip()))
+    if message.tool_calls:
+        parts = (message.content.strip(), calls_text(message.tool_calls))
+        return Message(message.role, "\n".join(part for part in parts if part))
+    return message
 
 
 def _texts_between(parts: Iterable[Part]) -> set[str]:
