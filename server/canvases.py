@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from llada_core.errors import InvalidParameterError
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_responses
@@ -51,19 +52,19 @@ class Canvases:
         body: DiffusionFields,
         prompt: Sequence[int],
         *,
-        constraints: Mapping[int, Sequence[int]] | None = None,
+        pinned: Mapping[int, Sequence[int]] | None = None,
         reporting: Reporting = _PLAIN,
     ) -> Canvas:
         """A canvas whose response, after `prompt`, is masked.
 
         Args:
-            constraints: response position → token ids fixed from that position on.
+            pinned: response position → token ids fixed from that position on.
 
         Raises:
             APIError, InvalidParameterError: the request breaks a rule.
         """
         seeds = (seed_or_random(body.seed),)
-        (canvas,) = self._responses(body, prompt, seeds, constraints=constraints, reporting=reporting)
+        (canvas,) = self._responses(body, prompt, seeds, pinned=pinned, reporting=reporting)
         return canvas
 
     def infilling(self, body: DenoiseRequest, segments: Sequence[Sequence[int] | MaskGap]) -> Canvas:
@@ -117,20 +118,26 @@ class Canvases:
         seeds: Sequence[int],
         *,
         suffix: Sequence[int] = (),
-        constraints: Mapping[int, Sequence[int]] | None = None,
+        pinned: Mapping[int, Sequence[int]] | None = None,
         reporting: Reporting,
     ) -> list[Canvas]:
         length = self.generation_length(body, len(prompt), len(suffix))
-        return prepare_responses(
-            prompt,
-            body.to_params(gen_length=length, seed=seeds[0]),
-            self.vocabulary,
-            seeds=seeds,
-            suffix=suffix,
-            constraints=constraints,
-            reporting=reporting,
-            mask_hint=_MASK_HINT,
-        )
+        self.vocabulary.require_tokens(prompt, "prompt", _MASK_HINT)
+        try:
+            return prepare_responses(
+                prompt,
+                body.to_params(gen_length=length, seed=seeds[0]),
+                self.vocabulary,
+                seeds=seeds,
+                suffix=suffix,
+                pinned=pinned,
+                reporting=reporting,
+            )
+        except InvalidParameterError as error:
+            if error.field != "pinned":
+                raise
+            # Users write pinned tokens in the field `constraints`.
+            raise InvalidParameterError(str(error).replace("pinned", "constraints", 1), "constraints") from None
 
 
 def seed_or_random(seed: int | None) -> int:

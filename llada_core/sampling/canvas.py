@@ -6,6 +6,7 @@ It lives on the host. A batch is made of canvases for one step only; nothing abo
 Shape suffixes: L tokens of the canvas, R proposals of a step, N those of the active block.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +14,15 @@ import numpy as np
 from llada_core.diffusion.guidance import num_passes
 from llada_core.model.kv_cache import KVCache
 from llada_core.sampling.cache_policy import CACHE_POLICIES
+from llada_core.sampling.constraints.commit import ActiveBlock, Redraw, select_viable
+from llada_core.sampling.constraints.fillings import Fillings
+from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, DenoisingStep, Prediction, Reporting
-from llada_core.sampling.parallel_rules import PARALLEL_RULES
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
 from llada_core.sampling.proposals import Proposals
 from llada_core.sampling.schedule import Schedule
+from llada_core.sampling.scores import SCORES
+from llada_core.sampling.selection import CommitRule, select
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.special_tokens import SpecialTokens
 
@@ -29,7 +34,7 @@ class Layout:
     Attributes:
         prompt_length: tokens before the response; 0 on an infilling canvas, whose fixed segments are in the response.
         response_length: tokens of the response; a suffix may follow.
-        fixed_L: the tokens fixed from the start: prompt, suffix, constraints, an infilling canvas's segments.
+        fixed_L: the tokens fixed from the start: prompt, suffix, pinned tokens, an infilling canvas's segments.
         banned_ids: ids that are never written.
         end_ids: ids that end the text.
     """
@@ -54,7 +59,7 @@ class Layout:
     @property
     def num_given(self) -> int:
         """Tokens of the response that are not part of the answer: an infilling canvas's segments."""
-        # Constraints are part of the answer.
+        # Pinned tokens are part of the answer.
         return 0 if self.prompt_length else int(self.fixed_L.sum())
 
     @property
@@ -71,6 +76,7 @@ class Canvas:
     Attributes:
         params: the settings with every default resolved.
         tokens: int64 ids [L], prompt included; masked positions hold the mask id.
+        progress: the progress through the constraint that the answer satisfies; None without one.
         step: the number of steps run.
         caches: keys and values, one cache per forward pass of a step; None before the first step, after the last, and
             after being released: the next step then fills them again with what they held.
@@ -86,6 +92,7 @@ class Canvas:
         schedule: Schedule,
         text_end: TextEnd,
         reporting: Reporting,
+        progress: Progress | None = None,
     ) -> None:
         """Build a canvas. Call `prepare_response` or `prepare_infilling` instead, which check their arguments."""
         self.params = params
@@ -93,12 +100,13 @@ class Canvas:
         self.reporting = reporting
         self.schedule = schedule
         self.text_end = text_end
+        self.progress = progress
         self.tokens = tokens
         self.step = 0
         self.caches: tuple[KVCache, ...] | None = None
         self.refreshed_tokens: np.ndarray | None = None
         self._predictions: dict[int, Prediction] = {}
-        self.text_end.advance(self.response, is_over=schedule.is_over)
+        self._advance_ends()
 
     @property
     def response(self) -> list[int]:
@@ -163,22 +171,46 @@ class Canvas:
             start, stop = max(0, window.start - prompt_length), window.stop - prompt_length
         return self._is_masked(start, stop).nonzero()[0] + start
 
-    def commit(self, positions_R: np.ndarray, proposals: Proposals) -> DenoisingStep:
+    def select_viable(
+        self, positions_R: np.ndarray, proposals: Proposals, redraw: Redraw
+    ) -> tuple[Proposals, np.ndarray]:
+        """Choose what the next step commits under the canvas's constraint.
+
+        Args:
+            positions_R: the response positions that `proposal_positions` returned.
+            redraw: draws the proposal of a row again, among the ids that it is given.
+
+        Returns:
+            The proposals, some of them drawn again, and the rows to commit, as `commit` takes them.
+        """
+        assert self.progress is not None
+        block = ActiveBlock(
+            self.progress.constraint,
+            self._fillings(),
+            self._rows_of_block(positions_R),
+            positions_R - self.schedule.block.start,
+        )
+        ranks_by_confidence = SCORES[self.params.remasking].is_confidence
+        return select_viable(block, proposals, self._commit_rule, redraw, ranks_by_confidence=ranks_by_confidence)
+
+    def commit(self, positions_R: np.ndarray, proposals: Proposals, rows: np.ndarray | None = None) -> DenoisingStep:
         """Commit the highest-scoring proposals of the active block; on a tie, the leftmost.
 
         Args:
             positions_R: the response positions that `proposal_positions` returned.
+            rows: the proposals to commit instead, from left to right; see `select_viable`.
         """
         block = self.schedule.block
         if self.caches is not None and self.schedule.is_refresh:
             self.refreshed_tokens = self.tokens.copy()
-        chosen = self._choose(positions_R, proposals)
-        changes = self._write(positions_R, proposals, chosen)
+        if rows is None:
+            rows = select(self._rows_of_block(positions_R), proposals, self._commit_rule)
+        changes = self._write(positions_R, proposals, rows)
         if self.reporting.include_predictions:
             self._remember_predictions(positions_R, proposals)
         self.step += 1
         self.schedule.advance(is_block_full=not self._is_masked(block.start, block.stop).any())
-        self.text_end.advance(self.response, is_over=self.schedule.is_over)
+        self._advance_ends()
         if self.finish_reason is not None:
             self.caches = None
         return DenoisingStep(
@@ -192,23 +224,27 @@ class Canvas:
             predictions=tuple(self._predictions.values()) if self.reporting.include_predictions else None,
         )
 
-    def _choose(self, positions_R: np.ndarray, proposals: Proposals) -> np.ndarray:
-        """Return which of the proposals are committed, as indices from left to right."""
-        block = self.schedule.block
-        candidates_N = ((positions_R >= block.start) & (positions_R < block.stop)).nonzero()[0]
-        ranked_N = candidates_N[np.argsort(-proposals.scores_R[candidates_N], kind="stable")]
-        num_transfers = self.schedule.num_transfers
-        if num_transfers is not None:
-            return np.sort(ranked_N[:num_transfers])
-        assert self.params.parallel_rule is not None
-        rule, value = self.params.parallel_rule
-        confidence_N, entropies_N = proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N]
-        is_sure_N = PARALLEL_RULES[rule].choose(confidence_N, entropies_N, value)
-        is_sure_N[0] = True
-        return np.sort(ranked_N[is_sure_N])
+    @property
+    def _commit_rule(self) -> CommitRule:
+        return CommitRule(self.schedule.num_transfers, self.params.parallel_rule)
 
-    def _write(self, positions_R: np.ndarray, proposals: Proposals, chosen: np.ndarray) -> tuple[Change, ...]:
-        self.tokens[self.layout.prompt_length + positions_R[chosen]] = proposals.token_ids_R[chosen]
+    def _rows_of_block(self, positions_R: np.ndarray) -> np.ndarray:
+        block = self.schedule.block
+        rows: np.ndarray = ((positions_R >= block.start) & (positions_R < block.stop)).nonzero()[0]
+        return rows
+
+    def _fillings(self) -> Fillings:
+        assert self.progress is not None
+        return self.progress.fillings(self.tokens[self.layout.response], self.schedule.block.stop)
+
+    def _advance_ends(self) -> None:
+        """Follow the tokens to the active block, and to the end of the text as far as it is certain."""
+        if self.progress is not None and not self.schedule.is_over:
+            self.progress.advance(self.tokens[self.layout.response], self.schedule.block.start)
+        self.text_end.advance(self.response, is_over=self.schedule.is_over)
+
+    def _write(self, positions_R: np.ndarray, proposals: Proposals, rows: np.ndarray) -> tuple[Change, ...]:
+        self.tokens[self.layout.prompt_length + positions_R[rows]] = proposals.token_ids_R[rows]
         return tuple(
             Change(
                 "commit",
@@ -218,7 +254,7 @@ class Canvas:
                 float(proposals.confidence_R[i]),
                 proposals.alternatives(i),
             )
-            for i in chosen
+            for i in rows
         )
 
     def _remember_predictions(self, positions_R: np.ndarray, proposals: Proposals) -> None:
@@ -230,8 +266,22 @@ class Canvas:
             )
         }
         is_masked = self._is_masked(0, self.layout.response_length)
+        if self.progress is not None:
+            is_masked[self._impossible(latest.values())] = False
         predictions = sorted((self._predictions | latest).items())
         self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
+
+    def _impossible(self, predictions: Iterable[Prediction]) -> list[int]:
+        """Return the positions in the active block that cannot hold what is predicted there."""
+        assert self.progress is not None
+        block, fillings, classes_V = self.schedule.block, self._fillings(), self.progress.constraint.classes_V
+        return [
+            guess.position
+            for guess in predictions
+            if block.start <= guess.position < block.stop
+            and self.tokens[self.layout.prompt_length + guess.position] == self.layout.mask_id
+            and not fillings.is_viable(guess.position - block.start, int(classes_V[guess.token_id]))
+        ]
 
     def _is_masked(self, start: int, stop: int) -> np.ndarray:
         """Return which response positions from `start` to `stop` are masked, bool."""

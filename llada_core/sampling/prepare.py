@@ -1,6 +1,7 @@
 """Prepare canvases: check a request's ids and settings against the model, and lay out prompt, masks and schedule."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,8 @@ from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.shape import ModelShape
 from llada_core.sampling.canvas import Canvas, Layout
+from llada_core.sampling.constraints.constraint import Constraint
+from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
 from llada_core.sampling.schedule import Schedule, plan_blocks
@@ -60,7 +63,8 @@ def prepare_response(
     vocabulary: Vocabulary,
     *,
     suffix: Sequence[int] = (),
-    constraints: Mapping[int, Sequence[int]] | None = None,
+    pinned: Mapping[int, Sequence[int]] | None = None,
+    constraint: Constraint | None = None,
     reporting: Reporting = _PLAIN,
 ) -> Canvas:
     """Prepare a response of `params.gen_length` masks after `prompt`: `prepare_responses` for a single one."""
@@ -70,7 +74,8 @@ def prepare_response(
         vocabulary,
         seeds=(params.seed,),
         suffix=suffix,
-        constraints=constraints,
+        pinned=pinned,
+        constraint=constraint,
         reporting=reporting,
     )
     return canvas
@@ -83,26 +88,27 @@ def prepare_responses(
     *,
     seeds: Sequence[int],
     suffix: Sequence[int] = (),
-    constraints: Mapping[int, Sequence[int]] | None = None,
+    pinned: Mapping[int, Sequence[int]] | None = None,
+    constraint: Constraint | None = None,
     reporting: Reporting = _PLAIN,
-    mask_hint: str = _MASK_HINT,
 ) -> list[Canvas]:
     """Prepare responses of `params.gen_length` masks after `prompt` that differ only in their seeds.
 
     Args:
         seeds: one for each response, in place of that of `params`.
         suffix: ids that follow the response, which is then a gap: EOS, EoT and mask are never written into it.
-        constraints: response position → ids fixed from that position on.
-        mask_hint: follows the rule in the error about a mask in the prompt: how the caller's users write gaps.
+        pinned: response position → ids fixed from that position on.
+        constraint: the texts that the response may be; compiled for this vocabulary.
 
     Raises:
-        InvalidParameterError: an id out of range or the mask id in the prompt; constraints that overlap or leave the
+        InvalidParameterError: an id out of range or the mask id in the prompt; pinned tokens that overlap or leave the
             response; fewer steps than blocks; a canvas longer than the model's positions; stop strings without a
-            tokenizer; a suffix beside a method that does not see it.
+            tokenizer; a suffix beside a method that does not see it; a constraint that does not fit the length, the
+            pinned tokens or a setting.
     """
     if not prompt:
         raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
-    vocabulary.require_tokens(prompt, "prompt", mask_hint)
+    vocabulary.require_tokens(prompt, "prompt", _MASK_HINT)
     vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
     vocabulary.require_tokens(suffix, "suffix")
@@ -110,10 +116,14 @@ def prepare_responses(
         _refuse_origin(params, "with a suffix")
     _require_positions(len(prompt) + params.gen_length + len(suffix), vocabulary, "gen_length")
     response = _masks(params.gen_length, vocabulary)
-    for position, ids in sorted((constraints or {}).items()):
-        vocabulary.require_tokens(ids, "constraints")
-        _place_constraint(response, position, ids, vocabulary.special_tokens.mask_id)
-    return _canvases(prompt, response, suffix, params, vocabulary, seeds=seeds, reporting=reporting)
+    for position, ids in sorted((pinned or {}).items()):
+        vocabulary.require_tokens(ids, "pinned")
+        _pin(response, position, ids, vocabulary.special_tokens.mask_id)
+    if constraint is not None:
+        _require_constrainable(params, constraint, suffix, vocabulary)
+    return _canvases(
+        (prompt, response, suffix), params, vocabulary, seeds=seeds, constraint=constraint, reporting=reporting
+    )
 
 
 def prepare_infilling(
@@ -147,21 +157,25 @@ def prepare_infilling(
             raise InvalidParameterError(f"{field} is {value}; it must be absent on an infilling canvas", field)
     _refuse_origin(params, "on an infilling canvas")
     params = replace(params, gen_length=len(response))
-    (canvas,) = _canvases([], response, [], params, vocabulary, seeds=(params.seed,), reporting=reporting)
+    (canvas,) = _canvases(([], response, []), params, vocabulary, seeds=(params.seed,), reporting=reporting)
     return canvas
 
 
 def _canvases(
-    prompt: Sequence[int],
-    response: np.ndarray,
-    suffix: Sequence[int],
+    parts: tuple[Sequence[int], np.ndarray, Sequence[int]],
     params: GenerationParams,
     vocabulary: Vocabulary,
     *,
     seeds: Sequence[int],
+    constraint: Constraint | None = None,
     reporting: Reporting,
 ) -> list[Canvas]:
-    """Lay out one canvas for each of `seeds`; they share whatever a canvas never changes."""
+    """Lay out one canvas for each of `seeds`; they share whatever a canvas never changes.
+
+    Args:
+        parts: prompt, response and suffix. The response may hold tokens anywhere.
+    """
+    prompt, response, suffix = parts
     special_tokens = vocabulary.special_tokens
     is_infilling = not prompt or len(suffix) > 0
     tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
@@ -184,6 +198,9 @@ def _canvases(
         end_ids=end_ids,
     )
     blocks = plan_blocks(is_masked, params)
+    progress = None
+    if constraint is not None:
+        progress = Progress(constraint, response, special_tokens.mask_id, [block.stop for block in blocks])
     return [
         Canvas(
             tokens.copy(),
@@ -194,8 +211,10 @@ def _canvases(
                 mask_id=special_tokens.mask_id,
                 end_ids=end_ids,
                 stop_text=_stop_text(params, vocabulary.tokenizer),
+                is_always_complete=constraint is not None,
             ),
             reporting=reporting,
+            progress=copy(progress),
         )
         for seed in seeds
     ]
@@ -231,6 +250,31 @@ def _refuse_origin(params: GenerationParams, where: str) -> None:
         )
 
 
+def _require_constrainable(
+    params: GenerationParams, constraint: Constraint, suffix: Sequence[int], vocabulary: Vocabulary
+) -> None:
+    if len(constraint.classes_V) != vocabulary.shape.vocab_size:
+        raise InvalidParameterError(
+            f"constraint is for {len(constraint.classes_V)} token ids; this model has {vocabulary.shape.vocab_size}",
+            "constraint",
+        )
+    unsupported = {
+        "suffix": f"{len(suffix)} tokens long" if suffix else "",
+        "stop": list(params.stop),
+        "stop_token_ids": sorted(params.stop_token_ids),
+        "ignore_eos": params.ignore_eos,
+        "logits_eos_inf": params.logits_eos_inf,
+    }
+    for field, value in unsupported.items():
+        if value:
+            raise InvalidParameterError(f"{field} is {value}; it must be absent where the answer is constrained", field)
+    if constraint.shortest > params.gen_length:
+        raise InvalidParameterError(
+            f"gen_length is {params.gen_length}; the shortest matching answer takes {constraint.shortest} tokens",
+            "gen_length",
+        )
+
+
 def _require_positions(length: int, vocabulary: Vocabulary, field: str) -> None:
     longest = vocabulary.shape.max_sequence_length
     if length > longest:
@@ -239,20 +283,18 @@ def _require_positions(length: int, vocabulary: Vocabulary, field: str) -> None:
         )
 
 
-def _place_constraint(response: np.ndarray, position: int, ids: Sequence[int], mask_id: int) -> None:
+def _pin(response: np.ndarray, position: int, ids: Sequence[int], mask_id: int) -> None:
     stop = position + len(ids)
     if not ids:
         raise InvalidParameterError(
-            f"constraints: the one at position {position} has 0 tokens; it must have at least 1", "constraints"
+            f"pinned: the one at position {position} has 0 tokens; it must have at least 1", "pinned"
         )
     if position < 0 or stop > len(response):
         raise InvalidParameterError(
-            f"constraints: {len(ids)} tokens at position {position} end at {stop}; "
+            f"pinned: {len(ids)} tokens at position {position} end at {stop}; "
             f"they must lie within gen_length ({len(response)})",
-            "constraints",
+            "pinned",
         )
     if (response[position:stop] != mask_id).any():
-        raise InvalidParameterError(
-            f"constraints: the one at position {position} overlaps an earlier one", "constraints"
-        )
+        raise InvalidParameterError(f"pinned: the one at position {position} overlaps an earlier one", "pinned")
     response[position:stop] = ids

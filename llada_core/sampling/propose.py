@@ -7,6 +7,9 @@ here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p,
 Shape suffixes: R rows (masked positions) of one canvas, V columns of the head (`embedding_size`), A alternatives.
 """
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,15 +21,48 @@ from llada_core.sampling.proposals import pack
 from llada_core.sampling.scores import SCORES, shannon_entropy
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """The proposals at some rows of a canvas, and what is needed to draw one of them again.
+
+    Attributes:
+        packed: the fields of `Proposals`, on the device.
+        candidates_RV: the logits from which tokens were drawn.
+        probabilities_RV: the confidence of every token.
+    """
+
+    canvas: Canvas
+    positions_R: Tensor
+    packed: Tensor
+    candidates_RV: Tensor
+    probabilities_RV: Tensor
+
+    def redraw(self, row: int, ids: np.ndarray) -> tuple[int, float]:
+        """Draw a token among `ids` with the noise of the first draw; return it and its confidence.
+
+        Ids that top-k, top-p or `min_tokens` rule out are drawn only where they rule out all.
+        """
+        params, candidates_1V = self.canvas.params, self.candidates_RV[row : row + 1]
+        ids_M = torch.from_numpy(ids).to(candidates_1V.device)
+        candidates_1M = _limited(candidates_1V, params)[:, ids_M]
+        if candidates_1M.isinf().all():
+            candidates_1M = candidates_1V[:, ids_M]
+        position_1 = self.positions_R[row : row + 1]
+        token_id = int(ids[_draw_column(candidates_1M, ids_M, params, step=self.canvas.step, positions_R=position_1)])
+        return token_id, float(self.probabilities_RV[row, token_id])
+
+
 def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Tensor:
+    """Propose a token at each row of `canvas`: the packed proposals of `draft`."""
+    return draft(logits_RV, canvas, positions_R, vocab_size=vocab_size).packed
+
+
+def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Draft:
     """Propose a token at each row of `canvas`.
 
     Args:
         logits_RV: float32, after guidance; overwritten.
         positions_R: the response position of each row, the coordinate of its noise.
-
-    Returns:
-        The fields of `Proposals`, packed on the device.
     """
     params, special_tokens = canvas.params, canvas.layout.special_tokens
     if params.logits_eos_inf:
@@ -56,7 +92,8 @@ def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_siz
 
     scores_R = SCORES[params.remasking].compute(logits_RV, confidence_R, draw_score)
     entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)
-    return pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
+    packed = pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
+    return Draft(canvas, positions_R, packed, candidates_RV, probabilities_RV)
 
 
 def _reads_logits_after_the_draw(params: GenerationParams) -> bool:
@@ -83,14 +120,25 @@ def _most_probable(candidates_RV: Tensor, probabilities_RV: Tensor, number: int)
 
 def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
     """Draw a token for each row: the most probable at temperature 0, else a sample of softmax(logits / temperature)."""
-    if params.temperature == 0:
-        return _argmax(candidates_RV)
-    kept_RV = top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature)
     columns_V = torch.arange(candidates_RV.shape[1], device=candidates_RV.device)
-    draws_RV = uniform(
-        params.seed, Purpose.GUMBEL, step, positions_R.unsqueeze(1), columns_V, device=candidates_RV.device
-    )
-    return gumbel_max(kept_RV, draws_RV, params.temperature)
+    return _draw_column(_limited(candidates_RV, params), columns_V, params, step=step, positions_R=positions_R)
+
+
+def _limited(candidates_RV: Tensor, params: GenerationParams) -> Tensor:
+    """Set the logits that top-k and top-p leave out to −inf; at temperature 0 they leave out none."""
+    if params.temperature == 0:
+        return candidates_RV
+    return top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature)
+
+
+def _draw_column(
+    logits_RM: Tensor, ids_M: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor
+) -> Tensor:
+    """Return the column drawn in each row. A column's noise is that of its id, whatever columns there are."""
+    if params.temperature == 0:
+        return _argmax(logits_RM)
+    draws_RM = uniform(params.seed, Purpose.GUMBEL, step, positions_R.unsqueeze(1), ids_M, device=logits_RM.device)
+    return gumbel_max(logits_RM, draws_RM, params.temperature)
 
 
 def _argmax(logits_RV: Tensor) -> Tensor:

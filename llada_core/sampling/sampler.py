@@ -20,8 +20,8 @@ from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
-from llada_core.sampling.proposals import copy_to_host, unpack
-from llada_core.sampling.propose import propose
+from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
+from llada_core.sampling.propose import Draft, draft
 
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
@@ -61,15 +61,25 @@ class _Turn:
 
 @dataclass(frozen=True, slots=True)
 class _HeadRows:
-    """Rows of one canvas that go through the head together: their positions, and hidden states [R, E] of each pass."""
+    """Rows of one canvas that go through the head together: their positions, and hidden states [R, E] of each pass.
+
+    Attributes:
+        is_whole: these are all rows of the canvas's step.
+    """
 
     canvas: Canvas
     positions_R: np.ndarray
     hidden: tuple[Tensor, ...]
+    is_whole: bool = False
 
     @property
     def num_rows(self) -> int:
         return len(self.positions_R) * len(self.hidden)
+
+    def row(self, index: int) -> "_HeadRows":
+        """One of the rows."""
+        one = slice(index, index + 1)
+        return _HeadRows(self.canvas, self.positions_R[one], tuple(hidden_RE[one] for hidden_RE in self.hidden))
 
 
 class Sampler:
@@ -87,17 +97,29 @@ class Sampler:
         """
         self._restore_caches([canvas for canvas in canvases if canvas.lacks_caches])
         turns = [self._turn(canvas) for canvas in canvases]
-        packed = [proposals for group in _head_groups(self._hidden_states(turns)) for proposals in self._propose(group)]
-        # The step's only copy from device to host.
+        selections = _Selections()
+        packed = [
+            proposals
+            for group in _head_groups(self._hidden_states(turns))
+            for proposals in self._propose(group, selections)
+        ]
+        # The step's only copy from device to host, but for canvases under a constraint.
         on_host = copy_to_host(packed)
-        if not np.isfinite(on_host[1]).all():
-            raise NonFiniteLogitsError("the model's logits are not finite")
-        steps = []
+        _require_finite(on_host[1])
         per_turn = np.split(on_host, np.cumsum([len(turn.positions_R) for turn in turns])[:-1], axis=1)
+        commits: list[tuple[Proposals, np.ndarray | None]] = []
         for turn, rows in zip(turns, per_turn, strict=True):
-            canvas = turn.canvas
-            canvas.caches = turn.caches
-            steps.append(canvas.commit(turn.positions_R, unpack(rows, canvas.reporting.num_alternatives)))
+            proposals = unpack(rows, turn.canvas.reporting.num_alternatives)
+            if turn.canvas in selections.parts:
+                commits.append(self._select_from_parts(turn, proposals, selections.parts[turn.canvas]))
+            elif turn.canvas in selections.made:
+                commits.append(selections.made[turn.canvas])
+            else:
+                commits.append((proposals, None))
+        steps = []
+        for turn, commit in zip(turns, commits, strict=True):
+            turn.canvas.caches = turn.caches
+            steps.append(turn.canvas.commit(turn.positions_R, *commit))
         return steps
 
     def cache_bytes(self, canvas: Canvas) -> int:
@@ -158,12 +180,26 @@ class Sampler:
         for turn in turns:
             passes = [next(hidden) for _ in turn.passes]
             size = MAX_HEAD_ROWS // 2
+            is_whole = len(turn.positions_R) <= size
             for start in range(0, len(turn.positions_R), size):
                 part = slice(start, start + size)
-                yield _HeadRows(turn.canvas, turn.positions_R[part], tuple(hidden_RE[part] for hidden_RE in passes))
+                hidden_parts = tuple(hidden_RE[part] for hidden_RE in passes)
+                yield _HeadRows(turn.canvas, turn.positions_R[part], hidden_parts, is_whole)
 
-    def _propose(self, group: Sequence[_HeadRows]) -> Iterator[Tensor]:
-        """Send a group through the head at once; yield the packed proposals of each of its parts."""
+    def _propose(self, group: Sequence[_HeadRows], selections: "_Selections | None" = None) -> Iterator[Tensor]:
+        """Send a group through the head at once; yield the packed proposals of each of its parts.
+
+        Args:
+            selections: takes what the canvases under a constraint commit.
+        """
+        for rows, drafted in zip(group, self._drafts(group), strict=True):
+            if selections is not None and rows.canvas.progress is not None:
+                selections.add(rows, drafted)
+            yield drafted.packed
+            # Free the logits before those of the next part are copied.
+            del drafted
+
+    def _drafts(self, group: Sequence[_HeadRows]) -> Iterator[Draft]:
         logits_RV = self._model.head(torch.cat([hidden_RE for rows in group for hidden_RE in rows.hidden])).float()
         logits = iter(logits_RV.split([len(hidden_RE) for rows in group for hidden_RE in rows.hidden]))
         for rows in group:
@@ -171,10 +207,53 @@ class Sampler:
             cfg_scale = rows.canvas.params.cfg_scale
             guided_RV = guide(passes[0], passes[1], cfg_scale) if cfg_scale else passes[0]
             positions_R = self._to_device(rows.positions_R)
-            yield propose(guided_RV, rows.canvas, positions_R, vocab_size=self._model.shape.vocab_size)
+            yield draft(guided_RV, rows.canvas, positions_R, vocab_size=self._model.shape.vocab_size)
+
+    def _select_from_parts(
+        self, turn: _Turn, proposals: Proposals, parts: Sequence[_HeadRows]
+    ) -> tuple[Proposals, np.ndarray]:
+        """Choose for a canvas under a constraint whose logits were too many to keep; its rows go through the head again
+        where they are drawn again.
+        """
+        rows = [(part, index) for part in parts for index in range(len(part.positions_R))]
+
+        def redraw(row: int, ids: np.ndarray) -> tuple[int, float]:
+            part, index = rows[row]
+            (drafted,) = self._drafts([part.row(index)])
+            return drafted.redraw(0, ids)
+
+        return turn.canvas.select_viable(turn.positions_R, proposals, redraw)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._model.device, non_blocking=True)
+
+
+class _Selections:
+    """What canvases under a constraint commit. It is chosen while their logits exist.
+
+    Attributes:
+        made: the proposals and the rows to commit.
+        parts: the rows of canvases whose logits were never there all at once; what they commit is chosen later.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[Canvas, tuple[Proposals, np.ndarray]] = {}
+        self.parts: dict[Canvas, list[_HeadRows]] = {}
+
+    def add(self, rows: _HeadRows, drafted: Draft) -> None:
+        """Choose for a canvas, or keep its rows."""
+        if not rows.is_whole:
+            self.parts.setdefault(rows.canvas, []).append(rows)
+            return
+        on_host = copy_to_host([drafted.packed])
+        _require_finite(on_host[1])
+        proposals = unpack(on_host, rows.canvas.reporting.num_alternatives)
+        self.made[rows.canvas] = rows.canvas.select_viable(rows.positions_R, proposals, drafted.redraw)
+
+
+def _require_finite(confidence_R: np.ndarray) -> None:
+    if not np.isfinite(confidence_R).all():
+        raise NonFiniteLogitsError("the model's logits are not finite")
 
 
 def _head_groups(parts: Iterator[_HeadRows]) -> Iterator[list[_HeadRows]]:

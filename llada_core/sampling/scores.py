@@ -20,10 +20,12 @@ class Score:
 
     Attributes:
         reads_logits: `compute` needs the logits without the ban on ids that are never proposed.
+        is_confidence: the score is the confidence of the proposed token, not a property of the position.
     """
 
     compute: Scoring
     reads_logits: bool = False
+    is_confidence: bool = False
 
 
 def low_confidence(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
@@ -53,7 +55,7 @@ def shannon_entropy(logits_RV: Tensor) -> Tensor:
 
 
 SCORES: Mapping[str, Score] = {
-    "low_confidence": Score(low_confidence),
+    "low_confidence": Score(low_confidence, is_confidence=True),
     "random": Score(random),
     "margin": Score(margin, reads_logits=True),
     "entropy": Score(entropy, reads_logits=True),

@@ -14,18 +14,23 @@ class TextEnd:
     Attributes:
         final_length: response positions from the left that no later step changes; the end token is not counted.
         text_length: those of them that belong to the text: all of them, or the ones before a stop string.
-        finish_reason: None while steps remain, then `stop` (an end token or stop string) or `length`.
+        finish_reason: None while steps remain, then `stop` (an end token, a stop string or a complete answer) or
+            `length`.
     """
 
-    def __init__(self, *, mask_id: int, end_ids: Set[int], stop_text: FinalText | None) -> None:
+    def __init__(
+        self, *, mask_id: int, end_ids: Set[int], stop_text: FinalText | None, is_always_complete: bool = False
+    ) -> None:
         """
         Args:
             end_ids: the tokens that end the text.
             stop_text: finds stop strings; None if there are none.
+            is_always_complete: a full response is a whole answer: it finishes by `stop` without an end token too.
         """
         self._mask_id = mask_id
         self._end_ids = end_ids
         self._stop_text = stop_text
+        self._reason_when_full = "stop" if is_always_complete else "length"
         self.final_length = self.text_length = 0
         self.finish_reason: str | None = None
 
@@ -47,7 +52,7 @@ class TextEnd:
             if self._stop_text is not None and self._is_stopped_by(self._stop_text, token_id):
                 return
         if is_over:
-            self.finish_reason = "length"
+            self.finish_reason = self._reason_when_full
 
     def _is_stopped_by(self, stop_text: FinalText, token_id: int) -> bool:
         stop_text.push([token_id])

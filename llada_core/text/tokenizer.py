@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import tokenizers
 
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError, shorten
 from llada_core.files import read_text
+from llada_core.text.byte_trie import ByteTrie, bytes_of
 from llada_core.text.chat_template import ChatTemplate, Part
 from llada_core.text.special_tokens import (
     BOS_TOKEN,
@@ -98,7 +100,9 @@ class Tokenizer:
         self._headers: dict[str, list[int]] = {}
         self._chat_template = chat_template
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
-        self.longest_token = _longest_token(json.loads(definition))
+        parsed = json.loads(definition)
+        self.longest_token = _longest_token(parsed)
+        self._is_byte_level = _is_byte_level(parsed.get("decoder"))
 
     @classmethod
     def from_folder(
@@ -224,6 +228,17 @@ class Tokenizer:
         """Return the tokens as the vocabulary writes them, "Ġthere" for " there"; an unknown id becomes empty."""
         return [self._decoder.id_to_token(token_id) or "" for token_id in ids]
 
+    @cached_property
+    def byte_trie(self) -> ByteTrie | None:
+        """The bytes that each token stands for, special ones left out; None if the vocabulary is not byte-level."""
+        if not self._is_byte_level:
+            return None
+        last = max(self._decoder.get_vocab().values(), default=-1)
+        pieces = self.pieces(range(last + 1))
+        return ByteTrie.of(
+            [b"" if token_id in self.special_tokens else bytes_of(piece) for token_id, piece in enumerate(pieces)]
+        )
+
     def _name_of(self, token: str) -> str:
         """Return the token as a template writes it; empty if the vocabulary lacks it."""
         return token if self.token_to_id(token) is not None else ""
@@ -303,6 +318,12 @@ def _without_mask(definition: str) -> str:
     parsed = json.loads(definition)
     parsed["added_tokens"] = [token for token in parsed["added_tokens"] if token["content"] != MASK_TOKEN]
     return json.dumps(parsed)
+
+
+def _is_byte_level(decoder: Mapping[str, Any] | None) -> bool:
+    """Whether the text of tokens is that of their bytes, one after another."""
+    parts = (decoder or {}).get("decoders", [decoder or {}])
+    return bool(parts) and all(part.get("type") == "ByteLevel" for part in parts)
 
 
 def _longest_token(definition: Mapping[str, Any]) -> int | None:

@@ -66,10 +66,10 @@ async def _canvas(service: Service, body: DenoiseRequest) -> Canvas:
     else:
         assert body.prompt is not None
         prompt = await prompts.encode_prompt(body.prompt)
-    constraints = {
+    pinned = {
         int(position): await prompts.encode_segment(text, "constraints") for position, text in body.constraints.items()
     }
-    return service.canvases.response(body, prompt, constraints=constraints, reporting=body.reporting)
+    return service.canvases.response(body, prompt, pinned=pinned, reporting=body.reporting)
 
 
 def _response(service: Service, stream: DenoisingStream, request: Request, *, first: int) -> StreamResponse:

@@ -6,12 +6,12 @@ from llada_core.sampling.prepare import Vocabulary, prepare_response
 
 @pytest.fixture
 def make(tiny):
-    def make(prompt=(1, 2), constraints=None, **params):
+    def make(prompt=(1, 2), pinned=None, **params):
         return prepare_response(
             list(prompt),
             GenerationParams(**params),
             Vocabulary.of(tiny),
-            constraints=constraints,
+            pinned=pinned,
         )
 
     return make

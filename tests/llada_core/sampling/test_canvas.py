@@ -78,8 +78,8 @@ def test_origin_shows_only_the_blocks_reached(make):
     assert canvas.visible_length == 2 + 8
 
 
-def test_guidance_masks_prompt_and_constraints(make):
-    canvas = make(gen_length=4, constraints={1: [5, 6]}, cfg_scale=1.0)
+def test_guidance_masks_prompt_and_pinned_tokens(make):
+    canvas = make(gen_length=4, pinned={1: [5, 6]}, cfg_scale=1.0)
     assert canvas.response == [MASK, 5, 6, MASK]
     write(canvas, 8)
     assert canvas.passes(canvas.tokens)[1].tolist() == [MASK, MASK, 8, MASK, MASK, MASK]
@@ -87,7 +87,7 @@ def test_guidance_masks_prompt_and_constraints(make):
 
 
 def test_a_response_fixed_whole_needs_no_step(make):
-    canvas = make(gen_length=2, constraints={0: [5, 6]})
+    canvas = make(gen_length=2, pinned={0: [5, 6]})
     assert (canvas.finish_reason, canvas.text_ids) == ("length", [5, 6])
 
 

@@ -10,8 +10,8 @@ from llada_core.sampling.sampler import Sampler
 MASK, EOS, EOT = 319, 317, 318
 
 
-def test_constraints_that_do_not_fit_are_refused(make):
-    for constraints, message in (
+def test_pinned_tokens_that_do_not_fit_are_refused(make):
+    for pinned, message in (
         ({3: [1, 2]}, "must lie within gen_length"),
         ({-1: [1]}, "must lie within gen_length"),
         ({0: [1, 2], 1: [3]}, "overlaps"),
@@ -19,7 +19,7 @@ def test_constraints_that_do_not_fit_are_refused(make):
         ({0: [320]}, "ids must be from 0 to 319"),
     ):
         with pytest.raises(InvalidParameterError, match=message):
-            make(gen_length=4, constraints=constraints)
+            make(gen_length=4, pinned=pinned)
 
 
 def test_prompts_that_cannot_be_denoised_are_refused(make):

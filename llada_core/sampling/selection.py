@@ -1,0 +1,51 @@
+"""Which proposals of a step are committed: the best-ranked, as many as the schedule or a parallel rule says.
+
+Shape suffixes: R proposals of a step, N ranked ones of the active block.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llada_core.sampling.parallel_rules import PARALLEL_RULES
+from llada_core.sampling.proposals import Proposals
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRule:
+    """How many of the ranked proposals are committed.
+
+    Attributes:
+        num_transfers: this many; None if a parallel rule decides.
+        parallel_rule: its name and value.
+    """
+
+    num_transfers: int | None
+    parallel_rule: tuple[str, float] | None
+
+    def keeps(self, confidence_N: np.ndarray, entropies_N: np.ndarray) -> np.ndarray:
+        """Return which proposals are committed, bool [N]; the first always is.
+
+        Args:
+            confidence_N, entropies_N: the proposals, best first.
+        """
+        if self.num_transfers is not None:
+            return np.arange(len(confidence_N)) < self.num_transfers
+        assert self.parallel_rule is not None
+        name, value = self.parallel_rule
+        is_kept_N = PARALLEL_RULES[name].choose(confidence_N, entropies_N, value)
+        is_kept_N[:1] = True
+        return is_kept_N
+
+
+def rank(rows: np.ndarray | Sequence[int], scores_R: np.ndarray) -> np.ndarray:
+    """Order rows by score, highest first; on a tie, the leftmost."""
+    rows = np.sort(np.asarray(rows, dtype=np.int64))
+    return rows[np.argsort(-scores_R[rows], kind="stable")]
+
+
+def select(rows: np.ndarray, proposals: Proposals, rule: CommitRule) -> np.ndarray:
+    """Return which of the block's rows are committed, from left to right."""
+    ranked_N = rank(rows, proposals.scores_R)
+    return np.sort(ranked_N[rule.keeps(proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N])])
