@@ -1,15 +1,10 @@
 """Turns text into token ids: prompts, conversations, segments of a canvas."""
 
-import asyncio
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import Tokenizer
-from server.http.api_error import bad_request, queue_full
+from server.http.api_error import bad_request
 from server.schemas.conversation import ChatFields, ChatMessage
-
-T = TypeVar("T")
+from server.turns import Turns
 
 # Encoding takes hundreds of times the memory of the text: few at once, whatever the number of requests.
 _AT_ONCE = 2
@@ -33,9 +28,7 @@ class Prompts:
         """
         self.tokenizer = tokenizer
         self._max_model_len = max_model_len
-        self._max_waiting = max_waiting
-        self._num_waiting = 0
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns(at_once=_AT_ONCE, max_waiting=max_waiting)
 
     async def encode_prompt(self, prompt: str | list[int]) -> list[int]:
         """The ids of a prompt sent as text or as ids."""
@@ -51,7 +44,7 @@ class Prompts:
         """
         tokenizer = self.required_tokenizer("prompt")
         self._require_room(len(text), "prompt")
-        return await self._in_turn(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        return await self._turns.run(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     async def encode_messages(self, messages: list[ChatMessage], fields: ChatFields) -> list[int]:
         """The ids of a conversation in the chat template.
@@ -63,7 +56,7 @@ class Prompts:
         turns = [message.as_turn() for message in messages]
         # Templates leave out the spaces around a message.
         self._require_room(sum(len(turn.content.strip()) for turn in turns), "messages")
-        return await self._in_turn(
+        return await self._turns.run(
             lambda: tokenizer.encode_chat(
                 turns,
                 add_generation_prompt=fields.add_generation_prompt,
@@ -81,7 +74,7 @@ class Prompts:
             return segment
         tokenizer = self.required_tokenizer(field_name)
         self._require_room(len(segment), field_name)
-        return await self._in_turn(lambda: tokenizer.encode_plain(segment))
+        return await self._turns.run(lambda: tokenizer.encode_plain(segment))
 
     def text_of(self, prompt: str | list[int]) -> str:
         """The prompt as display text; empty if it was sent as ids and there is no tokenizer."""
@@ -112,31 +105,3 @@ class Prompts:
                 field_name,
                 "context_length_exceeded",
             )
-
-    async def _in_turn(self, encode: Callable[[], T]) -> T:
-        if self._turns.locked() and self._num_waiting >= self._max_waiting:
-            raise queue_full()
-        self._num_waiting += 1
-        try:
-            await self._turns.acquire()
-        finally:
-            self._num_waiting -= 1
-        work = asyncio.create_task(asyncio.to_thread(_raising_exceptions, encode))
-        work.add_done_callback(self._end_turn)
-        # A thread cannot be stopped: a client that goes away leaves its turn only when the thread is done.
-        return await asyncio.shield(work)
-
-    def _end_turn(self, work: asyncio.Task[Any]) -> None:
-        self._turns.release()
-        if not work.cancelled():
-            work.exception()  # seen by whoever waits, if anybody still does
-
-
-def _raising_exceptions(encode: Callable[[], T]) -> T:
-    """The result of `encode`, whose library panics with an error that is no `Exception` and would end the loop."""
-    try:
-        return encode()
-    except Exception:
-        raise
-    except BaseException as panic:
-        raise RuntimeError("the tokenizer panicked") from panic

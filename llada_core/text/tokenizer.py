@@ -72,6 +72,7 @@ class Tokenizer:
         fingerprint: identifies the definition.
         special_tokens: the tokens that decode to no text, by id.
         chat_template: the source of the chat format, as a Jinja template.
+        knows_tools: the chat format has a place of its own for tools.
         longest_token: the most bytes of text that one token stands for; None where that has no bound.
     """
 
@@ -99,6 +100,7 @@ class Tokenizer:
         self.chat_template = CHAT_TEMPLATE if chat_template is None else chat_template.source
         self._headers: dict[str, list[int]] = {}
         self._chat_template = chat_template
+        self.knows_tools = chat_template is not None and chat_template.knows_tools
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
         parsed = json.loads(definition)
         self.longest_token = _longest_token(parsed)
@@ -127,11 +129,6 @@ class Tokenizer:
             raise UnsupportedCheckpointError(
                 f"{file}: cannot be read as a tokenizer: {shorten(str(error))}; the file may be damaged or cut"
             ) from None
-
-    @property
-    def knows_tools(self) -> bool:
-        """Whether the chat format has a place of its own for tools."""
-        return self._chat_template is not None and self._chat_template.knows_tools
 
     def __len__(self) -> int:
         return self._decoder.get_vocab_size()

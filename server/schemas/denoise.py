@@ -9,6 +9,7 @@ from server.http.api_error import bad_request, shortened
 from server.schemas.base import MAX_ENTRIES, Body, List, NumberDict, Text, TextOrIds, TokenId, kind
 from server.schemas.conversation import PromptOrMessages
 from server.schemas.diffusion import DiffusionFields
+from server.schemas.structured import FormattedFields
 
 
 class MaskGap(Body):
@@ -23,7 +24,7 @@ Segment = Annotated[
 ]
 
 
-class DenoiseRequest(PromptOrMessages, DiffusionFields):
+class DenoiseRequest(PromptOrMessages, FormattedFields, DiffusionFields):
     """`POST /v1/denoise`."""
 
     exclusive = ("prompt", "messages", "canvas")
@@ -59,4 +60,7 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
             for name in (*self.length_names, "constraints"):
                 if value := getattr(self, name):
                     raise bad_request(f"{name} is {shortened(value)} beside canvas; it must be absent", name)
+            if self.form is not None:
+                name = self.form.field.split(".")[0]
+                raise bad_request(f"{name} is given beside canvas; it must be absent", name)
         return self

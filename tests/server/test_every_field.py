@@ -110,6 +110,10 @@ DIFFUSION = [
     Case("stop", "aa", ONLY_A),
 ]
 STREAMED = [Case("stream", True)]
+FORMS = [
+    Case("structured_outputs", {"choice": ["yes", "no"]}, {"ignore_eos": None}),
+    Case("response_format", {"type": "json_object"}, {"ignore_eos": None}),
+]
 OPENAI = [
     *DIFFUSION,
     *STREAMED,
@@ -118,11 +122,7 @@ OPENAI = [
     Case("diffusing", True, {"stream": True, "logprobs": None, "top_logprobs": None}),
     Case("return_token_ids", None),
     Case("return_tokens_as_token_ids", True),
-    Case(
-        "structured_outputs",
-        {"choice": ["yes", "no"]},
-        {"ignore_eos": None, "logprobs": None, "top_logprobs": None},
-    ),
+    *FORMS,
 ]
 CASES = {
     COMPLETIONS: [
@@ -133,7 +133,7 @@ CASES = {
         Case("logprobs", 0),
     ],
     FIM: [
-        *(case for case in OPENAI if case.name not in ("structured_outputs", "ignore_eos", "method")),
+        *(case for case in OPENAI if case not in FORMS and case.name not in ("ignore_eos", "method")),
         Case("method", "fixed_length", {"max_tokens": 40}),
         Case("prompt", "Hello"),
         Case("suffix", " and so on."),
@@ -155,6 +155,8 @@ CASES = {
     RESPONSES: [
         *DIFFUSION,
         *STREAMED,
+        FORMS[0],
+        Case("text", {"format": {"type": "json_object"}}, {"ignore_eos": None}),
         Case("input", "Hello"),
         Case("instructions", "Be brief."),
         Case("max_output_tokens", 5, DEFAULT_LENGTH),
@@ -164,6 +166,7 @@ CASES = {
     ],
     DENOISE: [
         *DIFFUSION,
+        *FORMS,
         Case("prompt", "Hello"),
         Case("messages", [{"role": "user", "content": "Hello"}], instead={"prompt": None}),
         Case("canvas", ["Once ", {"mask": 2}], instead={"prompt": None, "max_tokens": None}),
@@ -203,9 +206,8 @@ CASES = {
 ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 ELSEWHERE_ON = {
     DENOISE: {"stream"},  # true is its only value
-    RESPONSES: {"text"},  # plain text is its only format
-    # structured_outputs is refused beside the suffix, which is required; a gap has no EOS to ignore.
-    FIM: {"structured_outputs", "ignore_eos"},
+    # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore.
+    FIM: {"structured_outputs", "response_format", "ignore_eos"},
     TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_requested
 }
 
