@@ -7,6 +7,7 @@ here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p,
 Shape suffixes: R rows (masked positions) of one canvas, V columns of the head (`embedding_size`), A alternatives.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +45,16 @@ class Draft:
         """
         params, candidates_1V = self.canvas.params, self.candidates_RV[row : row + 1]
         ids_M = torch.from_numpy(ids).to(candidates_1V.device)
-        candidates_1M = _limited(candidates_1V, params)[:, ids_M]
-        if candidates_1M.isinf().all():
-            candidates_1M = candidates_1V[:, ids_M]
-        position_1 = self.positions_R[row : row + 1]
-        token_id = int(ids[_draw_column(candidates_1M, ids_M, params, step=self.canvas.step, positions_R=position_1)])
+
+        def draw_among(logits_1V: Tensor) -> tuple[int, float]:
+            logits_1M = logits_1V.index_select(1, ids_M)
+            position_1 = self.positions_R[row : row + 1]
+            column = int(_draw_column(logits_1M, ids_M, params, step=self.canvas.step, positions_R=position_1))
+            return int(ids[column]), float(logits_1M[0, column])
+
+        token_id, logit = draw_among(_limited(candidates_1V, params))
+        if logit == -math.inf:
+            token_id, _ = draw_among(candidates_1V)
         return token_id, float(self.probabilities_RV[row, token_id])
 
 

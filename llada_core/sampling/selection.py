@@ -38,11 +38,24 @@ class CommitRule:
         is_kept_N[:1] = True
         return is_kept_N
 
+    def next_row(self, selected: Sequence[int], waiting: Sequence[int], proposals: Proposals) -> int | None:
+        """Return the row that is committed next; None if no other is.
 
-def rank(rows: np.ndarray | Sequence[int], scores_R: np.ndarray) -> np.ndarray:
-    """Order rows by score, highest first; on a tie, the leftmost."""
-    rows = np.sort(np.asarray(rows, dtype=np.int64))
-    return rows[np.argsort(-scores_R[rows], kind="stable")]
+        Args:
+            selected: the rows committed before it, in order.
+            waiting: the other rows, best first.
+        """
+        if self.num_transfers is not None:
+            return waiting[0] if waiting and len(selected) < self.num_transfers else None
+        ranked_N = np.array([*selected, *waiting], dtype=np.int64)
+        is_kept_N = self.keeps(proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N])[len(selected) :]
+        return waiting[int(is_kept_N.argmax())] if is_kept_N.any() else None
+
+
+def rank(rows: np.ndarray, scores_R: np.ndarray) -> np.ndarray:
+    """Order rows, which come from left to right, by score, highest first; on a tie, the leftmost."""
+    ranked: np.ndarray = rows[np.argsort(-scores_R[rows], kind="stable")]
+    return ranked
 
 
 def select(rows: np.ndarray, proposals: Proposals, rule: CommitRule) -> np.ndarray:

@@ -17,6 +17,7 @@ from llada_core.sampling.constraints.characters import CharacterSet, Interval, b
 from llada_core.sampling.constraints.syntax import Characters, Choice, Node, Repeat, refuse
 
 MAX_STATES = 4096
+MAX_UNMERGED_STATES = 16384
 MAX_NFA_STATES = 65536
 MAX_SET_ENTRIES = 1 << 20
 MAX_CPU_SECONDS = 5.0
@@ -30,7 +31,7 @@ class Automaton:
 
     Attributes:
         next_QB: int32; the state after a byte of the class, or `DEAD`.
-        byte_classes: uint8 [256]; bytes of one class move every state alike.
+        byte_classes: int64 [256]; bytes of one class move every state alike.
         is_accepting_Q: bool.
     """
 
@@ -122,7 +123,7 @@ class _NFA:
         self.edges.append(list(edges))
         self._empty_edges.append(list(empty_edges))
         if len(self.edges) > MAX_NFA_STATES:
-            refuse(f"needs more than {MAX_NFA_STATES} states before they are merged; it must be simpler")
+            refuse(f"needs more than {MAX_NFA_STATES} states to begin with; it must be simpler")
         return len(self.edges) - 1
 
     def _add_repeat(self, node: Repeat, target: int) -> int:
@@ -168,13 +169,15 @@ def _determinize(nfa: _NFA, start: int, deadline: Deadline) -> Automaton:
             if targets not in numbers:
                 numbers[targets] = len(numbers)
                 waiting.append(targets)
-                if len(numbers) > MAX_STATES:
-                    refuse(f"needs an automaton of more than {MAX_STATES} states; it must be simpler")
+                if len(numbers) > MAX_UNMERGED_STATES:
+                    refuse(f"needs more than {MAX_UNMERGED_STATES} states before they are merged; it must be simpler")
             row[byte_class] = numbers[targets]
         rows.append(row)
         deadline.check()
-    is_accepting = [nfa.accepting in states for states in waiting]
-    return _merged(rows, is_accepting, bounds)
+    next_QB = np.array(rows, dtype=np.int32)
+    is_accepting_Q = np.array([nfa.accepting in states for states in waiting])
+    class_of_byte = np.array([bisect_right(bounds, byte) - 1 for byte in range(256)])
+    return _merged(Automaton(next_QB, class_of_byte, is_accepting_Q), deadline)
 
 
 def _moves(
@@ -199,23 +202,44 @@ def _moves(
     return after
 
 
-def _merged(rows: Sequence[Sequence[int]], is_accepting: Sequence[bool], bounds: Sequence[int]) -> Automaton:
-    """Merge states with the same moves, from the last found to the first, and byte classes that move all alike."""
-    representative = list(range(len(rows)))
-    kept: dict[tuple[bool, tuple[int, ...]], int] = {}
-    for state in reversed(range(len(rows))):
-        row = tuple(DEAD if after == DEAD else representative[after] for after in rows[state])
-        representative[state] = kept.setdefault((is_accepting[state], row), state)
-    # The start, or what it was merged into, comes first.
-    states = sorted(set(representative), key=lambda state: (state != representative[0], state))
-    number_of = np.full(len(rows) + 1, DEAD)
-    number_of[states] = np.arange(len(states))
-    numbers = number_of[[*representative, -1]]
-    next_QB = numbers[np.array(rows)[states]]
-    columns_B, classes = np.unique(next_QB, axis=1, return_inverse=True)
-    class_of_byte = np.array([bisect_right(bounds, byte) - 1 for byte in range(256)])
+def _merged(automaton: Automaton, deadline: Deadline) -> Automaton:
+    """Merge states from which the same texts are accepted, and byte classes that move every state alike."""
+    groups_Q = _equivalent_states(automaton, deadline)
+    _, firsts = np.unique(groups_Q, return_index=True)
+    # The start stays the first state.
+    if len(firsts) > MAX_STATES:
+        refuse(f"needs an automaton of {len(firsts)} states; it must need at most {MAX_STATES}")
+    order = np.argsort(firsts)
+    number_of_group = np.append(np.argsort(order), DEAD)
+    kept = firsts[order]
+    next_QB = number_of_group[np.append(groups_Q, DEAD)[automaton.next_QB[kept]]]
+    columns_QB, classes = np.unique(next_QB, axis=1, return_inverse=True)
     return Automaton(
-        np.ascontiguousarray(columns_B, dtype=np.int32),
-        classes.reshape(-1)[class_of_byte].astype(np.uint8),
-        np.array(is_accepting)[states],
+        np.ascontiguousarray(columns_QB, dtype=np.int32),
+        classes.reshape(-1)[automaton.byte_classes],
+        automaton.is_accepting_Q[kept],
     )
+
+
+def _equivalent_states(automaton: Automaton, deadline: Deadline) -> np.ndarray:
+    """Return a number for each state, the same for states from which the same texts are accepted (Moore, 1956)."""
+    next_QB = automaton.next_QB
+    # States are compared by hashes of where each byte leads. A collision may hide a difference, so the result is
+    # checked, and not used if it is wrong.
+    generator = np.random.default_rng(0)
+    code_of_group = generator.integers(1 << 62, size=len(next_QB) + 1, dtype=np.uint64)
+    factors_B = generator.integers(1 << 62, size=next_QB.shape[1], dtype=np.uint64)
+    groups_Q = automaton.is_accepting_Q.astype(np.int64)
+    num_groups = 0
+    while groups_Q.max() + 1 > num_groups:
+        deadline.check()
+        num_groups = int(groups_Q.max()) + 1
+        after_QB = np.append(groups_Q, DEAD)[next_QB]
+        hashes_Q = code_of_group[groups_Q] + (code_of_group[after_QB] * factors_B).sum(axis=1, dtype=np.uint64)
+        groups_Q = np.unique(hashes_Q, return_inverse=True)[1]
+    _, firsts = np.unique(groups_Q, return_index=True)
+    after_QB = np.append(groups_Q, DEAD)[next_QB]
+    is_right = (after_QB == after_QB[firsts[groups_Q]]).all() and (
+        automaton.is_accepting_Q == automaton.is_accepting_Q[firsts[groups_Q]]
+    ).all()
+    return groups_Q if is_right else np.arange(len(next_QB))

@@ -7,6 +7,7 @@ among the tokens that are, and ranked again.
 Shape suffix: R proposals of a step.
 """
 
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -65,29 +66,18 @@ def _select_one_by_one(
 ) -> np.ndarray:
     """Return the rows to commit; proposals that are not viable are replaced in `draft`."""
     classes_V, fillings = block.constraint.classes_V, block.fillings
-    viable_ids: dict[bytes, np.ndarray] = {}
     selected: list[int] = []
-    waiting = block.rows.tolist()
-    while waiting:
-        ranked = rank(waiting, draft.scores_R)
-        considered = np.concatenate((np.array(selected, dtype=np.int64), ranked))
-        is_kept = rule.keeps(draft.confidence_R[considered], draft.entropies_R[considered])[len(selected) :]
-        if not is_kept.any():
-            break
-        row = int(ranked[is_kept.argmax()])
+    waiting = rank(block.rows, draft.scores_R).tolist()
+    while (row := rule.next_row(selected, waiting, draft)) is not None:
+        waiting.remove(row)
         place = int(block.places_R[row])
         token_class = int(classes_V[draft.token_ids_R[row]])
         if fillings.is_viable(place, token_class):
             fillings.write(place, token_class)
             selected.append(row)
-            waiting.remove(row)
             continue
-        viable_C = fillings.viable_classes(place)
-        # Many masks allow the same classes.
-        key = viable_C.tobytes()
-        if key not in viable_ids:
-            viable_ids[key] = np.flatnonzero(viable_C[classes_V])
-        draft.token_ids_R[row], draft.confidence_R[row] = redraw(row, viable_ids[key])
+        draft.token_ids_R[row], draft.confidence_R[row] = redraw(row, fillings.viable_ids(place))
         if ranks_by_confidence:
             draft.scores_R[row] = draft.confidence_R[row]
+        insort(waiting, row, key=lambda row: (-draft.scores_R[row], row))
     return np.sort(np.array(selected, dtype=np.int64))

@@ -28,8 +28,10 @@ class Constraint:
 
     Attributes:
         classes_V: int32; the class of each token. Tokens of a class move every state alike.
-        sources_A, targets_A: int32; the arcs, ordered by class.
-        class_starts: int64 [C + 1]; where the arcs of a class begin.
+        sources_A, targets_A: int64; the arcs, ordered by class and source.
+        class_starts: where the arcs of a class begin, [C + 1].
+        ids_V: int32; the tokens ordered by class.
+        id_starts: where the tokens of a class begin, [C + 1].
         distances_S: int32; the fewest tokens from a state to an accepting one.
         successors_SW, predecessors_SW: uint64; the states one token after and before a state, as bits.
     """
@@ -38,6 +40,8 @@ class Constraint:
     sources_A: np.ndarray
     targets_A: np.ndarray
     class_starts: np.ndarray
+    ids_V: np.ndarray
+    id_starts: np.ndarray
     distances_S: np.ndarray
     successors_SW: np.ndarray
     predecessors_SW: np.ndarray
@@ -59,6 +63,12 @@ class Constraint:
         """Return the sources and targets of a class's arcs."""
         arcs = slice(self.class_starts[token_class], self.class_starts[token_class + 1])
         return self.sources_A[arcs], self.targets_A[arcs]
+
+    def ids(self, classes: np.ndarray) -> np.ndarray:
+        """Return the tokens of these classes, ordered by class."""
+        starts, stops = self.id_starts[classes].tolist(), self.id_starts[classes + 1].tolist()
+        ids: np.ndarray = np.concatenate([self.ids_V[a:b] for a, b in zip(starts, stops, strict=True)])
+        return ids
 
 
 def compile_pattern(pattern: str, trie: ByteTrie, special_tokens: SpecialTokens, vocab_size: int) -> Constraint:
@@ -86,9 +96,11 @@ def compile_pattern(pattern: str, trie: ByteTrie, special_tokens: SpecialTokens,
     successors_SS[sources_A[is_live_A], targets_A[is_live_A]] = True
     return Constraint(
         classes_V,
-        sources_A[is_live_A].astype(np.int32),
-        targets_A[is_live_A].astype(np.int32),
+        sources_A[is_live_A].astype(np.int64),
+        targets_A[is_live_A].astype(np.int64),
         np.append(0, np.cumsum(is_live_A))[starts],
+        np.argsort(classes_V, kind="stable").astype(np.int32),
+        np.append(0, np.cumsum(np.bincount(classes_V, minlength=len(moves)))),
         distances_S,
         packed(successors_SS),
         packed(successors_SS.T),

@@ -5,7 +5,7 @@ the right: the states from which the rest can be filled. A token is viable at a 
 into one of the second. While there is one filling, every mask has a viable token, and committing a viable token leaves
 a filling: the one that the token is part of.
 
-Shape suffixes: S states, A arcs, C token classes.
+Shape suffixes: S states, A arcs.
 """
 
 from collections.abc import Sequence
@@ -77,13 +77,12 @@ class Fillings:
         sources, targets = self._constraint.arcs(token_class)
         return bool((self._left(position)[sources] & self._right(position + 1)[targets]).any())
 
-    def viable_classes(self, position: int) -> np.ndarray:
-        """Return which classes may be written at this mask, bool [C]."""
+    def viable_ids(self, position: int) -> np.ndarray:
+        """Return the tokens that may be written at this mask, at least one while there is a filling; by class."""
         constraint = self._constraint
-        is_open_A = self._left(position)[constraint.sources_A] & self._right(position + 1)[constraint.targets_A]
-        num_open = np.append(0, np.cumsum(is_open_A))[constraint.class_starts]
-        viable_C: np.ndarray = num_open[1:] > num_open[:-1]
-        return viable_C
+        arcs = np.flatnonzero(self._left(position)[constraint.sources_A])
+        arcs = arcs[self._right(position + 1)[constraint.targets_A[arcs]]]
+        return constraint.ids(np.unique(np.searchsorted(constraint.class_starts, arcs, side="right") - 1))
 
     def _left(self, boundary: int) -> np.ndarray:
         while len(self._from_left) <= boundary:
