@@ -1,9 +1,12 @@
 """Turns text into token ids: prompts, conversations, segments of a canvas."""
 
+from collections.abc import Sequence
+
 from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import Tokenizer
+from llada_core.text.tool_prompt import Tool, calls_text
 from server.http.api_error import bad_request
-from server.schemas.conversation import ChatFields, ChatMessage
+from server.schemas.conversation import ChatFields, ChatMessage, turns_of
 from server.turns import Turns
 
 # Encoding takes hundreds of times the memory of the text: few at once, whatever the number of requests.
@@ -46,19 +49,23 @@ class Prompts:
         self._require_room(len(text), "prompt")
         return await self._turns.run(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
-    async def encode_messages(self, messages: list[ChatMessage], fields: ChatFields) -> list[int]:
+    async def encode_messages(
+        self, messages: list[ChatMessage], fields: ChatFields, tools: Sequence[Tool] = ()
+    ) -> list[int]:
         """The ids of a conversation in the chat template.
 
         Raises:
-            APIError: the texts are too long together, or too many wait.
+            APIError: the texts are too long together, or too many wait; a result without a call.
         """
         tokenizer = self.required_tokenizer("messages")
-        turns = [message.as_turn() for message in messages]
+        turns = turns_of(messages)
         # Templates leave out the spaces around a message.
-        self._require_room(sum(len(turn.content.strip()) for turn in turns), "messages")
+        num_characters = sum(len(turn.content.strip()) + len(calls_text(turn.tool_calls)) for turn in turns)
+        self._require_room(num_characters, "messages")
         return await self._turns.run(
             lambda: tokenizer.encode_chat(
                 turns,
+                tools,
                 add_generation_prompt=fields.add_generation_prompt,
                 continue_final_message=fields.continue_final_message,
             )

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 from llada_core.errors import InvalidParameterError, shorten
 from llada_core.files import read_text
-from llada_core.text.tool_prompt import Tool, ToolCall
+from llada_core.text.tool_prompt import PLAIN_CALLS, TAGGED_CALLS, Tool, ToolCall
 
 _MOST_FILE_BYTES = 1 << 20
 _MOST_SECONDS = 2
@@ -78,6 +78,7 @@ class ChatTemplate:
     Attributes:
         source: its text.
         knows_tools: it writes the definitions of tools.
+        call_form: how it writes calls, as far as can be seen from its text.
     """
 
     def __init__(self, source: str) -> None:
@@ -93,6 +94,7 @@ class ChatTemplate:
         with suppress(_RefusalError):
             self._render([turn], tools=None, **settings)
         self.knows_tools = False
+        self.call_form = TAGGED_CALLS if "<tool_call>" in source else PLAIN_CALLS
         with suppress(_RefusalError):
             function = _function(Tool("a_name_to_look_for", "What it does.", {"type": "object", "properties": {}}))
             self.knows_tools = "a_name_to_look_for" in self._render([turn], tools=[function], **settings)

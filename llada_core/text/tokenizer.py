@@ -28,7 +28,7 @@ from llada_core.text.special_tokens import (
     PUBLISHED_VOCAB_SIZE,
     START_HEADER_TOKEN,
 )
-from llada_core.text.tool_prompt import Tool, ToolCall, calls_text, result_text, tools_text
+from llada_core.text.tool_prompt import PLAIN_CALLS, Tool, ToolCall, calls_text, result_text, tools_text
 
 # The format of `Tokenizer.encode_chat` for other programs, as a template that transformers reads.
 CHAT_TEMPLATE = (
@@ -73,6 +73,7 @@ class Tokenizer:
         special_tokens: the tokens that decode to no text, by id.
         chat_template: the source of the chat format, as a Jinja template.
         knows_tools: the chat format has a place of its own for tools.
+        call_form: how the assistant writes calls.
         longest_token: the most bytes of text that one token stands for; None where that has no bound.
     """
 
@@ -101,6 +102,7 @@ class Tokenizer:
         self._headers: dict[str, list[int]] = {}
         self._chat_template = chat_template
         self.knows_tools = chat_template is not None and chat_template.knows_tools
+        self.call_form = chat_template.call_form if chat_template and self.knows_tools else PLAIN_CALLS
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
         parsed = json.loads(definition)
         self.longest_token = _longest_token(parsed)

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from server.http.api_error import LONGEST_VALUE, APIError, bad_request, shortened
 
 # The branches of unions, by their tags (`server.schemas.base.kind`).
-_TAGS = frozenset({"<text>", "<ids>", "<texts>", "<lists of ids>", "<parts>", "<messages>", "<gap>"})
+_TAGS = frozenset({"<text>", "<ids>", "<texts>", "<lists of ids>", "<parts>", "<messages>", "<gap>", "<function>"})
 
 
 def validation_error(error: RequestValidationError, *, content_type: str) -> APIError:

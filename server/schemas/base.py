@@ -65,6 +65,7 @@ _BRANCHES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "<lists of ids>": (lambda value: _is_list_of(value, list), "a list of lists of token ids"),
     "<ids>": (lambda value: isinstance(value, list), "a list of token ids"),
     "<parts>": (lambda value: isinstance(value, list), "a list of content parts"),
+    "<function>": (lambda value: isinstance(value, dict), "a function"),
     "<messages>": (lambda value: isinstance(value, list), "a list of messages"),
 }
 

@@ -11,6 +11,7 @@ from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text, TokenIds
 from server.schemas.conversation import ChatFields, ChatMessage
 from server.schemas.diffusion import NEUTRAL, DiffusionFields
 from server.schemas.structured import FormattedFields
+from server.schemas.tools import CallingFields
 
 
 class StreamOptions(Body):
@@ -107,7 +108,7 @@ class FillInTheMiddleRequest(CompletionRequest):
     )
 
 
-class ChatCompletionRequest(ChatFields, OpenAIFields):
+class ChatCompletionRequest(ChatFields, CallingFields, OpenAIFields):
     """`POST /v1/chat/completions`."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "add_special_tokens": (False,)}
@@ -121,6 +122,19 @@ class ChatCompletionRequest(ChatFields, OpenAIFields):
         if self.top_logprobs and not self.logprobs:
             raise bad_request(
                 f"top_logprobs is {self.top_logprobs}; it must be absent unless logprobs is true", "top_logprobs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_call_has_a_form_of_its_own(self) -> "ChatCompletionRequest":
+        if self.calls == "none":
+            return self
+        if self.form is not None:
+            name = self.form.field.split(".")[0]
+            raise bad_request(f"{name} is given beside tools; it must be absent unless tool_choice is none", name)
+        if self.diffusing:
+            raise bad_request(
+                "diffusing is true beside tools; it must be absent unless tool_choice is none", "diffusing"
             )
         return self
 
