@@ -32,7 +32,6 @@ class ChatMessage(Body):
         "annotations": ([],),
         "audio": (),
         "function_call": (),
-        "parsed": (),
         "reasoning": ("",),
         "reasoning_content": ("",),
         "refusal": (),
@@ -43,6 +42,7 @@ class ChatMessage(Body):
     name: Text | None = Field(
         default=None, description="the participant; without effect: the chat format has no place for it"
     )
+    parsed: Any = Field(default=None, description="openai's client adds it to an answer; has no effect")
     tool_calls: List[CallInHistory] = Field(default=[], description="the assistant's calls")
     tool_call_id: Text | None = Field(default=None, description="the call whose result a turn of a tool is")
 

@@ -2,10 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, Tag, model_validator
+from pydantic import AfterValidator, Field, Tag, WithJsonSchema, model_validator
 
 from llada_core.sampling.constraints.json_schema import schema_pattern
 from llada_core.sampling.constraints.json_text import either
@@ -20,7 +19,14 @@ MOST_CHARACTERS = 65_536
 MOST_CALLS = 4
 """The most calls of one answer, with `parallel_tool_calls`."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+def _name(text: str) -> str:
+    if not re.fullmatch("[a-zA-Z0-9_-]{1,64}", text):
+        raise ValueError("have 1 to 64 letters, digits, _ or -")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"})]
 
 
 class FunctionDefinition(Body):
@@ -69,11 +75,9 @@ ToolChoice = Annotated[
 class CalledFunction(Body):
     """A function and its arguments as JSON."""
 
-    # What openai's client adds to an answer that it has parsed.
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"parsed_arguments": ()}
-
     name: Name
     arguments: Text = Field(description="a JSON object")
+    parsed_arguments: Any = Field(None, description="openai's client adds it to an answer; has no effect")
 
     @model_validator(mode="after")
     def _arguments_are_an_object(self) -> "CalledFunction":
