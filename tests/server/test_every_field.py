@@ -109,6 +109,8 @@ DIFFUSION = [
     Case("min_tokens", 8, {**ONLY_A, "stop_token_ids": [LETTER_A]}),
     Case("stop", "aa", ONLY_A),
 ]
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+CALLING = {"tools": TOOLS, "tool_choice": "required", "ignore_eos": None, "max_tokens": 32}
 STREAMED = [Case("stream", True)]
 FORMS = [
     Case("structured_outputs", {"choice": ["yes", "no"]}, {"ignore_eos": None}),
@@ -151,6 +153,9 @@ CASES = {
         ),
         Case("logprobs", None, {"top_logprobs": None}),
         Case("top_logprobs", 1),
+        Case("tools", TOOLS, {"tool_choice": "none"}),
+        Case("tool_choice", "required", CALLING | {"tool_choice": "none"}),
+        Case("parallel_tool_calls", True, CALLING | {"max_tokens": 48, "temperature": 9.0}),
     ],
     RESPONSES: [
         *DIFFUSION,
@@ -193,6 +198,7 @@ CASES = {
         Case("prompt", "Hello"),
         Case("messages", CONVERSATION, instead={"prompt": None}),
         Case("return_token_strs", True),
+        Case("tools", TOOLS, {"prompt": None, "messages": CONVERSATION}),
         Case("add_generation_prompt", False, {"prompt": None, "messages": CONVERSATION}),
         Case(
             "continue_final_message",
