@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, prepare_fork
 from llada_core.sampling.frame import Frame
@@ -33,7 +34,12 @@ class Canvases:
     max_model_len: int
 
     def choices(
-        self, body: OpenAIFields, prompts: Sequence[Sequence[int]], *, suffix: Sequence[int] = ()
+        self,
+        body: OpenAIFields,
+        prompts: Sequence[Sequence[int]],
+        *,
+        suffix: Sequence[int] = (),
+        constraint: Constraint | None = None,
     ) -> list[Canvas]:
         """The canvases of `n` choices after each prompt. Choice i of every prompt uses the seed plus i.
 
@@ -46,7 +52,9 @@ class Canvases:
         return [
             canvas
             for prompt in prompts
-            for canvas in self._responses(body, prompt, seeds, suffix=suffix, reporting=reporting)
+            for canvas in self._responses(
+                body, prompt, seeds, suffix=suffix, constraint=constraint, reporting=reporting
+            )
         ]
 
     def response(
@@ -55,18 +63,20 @@ class Canvases:
         prompt: Sequence[int],
         *,
         pinned: Mapping[int, Sequence[int]] | None = None,
+        constraint: Constraint | None = None,
         reporting: Reporting = _PLAIN,
     ) -> Canvas:
         """A canvas whose response, after `prompt`, is masked.
 
         Args:
             pinned: response position → token ids fixed from that position on.
+            constraint: the texts that the response may be.
 
         Raises:
             APIError, InvalidParameterError: the request breaks a rule.
         """
         seeds = (seed_or_random(body.seed),)
-        (canvas,) = self._responses(body, prompt, seeds, pinned=pinned, reporting=reporting)
+        (canvas,) = self._responses(body, prompt, seeds, pinned=pinned, constraint=constraint, reporting=reporting)
         return canvas
 
     def infilling(self, body: DenoiseRequest, segments: Sequence[Sequence[int] | MaskGap]) -> Canvas:
@@ -137,9 +147,16 @@ class Canvases:
         *,
         suffix: Sequence[int] = (),
         pinned: Mapping[int, Sequence[int]] | None = None,
+        constraint: Constraint | None = None,
         reporting: Reporting,
     ) -> list[Canvas]:
         length = self.generation_length(body, len(prompt), len(suffix))
+        if constraint is not None and constraint.shortest > length:
+            raise bad_request(
+                f"{body.length_name} is {length}{'' if body.length else ' by default'}; the shortest answer that "
+                f"matches takes {constraint.shortest} tokens",
+                body.length_name,
+            )
         self.vocabulary.require_tokens(prompt, "prompt", _MASK_HINT)
         try:
             return prepare_responses(
@@ -149,6 +166,7 @@ class Canvases:
                 seeds=seeds,
                 suffix=suffix,
                 pinned=pinned,
+                constraint=constraint,
                 reporting=reporting,
             )
         except InvalidParameterError as error:

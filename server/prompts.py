@@ -1,18 +1,16 @@
 """Turns text into token ids: prompts, conversations, segments of a canvas."""
 
-import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from llada_core.decisions.labels import Labels
 from llada_core.decisions.prompts import EncodedQuestion, encode_questions
 from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import Tokenizer
-from server.http.api_error import bad_request, queue_full
-from server.schemas.conversation import ChatFields, ChatMessage
+from llada_core.text.tool_prompt import Tool, calls_text
+from server.http.api_error import bad_request
+from server.schemas.conversation import ChatFields, ChatMessage, turns_of
 from server.schemas.decisions import AnyDecisionRequest, Asked
-
-T = TypeVar("T")
+from server.turns import Turns
 
 # Encoding takes hundreds of times the memory of the text: few at once, whatever the number of requests.
 _AT_ONCE = 2
@@ -36,9 +34,7 @@ class Prompts:
         """
         self.tokenizer = tokenizer
         self._max_model_len = max_model_len
-        self._max_waiting = max_waiting
-        self._num_waiting = 0
-        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns = Turns(at_once=_AT_ONCE, max_waiting=max_waiting)
 
     async def encode_prompt(self, prompt: str | list[int]) -> list[int]:
         """The ids of a prompt sent as text or as ids."""
@@ -54,21 +50,25 @@ class Prompts:
         """
         tokenizer = self.required_tokenizer("prompt")
         self._require_room(len(text), "prompt")
-        return await self._in_turn(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
+        return await self._turns.run(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
-    async def encode_messages(self, messages: list[ChatMessage], fields: ChatFields) -> list[int]:
+    async def encode_messages(
+        self, messages: list[ChatMessage], fields: ChatFields, tools: Sequence[Tool] = ()
+    ) -> list[int]:
         """The ids of a conversation in the chat template.
 
         Raises:
-            APIError: the texts are too long together, or too many wait.
+            APIError: the texts are too long together, or too many wait; a result without a call.
         """
         tokenizer = self.required_tokenizer("messages")
-        turns = [message.as_turn() for message in messages]
+        turns = turns_of(messages)
         # Templates leave out the spaces around a message.
-        self._require_room(sum(len(turn.content.strip()) for turn in turns), "messages")
-        return await self._in_turn(
+        num_characters = sum(len(turn.content.strip()) + len(calls_text(turn.tool_calls)) for turn in turns)
+        self._require_room(num_characters, "messages")
+        return await self._turns.run(
             lambda: tokenizer.encode_chat(
                 turns,
+                tools,
                 add_generation_prompt=fields.add_generation_prompt,
                 continue_final_message=fields.continue_final_message,
             )
@@ -90,7 +90,7 @@ class Prompts:
             length = input_length + each.question.num_characters
             self._require_room(length, "questions", name=f"{body.input_field} with {each.place}")
         questions = [each.question for each in asked]
-        return await self._in_turn(lambda: encode_questions(tokenizer, conversation, questions, labels))
+        return await self._turns.run(lambda: encode_questions(tokenizer, conversation, questions, labels))
 
     async def encode_segment(self, segment: str | list[int], field_name: str) -> list[int]:
         """The ids of a piece of a canvas: no token is added, and no text is read as a special token.
@@ -102,7 +102,7 @@ class Prompts:
             return segment
         tokenizer = self.required_tokenizer(field_name)
         self._require_room(len(segment), field_name)
-        return await self._in_turn(lambda: tokenizer.encode_plain(segment))
+        return await self._turns.run(lambda: tokenizer.encode_plain(segment))
 
     def text_of(self, prompt: str | list[int]) -> str:
         """The prompt as display text; empty if it was sent as ids and there is no tokenizer."""
@@ -137,31 +137,3 @@ class Prompts:
                 field_name,
                 "context_length_exceeded",
             )
-
-    async def _in_turn(self, encode: Callable[[], T]) -> T:
-        if self._turns.locked() and self._num_waiting >= self._max_waiting:
-            raise queue_full()
-        self._num_waiting += 1
-        try:
-            await self._turns.acquire()
-        finally:
-            self._num_waiting -= 1
-        work = asyncio.create_task(asyncio.to_thread(_raising_exceptions, encode))
-        work.add_done_callback(self._end_turn)
-        # A thread cannot be stopped: a client that goes away leaves its turn only when the thread is done.
-        return await asyncio.shield(work)
-
-    def _end_turn(self, work: asyncio.Task[Any]) -> None:
-        self._turns.release()
-        if not work.cancelled():
-            work.exception()  # seen by whoever waits, if anybody still does
-
-
-def _raising_exceptions(encode: Callable[[], T]) -> T:
-    """The result of `encode`, whose library panics with an error that is no `Exception` and would end the loop."""
-    try:
-        return encode()
-    except Exception:
-        raise
-    except BaseException as panic:
-        raise RuntimeError("the tokenizer panicked") from panic

@@ -11,6 +11,7 @@ from llada_core.sampling.prepare import Vocabulary
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.tokenizer import Tokenizer
 from server.canvases import Canvases
+from server.constraints import Constraints
 from server.engine.engine import Engine
 from server.engine.metrics import Metrics
 from server.http.api_error import model_not_found
@@ -57,6 +58,7 @@ class Service:
         self.vocabulary = Vocabulary.of(model, tokenizer)
         self.prompts = Prompts(tokenizer, max_model_len=max_model_len, max_waiting=settings.max_queue)
         self.canvases = Canvases(self.vocabulary, max_model_len)
+        self.constraints = Constraints(self.vocabulary, metrics.answers, max_waiting=settings.max_queue)
         self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens, metrics.answers)
         self.decisions = Decisions(
             model,

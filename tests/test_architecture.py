@@ -28,7 +28,14 @@ PACKAGES_ALLOWED = {
     "clients": {"clients"},
 }
 
-SERVER_MODULES = ("server.service", "server.prompts", "server.canvases", "server.app", "server.cli")
+SERVER_MODULES = (
+    "server.service",
+    "server.prompts",
+    "server.canvases",
+    "server.constraints",
+    "server.app",
+    "server.cli",
+)
 
 NAME_TABLES = re.compile(r"llada_core\.model\.architectures\.\w+\.names")
 

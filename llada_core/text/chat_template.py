@@ -1,18 +1,19 @@
 """Chat formats given as Jinja templates, as transformers and vLLM read them.
 
-The template never sees the messages' texts: it is rendered with placeholders, which the texts then replace. A text
-therefore cannot open a turn, and is encoded as plain text, as in the built-in format.
+The template never sees the messages' texts, nor what tools and calls say beyond plain names: it is rendered with
+placeholders, which the texts then replace. A text therefore cannot open a turn, and is encoded as plain text, as in the
+built-in format.
 
 A template may come from strangers. It is rendered in a process of its own (`template_process`), which is ended when it
-takes more than two seconds of a processor or 256 MB; results are kept, since a template sees no more of a conversation
-than its roles.
+takes more than two seconds of a processor or 256 MB; results are kept, since a template sees little more of a
+conversation than its roles.
 """
 
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from llada_core.errors import InvalidParameterError, shorten
 from llada_core.files import read_text
+from llada_core.text.tool_prompt import PLAIN_CALLS, TAGGED_CALLS, Tool, ToolCall
 
 _MOST_FILE_BYTES = 1 << 20
 _MOST_SECONDS = 2
@@ -43,6 +45,12 @@ class Turn(Protocol):
     @property
     def content(self) -> str: ...
 
+    @property
+    def tool_calls(self) -> Sequence[ToolCall]: ...
+
+    @property
+    def call_id(self) -> str: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -56,8 +64,12 @@ class Part:
     is_content: bool
 
 
-# Two private-use characters around the message's index; the spaces show whether the template trims.
-_MARK = re.compile("( ?)\ue000([0-9]{1,9})\ue001( ?)")
+# A text's index between private-use characters, the first of which tells whether it is within JSON; the spaces show
+# whether the template trims.
+_START, _JSON_START, _STOP = "\ue000", "\ue002", "\ue001"
+_MARK = re.compile(f"( ?)([{_START}{_JSON_START}])([0-9]{{1,9}}){_STOP}( ?)")
+# What templates compare, and no tokenizer reads as a special token.
+_NAME = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 class ChatTemplate:
@@ -65,6 +77,8 @@ class ChatTemplate:
 
     Attributes:
         source: its text.
+        knows_tools: it writes the definitions of tools.
+        call_form: how it writes calls, as far as can be seen from its text.
     """
 
     def __init__(self, source: str) -> None:
@@ -75,8 +89,15 @@ class ChatTemplate:
         """
         self.source = source
         # It may want more of a conversation than this.
+        turn = {"role": "user", "content": "x"}
+        settings = {"bos_token": "", "eos_token": "", "add_generation_prompt": True}
         with suppress(_RefusalError):
-            self._render([{"role": "user", "content": "x"}], bos_token="", eos_token="", add_generation_prompt=True)
+            self._render([turn], tools=None, **settings)
+        self.knows_tools = False
+        self.call_form = TAGGED_CALLS if "<tool_call>" in source else PLAIN_CALLS
+        with suppress(_RefusalError):
+            function = _function(Tool("a_name_to_look_for", "What it does.", {"type": "object", "properties": {}}))
+            self.knows_tools = "a_name_to_look_for" in self._render([turn], tools=[function], **settings)
 
     @classmethod
     def from_file(cls, file: Path) -> "ChatTemplate":
@@ -91,24 +112,28 @@ class ChatTemplate:
     def render(
         self,
         messages: Sequence[Turn],
+        tools: Sequence[Tool] = (),
         *,
         bos_token: str,
         eos_token: str,
         add_generation_prompt: bool,
         continue_final_message: bool,
     ) -> list[Part]:
-        """Render a conversation and split it at the boundaries of the messages' texts.
+        """Render a conversation and split it at the boundaries of its texts.
 
         Args:
+            tools: the functions that may be called; only a template that knows tools writes them.
             continue_final_message: end with the last message's text.
 
         Raises:
             InvalidParameterError: the template refuses the messages, takes or writes too much for them, or leaves out
                 the one to be continued.
         """
+        texts = _Texts([message.content for message in messages])
         try:
             rendered = self._render(
-                [{"role": message.role, "content": f" \ue000{index}\ue001 "} for index, message in enumerate(messages)],
+                [texts.turn(index, message) for index, message in enumerate(messages)],
+                tools=[texts.hidden(_function(tool)) for tool in tools] or None,
                 bos_token=bos_token,
                 eos_token=eos_token,
                 add_generation_prompt=add_generation_prompt,
@@ -117,17 +142,18 @@ class ChatTemplate:
             raise InvalidParameterError(f"messages: the chat template refuses them: {error}", "messages") from None
         except ValueError as error:
             raise InvalidParameterError(f"messages: {error}", "messages") from None
-        room = _MOST_REPEATS * sum(len(message.content) for message in messages)
+        room = _MOST_REPEATS * sum(map(len, texts.all))
         parts = []
         end = 0
         for mark in _MARK.finditer(rendered):
-            index = int(mark[2])
-            text = messages[index].content if index < len(messages) else ""
+            index = int(mark[3])
+            text = texts.all[index] if index < len(texts.all) else ""
             text = text if mark[1] else text.lstrip()
-            text = text if mark[3] else text.rstrip()
+            text = text if mark[4] else text.rstrip()
             room -= len(text)
             if room < 0:
                 raise InvalidParameterError("messages: the chat template repeats them too often", "messages")
+            text = json.dumps(text, ensure_ascii=False)[1:-1] if mark[2] == _JSON_START else text
             parts += [Part(rendered[end : mark.start()], False), Part(text, True)]
             end = mark.end()
             if continue_final_message and index == len(messages) - 1:
@@ -136,17 +162,65 @@ class ChatTemplate:
             raise InvalidParameterError("messages: the chat template leaves out the last one", "messages")
         return [*parts, Part(rendered[end:], False)]
 
-    def _render(self, messages: Sequence[dict[str, str]], **variables: Any) -> str:
+    def _render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
         request = json.dumps(
             {
                 "source": self.source,
                 "variables": {"messages": messages, **variables},
+                "marks": {_START: _JSON_START},
                 "most_seconds": _MOST_SECONDS,
                 "most_bytes": _MOST_BYTES,
             }
         )
         is_kept = len(request) - len(self.source) <= _MOST_KEPT_CHARACTERS
         return _rendered(request) if is_kept else _rendered.__wrapped__(request)
+
+
+class _Texts:
+    """The texts that placeholders stand for; those of the messages are first.
+
+    Attributes:
+        all: by the number in the placeholder.
+    """
+
+    def __init__(self, contents: Sequence[str]) -> None:
+        self.all = list(contents)
+
+    def turn(self, index: int, message: Turn) -> dict[str, Any]:
+        """A message as a template reads it."""
+        # Templates ask whether a turn says anything beside its calls.
+        says_nothing = message.tool_calls and not message.content
+        turn: dict[str, Any] = {"role": message.role, "content": "" if says_nothing else _mark(index)}
+        if message.tool_calls:
+            turn["tool_calls"] = [self.hidden(_call(call)) for call in message.tool_calls]
+        if message.call_id:
+            turn["tool_call_id"] = self.hidden(message.call_id)
+        return turn
+
+    def hidden(self, value: Any) -> Any:
+        """A value of JSON with placeholders for all strings but plain names."""
+        match value:
+            case Mapping():
+                return {self.hidden(name): self.hidden(item) for name, item in value.items()}
+            case list():
+                return [self.hidden(item) for item in value]
+            case str() if not _NAME.fullmatch(value):
+                self.all.append(value)
+                return _mark(len(self.all) - 1)
+        return value
+
+
+def _mark(index: int) -> str:
+    return f" {_START}{index}{_STOP} "
+
+
+def _function(tool: Tool) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": function}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 class _RefusalError(Exception):

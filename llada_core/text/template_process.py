@@ -8,10 +8,12 @@ again, or loops in loops, some of which run while the template is compiled. Jinj
 import json
 import resource
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
@@ -20,7 +22,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     _limit(request["most_seconds"], request["most_bytes"])
     try:
-        answer: dict[str, Any] = {"text": _render(request["source"], request["variables"])}
+        answer: dict[str, Any] = {"text": _render(request["source"], request["variables"], request["marks"])}
     except TemplateSyntaxError as error:
         answer = {"error": error.message, "line": error.lineno}
     except TemplateError as error:
@@ -39,10 +41,42 @@ def _limit(most_seconds: int, most_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
 
 
-def _render(source: str, variables: dict[str, Any]) -> str:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+def _render(source: str, variables: dict[str, Any], marks: Mapping[str, str]) -> str:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, undefined=_Absent, extensions=["jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = _raise
+    environment.filters["tojson"] = partial(_to_json, marks)
     return environment.from_string(source).render(variables)
+
+
+class _Absent(StrictUndefined):
+    """What is not there can be asked for, as in `if message.tool_calls`, but not written."""
+
+    __bool__ = Undefined.__bool__  # type: ignore[assignment]
+    __eq__ = Undefined.__eq__  # type: ignore[assignment]
+    __ne__ = Undefined.__ne__  # type: ignore[assignment]
+    __hash__ = Undefined.__hash__  # type: ignore[assignment]
+
+
+def _to_json(
+    marks: Mapping[str, str],
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Write JSON as transformers does, not escaped for HTML.
+
+    Args:
+        marks: what begins the placeholder of a text → what begins it within JSON.
+        ensure_ascii: has no effect: placeholders are not ASCII.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    for plain, within_json in marks.items():
+        text = text.replace(plain, within_json)
+    return text
 
 
 def _raise(message: str) -> NoReturn:

@@ -28,6 +28,7 @@ from llada_core.text.special_tokens import (
     PUBLISHED_VOCAB_SIZE,
     START_HEADER_TOKEN,
 )
+from llada_core.text.tool_prompt import PLAIN_CALLS, Tool, ToolCall, calls_text, result_text, tools_text
 
 # The format of `Tokenizer.encode_chat` for other programs, as a template that transformers reads.
 CHAT_TEMPLATE = (
@@ -47,10 +48,18 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat. `role` is `system`, `user` or `assistant`."""
+    """One turn of a chat.
+
+    Attributes:
+        role: `system`, `user`, `assistant` or, for the result of a call, `tool`.
+        tool_calls: what the assistant calls, after the content.
+        call_id: the id of the call that a result belongs to.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
 
 class Tokenizer:
@@ -63,6 +72,8 @@ class Tokenizer:
         fingerprint: identifies the definition.
         special_tokens: the tokens that decode to no text, by id.
         chat_template: the source of the chat format, as a Jinja template.
+        knows_tools: the chat format has a place of its own for tools.
+        call_form: how the assistant writes calls.
         longest_token: the most bytes of text that one token stands for; None where that has no bound.
     """
 
@@ -90,6 +101,8 @@ class Tokenizer:
         self.chat_template = CHAT_TEMPLATE if chat_template is None else chat_template.source
         self._headers: dict[str, list[int]] = {}
         self._chat_template = chat_template
+        self.knows_tools = chat_template is not None and chat_template.knows_tools
+        self.call_form = chat_template.call_form if chat_template and self.knows_tools else PLAIN_CALLS
         self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
         parsed = json.loads(definition)
         self.longest_token = _longest_token(parsed)
@@ -149,24 +162,30 @@ class Tokenizer:
     def encode_chat(
         self,
         messages: Sequence[Message],
+        tools: Sequence[Tool] = (),
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> list[int]:
         """Encode a conversation in LLaDA's chat format (the Llama-3 layout), or in the format of the given template.
 
-        LLaDA's format is BOS, then header, content and EoT of each message.
+        LLaDA's format is BOS, then header, content and EoT of each message. In a format that knows no tools, those and
+        their calls and results are written in the plain form of `tool_prompt`.
 
         Args:
+            tools: the functions that the assistant may call.
             add_generation_prompt: end with the assistant's header, so that a reply follows.
             continue_final_message: leave the last message open, so that its continuation follows.
 
         Raises:
             InvalidParameterError: the vocabulary has no header or end-of-turn tokens; a template refuses the messages.
         """
+        if not self.knows_tools:
+            messages = _in_plain_form(messages, tools)
         if self._chat_template is not None:
             parts = self._chat_template.render(
                 messages,
+                tools if self.knows_tools else (),
                 bos_token=self._name_of(BOS_TOKEN),
                 eos_token=self._name_of(EOS_TOKEN),
                 add_generation_prompt=add_generation_prompt,
@@ -269,6 +288,25 @@ class IncrementalDecoder:
     def _release(self, text: str) -> str:
         self._context, self._pending = self._pending, []
         return text
+
+
+def _in_plain_form(messages: Sequence[Message], tools: Sequence[Tool]) -> list[Message]:
+    """Write tools, calls and results as texts of the three roles that every format has."""
+    plain = [_plain(message) for message in messages]
+    if not tools:
+        return plain
+    if plain and plain[0].role == "system":
+        return [Message("system", f"{plain[0].content.rstrip()}\n\n{tools_text(tools)}"), *plain[1:]]
+    return [Message("system", tools_text(tools)), *plain]
+
+
+def _plain(message: Message) -> Message:
+    if message.role == "tool":
+        return Message("user", result_text(message.content.strip()))
+    if message.tool_calls:
+        parts = (message.content.strip(), calls_text(message.tool_calls))
+        return Message(message.role, "\n".join(part for part in parts if part))
+    return message
 
 
 def _texts_between(parts: Iterable[Part]) -> set[str]:

@@ -47,6 +47,19 @@ class ToolCall:
     id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class CallForm:
+    """What stands around the JSON of each call in an answer."""
+
+    opening: str = ""
+    closing: str = ""
+
+
+PLAIN_CALLS = CallForm()
+TAGGED_CALLS = CallForm("<tool_call>\n", "\n</tool_call>")
+"""The form of Hermes, Qwen and others."""
+
+
 def tools_text(tools: Sequence[Tool]) -> str:
     """Describe functions for the system's turn, one a line, with the descriptions of parameters below."""
     return "\n".join([_INTRODUCTION, *(line for tool in tools for line in _lines(tool))])
@@ -64,11 +77,12 @@ def result_text(result: str) -> str:
 
 def _lines(tool: Tool) -> list[str]:
     properties = tool.parameters.get("properties", {})
-    types = {name: _type_of(schema) for name, schema in properties.items()}
-    if "$defs" in tool.parameters or None in types.values():
+    required = tool.parameters.get("required", ())
+    is_simple = isinstance(properties, Mapping) and isinstance(required, Sequence) and "$ref" not in tool.parameters
+    types = {name: _type_of(schema) for name, schema in properties.items()} if is_simple else {}
+    if not is_simple or None in types.values():
         # Nested schemas have no short form.
         return [f"{tool.name} {_dumped(tool.parameters)}{_after_colon(tool.description)}"]
-    required = tool.parameters.get("required", ())
     signature = ", ".join(f"{name}{'' if name in required else '?'}: {type_}" for name, type_ in types.items())
     return [
         f"{tool.name}({signature}){_after_colon(tool.description)}",
@@ -76,9 +90,11 @@ def _lines(tool: Tool) -> list[str]:
     ]
 
 
-def _type_of(schema: Mapping[str, Any]) -> str | None:
+def _type_of(schema: Any) -> str | None:
     """The type as people write it: `string`, `1 | 2`, `[number]`; None if it is not as simple as that."""
-    if "enum" in schema:
+    if not isinstance(schema, Mapping):
+        return None
+    if isinstance(schema.get("enum"), list):
         return " | ".join(map(_dumped, schema["enum"]))
     type_ = schema.get("type")
     if type_ == "array" and (item := _type_of(schema.get("items", {}))):

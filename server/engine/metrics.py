@@ -115,6 +115,12 @@ class AnswerMetrics:
         self._request_seconds = Histogram(
             "llada_request_seconds", "From arrival to the last step", buckets=_LATENCY_BUCKETS, registry=registry
         )
+        self._compile_seconds = Histogram(
+            "llada_constraint_compile_seconds",
+            "From an answer's pattern to its constraint, waiting included",
+            buckets=_LATENCY_BUCKETS,
+            registry=registry,
+        )
 
     def observe_finished(
         self, finish_reason: str, *, prompt_tokens: int, completion_tokens: int, seconds: float
@@ -127,6 +133,9 @@ class AnswerMetrics:
     def observe_unfinished(self, reason: str) -> None:
         """Count a generation that has ended without a text: error, timeout or cancelled."""
         self._finished.labels(reason).inc()
+
+    def observe_compilation(self, seconds: float) -> None:
+        self._compile_seconds.observe(seconds)
 
     def observe_scored(self, tokens: int) -> None:
         self._scored_tokens.inc(tokens)

@@ -18,6 +18,7 @@ _TAGS = frozenset(
         "<parts>",
         "<messages>",
         "<gap>",
+        "<function>",
         "<boolean>",
         "<object>",
         "<list>",

@@ -10,11 +10,13 @@ from sse_starlette import ServerSentEvent
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.mailbox import TimedStep
 from server.replies.denoise_events import step_object
+from server.replies.dialects import Dialect
 from server.replies.generation import Generation
 from server.replies.interleave import interleaved
 from server.replies.logprobs import ScoredToken, TokenNames, commit_steps, prompt_tokens
 from server.replies.openai_shape import OpenAIShape
 from server.replies.running import Running
+from server.replies.tool_calls import CallReader
 from server.replies.usage import Usage
 
 
@@ -28,11 +30,16 @@ class Echo:
 
 @dataclass(slots=True)
 class Choice:
-    """One generation of an answer; `is_begun` is true once a chunk of it was sent, `is_ended` with its last one."""
+    """One generation of an answer; `is_begun` is true once a chunk of it was sent, `is_ended` with its last one.
+
+    Attributes:
+        calls: reads the calls of tools, if the answer may have any.
+    """
 
     index: int
     generation: Generation
     echo: Echo | None
+    calls: CallReader | None = None
     is_begun: bool = field(default=False, init=False)
     is_ended: bool = field(default=False, init=False)
 
@@ -40,6 +47,28 @@ class Choice:
     def echoed_text(self) -> str:
         """The text before the generated text."""
         return self.echo.text if self.echo else ""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The reason that the answer gives: an answer that calls ends for that."""
+        reason = self.generation.text.finish_reason
+        return "tool_calls" if reason and self.calls and self.calls.has_calls else reason
+
+    def content(self, dialect: Dialect) -> dict[str, Any]:
+        """The part of the finished choice that holds the whole text, or its calls."""
+        text = self.generation.text.text
+        if self.calls is None:
+            return dialect.content(self.echoed_text + text)
+        self.calls.push(text, is_last=True)
+        content = dialect.content("")
+        return {"message": content["message"] | self.calls.message()}
+
+    def deltas(self, dialect: Dialect, delta: str) -> list[dict[str, Any]]:
+        """The parts of chunks for text that became final."""
+        if self.calls is None:
+            return [dialect.chunk_content(delta)]
+        is_last = self.generation.text.finish_reason is not None
+        return [{"delta": part} for part in self.calls.push(delta, is_last=is_last)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +110,8 @@ class DenoisedReply:
         tokens = [*self._echoed_tokens(choice), *text.take_tokens(text_offset=len(choice.echoed_text))]
         return self.shape.choice(
             choice.index,
-            self.shape.dialect.content(choice.echoed_text + text.text),
-            finish_reason=text.finish_reason,
+            choice.content(self.shape.dialect),
+            finish_reason=choice.finish_reason,
             stop_reason=text.stop_reason,
             token_ids=text.text_ids,
             scores=self._scores(tokens),
@@ -97,9 +126,12 @@ class DenoisedReply:
         tokens = text.take_tokens(text_offset=len(choice.echoed_text))
         if delta or tokens or is_draft:
             more: dict[str, Any] = {"denoising": step_object(timed, self.tokenizer)} if is_draft else {}
-            content = dialect.chunk_content(choice.echoed_text + text.draft() if is_draft else delta)
+            contents = choice.deltas(dialect, choice.echoed_text + text.draft() if is_draft else delta)
             token_ids = [token.token_id for token in tokens]
-            yield self._chunk(choice, content, tokens, token_ids=token_ids, **more)
+            # Tokens of a text that is not certain yet come with an empty piece.
+            for content in contents or [dialect.chunk_content("")][: len(tokens)]:
+                yield self._chunk(choice, content, tokens, token_ids=token_ids, **more)
+                tokens, token_ids = [], []
         if text.finish_reason:
             # The settings may be long: once for an answer, not for every choice.
             choice.is_ended = True
@@ -109,7 +141,7 @@ class DenoisedReply:
                 choice,
                 dialect.ending(),
                 [],
-                finish_reason=text.finish_reason,
+                finish_reason=choice.finish_reason,
                 stop_reason=text.stop_reason,
                 **settings,
             )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from llada_core.text.special_tokens import SpecialTokens
 from server.replies.logprobs import ScoredToken, TokenNames, chat_logprobs, completion_logprobs
 
 
@@ -34,9 +33,6 @@ class Dialect(Protocol):
     def ending(self) -> dict[str, Any]:
         """The choice's part of its last chunk, which holds no text."""
 
-    def end_id(self, special_tokens: SpecialTokens) -> int:
-        """The token that ends a text on this endpoint."""
-
 
 class ChatDialect:
     """`/v1/chat/completions`."""
@@ -61,9 +57,6 @@ class ChatDialect:
     def ending(self) -> dict[str, Any]:
         return {"delta": {}}
 
-    def end_id(self, special_tokens: SpecialTokens) -> int:
-        return special_tokens.eos_id if special_tokens.eot_id is None else special_tokens.eot_id
-
 
 class CompletionDialect:
     """`/v1/completions` and `/v1/fim/completions`."""
@@ -86,6 +79,3 @@ class CompletionDialect:
 
     def ending(self) -> dict[str, Any]:
         return {"text": ""}
-
-    def end_id(self, special_tokens: SpecialTokens) -> int:
-        return special_tokens.eos_id

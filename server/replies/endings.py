@@ -47,17 +47,6 @@ class Endings:
         for generation in generations:
             self.fail(generation, shared)
 
-    def finish_choices(self, reason: str, usages: Sequence[Usage]) -> None:
-        """Count the choices of an answer that is finished now, and that no generation made."""
-        seconds = time.monotonic() - current_exchange().arrived
-        for usage in usages:
-            self._count(reason, usage, seconds)
-
-    def fail_choices(self, reasons: Sequence[str]) -> None:
-        """Count choices that no generation would have made, and that end without a text."""
-        for reason in reasons:
-            self._metrics.observe_unfinished(reason)
-
     def report(self, generations: Sequence[Generation], usage: Usage) -> None:
         """Note what came of the generations of the answer to the current request; a paused one counts as cancelled."""
         times = [generation.request.times for generation in generations]

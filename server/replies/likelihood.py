@@ -29,28 +29,24 @@ class Likelihood:
     max_batch_tokens: int
     metrics: AnswerMetrics
 
-    def require_scorable(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, completion_field: str
-    ) -> None:
-        """Check that each of `completions` has a likelihood after each of `prompts`.
+    def require_scorable(self, prompt: Sequence[int], completion: Sequence[int]) -> None:
+        """Check that `completion` has a likelihood after `prompt`.
 
         Raises:
             APIError, InvalidParameterError: no ids, ids out of range, the mask id, or too many ids.
         """
         # The lengths first: the ids are checked one by one, on the event loop.
-        prompt_length, completion_length = max(map(len, prompts)), max(map(len, completions))
-        if prompt_length + completion_length > self.max_model_len:
+        if len(prompt) + len(completion) > self.max_model_len:
             raise bad_request(
-                f"prompt has {prompt_length} tokens and {completion_field} {completion_length}; "
+                f"prompt has {len(prompt)} tokens and completion {len(completion)}; "
                 f"together they must be at most max_model_len ({self.max_model_len})",
-                "prompt" if prompt_length >= self.max_model_len else completion_field,
+                "prompt" if len(prompt) >= self.max_model_len else "completion",
                 "context_length_exceeded",
             )
-        for field, sequences in (("prompt", prompts), (completion_field, completions)):
-            for ids in sequences:
-                if not ids:
-                    raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
-                self.vocabulary.require_tokens(ids, field)
+        for field, ids in (("prompt", prompt), ("completion", completion)):
+            if not ids:
+                raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
+            self.vocabulary.require_tokens(ids, field)
 
     def estimation(
         self, prompt: Sequence[int], completion: Sequence[int], *, mc_num: int, cfg_scale: float, seed: int

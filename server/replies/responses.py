@@ -84,7 +84,7 @@ class ResponseReply:
             "previous_response_id": None,
             "store": False,
             "temperature": params.temperature,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": self._format()},
             "tool_choice": "none",
             "tools": [],
             "top_logprobs": body.top_logprobs,
@@ -94,6 +94,10 @@ class ResponseReply:
             "user": body.user,
             "generation_params": self.generation.generation_params(),
         }
+
+    def _format(self) -> dict[str, Any]:
+        format_ = self.body.text.format if self.body.text else None
+        return format_.model_dump(by_alias=True, exclude_unset=True) if format_ else {"type": "text"}
 
     @property
     def _status(self) -> str:

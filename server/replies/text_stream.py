@@ -55,9 +55,9 @@ class TextStream:
         """What ended the text besides EOS and EoT: the stop string, or the id among `stop_token_ids`."""
         if self._final is not None and self._final.stop_word is not None:
             return self._final.stop_word
-        if self.finish_reason == "stop" and self.token_ids[self._final_length] in self._stop_token_ids:
-            return self.token_ids[self._final_length]
-        return None
+        # Empty where a whole answer fills the response to its end.
+        end = self.token_ids[self._final_length : self._final_length + 1]
+        return end[0] if self.finish_reason == "stop" and end and end[0] in self._stop_token_ids else None
 
     @property
     def forward_passes(self) -> int:

@@ -1,11 +1,15 @@
 """`POST /v1/chat/completions`: OpenAI's chat over denoising."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from llada_core.text.tokenizer import Tokenizer
+from server.http.api_error import bad_request
 from server.http.body import BoundedRoute
 from server.replies.dialects import ChatDialect
+from server.replies.tool_calls import CallReader
 from server.routes import openai
 from server.schemas.answers import CHUNKS, ChatCompletion, answers
 from server.schemas.openai import ChatCompletionRequest
@@ -23,5 +27,25 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     """Reply to a conversation."""
     service = service_of(request)
     service.check_model(body.model)
-    prompt = await service.prompts.encode_messages(body.messages, body)
-    return await openai.answer(ChatDialect(), body, [prompt], request)
+    calling = _calling(body, service.prompts.required_tokenizer("messages"))
+    prompt = await service.prompts.encode_messages(body.messages, body, body.as_tools())
+    return await openai.answer(ChatDialect(), body, [prompt], request, calling=calling)
+
+
+def _calling(body: ChatCompletionRequest, tokenizer: Tokenizer) -> openai.Calling | None:
+    """How the answer calls tools; None if it does not.
+
+    Raises:
+        APIError: it may call or not, and the chat template gives the model no way to know.
+    """
+    if body.calls == "none":
+        return None
+    if body.calls == "auto" and not tokenizer.knows_tools:
+        given = "absent, which with tools means 'auto'" if body.tool_choice is None else "'auto'"
+        raise bad_request(
+            f"tool_choice is {given}; this model's chat template knows no tools, so it must be none, required or a "
+            "function",
+            "tool_choice",
+        )
+    reader = partial(CallReader, tokenizer.call_form, may_be_text=body.calls == "auto")
+    return openai.Calling(body.calling_form(tokenizer.call_form), reader)

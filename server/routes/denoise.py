@@ -90,7 +90,8 @@ async def _canvas_of_prompt(service: Service, body: DenoiseRequest) -> Canvas:
     pinned = {
         int(position): await prompts.encode_segment(text, "constraints") for position, text in body.constraints.items()
     }
-    return service.canvases.response(body, prompt, pinned=pinned, reporting=body.reporting())
+    constraint = await service.constraints.compiled(body.form)
+    return service.canvases.response(body, prompt, pinned=pinned, constraint=constraint, reporting=body.reporting())
 
 
 async def _fork_point(service: Service, fork: Fork) -> tuple[ForkPoint, Edits]:

@@ -1,18 +1,27 @@
 """The common path of completions and chat completions once their prompts are token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
 
-from server.canvases import seed_or_random
 from server.http.sse import StreamResponse, while_connected
-from server.replies.chosen import Candidate, ChoiceParams, ChosenReply, choosing, require_fitting
 from server.replies.denoised import Choice, DenoisedReply, Echo
 from server.replies.dialects import Dialect
 from server.replies.openai_shape import OpenAIShape
+from server.replies.tool_calls import CallReader
 from server.schemas.openai import OpenAIFields
+from server.schemas.structured import AnswerForm
 from server.service import client_of, service_of
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """How an answer calls tools: its texts, and how they are read."""
+
+    form: AnswerForm
+    reader: Callable[[], CallReader]
 
 
 async def answer(
@@ -23,44 +32,33 @@ async def answer(
     *,
     suffix: Sequence[int] = (),
     echoes: Sequence[Echo] | None = None,
+    calling: Calling | None = None,
 ) -> dict[str, Any] | StreamResponse:
     """Produce `n` choices after each prompt and answer as `body` asks: as a whole, or streamed.
 
     Args:
         echoes: for each prompt, the text with which its choices begin.
+        calling: how the answer may call tools.
     """
     service = service_of(request)
-    reply: DenoisedReply | ChosenReply
-    if body.structured_outputs is None:
-        canvases = service.canvases.choices(body, prompts, suffix=suffix)
-        generations = service.running.submit(canvases, client_of(request))
-        shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
-        choices = [
-            Choice(index, generation, echoes[index // body.n] if echoes else None)
-            for index, generation in enumerate(generations)
-        ]
-        reply = DenoisedReply(shape, choices, service.running, service.vocabulary.tokenizer)
-    else:
-        reply = await _chosen(dialect, body, prompts, body.structured_outputs.choice, request)
+    form = calling.form if calling else body.form
+    if form is not None:
+        # Before work that a refusal would waste.
+        service.running.require_room(client_of(request), len(prompts) * body.n)
+    constraint = await service.constraints.compiled(form)
+    canvases = service.canvases.choices(body, prompts, suffix=suffix, constraint=constraint)
+    generations = service.running.submit(canvases, client_of(request))
+    shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
+    choices = [
+        Choice(
+            index,
+            generation,
+            echoes[index // body.n] if echoes else None,
+            calling.reader() if calling else None,
+        )
+        for index, generation in enumerate(generations)
+    ]
+    reply = DenoisedReply(shape, choices, service.running, service.vocabulary.tokenizer)
     if body.stream:
         return StreamResponse(reply.chunks(), request, release=reply.release)
     return await while_connected(request, reply.completed(), release=reply.release)
-
-
-async def _chosen(
-    dialect: Dialect, body: OpenAIFields, prompts: Sequence[list[int]], texts: Sequence[str], request: Request
-) -> ChosenReply:
-    service, client = service_of(request), client_of(request)
-    service.running.require_room(client, len(prompts) * body.n)
-    candidates = [Candidate(text, await service.prompts.encode_segment(text, "structured_outputs")) for text in texts]
-    require_fitting(body, candidates)
-    for prompt in prompts:
-        service.canvases.generation_length(body, len(prompt))
-    end_id = dialect.end_id(service.vocabulary.special_tokens)
-    endings = [[*candidate.token_ids, end_id] for candidate in candidates]
-    service.likelihood.require_scorable(prompts, endings, completion_field="structured_outputs")
-    params = ChoiceParams(body.temperature, body.cfg_scale, seed_or_random(body.seed))
-    parts = choosing(service.likelihood, prompts, endings, params, choices_per_prompt=body.n)
-    work = service.running.start_work(parts, client)
-    shape = OpenAIShape(service.envelope(body, dialect.id_prefix), dialect, body, prompts)
-    return ChosenReply(shape, candidates, params, work, service.running)

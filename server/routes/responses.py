@@ -27,7 +27,12 @@ async def create_response(body: ResponseRequest, request: Request) -> dict[str, 
     service = service_of(request)
     service.check_model(body.model)
     prompt = await service.prompts.encode_messages(body.messages, ChatFields())
-    canvas = service.canvases.response(body, prompt, reporting=Reporting(num_alternatives=body.num_alternatives or 0))
+    canvas = service.canvases.response(
+        body,
+        prompt,
+        constraint=await service.constraints.compiled(body.form),
+        reporting=Reporting(num_alternatives=body.num_alternatives or 0),
+    )
     (generation,) = service.running.submit([canvas], client_of(request))
     envelope = service.envelope(body, "resp_")
     names = TokenNames(service.prompts.tokenizer)

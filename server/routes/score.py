@@ -21,7 +21,7 @@ async def score(body: ScoreRequest, request: Request) -> Score:
     service.check_model(body.model)
     prompt = await service.prompts.encode_prompt(body.prompt)
     completion = await service.prompts.encode_segment(body.completion, "completion")
-    service.likelihood.require_scorable([prompt], [completion], completion_field="completion")
+    service.likelihood.require_scorable(prompt, completion)
     seed = seed_or_random(body.seed)
     parts = service.likelihood.estimation(prompt, completion, mc_num=body.mc_num, cfg_scale=body.cfg_scale, seed=seed)
     work = service.running.start_work(parts, client_of(request))

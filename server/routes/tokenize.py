@@ -19,7 +19,7 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Tokens:
     service = service_of(request)
     service.check_model(body.model)
     if body.messages is not None:
-        ids = await service.prompts.encode_messages(body.messages, body)
+        ids = await service.prompts.encode_messages(body.messages, body, body.as_tools())
     else:
         assert body.prompt is not None
         ids = await service.prompts.encode_text(body.prompt, add_special_tokens=body.add_special_tokens)

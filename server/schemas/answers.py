@@ -200,18 +200,35 @@ class ChatLogprobs(Answer):
     refusal: None
 
 
+class CalledFunction(Answer):
+    """A function that the answer calls."""
+
+    name: str
+    arguments: str = Field(description="a JSON object that satisfies the function's parameters")
+
+
+class Call(Answer):
+    """A call of a tool; its result goes into a turn with this id."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class Reply(Answer):
     """The assistant's turn."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None = Field(description="null beside calls without text")
     refusal: None
+    tool_calls: list[Call] | None = Field(None, description="with tools: what the answer calls")
 
 
 class ChatChoice(AnyChoice):
     """One reply to the conversation."""
 
     message: Reply
+    finish_reason: Literal["stop", "length", "tool_calls"]  # type: ignore[assignment]
     logprobs: ChatLogprobs | None
 
 

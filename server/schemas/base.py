@@ -1,6 +1,7 @@
 """The rules of every request body: strict types, no unknown names, null counts as absent."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
@@ -64,6 +65,7 @@ _BRANCHES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "<lists of ids>": (lambda value: _is_list_of(value, list), "a list of lists of token ids"),
     "<ids>": (lambda value: isinstance(value, list), "a list of token ids"),
     "<parts>": (lambda value: isinstance(value, list), "a list of content parts"),
+    "<function>": (lambda value: isinstance(value, dict), "a function"),
     "<messages>": (lambda value: isinstance(value, list), "a list of messages"),
     "<boolean>": (lambda value: isinstance(value, bool), "a boolean"),
     "<object>": (lambda value: isinstance(value, dict), "an object"),
@@ -137,10 +139,11 @@ class Body(BaseModel):
         if not isinstance(data, dict):
             return data
         kept = {}
+        fields = _names_of(cls)
         for name, value in data.items():
-            if value is None and (name in cls.model_fields or name in cls.neutral):
+            if value is None and (name in fields or name in cls.neutral):
                 continue
-            if name in cls.neutral and name not in cls.model_fields:
+            if name in cls.neutral and name not in fields:
                 if not any(_is_same(value, neutral) for neutral in cls.neutral[name]):
                     raise PydanticCustomError(
                         "unsupported_value",
@@ -149,8 +152,8 @@ class Body(BaseModel):
                     )
                 continue
             kept[name] = _whole(value)
-            if name not in cls.model_fields:
-                if question := nearest(name, cls.model_fields):
+            if name not in fields:
+                if question := nearest(name, fields):
                     # pydantic cannot take half a surrogate pair, which JSON can hold.
                     shown = name.encode(errors="backslashreplace").decode()
                     raise PydanticCustomError("misspelt_field", "", {"name": shown, "nearest": question})
@@ -173,6 +176,12 @@ class Body(BaseModel):
                     "description": "not supported: accepted only at values without effect",
                 }
         return reference
+
+
+@cache
+def _names_of(body: type[Body]) -> frozenset[str]:
+    """The names of a body's fields as clients write them."""
+    return frozenset(field.alias or name for name, field in body.model_fields.items())
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Conversations, and the position at which a reply begins."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Tag, model_validator
 
 from llada_core.text.tokenizer import Message
-from server.http.api_error import bad_request
+from server.http.api_error import bad_request, shortened
 from server.schemas.base import Body, List, NonEmptyList, Text, kind
+from server.schemas.tools import CallInHistory
 
 
 class TextPart(Body):
@@ -34,22 +35,66 @@ class ChatMessage(Body):
         "reasoning": ("",),
         "reasoning_content": ("",),
         "refusal": (),
-        "tool_calls": ([],),
     }
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = Field(default=None, description="may be absent beside tool_calls")
     name: Text | None = Field(
         default=None, description="the participant; without effect: the chat format has no place for it"
     )
+    parsed: Any = Field(default=None, description="openai's client adds it to an answer; has no effect")
+    tool_calls: List[CallInHistory] = Field(default=[], description="the assistant's calls")
+    tool_call_id: Text | None = Field(default=None, description="the call whose result a turn of a tool is")
+
+    @model_validator(mode="after")
+    def _each_role_has_its_own_fields(self) -> "ChatMessage":
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("have no tool_calls unless its role is assistant")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise ValueError("have a tool_call_id if, and only if, its role is tool")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("have content, or tool_calls")
+        return self
 
     @property
     def text(self) -> str:
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(part.text for part in self.content)
 
     def as_turn(self) -> Message:
         """The turn for the chat template."""
-        return Message("system" if self.role == "developer" else self.role, self.text)
+        return Message(
+            "system" if self.role == "developer" else self.role,
+            self.text,
+            tuple(call.as_call() for call in self.tool_calls),
+            self.tool_call_id or "",
+        )
+
+
+def turns_of(messages: Sequence[ChatMessage]) -> list[Message]:
+    """The conversation for the chat template; results follow their calls in the calls' order.
+
+    Raises:
+        APIError: a result whose call is not in the turn of the assistant before.
+    """
+    turns: list[Message] = []
+    results: dict[str, Message | None] = {}
+    for index, message in enumerate(messages):
+        turn = message.as_turn()
+        if turn.role == "tool":
+            if turn.call_id not in results or results[turn.call_id] is not None:
+                raise bad_request(
+                    f"messages.{index}.tool_call_id is {shortened(turn.call_id)}; it must be the id of a call of the "
+                    "assistant's turn before, each answered once",
+                    "messages",
+                )
+            results[turn.call_id] = turn
+            continue
+        turns += [result for result in results.values() if result is not None]
+        turns.append(turn)
+        results = dict.fromkeys((call.id for call in turn.tool_calls), None)
+    return turns + [result for result in results.values() if result is not None]
 
 
 class ChatFields(Body):

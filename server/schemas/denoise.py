@@ -9,11 +9,14 @@ from server.http.api_error import bad_request, shortened
 from server.schemas.base import MAX_ENTRIES, Body, List, NonEmptyText, NumberDict, Text, TextOrIds, TokenId, kind
 from server.schemas.conversation import PromptOrMessages
 from server.schemas.diffusion import DiffusionFields
+from server.schemas.structured import FormattedFields
 
 # The alternatives that a reading gives if the request does not say how many.
 READ_ALTERNATIVES = 5
 # A step's number is a coordinate of its noise; no run comes near this many.
 MAX_STEP = 2**31
+# What says the form of an answer.
+_FORMS = ("response_format", "structured_outputs")
 
 
 class MaskGap(Body):
@@ -39,7 +42,7 @@ Segment = Annotated[
 ]
 
 
-class DenoiseRequest(PromptOrMessages, DiffusionFields):
+class DenoiseRequest(PromptOrMessages, FormattedFields, DiffusionFields):
     """`POST /v1/denoise`."""
 
     exclusive = ("prompt", "messages", "canvas", "fork")
@@ -103,10 +106,10 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     @model_validator(mode="after")
     def _a_canvas_has_its_own_length(self) -> "DenoiseRequest":
         if self.canvas is not None:
-            self._refuse((*self.length_names, "constraints"), "beside canvas; it must be absent")
+            self._refuse((*self.length_names, "constraints", *_FORMS), "beside canvas; it must be absent")
         if self.fork is not None:
             why = "beside fork; it must be absent: a fork has the canvas and the blocks of its parent"
-            self._refuse((*self.length_names, "block_length", "method", "constraints", "step"), why)
+            self._refuse((*self.length_names, "block_length", "method", "constraints", "step", *_FORMS), why)
         return self
 
     @model_validator(mode="after")
@@ -118,4 +121,4 @@ class DenoiseRequest(PromptOrMessages, DiffusionFields):
     def _refuse(self, names: tuple[str, ...], why: str) -> None:
         for name in names:
             if name in self.model_fields_set and (value := getattr(self, name)):
-                raise bad_request(f"{name} is {shortened(value)} {why}", name)
+                raise bad_request(f"{name} is {'given' if isinstance(value, Body) else shortened(value)} {why}", name)

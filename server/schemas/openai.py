@@ -6,10 +6,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, Tag, model_validator
 
-from server.http.api_error import bad_request, shortened
+from server.http.api_error import bad_request
 from server.schemas.base import Body, NonEmptyList, NonEmptyText, Text, TokenIds, kind
 from server.schemas.conversation import ChatFields, ChatMessage
 from server.schemas.diffusion import NEUTRAL, DiffusionFields
+from server.schemas.structured import FormattedFields
+from server.schemas.tools import CallingFields
 
 
 class StreamOptions(Body):
@@ -21,38 +23,8 @@ class StreamOptions(Body):
     continuous_usage_stats: bool = Field(False, description="with include_usage: every chunk carries the usage so far")
 
 
-class StructuredOutputs(Body):
-    """vLLM's `structured_outputs`; only `choice` is supported."""
-
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "disable_additional_properties": (False,),
-        "disable_any_whitespace": (False,),
-        "disable_fallback": (False,),
-        "grammar": (),
-        "json": (),
-        "json_object": (False,),
-        "regex": (),
-        "structural_tag": (),
-        "whitespace_pattern": (),
-    }
-
-    choice: Annotated[list[NonEmptyText], Field(fail_fast=True)] = Field(
-        min_length=1, max_length=64, description="the answer is the likeliest of these strings"
-    )
-
-
-class OpenAIFields(DiffusionFields):
+class OpenAIFields(FormattedFields, DiffusionFields):
     """The fields that completions and chat completions share beyond those of diffusion."""
-
-    # A chosen answer is not denoised, so fields that say how to denoise are refused with it.
-    beside_a_choice: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("model", "prompt", "messages", "add_generation_prompt", "continue_final_message", "structured_outputs"),
-            *("n", "seed", "temperature", "cfg_scale", *DiffusionFields.length_names),
-            *("stream", "stream_options", "return_token_ids"),
-            *("user", "metadata", "safety_identifier", "prompt_cache_key"),
-        }
-    )
 
     n: int = Field(1, ge=1, le=128, description="number of choices for each prompt; choice i uses the seed plus i")
     stream_options: StreamOptions | None = Field(
@@ -61,20 +33,6 @@ class OpenAIFields(DiffusionFields):
     diffusing: bool = Field(False, description="with stream: every chunk is the whole current draft")
     return_tokens_as_token_ids: bool = Field(False, description="with logprobs: write tokens as token_id:5")
     return_token_ids: bool = Field(False, description="add token_ids to each choice, and prompt_token_ids")
-    structured_outputs: StructuredOutputs | None = Field(
-        None, description='{"choice": [...]}: answer with one of these strings'
-    )
-
-    @model_validator(mode="after")
-    def _a_choice_is_not_denoised(self) -> "OpenAIFields":
-        if self.structured_outputs is not None:
-            for name in sorted(self.model_fields_set - self.beside_a_choice):
-                value = getattr(self, name)
-                if value != type(self).model_fields[name].get_default(call_default_factory=True):
-                    raise bad_request(
-                        f"{name} is {shortened(value)} beside structured_outputs; it must be absent", name
-                    )
-        return self
 
     @property
     @abstractmethod
@@ -150,7 +108,7 @@ class FillInTheMiddleRequest(CompletionRequest):
     )
 
 
-class ChatCompletionRequest(ChatFields, OpenAIFields):
+class ChatCompletionRequest(ChatFields, CallingFields, OpenAIFields):
     """`POST /v1/chat/completions`."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {**NEUTRAL, "add_special_tokens": (False,)}
@@ -164,6 +122,19 @@ class ChatCompletionRequest(ChatFields, OpenAIFields):
         if self.top_logprobs and not self.logprobs:
             raise bad_request(
                 f"top_logprobs is {self.top_logprobs}; it must be absent unless logprobs is true", "top_logprobs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_call_has_a_form_of_its_own(self) -> "ChatCompletionRequest":
+        if self.calls == "none":
+            return self
+        if self.form is not None:
+            name = self.form.field.split(".")[0]
+            raise bad_request(f"{name} is given beside tools; it must be absent unless tool_choice is none", name)
+        if self.diffusing:
+            raise bad_request(
+                "diffusing is true beside tools; it must be absent unless tool_choice is none", "diffusing"
             )
         return self
 

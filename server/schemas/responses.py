@@ -10,6 +10,7 @@ from server.http.api_error import bad_request
 from server.schemas.base import Body, List, NonEmptyList, NonEmptyText, Text, kind
 from server.schemas.conversation import ChatMessage
 from server.schemas.diffusion import NEUTRAL, PRESET_OF_EFFORT, DiffusionFields, Effort
+from server.schemas.structured import AnswerForm, FormatType, StructuredFields, format_form
 
 
 class ResponseText(Body):
@@ -49,13 +50,39 @@ class ResponseReasoning(Body):
     effort: Effort | None = Field(None, description="chooses a preset, as reasoning_effort does")
 
 
-class ResponseFormat(Body):
-    """OpenAI's `text`; only plain text is supported."""
+class TextFormat(Body):
+    """OpenAI's `text.format`: the fields of `response_format` without the level between."""
 
-    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"format": ({"type": "text"},), "verbosity": ("medium",)}
+    type: FormatType
+    name: Text | None = Field(None, description="without effect")
+    description: Text | None = Field(None, description="without effect")
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="the JSON schema of the answer")
+    strict: bool = Field(False, description="without effect: the answer always satisfies the schema")
+
+    @model_validator(mode="after")
+    def _a_schema_belongs_to_its_type(self) -> "TextFormat":
+        if (self.type == "json_schema") != (self.schema_ is not None):
+            rule = "be there" if self.schema_ is None else "be absent"
+            raise bad_request(f"text.format.schema must {rule} with the type {self.type}", "text.format.schema")
+        return self
 
 
-class ResponseRequest(DiffusionFields):
+class AnswerText(Body):
+    """OpenAI's `text`."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"verbosity": ("medium",)}
+
+    format: TextFormat | None = Field(None, description="{type: json_object} or {type: json_schema, name, schema}")
+
+    @property
+    def form(self) -> AnswerForm | None:
+        """What the answer may be; None: any text."""
+        if self.format is None:
+            return None
+        return format_form(self.format.type, self.format.schema_, "text.format", "text.format.schema")
+
+
+class ResponseRequest(StructuredFields, DiffusionFields):
     """`POST /v1/responses`: OpenAI's responses, text in, text out, nothing stored."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
@@ -80,7 +107,7 @@ class ResponseRequest(DiffusionFields):
     top_logprobs: int = Field(0, ge=0, le=20, description="with log-probabilities: report this many alternatives")
     max_output_tokens: int | None = Field(None, ge=1, description="this endpoint's name for max_tokens")
     reasoning: ResponseReasoning | None = Field(None, description="its effort chooses a preset")
-    text: ResponseFormat | None = Field(None, description="only plain text")
+    text: AnswerText | None = Field(None, description="its format says what the answer is")
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"input": "What is the capital of France?", "max_output_tokens": 32}]}
@@ -94,6 +121,19 @@ class ResponseRequest(DiffusionFields):
                 "top_logprobs",
             )
         return self
+
+    @model_validator(mode="after")
+    def _at_most_one_form(self) -> "ResponseRequest":
+        if self.structured_outputs is not None and self.text is not None and self.text.form is not None:
+            raise bad_request(
+                "structured_outputs is given beside text.format; at most one of them must say what the answer is",
+                "structured_outputs",
+            )
+        return self
+
+    @property
+    def form(self) -> AnswerForm | None:
+        return super().form or (self.text.form if self.text else None)
 
     @property
     def num_alternatives(self) -> int | None:

@@ -8,16 +8,16 @@ from pydantic import ConfigDict, Field, model_validator
 from server.http.api_error import bad_request
 from server.schemas.base import Body, List, Text, TokenId
 from server.schemas.conversation import PromptOrMessages
+from server.schemas.tools import ToolFields
 
 
-class TokenizeRequest(PromptOrMessages):
+class TokenizeRequest(ToolFields, PromptOrMessages):
     """`POST /tokenize`."""
 
     neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "chat_template": (),
         "chat_template_kwargs": ({},),
         "mm_processor_kwargs": (),
-        "tools": ([],),
     }
 
     model: str | None = Field(None, description="the served model's name; may be omitted")
@@ -31,6 +31,12 @@ class TokenizeRequest(PromptOrMessages):
     def _a_chat_gets_no_more_than_its_template(self) -> "TokenizeRequest":
         if self.messages is not None and "add_special_tokens" in self.model_fields_set and self.add_special_tokens:
             raise bad_request("add_special_tokens is True; it must be false with messages", "add_special_tokens")
+        return self
+
+    @model_validator(mode="after")
+    def _tools_belong_to_a_conversation(self) -> "TokenizeRequest":
+        if self.tools and self.messages is None:
+            raise bad_request("tools are given without messages; they must be absent", "tools")
         return self
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Once upon a time"}]})

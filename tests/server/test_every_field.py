@@ -116,7 +116,13 @@ DIFFUSION = [
     Case("min_tokens", 8, {**ONLY_A, "stop_token_ids": [LETTER_A]}),
     Case("stop", "aa", ONLY_A),
 ]
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+CALLING = {"tools": TOOLS, "tool_choice": "required", "ignore_eos": None, "max_tokens": 32}
 STREAMED = [Case("stream", True)]
+FORMS = [
+    Case("structured_outputs", {"choice": ["yes", "no"]}, {"ignore_eos": None}),
+    Case("response_format", {"type": "json_object"}, {"ignore_eos": None}),
+]
 OPENAI = [
     *DIFFUSION,
     *STREAMED,
@@ -125,11 +131,7 @@ OPENAI = [
     Case("diffusing", True, {"stream": True, "logprobs": None, "top_logprobs": None}),
     Case("return_token_ids", None),
     Case("return_tokens_as_token_ids", True),
-    Case(
-        "structured_outputs",
-        {"choice": ["yes", "no"]},
-        {"ignore_eos": None, "logprobs": None, "top_logprobs": None},
-    ),
+    *FORMS,
 ]
 CASES = {
     COMPLETIONS: [
@@ -140,7 +142,7 @@ CASES = {
         Case("logprobs", 0),
     ],
     FIM: [
-        *(case for case in OPENAI if case.name not in ("structured_outputs", "ignore_eos", "method")),
+        *(case for case in OPENAI if case not in FORMS and case.name not in ("ignore_eos", "method")),
         Case("method", "fixed_length", {"max_tokens": 40}),
         Case("prompt", "Hello"),
         Case("suffix", " and so on."),
@@ -158,10 +160,15 @@ CASES = {
         ),
         Case("logprobs", None, {"top_logprobs": None}),
         Case("top_logprobs", 1),
+        Case("tools", TOOLS, {"tool_choice": "none"}),
+        Case("tool_choice", "required", CALLING | {"tool_choice": "none"}),
+        Case("parallel_tool_calls", True, CALLING | {"max_tokens": 48, "temperature": 9.0}),
     ],
     RESPONSES: [
         *DIFFUSION,
         *STREAMED,
+        FORMS[0],
+        Case("text", {"format": {"type": "json_object"}}, {"ignore_eos": None}),
         Case("input", "Hello"),
         Case("instructions", "Be brief."),
         Case("max_output_tokens", 5, DEFAULT_LENGTH),
@@ -171,6 +178,7 @@ CASES = {
     ],
     DENOISE: [
         *DIFFUSION,
+        *FORMS,
         Case("prompt", "Hello"),
         Case("messages", [{"role": "user", "content": "Hello"}], instead={"prompt": None}),
         Case("canvas", ["Once ", {"mask": 2}], instead={"prompt": None, "max_tokens": None}),
@@ -212,6 +220,7 @@ CASES = {
         Case("prompt", "Hello"),
         Case("messages", CONVERSATION, instead={"prompt": None}),
         Case("return_token_strs", True),
+        Case("tools", TOOLS, {"prompt": None, "messages": CONVERSATION}),
         Case("add_generation_prompt", False, {"prompt": None, "messages": CONVERSATION}),
         Case(
             "continue_final_message",
@@ -225,9 +234,8 @@ CASES = {
 ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 ELSEWHERE_ON = {
     DENOISE: {"stream", "fork"},  # true is its only value; tests/server/replies/test_forking.py
-    RESPONSES: {"text"},  # plain text is its only format
-    # structured_outputs is refused beside the suffix, which is required; a gap has no EOS to ignore.
-    FIM: {"structured_outputs", "ignore_eos"},
+    # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore.
+    FIM: {"structured_outputs", "response_format", "ignore_eos"},
     TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_requested
 }
 

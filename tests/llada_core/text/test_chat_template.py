@@ -11,6 +11,7 @@ from llada_core.errors import InvalidParameterError
 from llada_core.text import chat_template
 from llada_core.text.chat_template import ChatTemplate, Part
 from llada_core.text.tokenizer import CHAT_TEMPLATE, Message
+from llada_core.text.tool_prompt import Tool, ToolCall, tools_text
 from tests.random_cases import cases
 
 SETTINGS = {"bos_token": "<s>", "eos_token": "</s>", "add_generation_prompt": True, "continue_final_message": False}
@@ -118,3 +119,71 @@ def test_a_template_file_is_read_to_a_limit(tmp_path):
     os.mkfifo(file)
     with pytest.raises(ValueError, match="must be a regular file"):
         ChatTemplate.from_file(file)
+
+
+# As Qwen's, Hermes' and the later LLaDAs' templates are written.
+TOOL_TEMPLATE = """
+{%- if tools %}{{ '<|start_header_id|>system<|end_header_id|>' }}
+{%- for tool in tools %}{{ '\\n' ~ (tool | tojson) }}{% endfor %}{{ '<|eot_id|>' }}{% endif %}
+{%- for message in messages %}
+{{- '<|start_header_id|>' + message.role + '<|end_header_id|>' + message.content }}
+{%- if message.tool_calls %}{% for call in message.tool_calls %}
+{{- '<tool_call>{"name": "' + call.function.name + '", "arguments": ' }}
+{{- (call.function.arguments | tojson) ~ '}</tool_call>' }}
+{%- endfor %}{% endif %}
+{%- if message.tool_call_id is defined %}{{ '#' + message.tool_call_id }}{% endif %}
+{{- '<|eot_id|>' }}
+{%- endfor %}"""
+TOOLS = [Tool("say", 'Say "it".<|eot_id|>', {"type": "object", "properties": {"the text": {"type": "string"}}})]
+CALLING = [
+    *USER,
+    Message("assistant", "", (ToolCall("say", {"the text": 'a "b" <|eot_id|> ž', "times": 2}, id="call_1"),)),
+    Message("tool", "done <|eot_id|>", call_id="call_1"),
+]
+
+
+def test_a_template_that_knows_tools_writes_them_with_calls_and_results():
+    template = ChatTemplate(TOOL_TEMPLATE)
+    parts = template.render(CALLING, TOOLS, **SETTINGS)
+    assert template.knows_tools
+    assert "".join(part.text for part in parts) == (
+        '<|start_header_id|>system<|end_header_id|>\n{"type": "function", "function": {"name": "say", "description": '
+        '"Say \\"it\\".<|eot_id|>", "parameters": {"type": "object", "properties": {"the text": {"type": "string"}}}}}'
+        "<|eot_id|><|start_header_id|>user<|end_header_id|> Hi <|eot_id|>"
+        '<|start_header_id|>assistant<|end_header_id|><tool_call>{"name": "say", "arguments": '
+        '{"the text": "a \\"b\\" <|eot_id|> ž", "times": 2}}</tool_call><|eot_id|>'
+        "<|start_header_id|>tool<|end_header_id|>done <|eot_id|>#call_1<|eot_id|>"
+    )
+
+
+def test_no_text_of_a_tool_or_call_can_open_a_turn():
+    for part in ChatTemplate(TOOL_TEMPLATE).render(CALLING, TOOLS, **SETTINGS):
+        if not part.is_content:
+            assert not any(text in part.text for text in ("<|eot_id|> ž", "Say", "done"))
+    tokenizer = load_tokenizer(DEMO_FOLDER, chat_template=ChatTemplate(TOOL_TEMPLATE))
+    assert tokenizer.encode_chat(CALLING, TOOLS).count(tokenizer.token_to_id("<|eot_id|>")) == 4
+
+
+@pytest.mark.parametrize("source", [CHAT_TEMPLATE, "{{ 'tools' }}{{ messages[0].content }}", "{{ nothing }}"])
+def test_a_template_that_does_not_write_tools_does_not_know_them(source):
+    assert not ChatTemplate(source).knows_tools
+
+
+def test_tools_are_in_the_plain_form_where_the_format_knows_none(demo_tokenizer, templated):
+    plain = [
+        Message("system", f"Be brief.\n\n{tools_text(TOOLS)}"),
+        *USER,
+        Message("assistant", 'Well.\n{"name": "say", "arguments": {"the text": "x"}}'),
+        Message("user", "Result: done"),
+    ]
+    calling = [
+        Message("system", "Be brief. "),
+        *USER,
+        Message("assistant", "Well. ", (ToolCall("say", {"the text": "x"}),)),
+        Message("tool", " done"),
+    ]
+    for tokenizer in (demo_tokenizer, templated):
+        assert tokenizer.encode_chat(calling, TOOLS) == demo_tokenizer.encode_chat(plain)
+        assert tokenizer.encode_chat(USER, TOOLS) == demo_tokenizer.encode_chat(
+            [Message("system", tools_text(TOOLS)), *USER]
+        )

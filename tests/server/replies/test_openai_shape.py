@@ -96,9 +96,3 @@ def test_a_stream_ends_with_done_after_the_usage_if_it_was_requested():
     usage, done = chat_shape(stream=True, stream_options={"include_usage": True}).closing(USAGE)
     assert (data_of(usage)["choices"], data_of(usage)["usage"]) == ([], USAGE.as_completion())
     assert done.data == "[DONE]"
-
-
-def test_a_chat_ends_with_its_own_end_token_if_the_model_has_one(tiny):
-    special = tiny.special_tokens
-    assert ChatDialect().end_id(special) == special.eot_id
-    assert CompletionDialect().end_id(special) == special.eos_id
