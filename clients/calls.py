@@ -125,7 +125,7 @@ def denoise_body(
     given = {
         "prompt": None if prompt is None else _list(prompt),
         "messages": None if messages is None else turns(messages),
-        "canvas": None if canvas is None else [{"mask": s.length} if isinstance(s, Gap) else _list(s) for s in canvas],
+        "canvas": None if canvas is None else [{"mask": s.length} if isinstance(s, Gap) else s for s in canvas],
         "fork": None if fork is None else _fork(fork),
     }
     present = {name: value for name, value in given.items() if value is not None}

@@ -88,6 +88,8 @@ def _run(recording: Recording) -> dict[str, Any]:
     assert replay.start is not None and replay.done is not None
     start = asdict(replay.start)
     start["special_tokens"] = {str(token_id): name for token_id, name in start["special_tokens"].items()}
+    if replay.start.parent is None:
+        del start["parent"], start["changes"]
     steps = [_step(step) for step in replay.steps]
     run = {"request": dict(recording.request), "start": start, "steps": steps, "done": asdict(replay.done)}
     return run | ({"texts": recording.texts} if recording.texts else {})

@@ -278,7 +278,7 @@ function recordingOf(run, index) {
  * @throws {Error}
  */
 function check({ start, steps, done }) {
-  const { parent = { step: 0 }, changes = [] } = start;
+  const [parent, changes] = [start.parent ?? { step: 0 }, start.changes ?? []];
   const length = start.token_ids.length;
   require(start.token_ids.every(Number.isInteger) && length > 0 && start.gen_length === length, "start.token_ids");
   require(Number.isInteger(start.block_length) && start.block_length > 0, "start.block_length");
