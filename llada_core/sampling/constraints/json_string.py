@@ -12,6 +12,7 @@ from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
+from llada_core.sampling.constraints.characters import DIGITS, SPACE, WORD, CharacterSet, complement, union
 from llada_core.sampling.constraints.json_text import CHARACTER, either
 
 _MOST_CHARACTERS = 1000
@@ -21,18 +22,12 @@ _SHORT_ESCAPES = {0x22: '"', 0x5C: "\\\\", 0x08: "b", 0x0C: "f", 0x0A: "n", 0x0D
 _BEGINNINGS = (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING)
 _ENDS = (sre.AT_END, sre.AT_END_STRING)
 
-# Characters as sorted ranges that do not touch; both ends are included.
-Ranges = tuple[tuple[int, int], ...]
-
-_DIGITS: Ranges = ((0x30, 0x39),)
-_WORD: Ranges = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
-_ASCII_SPACES: Ranges = ((0x09, 0x0D), (0x20, 0x20))
 # What any dialect counts as a space.
-_SPACES: Ranges = (
+_SPACES: CharacterSet = (
     *((0x09, 0x0D), (0x1C, 0x20), (0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)),
     *((0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
 )
-_NOT_ASCII: Ranges = ((0x80, _LAST),)
+_NOT_ASCII: CharacterSet = ((0x80, _LAST),)
 
 
 class UnsupportedPatternError(ValueError):
@@ -122,21 +117,21 @@ def _item(kind: Any, argument: Any) -> str:
     raise UnsupportedPatternError(f"have {names.get(kind, 'no look-around and no atomic part')}")
 
 
-def _ranges_of(kind: Any, argument: Any) -> Ranges:
+def _ranges_of(kind: Any, argument: Any) -> CharacterSet:
     """The characters that one item of an expression stands for."""
     if kind is sre.ANY:
-        return _complement(((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)))
+        return complement(((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)))
     if kind is sre.LITERAL:
         return ((argument, argument),)
     if kind is sre.NOT_LITERAL:
-        return _complement(((argument, argument),))
+        return complement(((argument, argument),))
     members = list(argument)
     is_negated = members[0][0] is sre.NEGATE
-    ranges = _union(_member(*member, is_negated=is_negated) for member in members[is_negated:])
-    return _complement(ranges) if is_negated else ranges
+    ranges = union(interval for member in members[is_negated:] for interval in _member(*member, is_negated=is_negated))
+    return complement(ranges) if is_negated else ranges
 
 
-def _member(kind: Any, argument: Any, *, is_negated: bool) -> Ranges:
+def _member(kind: Any, argument: Any, *, is_negated: bool) -> CharacterSet:
     """The characters of a member of a class.
 
     Dialects agree on ASCII. Beyond it a class has only the characters that it has in every dialect, and a negated one
@@ -147,37 +142,17 @@ def _member(kind: Any, argument: Any, *, is_negated: bool) -> Ranges:
     if kind is sre.RANGE:
         return (argument,)
     classes = {
-        sre.CATEGORY_DIGIT: (_DIGITS, _union([_DIGITS, _NOT_ASCII])),
-        sre.CATEGORY_WORD: (_WORD, _union([_WORD, _NOT_ASCII])),
-        sre.CATEGORY_SPACE: (_ASCII_SPACES, _SPACES),
-        sre.CATEGORY_NOT_DIGIT: (_complement(_union([_DIGITS, _NOT_ASCII])), _complement(_DIGITS)),
-        sre.CATEGORY_NOT_WORD: (_complement(_union([_WORD, _NOT_ASCII])), _complement(_WORD)),
-        sre.CATEGORY_NOT_SPACE: (_complement(_SPACES), _complement(_ASCII_SPACES)),
+        sre.CATEGORY_DIGIT: (DIGITS, union((*DIGITS, *_NOT_ASCII))),
+        sre.CATEGORY_WORD: (WORD, union((*WORD, *_NOT_ASCII))),
+        sre.CATEGORY_SPACE: (SPACE, _SPACES),
+        sre.CATEGORY_NOT_DIGIT: (complement(union((*DIGITS, *_NOT_ASCII))), complement(DIGITS)),
+        sre.CATEGORY_NOT_WORD: (complement(union((*WORD, *_NOT_ASCII))), complement(WORD)),
+        sre.CATEGORY_NOT_SPACE: (complement(_SPACES), complement(SPACE)),
     }
     return classes[argument][is_negated]
 
 
-def _union(many: Iterable[Ranges]) -> Ranges:
-    merged: list[tuple[int, int]] = []
-    for first, last in sorted(pair for ranges in many for pair in ranges):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
-        else:
-            merged.append((first, last))
-    return tuple(merged)
-
-
-def _complement(ranges: Ranges) -> Ranges:
-    gaps = []
-    start = 0
-    for first, last in ranges:
-        if first > start:
-            gaps.append((start, first - 1))
-        start = last + 1
-    return (*gaps, (start, _LAST)) if start <= _LAST else tuple(gaps)
-
-
-def _character(ranges: Ranges) -> str:
+def _character(ranges: CharacterSet) -> str:
     """One of these characters as JSON spells it."""
     escaped = [code for code in (*range(0x20), 0x22, 0x5C) if any(first <= code <= last for first, last in ranges)]
     plain = _without(ranges, (*((code, code) for code in (0x22, 0x5C)), (0, 0x1F), _SURROGATES))
@@ -193,11 +168,11 @@ def _character(ranges: Ranges) -> str:
     return either(alternatives)
 
 
-def _without(ranges: Ranges, others: Iterable[tuple[int, int]]) -> Ranges:
-    return _complement(_union([_complement(ranges), tuple(others)]))
+def _without(ranges: CharacterSet, others: Iterable[tuple[int, int]]) -> CharacterSet:
+    return complement(union((*complement(ranges), *others)))
 
 
-def _class(ranges: Ranges) -> str:
+def _class(ranges: CharacterSet) -> str:
     if ranges[0][0] == ranges[-1][1]:
         return re.escape(chr(ranges[0][0]))
     return f"[{''.join(_literal(first) + (f'-{_literal(last)}' if last > first else '') for first, last in ranges)}]"
