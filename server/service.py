@@ -55,11 +55,11 @@ class Service:
         self.engine = engine
         self.metrics = metrics
         self.created = int(time.time())
-        self.vocabulary = Vocabulary.of(model, tokenizer)
+        vocabulary = Vocabulary.of(model, tokenizer)
         self.prompts = Prompts(tokenizer, max_model_len=max_model_len, max_waiting=settings.max_queue)
-        self.canvases = Canvases(self.vocabulary, max_model_len)
-        self.constraints = Constraints(self.vocabulary, metrics.answers, max_waiting=settings.max_queue)
-        self.likelihood = Likelihood(model, self.vocabulary, max_model_len, engine.max_batch_tokens, metrics.answers)
+        self.canvases = Canvases(vocabulary, max_model_len)
+        self.constraints = Constraints(vocabulary, metrics.answers, max_waiting=settings.max_queue)
+        self.likelihood = Likelihood(model, vocabulary, max_model_len, engine.max_batch_tokens, metrics.answers)
         self.decisions = Decisions(
             model,
             Labels.of(tokenizer) if tokenizer else None,
@@ -70,7 +70,7 @@ class Service:
         )
         self.running = Running(engine, tokenizer, Endings(metrics.answers), settings)
         self.parking = Parking(self.running.abandon)
-        self.reading = Reading(Sampler(model), self.vocabulary)
+        self.reading = Reading(Sampler(model), vocabulary)
 
     def check_model(self, name: str | None) -> None:
         """Refuse the name of any model but the one served.

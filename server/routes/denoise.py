@@ -123,5 +123,5 @@ async def _read(
 
 def _response(service: Service, stream: DenoisingStream, request: Request, *, first: int) -> StreamResponse:
     service.parking.claim(stream)
-    reply = DenoiseReply(stream, service.running, service.parking, service.vocabulary)
+    reply = DenoiseReply(stream, service.running, service.parking, service.canvases.vocabulary)
     return StreamResponse(reply.events(first=first), request, release=reply.release, error_event=reply.error_event)

@@ -58,7 +58,7 @@ async def answer(
         )
         for index, generation in enumerate(generations)
     ]
-    reply = DenoisedReply(shape, choices, service.running, service.vocabulary.tokenizer)
+    reply = DenoisedReply(shape, choices, service.running, service.canvases.vocabulary.tokenizer)
     if body.stream:
         return StreamResponse(reply.chunks(), request, release=reply.release)
     return await while_connected(request, reply.completed(), release=reply.release)

@@ -90,6 +90,6 @@ def _model(service: Service) -> ModelCard:
         root=service.settings.model_name,
         created=service.created,
         max_model_len=service.canvases.max_model_len,
-        mask_token_id=service.vocabulary.special_tokens.mask_id,
-        vocab_size=service.vocabulary.shape.vocab_size,
+        mask_token_id=service.canvases.vocabulary.special_tokens.mask_id,
+        vocab_size=service.canvases.vocabulary.shape.vocab_size,
     )

@@ -38,7 +38,7 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> DetokenizedTe
     service = service_of(request)
     service.check_model(body.model)
     tokenizer = service.prompts.required_tokenizer("tokens")
-    service.vocabulary.shape.require_token_ids(body.tokens, "tokens")
+    service.canvases.vocabulary.shape.require_token_ids(body.tokens, "tokens")
     text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special_tokens=False)
     return DetokenizedText(prompt=text)
 
@@ -48,7 +48,7 @@ async def tokenizer_info(request: Request) -> TokenizerInfo:
     """Describe the tokenizer: its special tokens and the chat format."""
     service = service_of(request)
     tokenizer = service.prompts.required_tokenizer("tokenizer_info")
-    special = service.vocabulary.special_tokens
+    special = service.canvases.vocabulary.special_tokens
     named = tokenizer.special_tokens
     return TokenizerInfo(
         vocab_size=len(tokenizer),

@@ -51,7 +51,8 @@ def test_a_sampler_step_of_every_kind(model):
     sampler = Sampler(model)
     # All of `Sampler.step` before its one copy to the host, which a tensor without data cannot make.
     turns = [sampler._turn(canvas) for canvas in canvases]
-    proposals = [packed for group in _head_groups(sampler._hidden_states(turns)) for packed in sampler._propose(group)]
+    groups = _head_groups(sampler._hidden_states(turns))
+    proposals = [packed for group in groups for packed in sampler._propose(group, None)]
     assert [(proposal.device.type, proposal.shape) for proposal in proposals] == [("meta", (4, 12))] * len(settings)
 
 
