@@ -12,10 +12,8 @@ from llada_core import GenerationParams, denoise, generate
 from llada_core.errors import InvalidParameterError, NonFiniteLogitsError
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.events import Reporting
-from llada_core.sampling.params import PRESETS
 from llada_core.sampling.prepare import Vocabulary, prepare_response, prepare_responses
 from llada_core.sampling.sampler import Sampler
-from tests.llada_core.sampling.constraints.pseudo_model import PseudoModel
 from tests.vocabularies import tokenizer_from, vocabulary_of
 
 SETTINGS = [
@@ -265,75 +263,3 @@ def test_the_offline_loops_take_a_constraint(demo, demo_tokenizer):
     assert result.finish_reason == "stop"
     events = list(denoise(demo, chat, tokenizer=demo_tokenizer, gen_length=24, constraint=constraint))
     assert len(events) == result.denoising_steps
-
-
-# Many patterns, settings and real sizes of vocabularies.
-
-_STRING = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-f]{4})'
-
-
-def random_pattern(generator, depth=0):
-    """A pattern of JSON values, as a schema would give it."""
-    kinds = ["string", "number", "word", "enum"] + ["object", "array"] * (depth < 3)
-    match generator.choice(kinds if depth else ["object"]):
-        case "string":
-            least = generator.randint(0, 3)
-            return _STRING + generator.choice(["*", f"{{{least},{least + generator.randint(0, 20)}}}"]) + '"'
-        case "number":
-            return generator.choice([r"-?(?:0|[1-9]\d{0,5})", r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?"])
-        case "word":
-            return generator.choice(["true|false", "null", r'"\d{4}-\d{2}-\d{2}"', '"[A-Zé語]{2,5}"'])
-        case "enum":
-            return "|".join(f'"{"".join(generator.choices("abé 🙂z", k=generator.randint(0, 6)))}"' for _ in range(4))
-        case "array":
-            item = f"(?:{random_pattern(generator, depth + 1)})"
-            return rf"\[(?:{item}(?:, ?{item}){{0,{generator.randint(0, 3)}}})?\]"
-        case _:
-            fields = [
-                f'"{name}": ?(?:{random_pattern(generator, depth + 1)})' for name in "abé"[: generator.randint(0, 3)]
-            ]
-            return r"\{" + ", ?".join(fields) + r"\}"
-
-
-def random_request(generator, shortest):
-    setting = {
-        "gen_length": shortest + generator.choice([0, 1, 3, 17, 40]),
-        "block_length": generator.choice([4, 8, 32]),
-        "seed": generator.randrange(100),
-        "temperature": generator.choice([0.0, 0.0, 0.7, 1.5]),
-        "cfg_scale": generator.choice([0.0, 0.0, 1.0]),
-        "remasking": generator.choice(["low_confidence", "low_confidence", "margin", "entropy"]),
-        "method": generator.choice(["semi_autoregressive_padding", "semi_autoregressive_origin", "fixed_length"]),
-        "cache": generator.choice(["none", "prefix", "dual"]),
-    } | PRESETS[generator.choice(list(PRESETS))]
-    setting["gen_length"] = max(1, setting["gen_length"])
-    if setting["method"] == "fixed_length":
-        del setting["block_length"]
-    return GenerationParams(**setting)
-
-
-def matches_and_parses(seed, size):
-    generator = random.Random(seed)
-    vocabulary, pattern = vocabulary_of(size), random_pattern(generator)
-    constraint = compile_constraint(pattern, vocabulary)
-    params = random_request(generator, constraint.shortest)
-    canvas = prepare_response([1, 2, 3], params, vocabulary, constraint=constraint)
-    model = PseudoModel(vocabulary, seed=seed % 7, eos_bonus=generator.choice([0.0, 0.0, 5.0, 20.0]))
-    finish(model, [canvas])
-    text = vocabulary.tokenizer.decode(canvas.text_ids)
-    assert re.fullmatch(pattern, text, re.ASCII), (pattern, params, text)
-    assert canvas.finish_reason == "stop"
-    json.loads(text)
-
-
-@pytest.mark.parametrize("seed", range(15))
-def test_answers_to_random_patterns_match_and_parse(seed):
-    matches_and_parses(seed, 4096)
-
-
-@pytest.mark.fuzz
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("size", [4096, 126464])
-def test_answers_to_a_thousand_random_patterns_match_and_parse(size):
-    for seed in range(10_000, 11_000):
-        matches_and_parses(seed, size)
