@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from server.settings import Settings
-from tests.deploy.test_proxies import free_port
+from tests.live_server import free_port
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pytest
 
 from llada_core.sampling.sampler import Sampler
 from server.http import sse
+from tests.live_server import free_port
 from tests.server.conftest import GatedSampler, gauge, serving, until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -41,11 +42,6 @@ class DyingSampler(Sampler):
 
     def step(self, canvases):
         raise SystemExit
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def listens(port: int) -> bool:
