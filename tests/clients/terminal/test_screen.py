@@ -133,7 +133,8 @@ def test_an_interrupt_cancels_an_answer_and_the_chat_goes_on(terminal, live_serv
         wait_until_running(live_server, 0)
         for line in ("/settings ignore_eos=", "/settings steps=16", "/settings max_tokens=16", QUESTION):
             screen.press(line, "Enter")
-        screen.wait_for(re.escape(answer))
+        # At the next prompt, and not while the answer ends.
+        screen.wait_for(re.escape(answer) + r"\s+^› *$")
         screen.press("half a line", "C-c")
         screen.press("C-d")
         text, code = screen.wait_for_exit()
