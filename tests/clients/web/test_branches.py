@@ -183,7 +183,7 @@ def test_a_stopped_run_goes_on_as_a_branch_of_its_own(page: Page) -> None:
             window.watch.observe(panes, {childList: true, subtree: true});
         }"""
     )
-    generate(page, max_tokens="48", block_length="48", cfg_scale="1")
+    generate(page, max_tokens="96", block_length="96", cfg_scale="1")
     expect(page.locator("#status")).to_have_text("Stopped")
     page.evaluate("window.watch.disconnect()")
     cells(page).nth(0).focus()

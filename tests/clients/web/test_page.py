@@ -34,7 +34,8 @@ def test_prompt_is_denoised_live_and_final_text_shown(page: Page) -> None:
             new MutationObserver(look).observe(document.querySelector("#panes"), {childList: true, subtree: true});
         }"""
     )
-    text = generate_to_the_end(page, max_tokens="64", block_length="32")
+    # Long enough for a busy browser to draw some frames of it.
+    text = generate_to_the_end(page, max_tokens="96", block_length="96", cfg_scale="1")
     assert text.strip()
     # Canvases between all masks and the final one were drawn while the request ran.
     assert page.evaluate("seen.size") > 5
