@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
+import openai
 import pytest
 import uvicorn
 
@@ -91,6 +92,20 @@ def events_of(response: httpx.Response) -> list[tuple[str | None, Any]]:
         if "data" in fields:
             events.append((fields.get("event"), json.loads(fields["data"])))
     return events
+
+
+@pytest.fixture(scope="module")
+def client(live_server: str) -> Iterator[openai.OpenAI]:
+    """The official client, of a server with the demo model."""
+    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(live_server: str) -> Iterator[httpx.Client]:
+    """Plain HTTP to the same server."""
+    with httpx.Client(base_url=live_server, timeout=60) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,6 @@ from tests.server.conftest import GatedSampler, gauge, serving, until
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-@pytest.fixture(scope="module")
-def client(live_server):
-    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused", max_retries=0) as client:
-        yield client
-
-
 def test_the_demo_model_knows_the_capital_of_france(client):
     for length in ({"max_tokens": 32}, {}):
         answer = client.chat.completions.create(model="llada-demo", messages=QUESTION, **length)

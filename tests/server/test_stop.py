@@ -2,16 +2,9 @@
 
 import json
 
-import httpx
 import pytest
 
 STORY = {"prompt": "Once upon a time", "max_tokens": 48}
-
-
-@pytest.fixture(scope="module")
-def http(live_server):
-    with httpx.Client(base_url=live_server, timeout=60) as client:
-        yield client
 
 
 def complete(http, **body):

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
 import httpx
-import openai
 import pytest
 from pydantic import BaseModel, Field
 
@@ -40,18 +39,6 @@ class City(BaseModel):
     size: Size
     rivers: list[int] = Field(max_length=2)
     country: str | None = Field(max_length=4)
-
-
-@pytest.fixture(scope="module")
-def client(live_server):
-    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(live_server):
-    with httpx.Client(base_url=live_server, timeout=60) as client:
-        yield client
 
 
 def text_of(http, route, **body):

@@ -2,7 +2,6 @@
 
 import json
 
-import httpx
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -13,12 +12,6 @@ from tests.server.conftest import events_of
 
 QUESTIONS = ("What is the capital of France?", "What is 12 + 30?", "Tell me a story about a fox.", "Hello!", "▒ä\n")
 EOS, EOT = 1, 5
-
-
-@pytest.fixture(scope="module")
-def http(live_server):
-    with httpx.Client(base_url=live_server, timeout=60) as client:
-        yield client
 
 
 requests = st.fixed_dictionaries(

@@ -41,18 +41,6 @@ WAIT = tool(
 TOOLS = [CALCULATOR, WAIT, tool("now")]
 
 
-@pytest.fixture(scope="module")
-def client(live_server):
-    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused", max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def http(live_server):
-    with httpx.Client(base_url=live_server, timeout=60) as client:
-        yield client
-
-
 def ask(http, **body):
     return http.post("/v1/chat/completions", json={"messages": QUESTION, "tools": TOOLS, "max_tokens": 64, **body})
 

@@ -6,7 +6,7 @@ import pytest
 from server.schemas.answers import RunFrame
 from tests.server.conftest import GatedSampler, events_of, gauge, serving, until
 from tests.server.replies.test_parking import read_until
-from tests.server.routes.test_denoise import SEGMENTS
+from tests.server.routes.test_denoise import SEGMENTS, replay
 
 BODY = {"prompt": [1, 2, 3], "max_tokens": 14, "block_length": 6, "ignore_eos": True, "temperature": 1.0, "seed": 5}
 CANVAS = {"canvas": SEGMENTS, "block_length": 8, "temperature": 1.0, "seed": 5}
@@ -16,18 +16,7 @@ def run(client, body):
     """The data of `start`, of the steps and of `done`; their replay is checked."""
     answer = client.post("/v1/denoise", json=body)
     assert answer.status_code == 200, answer.text
-    return replayed(events_of(answer))
-
-
-def replayed(events):
-    start, *steps, done = (data for _, data in events)
-    canvas = list(start["token_ids"])
-    for step in steps:
-        for change in step["changes"]:
-            assert canvas[change["position"]] == start["mask_token_id"]
-            canvas[change["position"]] = change["token_id"]
-    assert canvas == done["token_ids"]
-    return start, steps, done
+    return replay(events_of(answer))
 
 
 def fork_of(start, step, **fields):
@@ -150,7 +139,7 @@ def test_a_run_under_way_is_forked_as_far_as_it_was_read_and_goes_on_unharmed(ti
                 sampler.gate.set()
                 answers = [fork.read().decode(), "\n".join(["id: 0", *lines])]
         for text in answers:
-            assert replayed(events_of(httpx.Response(200, text=text)))[2]["token_ids"] == expected
+            assert replay(events_of(httpx.Response(200, text=text)))[2]["token_ids"] == expected
         late = client.post("/v1/denoise", json=fork_of({"id": stream_id}, 15))
         assert error_of(late)["message"] == "fork.step is 15; this run has the frames 0 to 14"
 

@@ -3,7 +3,6 @@
 import json
 import math
 
-import httpx
 import numpy as np
 import openai
 import pytest
@@ -15,12 +14,6 @@ from tests.server.conftest import events_of
 
 MASK = 319
 PROMPT = [1, 2, 3]
-
-
-@pytest.fixture(scope="module")
-def http(live_server):
-    with httpx.Client(base_url=live_server, timeout=60) as client:
-        yield client
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,6 @@ import pytest
 QUESTION = "What is the capital of France?"
 
 
-@pytest.fixture(scope="module")
-def client(live_server):
-    with openai.OpenAI(base_url=f"{live_server}/v1", api_key="unused", max_retries=0) as client:
-        yield client
-
-
 def test_text_in_text_out(client):
     response = client.responses.create(model="llada-demo", input=QUESTION)
     assert response.output_text == "The capital of France is Paris."

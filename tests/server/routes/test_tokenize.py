@@ -13,12 +13,6 @@ from tests.server.conftest import serving
 CHAT = [{"role": "user", "content": "What is the capital of France?"}]
 
 
-@pytest.fixture(scope="module")
-def http(live_server):
-    with httpx.Client(base_url=live_server, timeout=60) as client:
-        yield client
-
-
 def test_text_goes_to_ids_and_back(http, demo_tokenizer):
     text = "Once upon a time <|mdm_mask|> ▒"
     answer = http.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
