@@ -32,11 +32,6 @@ _TARGETS = {
 _NOT_RUN: Counter[str] = Counter()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest: training in several processes. At the end one worker would be left with it."""
-    items.sort(key=lambda item: "training" not in item.path.parts)
-
-
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     """Remember what `-m` left out."""
     _NOT_RUN.update(marker.name for item in items for marker in item.iter_markers() if marker.name in _TARGETS)
