@@ -133,11 +133,13 @@ def _line(prompt: str) -> str | None:
     """The next line; None at the end. Ctrl-C drops the line that is being written, as shells do."""
     while True:
         try:
-            return input(prompt)
-        except EOFError:
-            if prompt:
-                typer.echo()
-            return None
+            try:
+                return input(prompt)
+            except EOFError:
+                # In here too an interrupt can come up: `input` misses one that arrives just before it waits for a key.
+                if prompt:
+                    typer.echo()
+                return None
         except KeyboardInterrupt:
             if not prompt:
                 raise

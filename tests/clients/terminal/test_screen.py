@@ -135,7 +135,10 @@ def test_an_interrupt_cancels_an_answer_and_the_chat_goes_on(terminal, live_serv
             screen.press(line, "Enter")
         # At the next prompt, and not while the answer ends.
         screen.wait_for(re.escape(answer) + r"\s+^› *$")
-        screen.press("half a line", "C-c")
+        screen.press("half a line")
+        screen.wait_for("^› half a line$")
+        screen.press("C-c")
+        screen.wait_for(r"^› half a line\S*\s+^› *$")
         screen.press("C-d")
         text, code = screen.wait_for_exit()
     assert code == 0 and "Traceback" not in text
