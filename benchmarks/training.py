@@ -27,7 +27,7 @@ from llada_core.model.backends.host_memory import keep_freed_memory
 from llada_core.model.packed import PackedTokens
 from training.distributed import World
 from training.options.fields import SFTOptions
-from training.run.optimizer import build_optimizer
+from training.run.optimizer import build_optimizers
 from training.run.report import Reporter
 from training.run.run import build_trainer
 from training.run.samples import load_samples
@@ -77,7 +77,7 @@ class BareLoop:
         self.model = model
         self.tokens_BL = torch.randint(10, model.config.vocab_size, (rows, length))
         self.mask_id = int(model.config.mask_token_id or 0)
-        self.optimizer = build_optimizer(model, _options(Path(), 1))
+        (self.optimizer,) = build_optimizers(model, _options(Path(), 1))
 
     def train_step(self) -> None:
         batch_size, length = self.tokens_BL.shape

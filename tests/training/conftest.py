@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from tests.training.two_processes import TwoProcesses
 from training.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -124,6 +126,12 @@ def workspace(tmp_path_factory) -> Workspace:
     workspace = Workspace(folder)
     succeed(*workspace.pretrain(folder / "base"))
     return workspace
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory) -> Iterator[TwoProcesses]:
+    with TwoProcesses(tmp_path_factory.mktemp("two-processes")) as pair:
+        yield pair
 
 
 @pytest.fixture

@@ -13,13 +13,6 @@ EXACT = ["--dtype", "float32", "--batch-size", 8]
 AVERAGED = ["--ema-decay", 0.9, "--eval-samples", 4]
 
 
-def run(*arguments, processes):
-    process = start(*arguments, processes=processes)
-    output, errors = process.communicate(timeout=110)
-    assert process.returncode == 0, errors
-    return output
-
-
 def assert_same_curve(first, second, tolerance=1e-4):
     assert first.keys() == second.keys()
     assert max(abs(first[step] - second[step]) for step in first) < tolerance
@@ -35,7 +28,7 @@ def one_process(workspace, tmp_path_factory):
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_have_the_loss_curve_of_one_and_one_resumes_their_checkpoint(
-    workspace, tmp_path, one_process, strategy
+    workspace, tmp_path, one_process, two_processes, strategy
 ):
     out = tmp_path / "out"
     options = [
@@ -43,7 +36,7 @@ def test_two_processes_have_the_loss_curve_of_one_and_one_resumes_their_checkpoi
         "--val-data-path", workspace.folder / "pretrain.jsonl", "--keep-last", 3,
         "--eval-prompt", "The number", "--eval-gen-length", 4,
     ]  # fmt: skip
-    run(*options, processes=2)
+    two_processes.run(*options)
     assert_same_curve(losses(one_process), losses(out))
     assert_same_curve(*(losses(folder, "val_loss") for folder in (one_process, out)))
     ours, theirs = load_file(one_process / "model.safetensors"), load_file(out / "model.safetensors")
@@ -56,10 +49,10 @@ def test_two_processes_have_the_loss_curve_of_one_and_one_resumes_their_checkpoi
     assert_same_curve(losses(one_process), losses(out))
 
 
-def test_sharded_adapters_train_as_on_one_process(workspace, tmp_path):
+def test_sharded_adapters_train_as_on_one_process(workspace, tmp_path, two_processes):
     options = ["--lora-r", 2, "--max-steps", 6, "--activation-checkpointing", *EXACT]
     succeed(*workspace.sft(tmp_path / "one", *options))
-    run(*workspace.sft(tmp_path / "out", *options, "--strategy", "fsdp"), processes=2)
+    two_processes.run(*workspace.sft(tmp_path / "out", *options, "--strategy", "fsdp"))
     assert_same_curve(losses(tmp_path / "one"), losses(tmp_path / "out"))
 
 

@@ -180,8 +180,9 @@ class TrainingOptions(DataOptions):
     strategy: Literal["ddp", "fsdp"] = Field("ddp", description="Under torchrun: replicate the model, or shard it.")
     activation_checkpointing: bool = Field(False, description="Recompute blocks in backward: less memory, more time.")
     threads: int | None = Field(None, ge=1, description="CPU threads per process; all cores if not given.")
-    optimizer: Literal["adamw", "adamw_8bit"] = Field(
-        "adamw", description="adamw_8bit keeps AdamW's two moments in 8 bits."
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = Field(
+        "adamw",
+        description="adamw_8bit keeps AdamW's two moments in 8 bits; muon updates the blocks' matrices by Muon.",
     )
     lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
     lora_alpha: int = Field(32, gt=0, description="Adapters are scaled by this / r.")

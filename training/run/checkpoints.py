@@ -54,12 +54,12 @@ class Learned:
     """Everything that training changes; `average` is None without `--ema-decay`."""
 
     model: LLaDAModelLM
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     average: WeightAverage | None
 
     def tensors(self) -> dict[str, Any]:
         """All of it by name; under FSDP2 this process's shards."""
-        tensors = {"model": _trained(self.model), "optimizer": get_optimizer_state_dict(self.model, self.optimizer)}
+        tensors = {"model": _trained(self.model), "optimizer": get_optimizer_state_dict(self.model, self.optimizers)}
         return tensors if self.average is None else {**tensors, _AVERAGE: self.average.tensors}
 
 
@@ -132,7 +132,7 @@ class Checkpoints:
         with _without_single_process_warning():
             _read(tensors, checkpoint, no_dist=self._world.size == 1)
         set_model_state_dict(learned.model, tensors["model"], options=StateDictOptions(strict=False))
-        set_optimizer_state_dict(learned.model, learned.optimizer, tensors["optimizer"])
+        set_optimizer_state_dict(learned.model, learned.optimizers, tensors["optimizer"])
         return state
 
     def _require_same_run(self, state: State, checkpoint: Path) -> None:

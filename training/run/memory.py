@@ -16,12 +16,13 @@ from typing import Literal
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from training.options.fields import LoraParams, TrainingOptions
 from training.run.fake_step import follow_step, num_quantized, sizes_of, two_blocks
+from training.run.optimizer import block_matrices
 from training.run.quantized_base import BYTES_PER_WEIGHT
 
 Strategy = Literal["single", "ddp", "fsdp"]
 _FLOAT32, _BFLOAT16 = 4, 2
-# Bytes of both moments; in 8 bits they have a scale in float32 for every 256 values.
-_MOMENTS = {"adamw": 2 * _FLOAT32, "adamw_8bit": 2 * (1 + _FLOAT32 / 256)}
+# Bytes of both moments; in 8 bits they have a scale in float32 for every 256 values. Muon has one, where it is used.
+_MOMENTS = {"adamw": 2 * _FLOAT32, "adamw_8bit": 2 * (1 + _FLOAT32 / 256), "muon": 2 * _FLOAT32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,7 @@ class MemoryEstimate:
     """Bytes on one device; they add up to the peak of a step.
 
     Attributes:
-        optimizer: AdamW's moments, and the weights' average.
+        optimizer: the optimizer's moments, and the weights' average.
         copies: duplicates: autocast's bfloat16 weights, the groups FSDP has gathered, DDP's buckets.
         activations: kept by the blocks for backward.
         logits: added by the final norm, the head and the cross-entropy at their peak, in forward or in backward.
@@ -72,7 +73,10 @@ def estimate_memory(
     num_shards = world_size if is_sharded else 1
     computed = _BFLOAT16 if bfloat16 else _FLOAT32
     gradients = _FLOAT32 * num_trained // num_shards
-    states = _MOMENTS[options.optimizer] + (0 if options.ema_decay is None else _FLOAT32)
+    moments = _MOMENTS[options.optimizer] * num_trained
+    if options.optimizer == "muon":
+        moments -= _FLOAT32 * sum(weight.numel() for weight in block_matrices(sketch)) // 2 * num_blocks
+    average = 0 if options.ema_decay is None else _FLOAT32 * num_trained
     frozen = computed * num_frozen
     if options.base_dtype is not None:
         frozen -= round((computed - BYTES_PER_WEIGHT[options.base_dtype]) * num_quantized(sketch) * num_blocks)
@@ -99,7 +103,7 @@ def estimate_memory(
     return MemoryEstimate(
         weights=(frozen + _FLOAT32 * num_trained) // num_shards,
         gradients=gradients,
-        optimizer=int(states * num_trained) // num_shards,
+        optimizer=int(moments + average) // num_shards,
         copies=copies,
         activations=activations,
         logits=logits,

@@ -1,32 +1,58 @@
-"""AdamW, with weight decay on matrices only; its moments in float32, or in the 8 bits of `torchao`."""
+"""AdamW, with weight decay on matrices only, its moments in float32 or in the 8 bits of `torchao`; or Muon."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import TrainingOptions
 from training.run.low_bit import import_for
 
 _BETAS = (0.9, 0.95)
 
 
-def build_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters, with weight decay on matrices but not on the norms' weights."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def build_optimizers(model: LLaDAModelLM, options: TrainingOptions) -> list[torch.optim.Optimizer]:
+    """The optimizers that together update the trainable parameters; weight decay is on matrices, not on the norms.
+
+    Muon (arXiv:2502.16982) updates the matrices of the blocks, AdamW the embedding, the head and the norms. Its updates
+    are scaled to the root mean square of AdamW's, so both take the same learning rate.
+    """
+    updated_by_muon = block_matrices(model) if options.optimizer == "muon" else []
+    optimizers: list[torch.optim.Optimizer] = []
+    if updated_by_muon:
+        optimizers.append(
+            torch.optim.Muon(
+                updated_by_muon,
+                lr=options.learning_rate,
+                weight_decay=options.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    taken = {id(parameter) for parameter in updated_by_muon}
+    others = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in taken]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": options.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [weight for weight in others if weight.ndim >= 2], "weight_decay": options.weight_decay},
+        {"params": [weight for weight in others if weight.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if options.optimizer == "adamw_8bit":
-        return _adamw_8bit(groups, options.learning_rate)
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=_BETAS, fused=True)
+        optimizers.append(_adamw_8bit(groups, options.learning_rate))
+    elif groups:
+        optimizers.append(torch.optim.AdamW(groups, lr=options.learning_rate, betas=_BETAS, fused=True))
+    return optimizers
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def block_matrices(model: LLaDAModelLM) -> list[nn.Parameter]:
+    """The trainable matrices of the blocks, adapters included: what Muon updates."""
+    weights = (weight for block in model.blocks for weight in block.parameters())
+    return [weight for weight in weights if weight.requires_grad and weight.ndim == 2]
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
     """Set the rate of the next step; an optimizer that is compiled holds it in a tensor."""
-    for group in optimizer.param_groups:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
         else:

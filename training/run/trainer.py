@@ -12,7 +12,7 @@ from torch import nn
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.options.fields import TrainingOptions
 from training.run.checkpoints import Checkpoints, Learned
-from training.run.optimizer import build_optimizer, set_learning_rate
+from training.run.optimizer import build_optimizers, set_learning_rate
 from training.run.parallelize import ParallelModel
 from training.run.plan import RunPlan
 from training.run.report import Reporter
@@ -51,9 +51,9 @@ class Trainer:
         self._checkpoints = checkpoints
         self._validation = validation
         self._reporter = reporter
-        optimizer = build_optimizer(parallel.model, options)
+        optimizers = build_optimizers(parallel.model, options)
         average = None if options.ema_decay is None else WeightAverage(parallel.model, options.ema_decay)
-        self._learned = Learned(parallel.model, optimizer, average)
+        self._learned = Learned(parallel.model, optimizers, average)
         self._history = ValidationHistory(options.early_stopping)
         self._stop_signal = StopSignal(parallel.world)
         self._last_saved: int | None = None
@@ -101,8 +101,8 @@ class Trainer:
         rows = self._world.part_of(plan.num_rows)
         size = self._options.micro_batch_size or len(rows)
         starts = range(rows.start, rows.stop, size)
-        set_learning_rate(self._learned.optimizer, self._schedule.rate_at(self.step))
-        self._learned.optimizer.zero_grad(set_to_none=True)
+        set_learning_rate(self._learned.optimizers, self._schedule.rate_at(self.step))
+        self.model.zero_grad(set_to_none=True)
         step_loss = torch.zeros((), device=self._world.device)
         for start in starts:
             batch = self._planner.collate(plan, slice(start, min(start + size, rows.stop))).to(self._world.device)
@@ -114,7 +114,8 @@ class Trainer:
             step_loss += part.loss.detach()
             self._window.add_rows(part)
         gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._options.gradient_clip)
-        self._learned.optimizer.step()
+        for optimizer in self._learned.optimizers:
+            optimizer.step()
         self._window.add_step(step_loss, gradient_norm, num_tokens=plan.num_tokens)
         self.step += 1
         if self._learned.average is not None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.conftest import llada_train, losses, start, succeed, write_jsonl
+from tests.training.conftest import llada_train, losses, succeed, write_jsonl
 from training.data.parts import marks_of, parts_of
 from training.data.sources import find_sources
 from training.run import stream
@@ -105,14 +105,12 @@ def test_no_two_passes_or_parts_have_the_same_noise(workspace, files, tmp_path):
     assert len(set(losses(out).values())) == 60
 
 
-def test_two_processes_train_the_stream_of_one(workspace, files, tmp_path, monkeypatch):
+def test_two_processes_train_the_stream_of_one(workspace, files, tmp_path, monkeypatch, two_processes):
     # What the new processes have.
     monkeypatch.setattr(stream, "PART", 32_000_000)
     options = ["--max-steps", 20, "--dtype", "float32", "--batch-size", 8]
     succeed(*streamed(workspace, files, tmp_path / "one", *options))
-    process = start(*streamed(workspace, files, tmp_path / "two", *options), processes=2)
-    _, errors = process.communicate(timeout=110)
-    assert process.returncode == 0, errors
+    two_processes.run(*streamed(workspace, files, tmp_path / "two", *options))
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert max(abs(one[step] - two[step]) for step in one) < 1e-4
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from llada_core import load_checkpoint
 from llada_core.diffusion.loss import head_cross_entropy
 from llada_core.model.packed import PackedTokens
-from tests.training.conftest import llada_train, losses, start, succeed
+from tests.training.conftest import llada_train, losses, succeed
 from training.run.token_rows import TokenRows, merge_rows, train_rows
 
 IDS = (7, 3)
@@ -107,12 +107,10 @@ def test_a_run_resumes_and_another_goes_on_from_its_rows(workspace, trained, tmp
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
-def test_sharded_rows_train_as_on_one_process(workspace, tmp_path):
+def test_sharded_rows_train_as_on_one_process(workspace, tmp_path, two_processes):
     options = [*OPTIONS, "--max-steps", 6, "--dtype", "float32", "--batch-size", 8, "--base-dtype", "nf4"]
     succeed(*workspace.sft(tmp_path / "one", *options[:-2]))
-    process = start(*workspace.sft(tmp_path / "two", *options[:-2], "--strategy", "fsdp"), processes=2)
-    _, errors = process.communicate(timeout=110)
-    assert process.returncode == 0, errors
+    two_processes.run(*workspace.sft(tmp_path / "two", *options[:-2], "--strategy", "fsdp"))
     one, two = (losses(tmp_path / name) for name in ("one", "two"))
     assert max(abs(one[step] - two[step]) for step in one) < 1e-4
     succeed(*workspace.sft(tmp_path / "small", *options))
