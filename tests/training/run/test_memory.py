@@ -270,6 +270,11 @@ def test_llada_8b_in_4_bits_fits_a_12_gigabyte_card_and_moments_in_8_bits_two_la
     assert over_eight(ema_decay=0.999).total - over_eight().total == 4 * 8_015_581_184 // 8
 
 
+def test_muon_keeps_one_moment_of_the_matrices_in_the_blocks():
+    per_block = 4 * LLADA_8B.d_model**2 + 3 * LLADA_8B.d_model * LLADA_8B.mlp_hidden_size
+    assert over_eight().optimizer - over_eight(optimizer="muon").optimizer == 4 * LLADA_8B.n_layers * per_block // 8
+
+
 def test_checkpointing_keeps_one_input_per_block():
     tokens, width = 4096, 4096
     full, checkpointed = on_one_device(activation_checkpointing=False), on_one_device()
