@@ -217,7 +217,7 @@ PLAIN_TEMPLATE = TOOL_TEMPLATE.replace("<tool_call>", "").replace("</tool_call>"
 @pytest.mark.parametrize("source", [PLAIN_TEMPLATE, TOOL_TEMPLATE], ids=["plain", "tagged"])
 def test_where_the_template_knows_tools_an_answer_may_call_or_not(demo, source):
     with template_server(demo, source) as url, httpx.Client(base_url=url, timeout=60) as http:
-        asked = {"temperature": 3.0, "n": 8, "seed": 0, "max_tokens": 48, "steps": 8}
+        asked = {"temperature": 3.0, "n": 4, "seed": 0, "max_tokens": 40, "steps": 8}
         choices = ask(http, **asked).json()["choices"]
         for choice in choices:
             has_calls = "tool_calls" in choice["message"]
