@@ -163,7 +163,7 @@ def _step(canvas: Canvas, logits_RV: Tensor, vocabulary: Vocabulary, millisecond
     )
     proposals = unpack(copy_to_host([drafted.packed]), 0)
     started = time.thread_time()
-    canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted.redraw))
+    canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted))
     milliseconds.append(1000 * (time.thread_time() - started))
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from llada_core.diffusion.guidance import num_passes
 from llada_core.model.kv_cache import KVCache
 from llada_core.sampling.cache_policy import CACHE_POLICIES
-from llada_core.sampling.constraints.commit import ActiveBlock, Redraw, select_viable
+from llada_core.sampling.constraints.candidates import Candidates
+from llada_core.sampling.constraints.commit import ActiveBlock, select_viable
 from llada_core.sampling.constraints.fillings import Fillings
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, DenoisingStep, Prediction, Reporting
@@ -22,7 +23,6 @@ from llada_core.sampling.frame import Frame
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
 from llada_core.sampling.proposals import Proposals
 from llada_core.sampling.schedule import Schedule
-from llada_core.sampling.scores import SCORES
 from llada_core.sampling.selection import CommitRule, select
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.special_tokens import SpecialTokens
@@ -176,26 +176,20 @@ class Canvas:
         return self._is_masked(start, stop).nonzero()[0] + start
 
     def select_viable(
-        self, positions_R: np.ndarray, proposals: Proposals, redraw: Redraw
+        self, positions_R: np.ndarray, proposals: Proposals, candidates: Candidates
     ) -> tuple[Proposals, np.ndarray]:
         """Choose what the next step commits under the canvas's constraint.
 
         Args:
             positions_R: the response positions that `proposal_positions` returned.
-            redraw: draws the proposal of a row again, among the ids that it is given.
+            candidates: what could be proposed there instead.
 
         Returns:
-            The proposals, some of them drawn again, and the rows to commit, as `commit` takes them.
+            The proposals, some of them replaced, and the rows to commit, as `commit` takes them.
         """
-        assert self.progress is not None
-        block = ActiveBlock(
-            self.progress.constraint,
-            self._fillings(),
-            self._rows_of_block(positions_R),
-            positions_R - self.schedule.block.start,
-        )
-        ranks_by_confidence = SCORES[self.params.remasking].is_confidence
-        return select_viable(block, proposals, self._commit_rule, redraw, ranks_by_confidence=ranks_by_confidence)
+        rows, start = self._rows_of_block(positions_R), self.schedule.block.start
+        block = ActiveBlock(self.params, self.step, self._fillings(), start, rows, positions_R)
+        return select_viable(block, proposals, self._commit_rule, candidates)
 
     def commit(self, positions_R: np.ndarray, proposals: Proposals, rows: np.ndarray | None = None) -> DenoisingStep:
         """Commit the highest-scoring proposals of the active block; on a tie, the leftmost.

@@ -6,8 +6,10 @@ exists for one step, so a request joins or leaves between two steps, whatever it
 Shape suffixes: T tokens of the packed batch, R rows at which a token is proposed, E model width, V columns of the head.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from llada_core.model.interface import MaskPredictor
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
 from llada_core.sampling.propose import Draft, draft
@@ -241,17 +244,15 @@ class Sampler:
     def _select_from_parts(
         self, turn: _Turn, proposals: Proposals, parts: Sequence[_HeadRows]
     ) -> tuple[Proposals, np.ndarray]:
-        """Choose for a canvas under a constraint whose logits were too many to keep; its rows go through the head again
-        where they are drawn again.
+        """Choose for a canvas under a constraint whose logits were too many to keep: its parts go through the head
+        again where something else is proposed.
         """
-        rows = [(part, index) for part in parts for index in range(len(part.positions_R))]
 
-        def redraw(row: int, ids: np.ndarray) -> tuple[int, float]:
-            part, index = rows[row]
-            (drafted,) = self._drafts([part.row(index)])
-            return drafted.redraw(0, ids)
+        def draft_of(part: _HeadRows) -> Draft:
+            (drafted,) = self._drafts([part])
+            return drafted
 
-        return turn.canvas.select_viable(turn.positions_R, proposals, redraw)
+        return turn.canvas.select_viable(turn.positions_R, proposals, _CandidatesInParts(parts, draft_of))
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._model.device, non_blocking=True)
@@ -277,7 +278,46 @@ class _Selections:
         on_host = copy_to_host([drafted.packed])
         _require_finite(on_host[1])
         proposals = unpack(on_host, rows.canvas.reporting.num_alternatives)
-        self.made[rows.canvas] = rows.canvas.select_viable(rows.positions_R, proposals, drafted.redraw)
+        self.made[rows.canvas] = rows.canvas.select_viable(rows.positions_R, proposals, drafted)
+
+
+class _CandidatesInParts:
+    """The candidates of a canvas whose logits are never there all at once; see `constraints.candidates`."""
+
+    def __init__(self, parts: Sequence[_HeadRows], draft_of: Callable[[_HeadRows], Draft]) -> None:
+        """
+        Args:
+            draft_of: sends a part through the head.
+        """
+        self._parts = parts
+        self._starts = [0, *accumulate(len(part.positions_R) for part in parts)]
+        self._draft_of = draft_of
+        self._held: tuple[range, Draft] | None = None
+
+    def best(self, row: int, tokens: TokenSet) -> int:
+        # Rows come in any order here, and few of them.
+        drafted, index = self._draft_with(row, is_alone=True)
+        return drafted.best(index, tokens)
+
+    def confidence(self, row: int, token_id: int) -> float:
+        drafted, index = self._draft_with(row)
+        return drafted.confidence(index, token_id)
+
+    def logits(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        drafted, index = self._draft_with(row)
+        return drafted.logits(index)
+
+    def _draft_with(self, row: int, *, is_alone: bool = False) -> tuple[Draft, int]:
+        """Return a draft that has the row, and the row's place in it."""
+        if self._held is None or row not in self._held[0]:
+            self._held = None
+            number = bisect_right(self._starts, row) - 1
+            part, start, stop = self._parts[number], self._starts[number], self._starts[number + 1]
+            if is_alone:
+                part, start, stop = part.row(row - start), row, row + 1
+            self._held = range(start, stop), self._draft_of(part)
+        rows, drafted = self._held
+        return drafted, row - rows.start
 
 
 def _require_finite(confidence_R: np.ndarray) -> None:

@@ -50,4 +50,4 @@ def step(canvas: Canvas, logits_LV: np.ndarray) -> None:
     if canvas.progress is None:
         canvas.commit(positions_R, proposals)
     else:
-        canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted.redraw))
+        canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted))
