@@ -158,6 +158,11 @@ class Canvas:
         """Whether the next step reads caches that were released."""
         return self.caches is None and self.params.cache != "none" and not self.schedule.is_refresh
 
+    @property
+    def lacks_predictions(self) -> bool:
+        """Whether the next step reports guesses of the last refresh that a fork has not inherited."""
+        return self.reporting.include_predictions and not self.schedule.is_refresh and not self._predictions
+
     def passes(self, tokens_L: np.ndarray) -> tuple[np.ndarray, ...]:
         """The input of each forward pass over `tokens_L`: under guidance also one with every fixed token masked."""
         if not self.params.cfg_scale:
@@ -205,7 +210,7 @@ class Canvas:
             rows = select(self._rows_of_block(positions_R), proposals, self._commit_rule)
         changes = self._write(positions_R, proposals, rows)
         if self.reporting.include_predictions:
-            self._remember_predictions(positions_R, proposals)
+            self.remember_predictions(positions_R, proposals)
         self.step += 1
         self.schedule.advance(is_block_full=not self._is_masked(block.start, block.stop).any())
         self._advance_ends()
@@ -221,6 +226,20 @@ class Canvas:
             finish_reason=self.finish_reason,
             predictions=tuple(self._predictions.values()) if self.reporting.include_predictions else None,
         )
+
+    def remember_predictions(self, positions_R: np.ndarray, proposals: Proposals) -> None:
+        """Update the guesses at masked positions; outside a cached step's window the previous ones remain."""
+        latest = {
+            int(position): Prediction(int(position), int(token_id), float(probability))
+            for position, token_id, probability in zip(
+                positions_R, proposals.token_ids_R, proposals.confidence_R, strict=True
+            )
+        }
+        is_masked = self._is_masked(0, self.layout.response_length)
+        if self.progress is not None:
+            is_masked[self._impossible(latest.values())] = False
+        predictions = sorted((self._predictions | latest).items())
+        self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
 
     @property
     def _commit_rule(self) -> CommitRule:
@@ -254,20 +273,6 @@ class Canvas:
             )
             for i in rows
         )
-
-    def _remember_predictions(self, positions_R: np.ndarray, proposals: Proposals) -> None:
-        """Update the guesses at masked positions; outside a cached step's window the previous ones remain."""
-        latest = {
-            int(position): Prediction(int(position), int(token_id), float(probability))
-            for position, token_id, probability in zip(
-                positions_R, proposals.token_ids_R, proposals.confidence_R, strict=True
-            )
-        }
-        is_masked = self._is_masked(0, self.layout.response_length)
-        if self.progress is not None:
-            is_masked[self._impossible(latest.values())] = False
-        predictions = sorted((self._predictions | latest).items())
-        self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
 
     def _impossible(self, predictions: Iterable[Prediction]) -> list[int]:
         """Return the positions in the active block that cannot hold what is predicted there."""

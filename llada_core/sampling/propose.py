@@ -59,15 +59,15 @@ class Draft:
 
 def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Tensor:
     """Propose a token at each row of `canvas`: the packed proposals of `draft`."""
-    return draft(logits_RV, canvas, positions_R, vocab_size=vocab_size).packed
+    return draft(logits_RV, canvas, positions_R, step=canvas.step, vocab_size=vocab_size).packed
 
 
-def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Draft:
+def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, step: int, vocab_size: int) -> Draft:
     """Propose a token at each row of `canvas`.
 
     Args:
         logits_RV: float32, after guidance; overwritten.
-        positions_R: the response position of each row, the coordinate of its noise.
+        positions_R: the response position of each row; with `step`, the coordinates of its noise.
     """
     params, special_tokens = canvas.params, canvas.layout.special_tokens
     if params.logits_eos_inf:
@@ -85,7 +85,7 @@ def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size:
             candidates_RV[is_early_R, end_id] = -torch.inf
     candidates_RV = candidates_RV[:, :vocab_size]
     allowed_RV = _limited(candidates_RV, params)
-    x0_R = _draw(allowed_RV, params, step=canvas.step, positions_R=positions_R)
+    x0_R = _draw(allowed_RV, params, step=step, positions_R=positions_R)
     alternatives = _most_probable(candidates_RV, probabilities_RV, canvas.reporting.num_alternatives)
     if _commits_ends_last(params):
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
@@ -94,7 +94,7 @@ def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size:
     confidence_R = probabilities_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1)
 
     def draw_score() -> Tensor:
-        return uniform(params.seed, Purpose.REMASKING, canvas.step, positions_R, device=logits_RV.device)
+        return uniform(params.seed, Purpose.REMASKING, step, positions_R, device=logits_RV.device)
 
     scores_R = SCORES[params.remasking].compute(logits_RV, confidence_R, draw_score)
     entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)

@@ -38,6 +38,7 @@ class _Turn:
     """A canvas's part in one step.
 
     Attributes:
+        step: the number of the step, on which its noise hangs.
         positions_R: the response positions at which a token is proposed.
         window: the positions that go through the model, counted from the canvas's first token.
         passes: the tokens of each forward pass: conditional, then under guidance unconditional.
@@ -45,6 +46,7 @@ class _Turn:
     """
 
     canvas: Canvas
+    step: int
     positions_R: np.ndarray
     window: range
     passes: tuple[np.ndarray, ...]
@@ -71,6 +73,7 @@ class _HeadRows:
     """
 
     canvas: Canvas
+    step: int
     positions_R: np.ndarray
     hidden: tuple[Tensor, ...]
     is_whole: bool = False
@@ -82,7 +85,9 @@ class _HeadRows:
     def row(self, index: int) -> "_HeadRows":
         """One of the rows."""
         one = slice(index, index + 1)
-        return _HeadRows(self.canvas, self.positions_R[one], tuple(hidden_RE[one] for hidden_RE in self.hidden))
+        return _HeadRows(
+            self.canvas, self.step, self.positions_R[one], tuple(hidden_RE[one] for hidden_RE in self.hidden)
+        )
 
 
 class Sampler:
@@ -132,7 +137,7 @@ class Sampler:
         visible = range(canvas.visible_length)
         response = canvas.tokens[visible.start : visible.stop][canvas.layout.response]
         positions_R = (response == canvas.layout.mask_id).nonzero()[0]
-        turn = _Turn(canvas, positions_R, visible, canvas.passes(canvas.tokens), None)
+        turn = _Turn(canvas, canvas.step, positions_R, visible, canvas.passes(canvas.tokens), None)
         (proposals,) = self._proposals([turn])
         return positions_R, proposals
 
@@ -163,7 +168,7 @@ class Sampler:
 
     def _turn(self, canvas: Canvas) -> _Turn:
         passes = canvas.passes(canvas.tokens)
-        return _Turn(canvas, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
+        return _Turn(canvas, canvas.step, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
 
     def _restore_caches(self, canvases: Sequence[Canvas]) -> None:
         """Fill caches that were released with what they held: keys and values of the tokens of the last refresh. What
@@ -171,14 +176,25 @@ class Sampler:
         """
         if not canvases:
             return
-        turns = []
-        for canvas in canvases:
-            assert canvas.refreshed_tokens is not None
-            window, passes = range(canvas.visible_length), canvas.passes(canvas.refreshed_tokens)
-            turns.append(_Turn(canvas, _FIRST_POSITION, window, passes, self._caches(canvas)))
-        self._forward(turns)
+        turns = [self._turn_of_refresh(canvas) for canvas in canvases]
+        if plain := [turn for turn in turns if not turn.canvas.lacks_predictions]:
+            self._forward(plain)
+        if guessing := [turn for turn in turns if turn.canvas.lacks_predictions]:
+            for turn, proposals in zip(guessing, self._proposals(guessing), strict=True):
+                turn.canvas.remember_predictions(turn.positions_R, proposals)
         for turn in turns:
             turn.canvas.caches = turn.caches
+
+    def _turn_of_refresh(self, canvas: Canvas) -> _Turn:
+        """The canvas's part in its last refresh once more: for the caches and, if they are lost, for the guesses."""
+        assert canvas.refreshed_tokens is not None
+        window, positions_R = range(canvas.visible_length), _FIRST_POSITION
+        if canvas.lacks_predictions:
+            response = canvas.refreshed_tokens[: window.stop][canvas.layout.response]
+            positions_R = (response == canvas.layout.mask_id).nonzero()[0]
+        step = canvas.step - canvas.schedule.steps_since_refresh
+        passes = canvas.passes(canvas.refreshed_tokens)
+        return _Turn(canvas, step, positions_R, window, passes, self._caches(canvas))
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
         """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
@@ -216,7 +232,7 @@ class Sampler:
             for start in range(0, len(turn.positions_R), size):
                 part = slice(start, start + size)
                 hidden_parts = tuple(hidden_RE[part] for hidden_RE in passes)
-                yield _HeadRows(turn.canvas, turn.positions_R[part], hidden_parts, is_whole)
+                yield _HeadRows(turn.canvas, turn.step, turn.positions_R[part], hidden_parts, is_whole)
 
     def _propose(self, group: Sequence[_HeadRows], selections: "_Selections | None") -> Iterator[Tensor]:
         """Send a group through the head at once; yield the packed proposals of each of its parts.
@@ -239,7 +255,8 @@ class Sampler:
             cfg_scale = rows.canvas.params.cfg_scale
             guided_RV = guide(passes[0], passes[1], cfg_scale) if cfg_scale else passes[0]
             positions_R = self._to_device(rows.positions_R)
-            yield draft(guided_RV, rows.canvas, positions_R, vocab_size=self._model.shape.vocab_size)
+            vocab_size = self._model.shape.vocab_size
+            yield draft(guided_RV, rows.canvas, positions_R, step=rows.step, vocab_size=vocab_size)
 
     def _select_from_parts(
         self, turn: _Turn, proposals: Proposals, parts: Sequence[_HeadRows]
