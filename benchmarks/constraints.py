@@ -159,11 +159,15 @@ def _logits(vocabulary: Vocabulary, change: Kind, answer: np.ndarray) -> Iterato
 def _step(canvas: Canvas, logits_RV: Tensor, vocabulary: Vocabulary, milliseconds: list[float]) -> None:
     positions_R = canvas.proposal_positions()
     drafted = draft(
-        logits_RV[positions_R], canvas, torch.from_numpy(positions_R), vocab_size=vocabulary.shape.vocab_size
+        logits_RV[positions_R],
+        canvas,
+        torch.from_numpy(positions_R),
+        step=canvas.step,
+        vocab_size=vocabulary.shape.vocab_size,
     )
     proposals = unpack(copy_to_host([drafted.packed]), 0)
     started = time.thread_time()
-    canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted.redraw))
+    canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted))
     milliseconds.append(1000 * (time.thread_time() - started))
 
 

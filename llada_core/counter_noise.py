@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     PADDING = 9
     STRATUM = 10
     VALIDATION = 11
+    FILLING = 12
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:

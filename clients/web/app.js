@@ -3,6 +3,7 @@
 import { Branches } from "./branches.js";
 import { addExchange, chatTurns, clearChat, takeBackExchange } from "./chat.js";
 import { copyFrom } from "./clipboard.js";
+import { count } from "./counts.js";
 import { EXAMPLES } from "./examples.js";
 import { open, save } from "./files.js";
 import * as form from "./form.js";
@@ -179,7 +180,8 @@ function showBranch(recording, from) {
 function finish() {
   const recordings = state.runs.flatMap((run) => run.recording ?? []);
   const usages = recordings.map((recording) => recording.done?.usage);
-  showStatus(`Done: ${usages.map((usage) => `${usage?.completion_tokens} tokens in ${usage?.denoising_steps} steps`).join(" and ")}`);
+  const counts = usages.map((usage) => `${count(usage?.completion_tokens, "token")} in ${count(usage?.denoising_steps, "step")}`);
+  showStatus(`Done: ${counts.join(" and ")}`);
   recordings.forEach((recording) => showMismatches(recording.mismatches()));
   $("outputs").hidden = false;
 }

@@ -1,5 +1,7 @@
 /** Changes a frame of a run: words are masked again or written over, for a branch that goes on from there. */
 
+import { count } from "./counts.js";
+
 /** @typedef {import("./recording.js").Recording} Recording */
 /** @typedef {import("./recording.js").Cell} Cell */
 /** @typedef {{token_id: number, text: string}} Token */
@@ -127,9 +129,9 @@ export class Editor {
   /** @param {number[]} positions @returns {string} why nothing can be written there; empty if it can */
   #problemAt(positions) {
     const last = this.#cells.length - 1;
-    if (positions.some((one) => one > last)) return `That is ${positions.length} tokens; the last position is ${last}.`;
+    if (positions.some((one) => one > last)) return `That is ${count(positions.length, "token")}; the last position is ${last}.`;
     const fixed = positions.find((one) => this.recording.fixed.has(one));
-    return fixed === undefined ? "" : `That is ${positions.length} tokens, and position ${fixed} is fixed from the start.`;
+    return fixed === undefined ? "" : `That is ${count(positions.length, "token")}, and position ${fixed} is fixed from the start.`;
   }
 
   /** @returns {Edits} */

@@ -1,5 +1,6 @@
 /** Draws a recording as a picture: a still of its last frame, or a moving one of all. */
 
+import { count } from "./counts.js";
 import { encodeGif } from "./gif.js";
 
 /** @typedef {import("./recording.js").Recording} Recording */
@@ -68,7 +69,10 @@ class Picture {
     recording.cellsAt(frame).forEach((cell, i) => this.#drawCell(cell, this.boxes[i]));
     const { stepsRun, masked } = recording.figuresAt(frame);
     const { denoising_steps: steps = stepsRun, forward_passes: passes } = recording.done?.usage ?? {};
-    const text = frame === recording.lastFrame && passes ? `${steps} steps, ${passes} forward passes` : `step ${stepsRun}, ${masked} masks left`;
+    const text =
+      frame === recording.lastFrame && passes
+        ? `${count(steps, "step")}, ${count(passes, "forward pass", "forward passes")}`
+        : `step ${stepsRun}, ${count(masked, "mask")} left`;
     context.fillStyle = this.#colour("quiet");
     context.fillText(`${recording.start.model}: ${text}`, MARGIN, canvas.height - MARGIN);
     return { canvas, context };

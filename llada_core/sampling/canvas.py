@@ -14,7 +14,8 @@ import numpy as np
 from llada_core.diffusion.guidance import num_passes
 from llada_core.model.kv_cache import KVCache
 from llada_core.sampling.cache_policy import CACHE_POLICIES
-from llada_core.sampling.constraints.commit import ActiveBlock, Redraw, select_viable
+from llada_core.sampling.constraints.candidates import Candidates
+from llada_core.sampling.constraints.commit import ActiveBlock, select_viable
 from llada_core.sampling.constraints.fillings import Fillings
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, DenoisingStep, Prediction, Reporting
@@ -22,7 +23,6 @@ from llada_core.sampling.frame import Frame
 from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
 from llada_core.sampling.proposals import Proposals
 from llada_core.sampling.schedule import Schedule
-from llada_core.sampling.scores import SCORES
 from llada_core.sampling.selection import CommitRule, select
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.special_tokens import SpecialTokens
@@ -158,6 +158,11 @@ class Canvas:
         """Whether the next step reads caches that were released."""
         return self.caches is None and self.params.cache != "none" and not self.schedule.is_refresh
 
+    @property
+    def lacks_predictions(self) -> bool:
+        """Whether the next step reports guesses of the last refresh that a fork has not inherited."""
+        return self.reporting.include_predictions and not self.schedule.is_refresh and not self._predictions
+
     def passes(self, tokens_L: np.ndarray) -> tuple[np.ndarray, ...]:
         """The input of each forward pass over `tokens_L`: under guidance also one with every fixed token masked."""
         if not self.params.cfg_scale:
@@ -176,26 +181,20 @@ class Canvas:
         return self._is_masked(start, stop).nonzero()[0] + start
 
     def select_viable(
-        self, positions_R: np.ndarray, proposals: Proposals, redraw: Redraw
+        self, positions_R: np.ndarray, proposals: Proposals, candidates: Candidates
     ) -> tuple[Proposals, np.ndarray]:
         """Choose what the next step commits under the canvas's constraint.
 
         Args:
             positions_R: the response positions that `proposal_positions` returned.
-            redraw: draws the proposal of a row again, among the ids that it is given.
+            candidates: what could be proposed there instead.
 
         Returns:
-            The proposals, some of them drawn again, and the rows to commit, as `commit` takes them.
+            The proposals, some of them replaced, and the rows to commit, as `commit` takes them.
         """
-        assert self.progress is not None
-        block = ActiveBlock(
-            self.progress.constraint,
-            self._fillings(),
-            self._rows_of_block(positions_R),
-            positions_R - self.schedule.block.start,
-        )
-        ranks_by_confidence = SCORES[self.params.remasking].is_confidence
-        return select_viable(block, proposals, self._commit_rule, redraw, ranks_by_confidence=ranks_by_confidence)
+        rows, start = self._rows_of_block(positions_R), self.schedule.block.start
+        block = ActiveBlock(self.params, self.step, self._fillings(), start, rows, positions_R)
+        return select_viable(block, proposals, self._commit_rule, candidates)
 
     def commit(self, positions_R: np.ndarray, proposals: Proposals, rows: np.ndarray | None = None) -> DenoisingStep:
         """Commit the highest-scoring proposals of the active block; on a tie, the leftmost.
@@ -211,7 +210,7 @@ class Canvas:
             rows = select(self._rows_of_block(positions_R), proposals, self._commit_rule)
         changes = self._write(positions_R, proposals, rows)
         if self.reporting.include_predictions:
-            self._remember_predictions(positions_R, proposals)
+            self.remember_predictions(positions_R, proposals)
         self.step += 1
         self.schedule.advance(is_block_full=not self._is_masked(block.start, block.stop).any())
         self._advance_ends()
@@ -227,6 +226,20 @@ class Canvas:
             finish_reason=self.finish_reason,
             predictions=tuple(self._predictions.values()) if self.reporting.include_predictions else None,
         )
+
+    def remember_predictions(self, positions_R: np.ndarray, proposals: Proposals) -> None:
+        """Update the guesses at masked positions; outside a cached step's window the previous ones remain."""
+        latest = {
+            int(position): Prediction(int(position), int(token_id), float(probability))
+            for position, token_id, probability in zip(
+                positions_R, proposals.token_ids_R, proposals.confidence_R, strict=True
+            )
+        }
+        is_masked = self._is_masked(0, self.layout.response_length)
+        if self.progress is not None:
+            is_masked[self._impossible(latest.values())] = False
+        predictions = sorted((self._predictions | latest).items())
+        self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
 
     @property
     def _commit_rule(self) -> CommitRule:
@@ -260,20 +273,6 @@ class Canvas:
             )
             for i in rows
         )
-
-    def _remember_predictions(self, positions_R: np.ndarray, proposals: Proposals) -> None:
-        """Update the guesses at masked positions; outside a cached step's window the previous ones remain."""
-        latest = {
-            int(position): Prediction(int(position), int(token_id), float(probability))
-            for position, token_id, probability in zip(
-                positions_R, proposals.token_ids_R, proposals.confidence_R, strict=True
-            )
-        }
-        is_masked = self._is_masked(0, self.layout.response_length)
-        if self.progress is not None:
-            is_masked[self._impossible(latest.values())] = False
-        predictions = sorted((self._predictions | latest).items())
-        self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
 
     def _impossible(self, predictions: Iterable[Prediction]) -> list[int]:
         """Return the positions in the active block that cannot hold what is predicted there."""

@@ -7,7 +7,6 @@ here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p,
 Shape suffixes: R rows (masked positions) of one canvas, V columns of the head (`embedding_size`), A alternatives.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.proposals import pack
@@ -24,51 +24,50 @@ from llada_core.sampling.scores import SCORES, shannon_entropy
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """The proposals at some rows of a canvas, and what is needed to draw one of them again.
+    """The proposals at some rows of a canvas, and what could be proposed instead (`constraints.candidates`).
 
     Attributes:
         packed: the fields of `Proposals`, on the device.
-        candidates_RV: the logits from which tokens were drawn.
+        candidates_RV: the logits of the tokens that may be written.
+        allowed_RV: the same with those at −inf that top-k and top-p leave out.
         probabilities_RV: the confidence of every token.
     """
 
-    canvas: Canvas
-    positions_R: Tensor
     packed: Tensor
     candidates_RV: Tensor
+    allowed_RV: Tensor
     probabilities_RV: Tensor
 
-    def redraw(self, row: int, ids: np.ndarray) -> tuple[int, float]:
-        """Draw a token among `ids` with the noise of the first draw; return it and its confidence.
+    def best(self, row: int, tokens: TokenSet) -> int:
+        """Return the most probable of these tokens; one that `min_tokens` rules out only where it rules out all."""
+        logits_V = self.candidates_RV[row]
+        if logits_V.is_cpu:
+            return tokens.best(logits_V.numpy())
+        return int(tokens.ids_M[int(logits_V[torch.from_numpy(tokens.ids_M).to(logits_V.device)].argmax())])
 
-        Ids that top-k, top-p or `min_tokens` rule out are drawn only where they rule out all.
+    def confidence(self, row: int, token_id: int) -> float:
+        """Return a token's softmax probability."""
+        return float(self.probabilities_RV[row, token_id])
+
+    def logits(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits of all tokens, float32 [V], and the same with those at −inf that top-k, top-p or
+        `min_tokens` rule out.
         """
-        params, candidates_1V = self.canvas.params, self.candidates_RV[row : row + 1]
-        ids_M = torch.from_numpy(ids).to(candidates_1V.device)
-
-        def draw_among(logits_1V: Tensor) -> tuple[int, float]:
-            logits_1M = logits_1V.index_select(1, ids_M)
-            position_1 = self.positions_R[row : row + 1]
-            column = int(_draw_column(logits_1M, ids_M, params, step=self.canvas.step, positions_R=position_1))
-            return int(ids[column]), float(logits_1M[0, column])
-
-        token_id, logit = draw_among(_limited(candidates_1V, params))
-        if logit == -math.inf:
-            token_id, _ = draw_among(candidates_1V)
-        return token_id, float(self.probabilities_RV[row, token_id])
+        all_V = self.candidates_RV[row].cpu().numpy()
+        return all_V, all_V if self.allowed_RV is self.candidates_RV else self.allowed_RV[row].cpu().numpy()
 
 
 def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Tensor:
     """Propose a token at each row of `canvas`: the packed proposals of `draft`."""
-    return draft(logits_RV, canvas, positions_R, vocab_size=vocab_size).packed
+    return draft(logits_RV, canvas, positions_R, step=canvas.step, vocab_size=vocab_size).packed
 
 
-def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Draft:
+def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, step: int, vocab_size: int) -> Draft:
     """Propose a token at each row of `canvas`.
 
     Args:
         logits_RV: float32, after guidance; overwritten.
-        positions_R: the response position of each row, the coordinate of its noise.
+        positions_R: the response position of each row; with `step`, the coordinates of its noise.
     """
     params, special_tokens = canvas.params, canvas.layout.special_tokens
     if params.logits_eos_inf:
@@ -85,7 +84,8 @@ def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size:
         for end_id in canvas.layout.end_ids:
             candidates_RV[is_early_R, end_id] = -torch.inf
     candidates_RV = candidates_RV[:, :vocab_size]
-    x0_R = draw(candidates_RV, params, step=canvas.step, positions_R=positions_R)
+    allowed_RV = _limited(candidates_RV, params)
+    x0_R = _draw(allowed_RV, params, step=step, positions_R=positions_R)
     alternatives = _most_probable(candidates_RV, probabilities_RV, canvas.reporting.num_alternatives)
     if _commits_ends_last(params):
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
@@ -94,12 +94,12 @@ def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size:
     confidence_R = probabilities_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1)
 
     def draw_score() -> Tensor:
-        return uniform(params.seed, Purpose.REMASKING, canvas.step, positions_R, device=logits_RV.device)
+        return uniform(params.seed, Purpose.REMASKING, step, positions_R, device=logits_RV.device)
 
     scores_R = SCORES[params.remasking].compute(logits_RV, confidence_R, draw_score)
     entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)
     packed = pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
-    return Draft(canvas, positions_R, packed, candidates_RV, probabilities_RV)
+    return Draft(packed, candidates_RV, allowed_RV, probabilities_RV)
 
 
 def _reads_logits_after_the_draw(params: GenerationParams) -> bool:
@@ -126,8 +126,7 @@ def _most_probable(candidates_RV: Tensor, probabilities_RV: Tensor, number: int)
 
 def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
     """Draw a token for each row: the most probable at temperature 0, else a sample of softmax(logits / temperature)."""
-    columns_V = torch.arange(candidates_RV.shape[1], device=candidates_RV.device)
-    return _draw_column(_limited(candidates_RV, params), columns_V, params, step=step, positions_R=positions_R)
+    return _draw(_limited(candidates_RV, params), params, step=step, positions_R=positions_R)
 
 
 def _limited(candidates_RV: Tensor, params: GenerationParams) -> Tensor:
@@ -137,14 +136,12 @@ def _limited(candidates_RV: Tensor, params: GenerationParams) -> Tensor:
     return top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature)
 
 
-def _draw_column(
-    logits_RM: Tensor, ids_M: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor
-) -> Tensor:
-    """Return the column drawn in each row. A column's noise is that of its id, whatever columns there are."""
+def _draw(allowed_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
     if params.temperature == 0:
-        return _argmax(logits_RM)
-    draws_RM = uniform(params.seed, Purpose.GUMBEL, step, positions_R.unsqueeze(1), ids_M, device=logits_RM.device)
-    return gumbel_max(logits_RM, draws_RM, params.temperature)
+        return _argmax(allowed_RV)
+    columns_V = torch.arange(allowed_RV.shape[1], device=allowed_RV.device)
+    draws_RV = uniform(params.seed, Purpose.GUMBEL, step, positions_R.unsqueeze(1), columns_V, device=allowed_RV.device)
+    return gumbel_max(allowed_RV, draws_RV, params.temperature)
 
 
 def _argmax(logits_RV: Tensor) -> Tensor:

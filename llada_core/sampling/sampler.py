@@ -6,8 +6,10 @@ exists for one step, so a request joins or leaves between two steps, whatever it
 Shape suffixes: T tokens of the packed batch, R rows at which a token is proposed, E model width, V columns of the head.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from llada_core.model.interface import MaskPredictor
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
 from llada_core.sampling.propose import Draft, draft
@@ -35,6 +38,7 @@ class _Turn:
     """A canvas's part in one step.
 
     Attributes:
+        step: the number of the step, on which its noise hangs.
         positions_R: the response positions at which a token is proposed.
         window: the positions that go through the model, counted from the canvas's first token.
         passes: the tokens of each forward pass: conditional, then under guidance unconditional.
@@ -42,6 +46,7 @@ class _Turn:
     """
 
     canvas: Canvas
+    step: int
     positions_R: np.ndarray
     window: range
     passes: tuple[np.ndarray, ...]
@@ -68,6 +73,7 @@ class _HeadRows:
     """
 
     canvas: Canvas
+    step: int
     positions_R: np.ndarray
     hidden: tuple[Tensor, ...]
     is_whole: bool = False
@@ -79,7 +85,9 @@ class _HeadRows:
     def row(self, index: int) -> "_HeadRows":
         """One of the rows."""
         one = slice(index, index + 1)
-        return _HeadRows(self.canvas, self.positions_R[one], tuple(hidden_RE[one] for hidden_RE in self.hidden))
+        return _HeadRows(
+            self.canvas, self.step, self.positions_R[one], tuple(hidden_RE[one] for hidden_RE in self.hidden)
+        )
 
 
 class Sampler:
@@ -129,7 +137,7 @@ class Sampler:
         visible = range(canvas.visible_length)
         response = canvas.tokens[visible.start : visible.stop][canvas.layout.response]
         positions_R = (response == canvas.layout.mask_id).nonzero()[0]
-        turn = _Turn(canvas, positions_R, visible, canvas.passes(canvas.tokens), None)
+        turn = _Turn(canvas, canvas.step, positions_R, visible, canvas.passes(canvas.tokens), None)
         (proposals,) = self._proposals([turn])
         return positions_R, proposals
 
@@ -160,7 +168,7 @@ class Sampler:
 
     def _turn(self, canvas: Canvas) -> _Turn:
         passes = canvas.passes(canvas.tokens)
-        return _Turn(canvas, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
+        return _Turn(canvas, canvas.step, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
 
     def _restore_caches(self, canvases: Sequence[Canvas]) -> None:
         """Fill caches that were released with what they held: keys and values of the tokens of the last refresh. What
@@ -168,14 +176,25 @@ class Sampler:
         """
         if not canvases:
             return
-        turns = []
-        for canvas in canvases:
-            assert canvas.refreshed_tokens is not None
-            window, passes = range(canvas.visible_length), canvas.passes(canvas.refreshed_tokens)
-            turns.append(_Turn(canvas, _FIRST_POSITION, window, passes, self._caches(canvas)))
-        self._forward(turns)
+        turns = [self._turn_of_refresh(canvas) for canvas in canvases]
+        if plain := [turn for turn in turns if not turn.canvas.lacks_predictions]:
+            self._forward(plain)
+        if guessing := [turn for turn in turns if turn.canvas.lacks_predictions]:
+            for turn, proposals in zip(guessing, self._proposals(guessing), strict=True):
+                turn.canvas.remember_predictions(turn.positions_R, proposals)
         for turn in turns:
             turn.canvas.caches = turn.caches
+
+    def _turn_of_refresh(self, canvas: Canvas) -> _Turn:
+        """The canvas's part in its last refresh once more: for the caches and, if they are lost, for the guesses."""
+        assert canvas.refreshed_tokens is not None
+        window, positions_R = range(canvas.visible_length), _FIRST_POSITION
+        if canvas.lacks_predictions:
+            response = canvas.refreshed_tokens[: window.stop][canvas.layout.response]
+            positions_R = (response == canvas.layout.mask_id).nonzero()[0]
+        step = canvas.step - canvas.schedule.steps_since_refresh
+        passes = canvas.passes(canvas.refreshed_tokens)
+        return _Turn(canvas, step, positions_R, window, passes, self._caches(canvas))
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
         """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
@@ -213,7 +232,7 @@ class Sampler:
             for start in range(0, len(turn.positions_R), size):
                 part = slice(start, start + size)
                 hidden_parts = tuple(hidden_RE[part] for hidden_RE in passes)
-                yield _HeadRows(turn.canvas, turn.positions_R[part], hidden_parts, is_whole)
+                yield _HeadRows(turn.canvas, turn.step, turn.positions_R[part], hidden_parts, is_whole)
 
     def _propose(self, group: Sequence[_HeadRows], selections: "_Selections | None") -> Iterator[Tensor]:
         """Send a group through the head at once; yield the packed proposals of each of its parts.
@@ -236,22 +255,21 @@ class Sampler:
             cfg_scale = rows.canvas.params.cfg_scale
             guided_RV = guide(passes[0], passes[1], cfg_scale) if cfg_scale else passes[0]
             positions_R = self._to_device(rows.positions_R)
-            yield draft(guided_RV, rows.canvas, positions_R, vocab_size=self._model.shape.vocab_size)
+            vocab_size = self._model.shape.vocab_size
+            yield draft(guided_RV, rows.canvas, positions_R, step=rows.step, vocab_size=vocab_size)
 
     def _select_from_parts(
         self, turn: _Turn, proposals: Proposals, parts: Sequence[_HeadRows]
     ) -> tuple[Proposals, np.ndarray]:
-        """Choose for a canvas under a constraint whose logits were too many to keep; its rows go through the head again
-        where they are drawn again.
+        """Choose for a canvas under a constraint whose logits were too many to keep: its parts go through the head
+        again where something else is proposed.
         """
-        rows = [(part, index) for part in parts for index in range(len(part.positions_R))]
 
-        def redraw(row: int, ids: np.ndarray) -> tuple[int, float]:
-            part, index = rows[row]
-            (drafted,) = self._drafts([part.row(index)])
-            return drafted.redraw(0, ids)
+        def draft_of(part: _HeadRows) -> Draft:
+            (drafted,) = self._drafts([part])
+            return drafted
 
-        return turn.canvas.select_viable(turn.positions_R, proposals, redraw)
+        return turn.canvas.select_viable(turn.positions_R, proposals, _CandidatesInParts(parts, draft_of))
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._model.device, non_blocking=True)
@@ -277,7 +295,46 @@ class _Selections:
         on_host = copy_to_host([drafted.packed])
         _require_finite(on_host[1])
         proposals = unpack(on_host, rows.canvas.reporting.num_alternatives)
-        self.made[rows.canvas] = rows.canvas.select_viable(rows.positions_R, proposals, drafted.redraw)
+        self.made[rows.canvas] = rows.canvas.select_viable(rows.positions_R, proposals, drafted)
+
+
+class _CandidatesInParts:
+    """The candidates of a canvas whose logits are never there all at once; see `constraints.candidates`."""
+
+    def __init__(self, parts: Sequence[_HeadRows], draft_of: Callable[[_HeadRows], Draft]) -> None:
+        """
+        Args:
+            draft_of: sends a part through the head.
+        """
+        self._parts = parts
+        self._starts = [0, *accumulate(len(part.positions_R) for part in parts)]
+        self._draft_of = draft_of
+        self._held: tuple[range, Draft] | None = None
+
+    def best(self, row: int, tokens: TokenSet) -> int:
+        # Rows come in any order here, and few of them.
+        drafted, index = self._draft_with(row, is_alone=True)
+        return drafted.best(index, tokens)
+
+    def confidence(self, row: int, token_id: int) -> float:
+        drafted, index = self._draft_with(row)
+        return drafted.confidence(index, token_id)
+
+    def logits(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        drafted, index = self._draft_with(row)
+        return drafted.logits(index)
+
+    def _draft_with(self, row: int, *, is_alone: bool = False) -> tuple[Draft, int]:
+        """Return a draft that has the row, and the row's place in it."""
+        if self._held is None or row not in self._held[0]:
+            self._held = None
+            number = bisect_right(self._starts, row) - 1
+            part, start, stop = self._parts[number], self._starts[number], self._starts[number + 1]
+            if is_alone:
+                part, start, stop = part.row(row - start), row, row + 1
+            self._held = range(start, stop), self._draft_of(part)
+        rows, drafted = self._held
+        return drafted, row - rows.start
 
 
 def _require_finite(confidence_R: np.ndarray) -> None:

@@ -66,9 +66,12 @@ class Schedule:
     @property
     def is_refresh(self) -> bool:
         """Whether the next step refreshes the cache: at a block's start, and at every refresh interval."""
-        if self.block_step == 0:
-            return True
-        return self._refresh_interval is not None and self.block_step % self._refresh_interval == 0
+        return self.steps_since_refresh == 0
+
+    @property
+    def steps_since_refresh(self) -> int:
+        """The number of steps run since the one that refreshed the cache, that one included; 0 before a refresh."""
+        return self.block_step % self._refresh_interval if self._refresh_interval else self.block_step
 
     @property
     def num_transfers(self) -> int | None:

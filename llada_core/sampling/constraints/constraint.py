@@ -13,7 +13,7 @@ import numpy as np
 
 from llada_core.sampling.constraints.automaton import Deadline, build_automaton
 from llada_core.sampling.constraints.syntax import refuse
-from llada_core.sampling.constraints.tokens import NOTHING, Move, concatenated, token_classes
+from llada_core.sampling.constraints.tokens import Move, concatenated, token_classes
 from llada_core.text.byte_trie import ByteTrie
 from llada_core.text.special_tokens import SpecialTokens
 
@@ -64,6 +64,11 @@ class Constraint:
         arcs = slice(self.class_starts[token_class], self.class_starts[token_class + 1])
         return self.sources_A[arcs], self.targets_A[arcs]
 
+    def classes_of(self, arcs: np.ndarray) -> np.ndarray:
+        """Return the classes of arcs."""
+        classes: np.ndarray = np.searchsorted(self.class_starts, arcs, side="right") - 1
+        return classes
+
     def ids(self, classes: np.ndarray) -> np.ndarray:
         """Return the tokens of these classes, ordered by class."""
         starts, stops = self.id_starts[classes].tolist(), self.id_starts[classes + 1].tolist()
@@ -79,11 +84,11 @@ def compile_pattern(pattern: str, trie: ByteTrie, special_tokens: SpecialTokens,
     """
     deadline = Deadline()
     automaton = build_automaton(pattern, deadline)
-    classes_V, moves = token_classes(automaton, trie, vocab_size, deadline)
+    end_ids = sorted(special_tokens.end_ids)
+    classes_V, moves = token_classes(automaton, trie, vocab_size, [special_tokens.mask_id, *end_ids], deadline)
     end = len(automaton.next_QB)
     accepting = np.flatnonzero(automaton.is_accepting_Q)
-    classes_V[special_tokens.mask_id] = NOTHING
-    classes_V[sorted(special_tokens.end_ids)] = len(moves)
+    classes_V[end_ids] = len(moves)
     moves.append(Move(np.append(accepting, end), np.full(len(accepting) + 1, end)))
     sources_A, targets_A, starts = concatenated(moves)
     if len(sources_A) > MAX_ARCS:

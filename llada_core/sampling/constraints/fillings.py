@@ -9,9 +9,11 @@ Shape suffixes: S states, A arcs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
+from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.constraints.constraint import Constraint
 
 MASKED = -1
@@ -51,6 +53,18 @@ class Fillings:
         self._from_left = [start_S]
         self._from_right: dict[int, np.ndarray] = {}
 
+    @property
+    def constraint(self) -> Constraint:
+        return self._constraint
+
+    @property
+    def length(self) -> int:
+        """The positions of the block."""
+        return len(self._classes)
+
+    def is_masked(self, position: int) -> bool:
+        return self._classes[position] == MASKED
+
     def copy(self) -> "Fillings":
         """Return fillings that can be written without changing these."""
         other = Fillings.__new__(Fillings)
@@ -77,17 +91,33 @@ class Fillings:
         sources, targets = self._constraint.arcs(token_class)
         return bool((self._left(position)[sources] & self._right(position + 1)[targets]).any())
 
-    def viable_ids(self, position: int) -> np.ndarray:
-        """Return the tokens that may be written at this mask, at least one while there is a filling; by class."""
-        constraint = self._constraint
-        arcs = np.flatnonzero(self._left(position)[constraint.sources_A])
-        arcs = arcs[self._right(position + 1)[constraint.targets_A[arcs]]]
-        return constraint.ids(np.unique(np.searchsorted(constraint.class_starts, arcs, side="right") - 1))
+    def viable_tokens(self, position: int) -> TokenSet:
+        """Return the tokens that may be written at this mask, at least one while there is a filling."""
+        left, right = self._left(position).tobytes(), self._right(position + 1).tobytes()
+        # The sets of many masks are equal, and stay so from step to step.
+        return _tokens_of(self._constraint, _classes_between(self._constraint, left, right))
+
+    def viable_arcs(self, position: int, state: int | None = None) -> np.ndarray:
+        """Return the arcs that a filling may take at this position, in ascending order.
+
+        Args:
+            state: only those from this state.
+        """
+        left_S, right_S = self._left(position), self._right(position + 1)
+        if state is not None:
+            left_S = np.zeros_like(left_S)
+            left_S[state] = True
+        if self.is_masked(position):
+            return _arcs_between(self._constraint, left_S, right_S)
+        sources, targets = self._constraint.arcs(self._classes[position])
+        first: int = self._constraint.class_starts[self._classes[position]]
+        return first + np.flatnonzero(left_S[sources] & right_S[targets])
 
     def _left(self, boundary: int) -> np.ndarray:
-        while len(self._from_left) <= boundary:
-            states_S = self._from_left[-1]
-            self._from_left.append(after(self._constraint, states_S, self._classes[len(self._from_left) - 1]))
+        known = len(self._from_left)
+        if known <= boundary:
+            classes = self._classes[known - 1 : boundary]
+            self._from_left.extend(sweep(after, self._constraint, self._from_left[-1], classes))
         return self._from_left[boundary]
 
     def _right(self, boundary: int) -> np.ndarray:
@@ -113,6 +143,26 @@ class Fillings:
         # Only masks follow, and the end of the text fills what an answer leaves of them.
         goal_S: np.ndarray = self._constraint.distances_S <= self._room + len(self._classes) - boundary
         return goal_S
+
+
+def _arcs_between(constraint: Constraint, left_S: np.ndarray, right_S: np.ndarray) -> np.ndarray:
+    """Return the arcs that lead from one of the first states to one of the second, in ascending order."""
+    arcs = np.flatnonzero(left_S[constraint.sources_A])
+    between: np.ndarray = arcs[right_S[constraint.targets_A[arcs]]]
+    return between
+
+
+@lru_cache(maxsize=1024)
+def _classes_between(constraint: Constraint, left: bytes, right: bytes) -> bytes:
+    """Return the classes with which a state of the first set leads to one of the second; the sets are bool."""
+    arcs = _arcs_between(constraint, np.frombuffer(left, dtype=bool), np.frombuffer(right, dtype=bool))
+    return np.unique(constraint.classes_of(arcs)).tobytes()
+
+
+# An entry may take a megabyte and a half.
+@lru_cache(maxsize=32)
+def _tokens_of(constraint: Constraint, classes: bytes) -> TokenSet:
+    return TokenSet.of(constraint.ids(np.frombuffer(classes, dtype=np.int64)), len(constraint.classes_V))
 
 
 def after(constraint: Constraint, states_S: np.ndarray, token_class: int) -> np.ndarray:

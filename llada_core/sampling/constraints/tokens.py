@@ -32,9 +32,14 @@ class Move:
 
 
 def token_classes(
-    automaton: Automaton, trie: ByteTrie, vocab_size: int, deadline: Deadline
+    automaton: Automaton, trie: ByteTrie, vocab_size: int, special_ids: Sequence[int], deadline: Deadline
 ) -> tuple[np.ndarray, list[Move]]:
     """Return the class of each token, int32 [V], and the move of each class; class `NOTHING` has none.
+
+    Every other class has at least one token.
+
+    Args:
+        special_ids: tokens that are no text, however the vocabulary spells them.
 
     Raises:
         InvalidParameterError: the pattern needs more moves, or more time, than the limits allow.
@@ -45,6 +50,7 @@ def token_classes(
     for level in trie.levels:
         functions_N = functions.after_bytes(functions_N[level.parents_N], automaton.byte_classes[level.bytes_N])
         functions_V[level.token_ids_M] = functions_N[level.token_nodes_M]
+    functions_V[special_ids] = NOTHING
     # `NOTHING` stays the first, whether or not a token has it.
     used, classes_V = np.unique(np.append(functions_V[:vocab_size], NOTHING), return_inverse=True)
     return classes_V[:-1].astype(np.int32), [functions.moves[function] for function in used]

@@ -108,6 +108,11 @@ def test_control_enter_generates(page: Page) -> None:
     assert requests[0].post_data_json["messages"][0]["content"] == "What is the capital of France?"
 
 
+def test_one_step_is_not_called_steps(page: Page) -> None:
+    generate_to_the_end(page, max_tokens="1", block_length="1")
+    expect(page.locator("#status")).to_have_text(re.compile("^Done: (0 tokens|1 token) in 1 step$"))
+
+
 def test_stop_ends_the_request(page: Page, live_server: str) -> None:
     page.evaluate(
         """() => {

@@ -67,10 +67,10 @@ def fork(model, parent, changes, step, *, edits=NO_EDITS, vocabulary=None, **set
     )
 
 
-def response_to(model, prompt=(1, 2, 3), pinned=None, suffix=(), **settings):
+def response_to(model, prompt=(1, 2, 3), pinned=None, suffix=(), reporting=REPORTING, **settings):
     params = GenerationParams(**{"gen_length": 14, "block_length": 6, "ignore_eos": True, **settings})
     return prepare_response(
-        list(prompt), params, Vocabulary.of(model), pinned=pinned, suffix=suffix, reporting=REPORTING
+        list(prompt), params, Vocabulary.of(model), pinned=pinned, suffix=suffix, reporting=reporting
     )
 
 
@@ -100,6 +100,23 @@ def assert_forks_are_the_rest(model, parent):
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_a_fork_without_edits_is_the_rest_of_its_parent(tiny, rule):
     assert_forks_are_the_rest(tiny, response_to(tiny, **rule))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"cache": "none"},
+        {"cache": "prefix"},
+        {"cache": "dual"},
+        {"cache": "dual", "cache_refresh_interval": 2, "cfg_scale": 0.7},
+        {"cache": "dual", "method": "semi_autoregressive_origin"},
+        {"cache": "dual", "remasking": "random", "steps": 7},
+    ],
+    ids=str,
+)
+def test_its_guesses_are_those_of_its_parent_too(tiny, rule):
+    reporting = Reporting(include_predictions=True)
+    assert_forks_are_the_rest(tiny, response_to(tiny, temperature=1.0, reporting=reporting, **rule))
 
 
 @pytest.mark.parametrize("cache", ["none", "prefix", "dual"])

@@ -45,9 +45,9 @@ def step(canvas: Canvas, logits_LV: np.ndarray) -> None:
     """Run a step with these logits of all response positions."""
     positions_R = canvas.proposal_positions()
     logits_RV = torch.from_numpy(logits_LV[positions_R]).float()
-    drafted = draft(logits_RV, canvas, torch.from_numpy(positions_R), vocab_size=logits_LV.shape[1])
+    drafted = draft(logits_RV, canvas, torch.from_numpy(positions_R), step=canvas.step, vocab_size=logits_LV.shape[1])
     proposals = unpack(copy_to_host([drafted.packed]), 0)
     if canvas.progress is None:
         canvas.commit(positions_R, proposals)
     else:
-        canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted.redraw))
+        canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted))
