@@ -6,8 +6,9 @@ exists for one step, so a request joins or leaves between two steps, whatever it
 Shape suffixes: T tokens of the packed batch, R rows at which a token is proposed, E model width, V columns of the head.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -26,9 +27,6 @@ from llada_core.sampling.propose import Draft, draft
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
 
-# A forward pass that only fills caches asks for one row, of which nothing is read.
-_FIRST_POSITION = np.zeros(1, dtype=np.int64)
-
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
@@ -36,27 +34,27 @@ class _Turn:
 
     Attributes:
         positions_R: the response positions at which a token is proposed.
-        window: the positions that go through the model, counted from the canvas's first token.
+        window: the positions that go through the model, counted from the canvas's first token; ascending.
         passes: the tokens of each forward pass: conditional, then under guidance unconditional.
         caches: one for each pass, or None.
     """
 
     canvas: Canvas
     positions_R: np.ndarray
-    window: range
+    window: np.ndarray
     passes: tuple[np.ndarray, ...]
     caches: tuple[KVCache, ...] | None
 
     @property
     def rows_R(self) -> np.ndarray:
         """The rows of the window at which a token is proposed."""
-        return self.canvas.layout.prompt_length + self.positions_R - self.window.start
+        return np.searchsorted(self.window, self.canvas.layout.prompt_length + self.positions_R)
 
     def sequences(self) -> Iterator[tuple[np.ndarray, KVCache | None]]:
         """The window's tokens in each pass, with the cache of the pass."""
         caches = self.caches or (None,) * len(self.passes)
         for tokens, cache in zip(self.passes, caches, strict=True):
-            yield tokens[self.window.start : self.window.stop], cache
+            yield tokens[self.window], cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity for a canvas.
         """
-        self._restore_caches([canvas for canvas in canvases if canvas.lacks_caches])
+        self._restore_caches({canvas: steps for canvas in canvases if (steps := canvas.restorations())})
         turns = [self._turn(canvas) for canvas in canvases]
         selections = _Selections()
         # The step's only copy from device to host, but for canvases under a constraint.
@@ -126,8 +124,8 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity.
         """
-        visible = range(canvas.visible_length)
-        response = canvas.tokens[visible.start : visible.stop][canvas.layout.response]
+        visible = np.arange(canvas.visible_length)
+        response = canvas.tokens[visible][canvas.layout.response]
         positions_R = (response == canvas.layout.mask_id).nonzero()[0]
         turn = _Turn(canvas, positions_R, visible, canvas.passes(canvas.tokens), None)
         (proposals,) = self._proposals([turn])
@@ -162,20 +160,24 @@ class Sampler:
         passes = canvas.passes(canvas.tokens)
         return _Turn(canvas, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
 
-    def _restore_caches(self, canvases: Sequence[Canvas]) -> None:
-        """Fill caches that were released with what they held: keys and values of the tokens of the last refresh. What
-        later steps wrote is the window, which the next step writes again.
+    def _restore_caches(self, restorations: Mapping[Canvas, Sequence[tuple[np.ndarray, np.ndarray]]]) -> None:
+        """Fill caches that were released with what they held, by the forward passes that filled them.
+
+        Args:
+            restorations: see `Canvas.restorations`.
         """
-        if not canvases:
-            return
-        turns = []
-        for canvas in canvases:
-            assert canvas.refreshed_tokens is not None
-            window, passes = range(canvas.visible_length), canvas.passes(canvas.refreshed_tokens)
-            turns.append(_Turn(canvas, _FIRST_POSITION, window, passes, self._caches(canvas)))
-        self._forward(turns)
-        for turn in turns:
-            turn.canvas.caches = turn.caches
+        caches = {canvas: self._caches(canvas) for canvas in restorations}
+        for group in zip_longest(*restorations.values()):
+            turns = []
+            for canvas, restoration in zip(restorations, group, strict=True):
+                if restoration is not None:
+                    tokens, window = restoration
+                    # One row is asked for, of which nothing is read.
+                    positions_R = window[:1] - canvas.layout.prompt_length
+                    turns.append(_Turn(canvas, positions_R, window, canvas.passes(tokens), caches[canvas]))
+            self._forward(turns)
+        for canvas in restorations:
+            canvas.caches = caches[canvas]
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
         """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
@@ -197,7 +199,7 @@ class Sampler:
         packed = PackedTokens(
             self._to_device(np.concatenate([tokens for _, tokens, _ in sequences])),
             tuple(len(tokens) for _, tokens, _ in sequences),
-            tuple(turn.window.start for turn, _, _ in sequences),
+            tuple(turn.window for turn, _, _ in sequences),
             tuple(cache for _, _, cache in sequences),
         )
         rows = Rows.of(packed, [turn.rows_R for turn, _, _ in sequences])
