@@ -20,11 +20,11 @@ ParallelRule = Literal["confidence_threshold", "confidence_factor", "entropy_bou
 Cache = Literal["none", "prefix", "dual", "delayed"]
 
 Preset = Literal["exact", "balanced", "fast"]
-# Bundles of settings, from the reference's tokens to the fewest forward passes; measured in docs/speed.md.
+# Bundles of settings, from the reference's tokens to the least computation; measured in docs/board.md.
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "exact": {},
-    "balanced": {"entropy_bound": 0.05},
-    "fast": {"entropy_bound": 0.05, "cache": "dual"},
+    "balanced": {"entropy_bound": 0.05, "suffix_window": 64},
+    "fast": {"entropy_bound": 0.1, "cache": "delayed", "suffix_window": 32},
 }
 
 DEFAULT_BLOCK_LENGTH = 32

@@ -93,7 +93,7 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity for a canvas.
         """
-        self._restore_caches({canvas: steps for canvas in canvases if (steps := canvas.restorations())})
+        self._restore_caches({canvas: passes for canvas in canvases if (passes := canvas.restorations())})
         turns = [self._turn(canvas) for canvas in canvases]
         selections = _Selections()
         # The step's only copy from device to host, but for canvases under a constraint.

@@ -145,7 +145,7 @@ CASES = {
         Case("logprobs", 0),
     ],
     FIM: [
-        *(case for case in OPENAI if case not in FORMS and case.name not in ("ignore_eos", "method")),
+        *(case for case in OPENAI if case not in FORMS and case.name not in ("ignore_eos", "method", "suffix_window")),
         Case("method", "fixed_length", {"max_tokens": 40}),
         Case("prompt", "Hello"),
         Case("suffix", " and so on."),
@@ -237,8 +237,9 @@ CASES = {
 ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 ELSEWHERE_ON = {
     DENOISE: {"stream", "fork"},  # true is its only value; tests/server/replies/test_forking.py
-    # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore.
-    FIM: {"structured_outputs", "response_format", "ignore_eos"},
+    # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore, and its masks are
+    # followed by tokens, which are seen whatever the window.
+    FIM: {"structured_outputs", "response_format", "ignore_eos", "suffix_window"},
     TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_requested
 }
 
