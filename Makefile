@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
 .PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check audit lint format demo-model
-.PHONY: pictures bench bench-training docker-check image-lock gpu-check clean
+.PHONY: pictures bench board bench-training docker-check image-lock gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -102,11 +102,16 @@ demo-model: install  ## train the bundled model again, into build/demo (four to 
 pictures: install  ## the pictures of README and docs, from the real server and the demo model (a minute; needs Chromium)
 	$(BIN)/python -m docs.pictures.make
 
-bench: install  ## denoising, server and quality benchmarks; writes results, tables and plots (an hour and a half)
+bench: install  ## denoising, server and constraints; writes results, tables and plots (an hour and a half)
 	$(BIN)/python -m benchmarks.inference
 	$(BIN)/python -m benchmarks.server
-	$(BIN)/python -m benchmarks.quality
 	$(BIN)/python -m benchmarks.constraints
+	$(BIN)/python -m benchmarks.report
+
+board: install  ## accuracy and cost of every preset, cache, rule and dtype; writes docs/board.md (an hour)
+	$(BIN)/python -m benchmarks.board
+	$(BIN)/python -m benchmarks.board --length 512 --limit 5 --stories 30 --only "exact, float32" \
+		--only "balanced, float32" --only "fast, float32"
 	$(BIN)/python -m benchmarks.report
 
 gpu-check: install  ## on a machine with a CUDA GPU: parity with the CPU, a training step, speed

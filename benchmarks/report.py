@@ -13,14 +13,20 @@ from typing import Any
 import matplotlib
 import typer
 
+from benchmarks import board
 from benchmarks.machine import RESULTS
-from llada_core.sampling.params import PRESETS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs/speed.md", ROOT / "docs/constraints.md", RESULTS / "README.md")
+DOCUMENTS = (
+    ROOT / "README.md",
+    ROOT / "docs/board.md",
+    ROOT / "docs/speed.md",
+    ROOT / "docs/constraints.md",
+    RESULTS / "README.md",
+)
 
 # The rows of the short table: what a user chooses between.
 SUMMARY = ("reference float32", "float32", "bfloat16", "int8", "int8, dual cache")
@@ -29,13 +35,14 @@ SUMMARY = ("reference float32", "float32", "bfloat16", "int8", "int8, dual cache
 def main() -> None:
     """Write every table and plot for which there is a result."""
     tables: dict[str, str] = {}
-    reports = {"inference": _inference, "server": _server, "quality": _quality, "constraints": _constraints}
+    reports = {"inference": _inference, "server": _server, "board": _board, "constraints": _constraints}
     for name, tables_of in reports.items():
         file = RESULTS / f"{name}.json"
         if file.exists():
             result = json.loads(file.read_text())
             tables |= tables_of(result)
-            tables[f"{name}-machine"] = _machine(result["machine"])
+            if "machine" in result:
+                tables[f"{name}-machine"] = _machine(result["machine"])
     for document in DOCUMENTS:
         document.write_text(_filled(document.read_text(), tables))
     typer.echo(f"{', '.join(tables)} written to {', '.join(str(document.relative_to(ROOT)) for document in DOCUMENTS)}")
@@ -46,7 +53,7 @@ def _filled(text: str, tables: dict[str, str]) -> str:
         table = tables.get(found[1])
         return found[0] if table is None else f"<!-- bench:{found[1]} -->\n{table}\n<!-- /bench -->"
 
-    return re.sub(r"<!-- bench:([a-z-]+) -->.*?<!-- /bench -->", fill, text, flags=re.DOTALL)
+    return re.sub(r"<!-- bench:([a-z0-9-]+) -->.*?<!-- /bench -->", fill, text, flags=re.DOTALL)
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -143,53 +150,67 @@ def _server(result: dict[str, Any]) -> dict[str, str]:
     return {"server": "\n".join([*lines, "", *facts])}
 
 
-def _quality(result: dict[str, Any]) -> dict[str, str]:
-    settings = result["settings"]
-    tasks = list(next(iter(settings.values()))["accuracy"])
-    presets = {
-        name: preset
-        for name, setting in settings.items()
-        for preset, bundle in PRESETS.items()
-        if bundle == setting["params"]
-    }
-    exact = next(settings[name]["forward_passes"] for name, preset in presets.items() if preset == "exact")
-    _plot_quality(settings, tasks, exact)
-    labels = {name: f"**{name}** (preset `{presets[name]}`)" if name in presets else name for name in settings}
-    return {
-        "quality": _quality_table(settings, labels, tasks, exact),
-        "quality-presets": _quality_table(settings, {name: f"`{presets[name]}`" for name in presets}, tasks, exact),
-    }
+def _board(result: dict[str, Any]) -> dict[str, str]:
+    tables = {}
+    for length, run in result["lengths"].items():
+        found = run["settings"]
+        if board.EXACT not in found:
+            continue
+        tables[f"board-{length}"] = _board_table(found)
+        tables[f"board-{length}-machine"] = _machine(run["machine"])
+        tables[f"board-{length}-area"] = _board_summary(found)
+        presets = {name: one for name, one in found.items() if name in board.presets()}
+        tables[f"presets-{length}"] = _board_table(presets)
+    _plot_board(result["lengths"])
+    return tables
 
 
-def _quality_table(settings: dict[str, Any], labels: dict[str, str], tasks: Sequence[str], exact: int) -> str:
+def _board_table(found: dict[str, Any]) -> str:
+    exact = found[board.EXACT]
+    tasks = list(exact["right"])
     lines = [
-        "| " + " | ".join(("", *tasks, "forward passes", "tokens a step")) + " |",
+        "| | " + " | ".join(f"{task} ({len(exact['right'][task])})" for task in tasks) + " | forward passes | CPU s |",
         "|---|" + "---|" * (len(tasks) + 2),
     ]
-    for name, label in labels.items():
-        setting = settings[name]
-        accuracies = [f"{setting['accuracy'][task]:.1%}" for task in tasks]
-        share = f"{setting['forward_passes']} ({setting['forward_passes'] / exact:.0%})"
-        lines.append("| " + " | ".join((label, *accuracies, share, f"{setting['tokens_per_step']:.2f}")) + " |")
+    is_on_front = set(board.front(found))
+    for name, one in found.items():
+        cells = [f"**{name}**" if name in is_on_front else name]
+        for task in tasks:
+            right = one["right"][task]
+            share = f"{sum(right) / len(right):.1%}"
+            change, error = board.difference(right, exact["right"][task])
+            cells.append(share if name == board.EXACT else f"{share} ({100 * change:+.1f} ± {100 * error:.1f})")
+        for kind, form in (("forward_passes", ","), ("cpu_s", ".1f")):
+            cells.append(f"{sum(one[kind].values()):{form}} (÷{board.speedup(one, exact, kind):.1f})")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _plot_quality(settings: dict[str, Any], tasks: list[str], exact: int) -> None:
-    figure, axes = pyplot.subplots(figsize=(9, 4.5))
-    names = []
-    for number, (name, found) in enumerate(settings.items(), start=1):
-        share = found["forward_passes"] / exact
-        accuracy = sum(found["accuracy"][task] for task in tasks) / len(tasks)
-        axes.plot(share, accuracy, "o", markersize=4)
-        axes.annotate(str(number), (share, accuracy), fontsize=7, xytext=(3, 3), textcoords="offset points")
-        names.append(f"{number:>2}  {name}")
-    axes.set_xscale("log")
-    axes.set_xticks([0.06, 0.1, 0.2, 0.5, 1], ["6 %", "10 %", "20 %", "50 %", "100 %"], minor=False)
-    axes.set_xlabel("forward passes, of those of one token a step")
-    axes.set_ylabel(f"accuracy, mean of {', '.join(tasks)}")
-    axes.text(1.03, 1, "\n".join(names), transform=axes.transAxes, fontsize=7, va="top")
+def _board_summary(found: dict[str, Any]) -> str:
+    exact = found[board.EXACT]
+    front = ", ".join(
+        f"{name} ({board.accuracy(found[name]):.1%} at ÷{board.speedup(found[name], exact, 'cpu_s'):.1f})"
+        for name in board.front(found)
+    )
+    return f"Area under accuracy and parallelism: **{board.area(found):.2f}**. On the front of CPU time: {front}."
+
+
+def _plot_board(lengths: dict[str, Any]) -> None:
+    figure, plots = pyplot.subplots(1, len(lengths), figsize=(7 * len(lengths), 4.5), squeeze=False)
+    for axes, (length, run) in zip(plots[0], lengths.items(), strict=True):
+        found = run["settings"]
+        exact = found[board.EXACT]
+        for number, (name, one) in enumerate(found.items(), start=1):
+            place = board.speedup(one, exact, "cpu_s"), board.accuracy(one)
+            axes.plot(*place, "o", markersize=4, label=f"{number}  {name}")
+            axes.annotate(str(number), place, fontsize=7, xytext=(3, 3), textcoords="offset points")
+        axes.set_title(f"{length} positions")
+        axes.set_xlabel("times less CPU time than one token a step")
+        axes.set_ylabel("accuracy, mean of the tasks")
+        axes.legend(fontsize=5)
     figure.tight_layout()
-    figure.savefig(RESULTS / "quality.png", dpi=120)
+    figure.savefig(RESULTS / "board.png", dpi=120)
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":

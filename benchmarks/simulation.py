@@ -12,6 +12,8 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from llada_core.sampling.params import GenerationParams
 from server.engine.errors import QueueFullError
 from server.engine.mailbox import Mailbox
@@ -250,9 +252,11 @@ class Cluster:
 
 def _request() -> Request:
     """A request for the scheduler, which reads of a canvas only the following."""
-    canvas: Any = SimpleNamespace(window=range(0), params=_PARAMS, finish_reason=None, caches=None, lacks_caches=False)
+    canvas: Any = SimpleNamespace(
+        window=np.arange(0), params=_PARAMS, finish_reason=None, caches=None, restorations=list
+    )
     return Request(canvas, Mailbox())
 
 
 def _set_pass(request: Request, part: Pass) -> None:
-    request.canvas.window = range(part.tokens)  # type: ignore[misc]
+    request.canvas.window = np.arange(part.tokens)  # type: ignore[misc]

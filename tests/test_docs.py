@@ -55,7 +55,7 @@ def test_the_python_clients_example_runs(live_server, capsys, monkeypatch):
     assert "Paris" in printed and "0 masks left" in printed
 
 
-@pytest.mark.parametrize("file", ["README.md", "docs/api.md"])
+@pytest.mark.parametrize("file", ["README.md", "docs/api.md", "docs/behaviour.md"])
 def test_every_curl_line_gets_an_answer(live_server, file):
     commands = re.findall(r"curl .*?(?=\n\n|\Z)", "\n\n".join(blocks(file, "bash")), flags=re.DOTALL)
     assert commands

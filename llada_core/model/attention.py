@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,13 +30,30 @@ class _Run:
     queries: slice
     keys: slice
     num_sequences: int
-    start: int
-    cache: KVCache | None
+    cached: "_Cached | None"
 
     def keys_and_values(self, layer: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
         """Return all keys and values of the run's sequences, [N · L, K, D]; a cache is updated first."""
         k_TKD, v_TKD = k_TKD[self.keys], v_TKD[self.keys]
-        return (k_TKD, v_TKD) if self.cache is None else self.cache.replace(layer, self.start, k_TKD, v_TKD)
+        return (k_TKD, v_TKD) if self.cached is None else self.cached.replace(layer, k_TKD, v_TKD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """A cache, and the positions of it that a step writes."""
+
+    cache: KVCache
+    positions: slice | Tensor
+
+    @classmethod
+    def of(cls, cache: KVCache, window: np.ndarray, device: torch.device) -> "_Cached":
+        first, last = int(window[0]), int(window[-1])
+        if last - first == len(window) - 1:
+            return cls(cache, slice(first, last + 1))
+        return cls(cache, torch.from_numpy(window).to(device, non_blocking=True))
+
+    def replace(self, layer: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cache.replace(layer, self.positions, k_TKD, v_TKD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +154,20 @@ def _batched(x_THD: Tensor, num_sequences: int) -> Tensor:
 def _runs(packed: PackedTokens, counts: tuple[int, ...]) -> Iterator[_Run]:
     sequences = len(packed.lengths)
     caches = packed.caches or (None,) * sequences
-    starts = packed.starts or (0,) * sequences
-    query = key = 0
+    query = key = first = 0
     # Padding is a sequence without queries at the last layer, so that layer's counts leave it out.
     counts += (0,) * (len(packed.lengths) - len(counts))
     # A cached sequence differs from every other by its cache, so it is a run of its own.
-    shapes = zip(counts, packed.lengths, starts, caches, strict=True)
-    for (count, length, start, cache), run in groupby(shapes):
+    shapes = zip(counts, packed.lengths, caches, strict=True)
+    for (count, length, cache), run in groupby(shapes):
         size = sum(1 for _ in run)
         queries, keys = slice(query, query + size * count), slice(key, key + size * length)
         query, key = queries.stop, keys.stop
         if count:
-            yield _Run(queries, keys, size, start, cache)
+            yield _Run(queries, keys, size, None if cache is None else _cached(packed, first, cache))
+        first += size
+
+
+def _cached(packed: PackedTokens, sequence: int, cache: KVCache) -> _Cached:
+    window = np.arange(packed.lengths[sequence]) if packed.windows is None else packed.windows[sequence]
+    return _Cached.of(cache, window, packed.tokens_T.device)

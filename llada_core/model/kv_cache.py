@@ -27,10 +27,9 @@ class KVCache:
     def length(self) -> int:
         return self._layers.shape[3]
 
-    def replace(self, layer: int, start: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the keys and values of the positions from `start` on; return those of all positions, [L, K, D]."""
+    def replace(self, layer: int, positions: slice | Tensor, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of `positions`; return those of all positions, [L, K, D]."""
         keys_LKD, values_LKD = self._layers[layer].transpose(1, 2)
-        stop = start + len(k_TKD)
-        keys_LKD[start:stop] = k_TKD
-        values_LKD[start:stop] = v_TKD
+        keys_LKD[positions] = k_TKD
+        values_LKD[positions] = v_TKD
         return keys_LKD, values_LKD

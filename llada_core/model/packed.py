@@ -21,26 +21,24 @@ from llada_core.model.kv_cache import KVCache
 class PackedTokens:
     """Windows of sequences laid end to end. A position attends to its own sequence only.
 
-    A window is the whole sequence unless a cache holds the rest of it. Positions outside the window are then attended
-    to as the cache holds them, and positions inside replace their cached keys and values.
+    A window is the whole sequence unless a cache holds the rest of it, and then any set of positions. Positions outside
+    the window are attended to as the cache holds them; those inside replace their cached keys and values.
 
     Attributes:
         tokens_T: int64 token ids.
         lengths: the length of each window; they sum to T.
-        starts: the position in its sequence at which each window begins; None for 0.
+        windows: the positions of each window's tokens in their sequence, ascending; None for all windows from 0 on.
         caches: each sequence's cache of keys and values, or None; None if no sequence has one.
     """
 
     tokens_T: Tensor
     lengths: tuple[int, ...]
-    starts: tuple[int, ...] | None = None
+    windows: tuple[np.ndarray, ...] | None = None
     caches: tuple[KVCache | None, ...] | None = None
 
     def positions(self) -> Tensor:
         """Return the position of every token within its own sequence, int64 [T]."""
-        starts = self.starts or (0,) * len(self.lengths)
-        windows = [np.arange(start, start + length) for start, length in zip(starts, self.lengths, strict=True)]
-        return torch.from_numpy(np.concatenate(windows)).to(self.tokens_T.device, non_blocking=True)
+        return torch.from_numpy(np.concatenate(self._windows())).to(self.tokens_T.device, non_blocking=True)
 
     def padded(self, multiple: int) -> "PackedTokens":
         """Return the batch with a last sequence of padding that makes T a multiple of `multiple`."""
@@ -51,15 +49,17 @@ class PackedTokens:
         return PackedTokens(
             F.pad(self.tokens_T, (0, missing)),
             (*self.lengths, missing),
-            (*(self.starts or (0,) * sequences), 0),
+            (*self._windows(), np.arange(missing)),
             (*(self.caches or (None,) * sequences), None),
         )
 
     @property
     def longest(self) -> int:
         """An exclusive upper bound on the positions."""
-        starts = self.starts or (0,) * len(self.lengths)
-        return max((start + length for start, length in zip(starts, self.lengths, strict=True)), default=0)
+        return max((int(window[-1]) + 1 for window in self._windows() if len(window)), default=0)
+
+    def _windows(self) -> tuple[np.ndarray, ...]:
+        return self.windows or tuple(np.arange(length) for length in self.lengths)
 
 
 @dataclass(frozen=True, slots=True)

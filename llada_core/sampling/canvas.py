@@ -8,12 +8,13 @@ Shape suffixes: L tokens of the canvas, R proposals of a step, N those of the ac
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from llada_core.diffusion.guidance import num_passes
 from llada_core.model.kv_cache import KVCache
-from llada_core.sampling.cache_policy import CACHE_POLICIES
+from llada_core.sampling.cache_policy import CACHE_POLICIES, DELAY
 from llada_core.sampling.constraints.candidates import Candidates
 from llada_core.sampling.constraints.commit import ActiveBlock, select_viable
 from llada_core.sampling.constraints.fillings import Fillings
@@ -26,6 +27,9 @@ from llada_core.sampling.schedule import Schedule
 from llada_core.sampling.selection import CommitRule, select
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.special_tokens import SpecialTokens
+
+# Steps in `Canvas.commit_steps` of positions that no step has committed: fixed or edited ones, and masks.
+_GIVEN, _MASKED = -DELAY - 1, np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +73,32 @@ class Layout:
         return len(self.fixed_L) - self.response_length + self.num_given
 
 
+class Restoration(NamedTuple):
+    """A step that has to run again: its number, its tokens [L], and the positions that it recomputes."""
+
+    step: int
+    tokens: np.ndarray
+    window: np.ndarray
+
+
+def schedule_at(frame: Frame, params: GenerationParams, layout: Layout) -> Schedule:
+    """Return the schedule of a canvas at a frame."""
+    return Schedule(
+        frame.blocks,
+        frame.tokens[layout.response] == layout.mask_id,
+        block_step=frame.block_step,
+        cache_refresh_interval=params.cache_refresh_interval,
+        max_active=params.active_blocks,
+    )
+
+
+def commit_steps_of(frame: Frame, layout: Layout) -> np.ndarray:
+    """Return `Canvas.commit_steps` at a frame, int64 [L]; the caller may change it."""
+    if frame.commit_steps is not None:
+        return frame.commit_steps.copy()
+    return np.where(frame.tokens == layout.mask_id, _MASKED, _GIVEN)
+
+
 class Canvas:
     """The tokens of one request and the steps still to run.
 
@@ -82,7 +112,9 @@ class Canvas:
         step: the number of the next step; counts from that of `start`.
         caches: keys and values, one cache per forward pass of a step; None before the first step, after the last, and
             after being released: the next step then fills them again with what they held.
-        refreshed_tokens: the tokens [L] from which the caches were filled last; None before the first time.
+        commit_steps: int64 [L], the step that committed each token: lower than any for tokens given from the start,
+            higher for masks.
+        refresh_step: the step that filled the caches last; None before the first time.
     """
 
     def __init__(
@@ -100,15 +132,15 @@ class Canvas:
         self.layout = layout
         self.reporting = reporting
         self.start = start
-        self.schedule = Schedule(
-            start.blocks, block_step=start.block_step, cache_refresh_interval=params.cache_refresh_interval
-        )
+        self.schedule = schedule_at(start, params, layout)
         self.text_end = text_end
         self.progress = progress
         self.tokens = start.tokens.copy()
         self.step = start.step
         self.caches: tuple[KVCache, ...] | None = None
-        self.refreshed_tokens = start.refreshed_tokens
+        self.commit_steps = commit_steps_of(start, layout)
+        self.refresh_step = start.refresh_step
+        self._last_token = int((start.tokens != layout.mask_id).nonzero()[0].max(initial=-1))
         self._predictions: dict[int, Prediction] = {}
         self._advance_ends()
 
@@ -141,22 +173,33 @@ class Canvas:
     def visible_length(self) -> int:
         """Tokens that the model sees in the next step, prompt included."""
         if self.params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
-            return self.layout.prompt_length + self.schedule.block.stop
-        return len(self.tokens)
+            return self.layout.prompt_length + self.schedule.active.stop
+        if self.params.suffix_window is None:
+            return len(self.tokens)
+        end = self.layout.prompt_length + self.schedule.active.stop + self.params.suffix_window
+        return min(max(end, self._last_token + 1), len(self.tokens))
 
     @property
-    def window(self) -> range:
-        """Positions, counted from the first token, that the next step sends through the model."""
-        visible = range(self.visible_length)
-        if self.schedule.is_refresh:
-            return visible
-        start, block = self.layout.prompt_length, self.schedule.block
-        return CACHE_POLICIES[self.params.cache](range(start + block.start, start + block.stop), visible)
+    def window(self) -> np.ndarray:
+        """Positions, counted from the first token, that the next step sends through the model, ascending."""
+        return np.arange(self.visible_length) if self.schedule.is_refresh else self._window_at(self.step)
 
-    @property
-    def lacks_caches(self) -> bool:
-        """Whether the next step reads caches that were released."""
-        return self.caches is None and self.params.cache != "none" and not self.schedule.is_refresh
+    def restorations(self) -> list[Restoration]:
+        """Return the steps that have to run again before the next one; mostly none.
+
+        Where the next step reads caches that were released, these are the last refresh and the steps after it, without
+        those whose every position a later one wrote before it was read.
+        """
+        if self.caches is not None or self.params.cache == "none" or self.schedule.is_refresh:
+            return []
+        assert self.refresh_step is not None
+        steps = range(self.refresh_step, self.step)
+        windows = [np.arange(self.visible_length), *(self._window_at(step) for step in steps[1:]), self.window]
+        return [
+            Restoration(step, np.where(self.commit_steps < step, self.tokens, self.layout.mask_id), window)
+            for step, window, following in zip(steps, windows, windows[1:], strict=False)
+            if not np.isin(window, following, assume_unique=True).all()
+        ]
 
     @property
     def lacks_predictions(self) -> bool:
@@ -172,13 +215,13 @@ class Canvas:
     def proposal_positions(self) -> np.ndarray:
         """Return the response positions at which the next step needs logits.
 
-        These are the masks of the active block or, where predictions are reported, all masks of the window.
+        These are the masks of the active blocks or, where predictions are reported, all masks of the window.
         """
-        start, stop = self.schedule.block.start, self.schedule.block.stop
         if self.reporting.include_predictions:
-            window, prompt_length = self.window, self.layout.prompt_length
-            start, stop = max(0, window.start - prompt_length), window.stop - prompt_length
-        return self._is_masked(start, stop).nonzero()[0] + start
+            window = self.window
+            return window[self.tokens[window] == self.layout.mask_id] - self.layout.prompt_length
+        active = self.schedule.active
+        return self._is_masked(active.start, active.stop).nonzero()[0] + active.start
 
     def select_viable(
         self, positions_R: np.ndarray, proposals: Proposals, candidates: Candidates
@@ -192,12 +235,12 @@ class Canvas:
         Returns:
             The proposals, some of them replaced, and the rows to commit, as `commit` takes them.
         """
-        rows, start = self._rows_of_block(positions_R), self.schedule.block.start
+        rows, start = self._active_rows(positions_R), self.schedule.active.start
         block = ActiveBlock(self.params, self.step, self._fillings(), start, rows, positions_R)
-        return select_viable(block, proposals, self._commit_rule, candidates)
+        return select_viable(block, proposals, self._commit_rule(positions_R), candidates)
 
     def commit(self, positions_R: np.ndarray, proposals: Proposals, rows: np.ndarray | None = None) -> DenoisingStep:
-        """Commit the highest-scoring proposals of the active block; on a tie, the leftmost.
+        """Commit the highest-scoring proposals of the active blocks; on a tie, the leftmost.
 
         Args:
             positions_R: the response positions that `proposal_positions` returned.
@@ -205,14 +248,14 @@ class Canvas:
         """
         block = self.schedule.block
         if self.caches is not None and self.schedule.is_refresh:
-            self.refreshed_tokens = self.tokens.copy()
+            self.refresh_step = self.step
         if rows is None:
-            rows = select(self._rows_of_block(positions_R), proposals, self._commit_rule)
+            rows = select(self._active_rows(positions_R), proposals, self._commit_rule(positions_R))
         changes = self._write(positions_R, proposals, rows)
         if self.reporting.include_predictions:
             self.remember_predictions(positions_R, proposals)
         self.step += 1
-        self.schedule.advance(is_block_full=not self._is_masked(block.start, block.stop).any())
+        self.schedule.advance(self._is_masked(0, self.layout.response_length))
         self._advance_ends()
         if self.finish_reason is not None:
             self.caches = None
@@ -241,27 +284,39 @@ class Canvas:
         predictions = sorted((self._predictions | latest).items())
         self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
 
-    @property
-    def _commit_rule(self) -> CommitRule:
-        return CommitRule(self.schedule.num_transfers, self.params.parallel_rule)
+    def _commit_rule(self, positions_R: np.ndarray) -> CommitRule:
+        held_back = self.schedule.held_back
+        return CommitRule(
+            self.schedule.num_transfers,
+            self.params.parallel_rule,
+            is_first_block_R=positions_R < self.schedule.block.stop,
+            held_back=tuple(_rows_within(range(block.start, block.stop), positions_R) for block in held_back),
+        )
 
-    def _rows_of_block(self, positions_R: np.ndarray) -> np.ndarray:
-        block = self.schedule.block
-        rows: np.ndarray = ((positions_R >= block.start) & (positions_R < block.stop)).nonzero()[0]
-        return rows
+    def _active_rows(self, positions_R: np.ndarray) -> np.ndarray:
+        return _rows_within(self.schedule.active, positions_R)
+
+    def _window_at(self, step: int) -> np.ndarray:
+        """Return what a step of the active block recomputes if it is not a refresh."""
+        start, active = self.layout.prompt_length, self.schedule.active
+        is_recent_L = self.commit_steps >= step - DELAY
+        block = range(start + active.start, start + active.stop)
+        return CACHE_POLICIES[self.params.cache](block, range(self.visible_length), is_recent_L)
 
     def _fillings(self) -> Fillings:
         assert self.progress is not None
-        return self.progress.fillings(self.tokens[self.layout.response], self.schedule.block.stop)
+        return self.progress.fillings(self.tokens[self.layout.response], self.schedule.active.stop)
 
     def _advance_ends(self) -> None:
         """Follow the tokens to the active block, and to the end of the text as far as it is certain."""
         if self.progress is not None and not self.schedule.is_over:
-            self.progress.advance(self.tokens[self.layout.response], self.schedule.block.start)
+            self.progress.advance(self.tokens[self.layout.response], self.schedule.active.start)
         self.text_end.advance(self.response, is_over=self.schedule.is_over)
 
     def _write(self, positions_R: np.ndarray, proposals: Proposals, rows: np.ndarray) -> tuple[Change, ...]:
-        self.tokens[self.layout.prompt_length + positions_R[rows]] = proposals.token_ids_R[rows]
+        written = self.layout.prompt_length + positions_R[rows]
+        self.tokens[written] = proposals.token_ids_R[rows]
+        self.commit_steps[written] = self.step
         return tuple(
             Change(
                 "commit",
@@ -275,18 +330,24 @@ class Canvas:
         )
 
     def _impossible(self, predictions: Iterable[Prediction]) -> list[int]:
-        """Return the positions in the active block that cannot hold what is predicted there."""
+        """Return the positions in the active blocks that cannot hold what is predicted there."""
         assert self.progress is not None
-        block, fillings, classes_V = self.schedule.block, self._fillings(), self.progress.constraint.classes_V
+        active, fillings, classes_V = self.schedule.active, self._fillings(), self.progress.constraint.classes_V
         return [
             guess.position
             for guess in predictions
-            if block.start <= guess.position < block.stop
+            if guess.position in active
             and self.tokens[self.layout.prompt_length + guess.position] == self.layout.mask_id
-            and not fillings.is_viable(guess.position - block.start, int(classes_V[guess.token_id]))
+            and not fillings.is_viable(guess.position - active.start, int(classes_V[guess.token_id]))
         ]
 
     def _is_masked(self, start: int, stop: int) -> np.ndarray:
         """Return which response positions from `start` to `stop` are masked, bool."""
         is_masked: np.ndarray = self.tokens[self.layout.response][start:stop] == self.layout.mask_id
         return is_masked
+
+
+def _rows_within(span: range, positions_R: np.ndarray) -> np.ndarray:
+    """Return the rows whose positions lie in the span, in ascending order."""
+    rows: np.ndarray = ((positions_R >= span.start) & (positions_R < span.stop)).nonzero()[0]
+    return rows

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from llada_core.errors import InvalidParameterError
-from llada_core.sampling.canvas import Canvas, Layout
+from llada_core.sampling.canvas import Canvas, Layout, commit_steps_of, schedule_at
 from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, Reporting
@@ -30,7 +30,7 @@ from llada_core.sampling.prepare import (
     require_constrainable,
     require_settings,
 )
-from llada_core.sampling.schedule import BlockPlan, Schedule, plan_blocks, share_steps
+from llada_core.sampling.schedule import BlockPlan, plan_blocks, share_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,9 @@ class Edits:
 
 _NO_EDITS = Edits()
 
+# The settings on which active blocks and the contents of a cache depend.
+_COURSE = ("active_blocks", "cache", "cache_refresh_interval", "suffix_window")
+
 
 def _mark_changed(is_changed_L: np.ndarray, position: int, length: int, layout: Layout, name: str) -> None:
     stop = position + length
@@ -94,17 +97,18 @@ def frame_at(canvas: Canvas, changes: Iterable[Change], step: int) -> Frame:
     changes_of = defaultdict(list)
     for change in changes:
         changes_of[change.step].append(change)
-    schedule = Schedule(start.blocks, block_step=start.block_step, cache_refresh_interval=params.cache_refresh_interval)
-    tokens, refreshed_tokens = start.tokens.copy(), start.refreshed_tokens
+    schedule = schedule_at(start, params, layout)
+    tokens, refresh_step = start.tokens.copy(), start.refresh_step
+    commit_steps = commit_steps_of(start, layout)
     response = tokens[layout.response]
     for number in range(start.step, step):
         if params.cache != "none" and schedule.is_refresh:
-            refreshed_tokens = tokens.copy()
+            refresh_step = number
         for change in changes_of[number]:
             response[change.position] = change.token_id
-        block = schedule.block
-        schedule.advance(is_block_full=not (response[block.start : block.stop] == layout.mask_id).any())
-    return Frame(tokens, step, schedule.blocks, start.shares, schedule.block_step, refreshed_tokens)
+            commit_steps[layout.response][change.position] = number
+        schedule.advance(response == layout.mask_id)
+    return Frame(tokens, step, schedule.blocks, start.shares, schedule.block_step, commit_steps, refresh_step)
 
 
 def prepare_fork(
@@ -154,9 +158,9 @@ def _progress(start: Frame, constraint: Constraint, layout: Layout) -> Progress:
 
 def _keeps_course(parent: GenerationParams, params: GenerationParams) -> bool:
     """Whether schedule and cache go on where they are, even in the middle of a block."""
-    is_same_cache = (parent.cache, parent.cache_refresh_interval) == (params.cache, params.cache_refresh_interval)
+    is_same = all(getattr(parent, name) == getattr(params, name) for name in _COURSE)
     is_same_kind = (parent.parallel_rule is None) == (params.parallel_rule is None)
-    return params.steps is None and is_same_cache and is_same_kind
+    return params.steps is None and is_same and is_same_kind
 
 
 def _restarted(frame: Frame, tokens: np.ndarray, layout: Layout, params: GenerationParams) -> Frame:

@@ -20,7 +20,8 @@ class Frame:
         blocks: the blocks that have masks, left to right.
         shares: how many steps each block of the response has for its masks, the blocks without masks included.
         block_step: the number of steps already run in the first of `blocks`.
-        refreshed_tokens: the tokens [L] from which the caches were filled last; None if the next step fills them.
+        commit_steps: int64 [L], see `Canvas`; None if no step has committed anything that caches depend on.
+        refresh_step: the step that filled the caches last; None if the next step fills them.
     """
 
     tokens: np.ndarray
@@ -28,4 +29,5 @@ class Frame:
     blocks: tuple[BlockPlan, ...]
     shares: tuple[int, ...]
     block_step: int = 0
-    refreshed_tokens: np.ndarray | None = None
+    commit_steps: np.ndarray | None = None
+    refresh_step: int | None = None

@@ -47,9 +47,15 @@ def entropy_bound(confidence_N: np.ndarray, entropy_N: np.ndarray, bound: float)
     return np.logical_and.accumulate(joint_N <= bound)
 
 
+def entropy_threshold(confidence_N: np.ndarray, entropy_N: np.ndarray, threshold: float) -> np.ndarray:
+    """Keep every proposal whose distribution's entropy, in nats, is at most the threshold (dParallel, d3LLM)."""
+    return entropy_N <= threshold
+
+
 # The parameter that selects the rule and holds its value → the rule.
 PARALLEL_RULES: Mapping[str, Rule] = {
     "confidence_threshold": Rule(confidence_threshold),
     "confidence_factor": Rule(confidence_factor),
     "entropy_bound": Rule(entropy_bound, reads_entropy=True),
+    "entropy_threshold": Rule(entropy_threshold, reads_entropy=True),
 }

@@ -16,15 +16,15 @@ SEMI_AUTOREGRESSIVE_ORIGIN: Final = "semi_autoregressive_origin"
 
 # The names in `scores.SCORES`, `parallel_rules.PARALLEL_RULES` and `cache_policy.CACHE_POLICIES`; tests compare them.
 Remasking = Literal["low_confidence", "random", "margin", "entropy"]
-ParallelRule = Literal["confidence_threshold", "confidence_factor", "entropy_bound"]
-Cache = Literal["none", "prefix", "dual"]
+ParallelRule = Literal["confidence_threshold", "confidence_factor", "entropy_bound", "entropy_threshold"]
+Cache = Literal["none", "prefix", "dual", "delayed"]
 
 Preset = Literal["exact", "balanced", "fast"]
-# Bundles of settings, from the reference's tokens to the fewest forward passes; measured in docs/speed.md.
+# Bundles of settings, from the reference's tokens to the least computation; measured in docs/board.md.
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "exact": {},
-    "balanced": {"entropy_bound": 0.05},
-    "fast": {"entropy_bound": 0.05, "cache": "dual"},
+    "balanced": {"entropy_bound": 0.05, "suffix_window": 64},
+    "fast": {"entropy_bound": 0.1, "cache": "delayed", "suffix_window": 32},
 }
 
 DEFAULT_BLOCK_LENGTH = 32
@@ -42,11 +42,15 @@ class GenerationParams:
         method: `semi_autoregressive_padding` (blocks left to right on a full canvas), `fixed_length` (one block), or
             `semi_autoregressive_origin` (later blocks are not yet on the canvas).
         remasking: which proposals a step keeps: a name in `SCORES`.
-        confidence_threshold, confidence_factor, entropy_bound: parallel decoding, at most one of them: the rule in
-            `parallel_rules` decides how many proposals a step keeps, in the order that `remasking` ranks them.
+        confidence_threshold, confidence_factor, entropy_bound, entropy_threshold: parallel decoding, at most one of
+            them: the rule in `parallel_rules` decides how many proposals a step keeps, in the order that `remasking`
+            ranks them.
+        active_blocks: the most blocks that a parallel rule fills at once; see `Schedule`.
         cache: which positions later steps of a block recompute: `none` (all), or a name in `CACHE_POLICIES`.
             Approximate.
         cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
+        suffix_window: positions right of the active block that the model sees, as far as only masks lie beyond them;
+            None for all. Approximate.
         temperature: scale of the Gumbel noise on the logits; 0 takes the most probable token.
         top_k, top_p: limit the tokens from which a temperature above 0 draws; 0 and 1 for all.
         cfg_scale: strength of unsupervised classifier-free guidance; doubles the forward passes.
@@ -71,8 +75,11 @@ class GenerationParams:
     confidence_threshold: float | None = None
     confidence_factor: float | None = None
     entropy_bound: float | None = None
+    entropy_threshold: float | None = None
+    active_blocks: int = 1
     cache: str = "none"
     cache_refresh_interval: int | None = None
+    suffix_window: int | None = None
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
@@ -131,18 +138,21 @@ class GenerationParams:
     def altered(self, preset: Preset | None = None, **settings: Any) -> "GenerationParams":
         """Return these settings with those of a preset and `settings` in place of some, for the rest of a run.
 
-        What the new settings exclude is dropped: a parallel rule beside `steps`, random remasking or another rule, the
-        refresh interval without a cache, and beside a preset both rule and cache. The number of steps is not kept: it
-        was that of the whole run.
+        What the new settings exclude is dropped: a parallel rule beside `steps`, random remasking or another rule,
+        several active blocks without a rule, the refresh interval without a cache, and beside a preset rule, cache and
+        suffix window. The number of steps is not kept: it was that of the whole run.
 
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
         """
         dropped: dict[str, Any] = {"steps": None}
         if preset is not None:
-            settings = {"cache": "none", **_preset_settings(preset, settings)}
+            bundle = _preset_settings(preset, {"method": self.method, **settings})
+            settings = {"cache": "none", "suffix_window": None, **bundle}
         if preset is not None or _excludes_rule(settings):
             dropped |= dict.fromkeys(get_args(ParallelRule))
+            if not _names_rule(settings):
+                dropped["active_blocks"] = 1
         if settings.get("cache") == "none":
             dropped["cache_refresh_interval"] = None
         return replace(self, **{**dropped, **settings})
@@ -162,10 +172,14 @@ class GenerationParams:
 
     def _check_parallel_rule(self) -> None:
         threshold, factor, bound = self.confidence_threshold, self.confidence_factor, self.entropy_bound
+        entropy = self.entropy_threshold
         self._require("confidence_threshold", threshold is None or 0 < threshold <= 1, "must be above 0 and at most 1")
         self._require("confidence_factor", factor is None or 0 < factor <= 1e6, "must be above 0 and at most 1000000")
         self._require("entropy_bound", bound is None or 0 <= bound <= 1e6, "must be from 0 to 1000000")
+        self._require("entropy_threshold", entropy is None or 0 <= entropy <= 1e6, "must be from 0 to 1000000")
+        self._require("active_blocks", self.active_blocks >= 1, "must be at least 1")
         if self.parallel_rule is None:
+            self._require("active_blocks", self.active_blocks == 1, "must be 1 without a parallel rule")
             return
         rule, _ = self.parallel_rule
         for other in get_args(ParallelRule):
@@ -180,6 +194,13 @@ class GenerationParams:
         self._require(
             "cache_refresh_interval", interval is None or self.cache != "none", "must be absent without a cache"
         )
+        window, is_origin = self.suffix_window, self.method == SEMI_AUTOREGRESSIVE_ORIGIN
+        self._require("suffix_window", window is None or window >= 0, "must be at least 0")
+        self._require(
+            "suffix_window",
+            window is None or not is_origin,
+            f"must be absent under method {SEMI_AUTOREGRESSIVE_ORIGIN}, which sees nothing right of the block",
+        )
 
     def _require(self, name: str, is_met: bool, rule: str) -> None:
         if not is_met:
@@ -190,13 +211,22 @@ def _preset_settings(preset: Preset, settings: Mapping[str, Any]) -> dict[str, A
     """The settings of a preset, in which `settings` take precedence."""
     if preset not in PRESETS:
         raise InvalidParameterError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}", "preset")
-    bundle = dict(PRESETS[preset])
+    excluded: set[str] = set()
     if _excludes_rule(settings):
-        bundle = {name: value for name, value in bundle.items() if name not in get_args(ParallelRule)}
-    return {**bundle, **settings}
+        excluded.update(get_args(ParallelRule))
+        if not _names_rule(settings):
+            excluded.add("active_blocks")
+    if settings.get("cache") == "none":
+        excluded.add("cache_refresh_interval")
+    if settings.get("method") == SEMI_AUTOREGRESSIVE_ORIGIN:
+        excluded.add("suffix_window")
+    return {name: value for name, value in PRESETS[preset].items() if name not in excluded} | dict(settings)
 
 
 def _excludes_rule(settings: Mapping[str, Any]) -> bool:
     """Whether settings exclude a parallel rule, or name one, which excludes the others."""
-    names_rule = any(settings.get(name) is not None for name in ("steps", *get_args(ParallelRule)))
-    return names_rule or settings.get("remasking") == "random"
+    return _names_rule(settings) or settings.get("steps") is not None or settings.get("remasking") == "random"
+
+
+def _names_rule(settings: Mapping[str, Any]) -> bool:
+    return any(settings.get(name) is not None for name in get_args(ParallelRule))

@@ -7,9 +7,9 @@ Shape suffixes: T tokens of the packed batch, R rows at which a token is propose
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from llada_core.errors import NonFiniteLogitsError
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
-from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.canvas import Canvas, Restoration
 from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
@@ -28,9 +28,6 @@ from llada_core.sampling.propose import Draft, draft
 
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
-
-# A forward pass that only fills caches asks for one row, of which nothing is read.
-_FIRST_POSITION = np.zeros(1, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,7 @@ class _Turn:
     Attributes:
         step: the number of the step, on which its noise hangs.
         positions_R: the response positions at which a token is proposed.
-        window: the positions that go through the model, counted from the canvas's first token.
+        window: the positions that go through the model, counted from the canvas's first token; ascending.
         passes: the tokens of each forward pass: conditional, then under guidance unconditional.
         caches: one for each pass, or None.
     """
@@ -48,20 +45,20 @@ class _Turn:
     canvas: Canvas
     step: int
     positions_R: np.ndarray
-    window: range
+    window: np.ndarray
     passes: tuple[np.ndarray, ...]
     caches: tuple[KVCache, ...] | None
 
     @property
     def rows_R(self) -> np.ndarray:
         """The rows of the window at which a token is proposed."""
-        return self.canvas.layout.prompt_length + self.positions_R - self.window.start
+        return np.searchsorted(self.window, self.canvas.layout.prompt_length + self.positions_R)
 
     def sequences(self) -> Iterator[tuple[np.ndarray, KVCache | None]]:
         """The window's tokens in each pass, with the cache of the pass."""
         caches = self.caches or (None,) * len(self.passes)
         for tokens, cache in zip(self.passes, caches, strict=True):
-            yield tokens[self.window.start : self.window.stop], cache
+            yield tokens[self.window], cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity for a canvas.
         """
-        self._restore_caches([canvas for canvas in canvases if canvas.lacks_caches])
+        self._restore_caches({canvas: passes for canvas in canvases if (passes := canvas.restorations())})
         turns = [self._turn(canvas) for canvas in canvases]
         selections = _Selections()
         # The step's only copy from device to host, but for canvases under a constraint.
@@ -134,8 +131,8 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity.
         """
-        visible = range(canvas.visible_length)
-        response = canvas.tokens[visible.start : visible.stop][canvas.layout.response]
+        visible = np.arange(canvas.visible_length)
+        response = canvas.tokens[visible][canvas.layout.response]
         positions_R = (response == canvas.layout.mask_id).nonzero()[0]
         turn = _Turn(canvas, canvas.step, positions_R, visible, canvas.passes(canvas.tokens), None)
         (proposals,) = self._proposals([turn])
@@ -170,31 +167,36 @@ class Sampler:
         passes = canvas.passes(canvas.tokens)
         return _Turn(canvas, canvas.step, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
 
-    def _restore_caches(self, canvases: Sequence[Canvas]) -> None:
-        """Fill caches that were released with what they held: keys and values of the tokens of the last refresh. What
-        later steps wrote is the window, which the next step writes again.
-        """
-        if not canvases:
-            return
-        turns = [self._turn_of_refresh(canvas) for canvas in canvases]
-        if plain := [turn for turn in turns if not turn.canvas.lacks_predictions]:
-            self._forward(plain)
-        if guessing := [turn for turn in turns if turn.canvas.lacks_predictions]:
-            for turn, proposals in zip(guessing, self._proposals(guessing), strict=True):
-                turn.canvas.remember_predictions(turn.positions_R, proposals)
-        for turn in turns:
-            turn.canvas.caches = turn.caches
+    def _restore_caches(self, restorations: Mapping[Canvas, Sequence[Restoration]]) -> None:
+        """Fill caches that were released with what they held, by the forward passes that filled them.
 
-    def _turn_of_refresh(self, canvas: Canvas) -> _Turn:
-        """The canvas's part in its last refresh once more: for the caches and, if they are lost, for the guesses."""
-        assert canvas.refreshed_tokens is not None
-        window, positions_R = range(canvas.visible_length), _FIRST_POSITION
+        Args:
+            restorations: see `Canvas.restorations`.
+        """
+        caches = {canvas: self._caches(canvas) for canvas in restorations}
+        for group in zip_longest(*restorations.values()):
+            turns = [
+                self._turn_again(canvas, restoration, caches[canvas])
+                for canvas, restoration in zip(restorations, group, strict=True)
+                if restoration is not None
+            ]
+            if plain := [turn for turn in turns if not turn.canvas.lacks_predictions]:
+                self._forward(plain)
+            if guessing := [turn for turn in turns if turn.canvas.lacks_predictions]:
+                for turn, proposals in zip(guessing, self._proposals(guessing), strict=True):
+                    turn.canvas.remember_predictions(turn.positions_R, proposals)
+        for canvas in restorations:
+            canvas.caches = caches[canvas]
+
+    @staticmethod
+    def _turn_again(canvas: Canvas, restoration: Restoration, caches: tuple[KVCache, ...] | None) -> _Turn:
+        """The canvas's part in an earlier step once more: for the caches and, if they are lost, for the guesses."""
+        step, tokens, window = restoration
+        # One row is asked for, of which nothing is read.
+        positions_R = window[:1] - canvas.layout.prompt_length
         if canvas.lacks_predictions:
-            response = canvas.refreshed_tokens[: window.stop][canvas.layout.response]
-            positions_R = (response == canvas.layout.mask_id).nonzero()[0]
-        step = canvas.step - canvas.schedule.steps_since_refresh
-        passes = canvas.passes(canvas.refreshed_tokens)
-        return _Turn(canvas, step, positions_R, window, passes, self._caches(canvas))
+            positions_R = window[tokens[window] == canvas.layout.mask_id] - canvas.layout.prompt_length
+        return _Turn(canvas, step, positions_R, window, canvas.passes(tokens), caches)
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
         """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
@@ -216,7 +218,7 @@ class Sampler:
         packed = PackedTokens(
             self._to_device(np.concatenate([tokens for _, tokens, _ in sequences])),
             tuple(len(tokens) for _, tokens, _ in sequences),
-            tuple(turn.window.start for turn, _, _ in sequences),
+            tuple(turn.window for turn, _, _ in sequences),
             tuple(cache for _, _, cache in sequences),
         )
         rows = Rows.of(packed, [turn.rows_R for turn, _, _ in sequences])

@@ -6,6 +6,7 @@ Shape suffix: L positions of the response.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 import numpy as np
 
@@ -30,27 +31,43 @@ class BlockPlan:
 
 
 class Schedule:
-    """The blocks that still have masks, left to right, and a cursor into the first of them.
+    """The blocks from the first with masks left on, and a cursor into the active ones: one, or the first few.
+
+    Several are active only under a parallel rule. The next block joins as soon as JOINS_AT of the one before it is
+    filled (Discrete Diffusion Forcing, arXiv:2508.09192; d3LLM). It may be filled up only once FILLS_AT of that one is.
 
     Attributes:
-        block_step: the number of steps run in the active block.
+        block_step: the number of steps run since the active blocks were last others.
     """
 
+    JOINS_AT: Final = 0.1
+    FILLS_AT: Final = 0.95
+
     def __init__(
-        self, blocks: Sequence[BlockPlan], *, block_step: int = 0, cache_refresh_interval: int | None = None
+        self,
+        blocks: Sequence[BlockPlan],
+        is_masked_L: np.ndarray,
+        *,
+        block_step: int = 0,
+        cache_refresh_interval: int | None = None,
+        max_active: int = 1,
     ) -> None:
         """
         Args:
-            block_step: the number of steps already run in the first block.
-            cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
+            is_masked_L: which positions of the response are masked.
+            block_step: the number of steps already run with the present active blocks.
+            cache_refresh_interval: steps between two refreshes of the cache; None for only when blocks change.
+            max_active: the most blocks that are active at once.
         """
         self._blocks = list(blocks)
         self._refresh_interval = cache_refresh_interval
+        self._max_active = max_active
+        self._filled = self._shares_filled(is_masked_L)
         self.block_step = block_step
 
     @property
     def blocks(self) -> tuple[BlockPlan, ...]:
-        """The blocks that have masks left, the active one first."""
+        """The blocks from the first with masks left on, the active ones first."""
         return tuple(self._blocks)
 
     @property
@@ -60,18 +77,26 @@ class Schedule:
 
     @property
     def block(self) -> BlockPlan:
-        """The active block, in which the next step commits."""
+        """The first active block; every step commits in it."""
         return self._blocks[0]
 
     @property
-    def is_refresh(self) -> bool:
-        """Whether the next step refreshes the cache: at a block's start, and at every refresh interval."""
-        return self.steps_since_refresh == 0
+    def active(self) -> range:
+        """The response positions of the active blocks, in which the next step commits."""
+        return range(self._blocks[0].start, self._blocks[len(self._filled) - 1].stop)
 
     @property
-    def steps_since_refresh(self) -> int:
-        """The number of steps run since the one that refreshed the cache, that one included; 0 before a refresh."""
-        return self.block_step % self._refresh_interval if self._refresh_interval else self.block_step
+    def held_back(self) -> tuple[BlockPlan, ...]:
+        """The active blocks that the next step may not fill up, since the one before is too empty."""
+        pairs = zip(self._filled, self._blocks[1 : len(self._filled)], strict=False)
+        return tuple(block for share, block in pairs if share < self.FILLS_AT)
+
+    @property
+    def is_refresh(self) -> bool:
+        """Whether the next step refreshes the cache: where active blocks begin, and at every refresh interval."""
+        if self.block_step == 0:
+            return True
+        return self._refresh_interval is not None and self.block_step % self._refresh_interval == 0
 
     @property
     def num_transfers(self) -> int | None:
@@ -79,12 +104,26 @@ class Schedule:
         transfers = self.block.transfers
         return None if transfers is None else transfers[self.block_step]
 
-    def advance(self, *, is_block_full: bool) -> None:
-        """Move past the step that was run: within the block or, once it has no mask left, to the next block."""
-        self.block_step += 1
-        if is_block_full:
+    def advance(self, is_masked_L: np.ndarray) -> None:
+        """Move past the step that was run: within the active blocks or, as they fill, to others.
+
+        Args:
+            is_masked_L: which positions of the response are masked now.
+        """
+        before = self.active
+        while self._blocks and not is_masked_L[self.block.start : self.block.stop].any():
             del self._blocks[0]
-            self.block_step = 0
+        self._filled = self._shares_filled(is_masked_L)
+        self.block_step = 0 if self.is_over or self.active != before else self.block_step + 1
+
+    def _shares_filled(self, is_masked_L: np.ndarray) -> list[float]:
+        """Return for each active block the share of its positions that are not masked."""
+        shares: list[float] = []
+        for block in self._blocks[: self._max_active]:
+            if shares and shares[-1] < self.JOINS_AT:
+                break
+            shares.append(float((~is_masked_L[block.start : block.stop]).mean()))
+        return shares
 
 
 def share_steps(is_masked_L: np.ndarray, params: GenerationParams) -> tuple[int, ...]:

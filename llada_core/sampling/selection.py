@@ -1,6 +1,6 @@
 """Which proposals of a step are committed: the best-ranked, as many as the schedule or a parallel rule says.
 
-Shape suffixes: R proposals of a step, N ranked ones of the active block.
+Shape suffixes: R proposals of a step, N ranked ones of the active blocks.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,33 @@ class CommitRule:
     Attributes:
         num_transfers: this many; None if a parallel rule decides.
         parallel_rule: its name and value.
+        is_first_block_R: which of the step's proposals lie in the first active block.
+        held_back: the rows of each block that the step may not fill up.
     """
 
     num_transfers: int | None
     parallel_rule: tuple[str, float] | None
+    is_first_block_R: np.ndarray
+    held_back: tuple[np.ndarray, ...] = ()
 
-    def keeps(self, confidence_N: np.ndarray, entropies_N: np.ndarray) -> np.ndarray:
-        """Return which proposals are committed, bool [N]; the first always is.
+    def candidates(self, rows: np.ndarray, scores_R: np.ndarray) -> np.ndarray:
+        """Return those of the rows that may be committed: of a block that is held back, all but the worst."""
+        worst = [rank(block, scores_R)[-1:] for block in self.held_back]
+        return np.setdiff1d(rows, np.concatenate(worst)) if worst else rows
+
+    def keeps(self, ranked_N: np.ndarray, proposals: Proposals) -> np.ndarray:
+        """Return which rows are committed, bool [N]; the best of the first active block always is.
 
         Args:
-            confidence_N, entropies_N: the proposals, best first.
+            ranked_N: the rows, best first.
         """
         if self.num_transfers is not None:
-            return np.arange(len(confidence_N)) < self.num_transfers
+            return np.arange(len(ranked_N)) < self.num_transfers
         assert self.parallel_rule is not None
         name, value = self.parallel_rule
+        confidence_N, entropies_N = proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N]
         is_kept_N = PARALLEL_RULES[name].choose(confidence_N, entropies_N, value)
-        is_kept_N[:1] = True
+        is_kept_N[self.is_first_block_R[ranked_N].nonzero()[0][:1]] = True
         return is_kept_N
 
     def next_row(self, selected: Sequence[int], waiting: Sequence[int], proposals: Proposals) -> int | None:
@@ -48,7 +58,7 @@ class CommitRule:
         if self.num_transfers is not None:
             return waiting[0] if waiting and len(selected) < self.num_transfers else None
         ranked_N = np.array([*selected, *waiting], dtype=np.int64)
-        is_kept_N = self.keeps(proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N])[len(selected) :]
+        is_kept_N = self.keeps(ranked_N, proposals)[len(selected) :]
         return waiting[int(is_kept_N.argmax())] if is_kept_N.any() else None
 
 
@@ -59,6 +69,6 @@ def rank(rows: np.ndarray, scores_R: np.ndarray) -> np.ndarray:
 
 
 def select(rows: np.ndarray, proposals: Proposals, rule: CommitRule) -> np.ndarray:
-    """Return which of the block's rows are committed, from left to right."""
-    ranked_N = rank(rows, proposals.scores_R)
-    return np.sort(ranked_N[rule.keeps(proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N])])
+    """Return which of the active blocks' rows are committed, from left to right."""
+    ranked_N = rank(rule.candidates(rows, proposals.scores_R), proposals.scores_R)
+    return np.sort(ranked_N[rule.keeps(ranked_N, proposals)])

@@ -51,7 +51,7 @@ class Request:
     @property
     def num_tokens(self) -> int:
         """Tokens that its next step sends through the model."""
-        restored = self.canvas.visible_length if self.canvas.lacks_caches else 0
+        restored = sum(len(restoration.window) for restoration in self.canvas.restorations())
         return (len(self.canvas.window) + restored) * num_passes(self.canvas.params.cfg_scale)
 
 

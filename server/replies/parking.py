@@ -48,8 +48,8 @@ class DenoisingStream:
         """About how much memory it takes."""
         # What the events tell is kept a second time, as objects that take about twice as much.
         events = 3 * sum(sys.getsizeof(data) for _, data in self.events)
-        # The ids of its first frame, of the present one, and of the last refresh of a cache.
-        return events + 3 * self.generation.canvas.start.tokens.nbytes
+        # The ids of its first frame and of the present one, and the step that committed each, for both.
+        return events + 4 * self.generation.canvas.start.tokens.nbytes
 
     def fork_point(self, step: int) -> ForkPoint:
         """The frame before the run's step of this number.

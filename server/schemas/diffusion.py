@@ -131,9 +131,19 @@ class DiffusionFields(Body):
         allow_inf_nan=False,
         description="parallel decoding: bound on the entropies of the positions committed together",
     )
-    cache: Cache = Field("none", description="approximate block-wise KV cache")
+    entropy_threshold: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="parallel decoding: commit every position whose entropy, in nats, is at most this",
+    )
+    active_blocks: int = Field(1, ge=1, description="the most blocks that a parallel rule fills at once")
+    cache: Cache = Field("none", description="approximate KV cache: which keys and values later steps of a block keep")
     cache_refresh_interval: int | None = Field(
         None, ge=1, description="steps between refreshes of the cache within a block; default once per block"
+    )
+    suffix_window: int | None = Field(
+        None, ge=0, description="masked positions right of the active blocks that the model sees; default all"
     )
     preset: Preset = Field("exact", description="bundle of settings; a field given with it takes precedence")
     reasoning_effort: Effort | None = Field(

@@ -2,14 +2,15 @@
 
 import asyncio
 import json
+import math
 
+import pytest
 import torch
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import constraints, gpu_check, inference, machine, quality, server
-from llada_core import DEMO_FOLDER, load_model, load_tokenizer
-from llada_core.sampling.params import PRESETS
+from benchmarks import board, constraints, gpu_check, inference, machine, questions, server
+from llada_core import load_model
 from tests.vocabularies import vocabulary_of
 
 
@@ -35,13 +36,47 @@ def test_the_server_benchmark_counts_every_step_of_every_client(tmp_path):
     assert server.core_cpu_seconds(load_model(tmp_path), 2) > 0
 
 
-def test_the_quality_benchmark_asks_every_task_under_every_setting():
-    model, tokenizer = load_model(DEMO_FOLDER), load_tokenizer(DEMO_FOLDER)
-    tasks = {task: pairs[:1] for task, pairs in quality.questions(1).items()}
-    assert set(tasks) == {*quality.TASKS, "stories"}
-    exact = quality.measure(model, tokenizer, tasks, {})
-    fast = quality.measure(model, tokenizer, tasks, dict(PRESETS["fast"]))
-    assert exact["forward_passes"] > fast["forward_passes"] > 0
+def test_the_boards_smoke_asks_every_task_and_writes_nothing(tmp_path):
+    app = typer.Typer()
+    app.command()(board.main)
+    ran = CliRunner().invoke(app, ["--smoke", "--output-dir", str(tmp_path)])
+    assert ran.exit_code == 0, ran.output
+    assert [row.split("  ")[0] for row in ran.output.splitlines()[:-1]] == board.SMOKE
+    assert not list(tmp_path.iterdir())
+    assert set(questions.card_tasks(1, 1)) > {questions.STORIES, "capitals", "sums"}
+
+
+def made_up(right, passes, precision="float32"):
+    return {
+        "precision": precision,
+        "params": {},
+        "right": {"sums": right},
+        "forward_passes": {"sums": passes},
+        "tokens": {"sums": 1},
+        "cpu_s": {"sums": passes / 10},
+    }
+
+
+def test_the_front_leaves_out_what_is_slower_and_no_better():
+    found = {
+        board.EXACT: made_up([1] * 40, 100),
+        "good": made_up([1] * 40, 50),
+        "slow": made_up([1] * 39 + [0], 60),
+        "fast": made_up([1] * 39 + [0], 20),
+        "bad": made_up([1] * 20 + [0] * 20, 10),
+    }
+    assert board.front(found) == ["good", "fast", "bad"]
+    # From 1 to 2 at full accuracy, from 2 to 5 with the losses weighed; what loses half counts for nothing.
+    weighed = 0.975 * math.exp(-3 * 0.025)
+    assert board.area(found) == pytest.approx(1 + 3 * (1 + weighed) / 2)
+    assert board.area(found | {"rounded": made_up([1] * 40, 1, "int8")}) == board.area(found)
+
+
+def test_two_settings_are_compared_question_by_question():
+    mean, error = board.difference([1, 1, 0, 1], [1, 0, 1, 1])
+    assert (mean, error) == (0, pytest.approx(math.sqrt(2 / 3 / 4)))
+    assert board.difference([1, 0], [1, 0]) == (0, 0)
+    assert board.difference([1], [0]) == (1, 0)
 
 
 def test_the_benchmark_of_constraints_denoises_with_every_kind_of_model():

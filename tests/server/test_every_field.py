@@ -98,6 +98,9 @@ DIFFUSION = [
     Case("confidence_threshold", 0.01),
     Case("confidence_factor", 50.0),
     Case("entropy_bound", 50.0),
+    Case("entropy_threshold", 50.0),
+    Case("active_blocks", 4, {"max_tokens": 32, "block_length": 8, "entropy_bound": 0.05}),
+    Case("suffix_window", 0, {"max_tokens": 32, "block_length": 8}),
     Case("cache", "dual", {"max_tokens": 32, "block_length": 8}),
     Case("cache_refresh_interval", 1, {"max_tokens": 32, "block_length": 8, "cache": "dual"}),
     Case("preset", "fast"),
@@ -142,7 +145,7 @@ CASES = {
         Case("logprobs", 0),
     ],
     FIM: [
-        *(case for case in OPENAI if case not in FORMS and case.name not in ("ignore_eos", "method")),
+        *(case for case in OPENAI if case not in FORMS and case.name not in ("ignore_eos", "method", "suffix_window")),
         Case("method", "fixed_length", {"max_tokens": 40}),
         Case("prompt", "Hello"),
         Case("suffix", " and so on."),
@@ -234,8 +237,9 @@ CASES = {
 ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
 ELSEWHERE_ON = {
     DENOISE: {"stream", "fork"},  # true is its only value; tests/server/replies/test_forking.py
-    # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore.
-    FIM: {"structured_outputs", "response_format", "ignore_eos"},
+    # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore, and its masks are
+    # followed by tokens, which are seen whatever the window.
+    FIM: {"structured_outputs", "response_format", "ignore_eos", "suffix_window"},
     TOKENIZE: {"add_special_tokens"},  # test_special_tokens_are_added_only_when_requested
 }
 

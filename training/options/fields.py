@@ -390,9 +390,16 @@ class GenerateOptions(Options):
     entropy_bound: float | None = Field(
         None, ge=0, description="Parallel decoding: bound on the summed entropy of the tokens committed together."
     )
-    cache: Cache = Field("none", description="Approximate block-wise KV cache.")
+    entropy_threshold: float | None = Field(
+        None, ge=0, description="Parallel decoding: commit the tokens of at most this entropy, in nats."
+    )
+    active_blocks: int = Field(1, ge=1, description="The most blocks that a parallel rule fills at once.")
+    cache: Cache = Field("none", description="Approximate KV cache.")
     cache_refresh_interval: int | None = Field(
         None, ge=1, description="Steps of a block between refreshes of its cache; once per block if not given."
+    )
+    suffix_window: int | None = Field(
+        None, ge=0, description="Masked positions right of the active blocks that the model sees; all if not given."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all noise.")
     is_instruct: bool = Field(

@@ -27,12 +27,12 @@ from llada_core.sampling.selection import CommitRule, rank, select
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ActiveBlock:
-    """The masks of a constrained canvas's active block.
+    """The masks of a constrained canvas's active blocks.
 
     Attributes:
         step: the number of the step.
-        start: the block's first position in the response.
-        rows: the rows of the step's proposals that lie in the block.
+        start: the first block's first position in the response.
+        rows: the rows of the step's proposals that lie in the blocks.
         positions_R: the response position of every row.
     """
 
@@ -95,7 +95,7 @@ def _select_one_by_one(block: ActiveBlock, draft: _Draft, rule: CommitRule, cand
     """Return the rows to commit; proposals that are not viable are replaced in `draft`."""
     classes_V, fillings, proposals = block.constraint.classes_V, block.fillings, draft.proposals
     selected: list[int] = []
-    waiting = rank(block.rows, proposals.scores_R).tolist()
+    waiting = rank(rule.candidates(block.rows, proposals.scores_R), proposals.scores_R).tolist()
     while (row := rule.next_row(selected, waiting, proposals)) is not None:
         waiting.remove(row)
         place = int(block.positions_R[row]) - block.start

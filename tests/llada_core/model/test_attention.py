@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -37,10 +38,11 @@ def test_the_variable_length_kernel_is_given_what_the_dense_one_sees(monkeypatch
     k_TKD, v_TKD = torch.randn(2, sum(lengths), 2, 8, dtype=torch.bfloat16)
     attended = []
     for is_varied in (False, True):
-        # The second sequence is a window of four over a cache of nine.
+        # The second sequence is a window of four positions, not all adjacent, over a cache of nine.
         cache = KVCache(CONFIG.shape, 9, dtype=torch.bfloat16, device=torch.device("cpu"))
-        cache.replace(0, 0, torch.ones(9, 2, 8), torch.ones(9, 2, 8))
-        packed = PackedTokens(torch.zeros(16, dtype=torch.long), lengths, (0, 3, 0), (None, cache, None))
+        cache.replace(0, slice(9), torch.ones(9, 2, 8), torch.ones(9, 2, 8))
+        windows = (np.arange(lengths[0]), np.array([0, 3, 4, 8]), np.arange(lengths[2]))
+        packed = PackedTokens(torch.zeros(16, dtype=torch.long), lengths, windows, (None, cache, None))
         plan = AttentionPlan(packed, row_counts)
         if is_varied:  # as on a GPU
             plan._offsets = _Offsets.of(packed, counts)

@@ -30,7 +30,9 @@ def model(request):
 @torch.inference_mode()
 def test_a_forward_over_whole_sequences_and_cached_windows(model):
     cache = KVCache(model.shape, 9, dtype=model.dtype, device=META)
-    packed = PackedTokens(torch.zeros(7, dtype=torch.long, device=META), (4, 3), (0, 5), (None, cache))
+    packed = PackedTokens(
+        torch.zeros(7, dtype=torch.long, device=META), (4, 3), (np.arange(4), np.array([0, 5, 8])), (None, cache)
+    )
     rows = Rows.of(packed, [np.arange(2), np.arange(3)])
     assert model.head(model.hidden_states(packed, rows)).shape == (5, 60)
 

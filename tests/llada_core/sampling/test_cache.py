@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,8 @@ SETTINGS = [
     {"entropy_bound": 3.0, "cfg_scale": 0.5, "remasking": "entropy"},
     {"confidence_factor": 1.5, "method": "semi_autoregressive_origin"},
     {"method": "fixed_length", "block_length": None},
+    {"suffix_window": 4},
+    {"entropy_threshold": 5.0, "active_blocks": 3, "suffix_window": 2},
 ]
 
 
@@ -122,8 +125,9 @@ def test_steps_between_refreshes_see_only_the_window(tiny, monkeypatch, cache, i
         gen_length=8, block_length=4, cache=cache, cache_refresh_interval=interval, ignore_eos=True
     )
     list(denoise(tiny, [1, 2, 3], params))
-    narrow = {"prefix": (8, 4), "dual": (4, 4)}[cache]
-    per_block = [[11, own, own, own if interval is None else 11] for own in narrow]
+    # `delayed`: all masks and the token committed last.
+    narrow = {"prefix": ((8,) * 3, (4,) * 3), "dual": ((4,) * 3,) * 2, "delayed": ((8, 7, 6), (4, 3, 2))}[cache]
+    per_block = [(11, *own) if interval is None else (11, *own[:2], 11) for own in narrow]
     assert lengths == [(length,) for block in per_block for length in block]
 
 
@@ -156,11 +160,11 @@ def test_a_canvas_that_gave_up_its_caches_before_every_step_gives_the_same_token
 
 def test_the_step_that_fills_released_caches_counts_their_tokens(tiny):
     canvas = canvas_of(tiny, [1, 2, 3], GenerationParams(gen_length=8, block_length=8, cache="dual", ignore_eos=True))
-    assert not canvas.lacks_caches and len(canvas.window) == 11
+    assert canvas.restorations() == [] and len(canvas.window) == 11
     Sampler(tiny).step([canvas])
-    assert not canvas.lacks_caches and len(canvas.window) == 8
+    assert canvas.restorations() == [] and len(canvas.window) == 8
     canvas.caches = None
-    assert canvas.lacks_caches and len(canvas.window) == 8
+    assert [len(window) for _, window in canvas.restorations()] == [11] and len(canvas.window) == 8
 
 
 def test_a_failed_step_leaves_no_half_filled_cache_behind(tiny, monkeypatch):
@@ -197,6 +201,41 @@ def test_predictions_cover_every_mask_in_cached_steps_too(tiny):
 
 def test_the_memory_of_a_cache_is_what_is_said(tiny):
     cache = KVCache(tiny.shape, 10, dtype=torch.float32, device=torch.device("cpu"))
-    keys, values = cache.replace(2, 4, torch.ones(3, 4, 16), torch.ones(3, 4, 16))
+    keys, values = cache.replace(2, slice(4, 7), torch.ones(3, 4, 16), torch.ones(3, 4, 16))
     assert (keys.shape, values.shape) == ((10, 4, 16), (10, 4, 16))
     assert KVCache.num_bytes(tiny.shape, 10, torch.float32) == 3 * 2 * 10 * 64 * 4
+
+
+def test_masks_beyond_the_suffix_window_are_not_seen_unless_tokens_follow_them(tiny):
+    params = GenerationParams(gen_length=20, block_length=4, suffix_window=3, ignore_eos=True)
+    assert canvas_of(tiny, [1, 2, 3], params).visible_length == 3 + 4 + 3
+    assert canvas_of(tiny, [1, 2, 3], params, pinned={9: [7]}).visible_length == 3 + 10
+    assert canvas_of(tiny, [1, 2, 3], params, suffix=[7, 8]).visible_length == 3 + 20 + 2
+    assert canvas_of(tiny, [1], GenerationParams(gen_length=6, block_length=4, suffix_window=9)).visible_length == 7
+
+
+def test_a_suffix_window_over_the_whole_canvas_changes_nothing(tiny):
+    params = GenerationParams(gen_length=20, block_length=5, temperature=1.0, ignore_eos=True)
+    windowed = GenerationParams(gen_length=20, block_length=5, temperature=1.0, ignore_eos=True, suffix_window=15)
+    assert generate(tiny, [[1, 2, 3]], windowed) == generate(tiny, [[1, 2, 3]], params)
+
+
+def test_delayed_recomputes_masks_and_what_the_last_step_committed(tiny):
+    params = GenerationParams(gen_length=8, block_length=8, cache="delayed", entropy_bound=12.0, ignore_eos=True)
+    canvas, sampler = canvas_of(tiny, [1, 2, 3], params), Sampler(tiny)
+    sampler.step([canvas])
+    while canvas.finish_reason is None:
+        masked = 3 + (np.array(canvas.response) == canvas.layout.mask_id).nonzero()[0]
+        latest = (canvas.commit_steps == canvas.step - 1).nonzero()[0]
+        assert canvas.window.tolist() == sorted([*masked, *latest])
+        sampler.step([canvas])
+
+
+def test_restoring_a_delayed_cache_counts_every_step_since_the_refresh(tiny):
+    params = GenerationParams(gen_length=8, block_length=8, cache="delayed", ignore_eos=True)
+    canvas, sampler = canvas_of(tiny, [1, 2, 3], params), Sampler(tiny)
+    for _ in range(4):
+        sampler.step([canvas])
+    assert canvas.restorations() == []
+    canvas.caches = None
+    assert [len(window) for _, window in canvas.restorations()] == [11, 8, 7, 6]

@@ -10,6 +10,7 @@ import torch
 from llada_core.diffusion.guidance import guide
 from llada_core.errors import InvalidParameterError
 from llada_core.model.packed import PackedTokens, Rows
+from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, frame_at, prepare_fork
@@ -39,6 +40,10 @@ RULES = [
     {"cache": "dual", "cache_refresh_interval": 2, "cfg_scale": 0.7, "temperature": 1.0},
     {"cache": "prefix", "cache_refresh_interval": 4, "entropy_bound": 6.0},
     {"cache": "dual", "method": "semi_autoregressive_origin", "confidence_threshold": 0.01, "temperature": 1.0},
+    {"cache": "delayed", "temperature": 1.0, "suffix_window": 3},
+    {"cache": "delayed", "cache_refresh_interval": 4, "entropy_bound": 6.0, "cfg_scale": 0.5},
+    {"cache": "delayed", "entropy_threshold": 4.0, "active_blocks": 2, "temperature": 1.0, "block_length": 4},
+    {"cache": "dual", "confidence_threshold": 0.01, "active_blocks": 3, "block_length": 4, "suffix_window": 2},
 ]
 
 
@@ -105,12 +110,11 @@ def test_a_fork_without_edits_is_the_rest_of_its_parent(tiny, rule):
 @pytest.mark.parametrize(
     "rule",
     [
-        {"cache": "none"},
-        {"cache": "prefix"},
-        {"cache": "dual"},
+        *({"cache": cache} for cache in CACHE_POLICIES),
         {"cache": "dual", "cache_refresh_interval": 2, "cfg_scale": 0.7},
         {"cache": "dual", "method": "semi_autoregressive_origin"},
         {"cache": "dual", "remasking": "random", "steps": 7},
+        {"cache": "dual", "entropy_bound": 2.0, "active_blocks": 2},
     ],
     ids=str,
 )
@@ -119,7 +123,7 @@ def test_its_guesses_are_those_of_its_parent_too(tiny, rule):
     assert_forks_are_the_rest(tiny, response_to(tiny, temperature=1.0, reporting=reporting, **rule))
 
 
-@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+@pytest.mark.parametrize("cache", CACHE_POLICIES)
 def test_so_it_is_with_gaps_pins_and_a_suffix(tiny, cache):
     settings = {"cache": cache, "temperature": 1.0, "cfg_scale": 0.5}
     assert_forks_are_the_rest(tiny, infilling(tiny, **settings))
@@ -201,11 +205,11 @@ def test_other_settings_apply_from_the_fork_on(tiny):
 
 def test_an_edit_is_seen_by_the_next_step_whatever_the_cache(tiny):
     edits = Edits(set={1: [40, 41]})
-    for cache in ("prefix", "dual"):
+    for cache in ("prefix", "dual", "delayed"):
         parent = response_to(tiny, cache=cache)
         (events,) = run(tiny, [parent])
         canvas = fork(tiny, parent, changes_of(events), 9, edits=edits)
-        assert canvas.schedule.is_refresh and canvas.start.refreshed_tokens is None
+        assert canvas.schedule.is_refresh and canvas.start.refresh_step is None
         plain = fork(tiny, parent, changes_of(events), 9, edits=edits, cache="none")
         first, expected = (Sampler(tiny).step([one])[0] for one in (canvas, plain))
         assert first == expected

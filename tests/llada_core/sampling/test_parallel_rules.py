@@ -25,6 +25,7 @@ ENTROPIES = np.array([0.05, 0.04, 0.2, 0.02, 0.9])
         ("entropy_bound", 0.1, [1, 1, 1, 0, 0]),
         ("entropy_bound", 0.0, [1, 0, 0, 0, 0]),
         ("entropy_bound", 1.0, [1, 1, 1, 1, 1]),
+        ("entropy_threshold", 0.05, [1, 1, 0, 1, 0]),
     ],
 )
 def test_parallel_rules_commit_what_their_definitions_say(rule, value, committed):
@@ -33,14 +34,14 @@ def test_parallel_rules_commit_what_their_definitions_say(rule, value, committed
 
 @pytest.mark.parametrize("rule", PARALLEL_RULES)
 def test_a_step_commits_at_least_one_token_under_every_rule(tiny, rule):
-    strictest = {"confidence_threshold": 1.0, "confidence_factor": 1e-9, "entropy_bound": 0.0}[rule]
+    strictest = {"confidence_threshold": 1.0, "confidence_factor": 1e-9}.get(rule, 0.0)
     steps = list(denoise(tiny, [1, 2], GenerationParams(gen_length=6, ignore_eos=True, **{rule: strictest})))
     assert [len(step.changes) for step in steps] == [1] * 6
 
 
 @pytest.mark.parametrize("rule", PARALLEL_RULES)
 def test_the_loosest_rule_fills_a_block_at_once(tiny, rule):
-    loosest = {"confidence_threshold": 1e-9, "confidence_factor": 1e6, "entropy_bound": 1e6}[rule]
+    loosest = {"confidence_threshold": 1e-9, "confidence_factor": 1e6}.get(rule, 1e6)
     params = GenerationParams(gen_length=6, block_length=3, ignore_eos=True, **{rule: loosest})
     assert [len(step.changes) for step in denoise(tiny, [1, 2], params)] == [3, 3]
 

@@ -19,6 +19,16 @@ def test_a_setting_given_beside_a_preset_wins():
     assert (params.entropy_bound, params.cache) == (0.5, "prefix")
 
 
+def test_what_a_presets_cache_or_window_cannot_stand_beside_drops_them():
+    assert GenerationParams.with_preset("fast", cache="none").cache_refresh_interval is None
+    origin = GenerationParams.with_preset("fast", method="semi_autoregressive_origin")
+    assert origin.suffix_window is None
+    assert origin.altered("fast").suffix_window is None
+    several = GenerationParams(entropy_bound=0.1, active_blocks=3)
+    assert several.altered(steps=4).active_blocks == several.altered("exact").active_blocks == 1
+    assert several.altered(entropy_threshold=0.1).active_blocks == 3
+
+
 @pytest.mark.parametrize("setting", [{"steps": 8}, {"confidence_threshold": 0.9}, {"remasking": "random"}], ids=str)
 def test_what_excludes_a_presets_parallel_rule_drops_it_and_leaves_the_rest(setting):
     params = GenerationParams.with_preset("fast", **setting)
@@ -41,7 +51,11 @@ def test_an_unknown_preset_is_refused_by_name():
         ({"confidence_threshold": 0.9, "entropy_bound": 0.1}, "entropy_bound", "absent beside confidence_threshold"),
         ({"confidence_threshold": 0.9, "steps": 4}, "steps", "follow from the rule"),
         ({"confidence_factor": 1.0, "remasking": "random"}, "remasking", "not be random"),
-        ({"cache": "triple"}, "cache", "one of none, prefix, dual"),
+        ({"cache": "triple"}, "cache", "one of none, prefix, dual, delayed"),
+        ({"entropy_threshold": -0.1}, "entropy_threshold", "from 0"),
+        ({"active_blocks": 0, "entropy_bound": 0.1}, "active_blocks", "at least 1"),
+        ({"suffix_window": -1}, "suffix_window", "at least 0"),
+        ({"suffix_window": 8, "method": "semi_autoregressive_origin"}, "suffix_window", "must be absent under method"),
         ({"cache": "dual", "cache_refresh_interval": 0}, "cache_refresh_interval", "at least 1"),
         ({"cache_refresh_interval": 4}, "cache_refresh_interval", "absent without a cache"),
     ],

@@ -23,6 +23,8 @@ SETTINGS = [
     {"gen_length": 12, "block_length": 4, "cache": "prefix", "temperature": 0.7, "cache_refresh_interval": 2},
     {"gen_length": 20, "entropy_bound": 4.0, "remasking": "margin"},
     {"gen_length": 14, "confidence_factor": 1.4, "cache": "dual", "method": "semi_autoregressive_origin"},
+    {"gen_length": 20, "block_length": 6, "cache": "delayed", "suffix_window": 5, "temperature": 0.6},
+    {"gen_length": 20, "block_length": 4, "cache": "delayed", "entropy_threshold": 4.0, "active_blocks": 3},
 ]
 
 

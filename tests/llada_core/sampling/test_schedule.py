@@ -55,15 +55,18 @@ def test_steps_are_shared_in_proportion_the_earlier_block_first(masked_per_block
 def test_the_cursor_goes_through_the_blocks_and_refreshes_at_each_start_and_interval():
     is_masked = np.array([True] * 3 + [False] * 3 + [True] * 2)
     params = GenerationParams(gen_length=8, block_length=3)
-    schedule = Schedule(plan_blocks(is_masked, params, share_steps(is_masked, params)), cache_refresh_interval=2)
+    schedule = Schedule(
+        plan_blocks(is_masked, params, share_steps(is_masked, params)), is_masked, cache_refresh_interval=2
+    )
     visited = []
     while not schedule.is_over:
         visited.append((schedule.block.index, schedule.block_step, schedule.num_transfers, schedule.is_refresh))
-        schedule.advance(is_block_full=schedule.block_step + 1 == len(schedule.block.transfers))
+        is_masked[is_masked.argmax()] = False
+        schedule.advance(is_masked)
     assert visited == [(0, 0, 1, True), (0, 1, 1, False), (0, 2, 1, True), (2, 0, 1, True), (2, 1, 1, False)]
 
 
 def test_under_a_parallel_rule_the_number_of_tokens_is_left_to_the_rule():
     params = GenerationParams(gen_length=4, confidence_threshold=0.9)
     (block,) = plan_blocks(np.ones(4, dtype=bool), params, (4,))
-    assert Schedule([block]).num_transfers is None
+    assert Schedule([block], np.ones(4, dtype=bool)).num_transfers is None

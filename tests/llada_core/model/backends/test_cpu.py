@@ -67,15 +67,17 @@ def test_rows_of_the_last_layer_equal_those_of_the_whole(golden_models, golden_n
         torch.testing.assert_close(model.hidden_states(packed, rows), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("window", [np.arange(6, 14), np.array([0, 3, 4, 11, 19])], ids=["range", "set"])
 @pytest.mark.parametrize("model_name", ["tiny-mha", "tiny-gqa"])
-def test_a_window_over_a_fresh_cache_equals_the_whole(golden_models, golden_networks, model_name):
+def test_a_window_over_a_fresh_cache_equals_the_whole(golden_models, golden_networks, model_name, window):
     for model in (golden_models[model_name], golden_networks[model_name]):
         cache = KVCache(model.shape, 20, dtype=torch.float32, device=torch.device("cpu"))
         packed = pack(20, 5)
-        whole = model.hidden_states(PackedTokens(packed.tokens_T, (20, 5), (0, 0), (cache, None)))
-        window = torch.cat((packed.tokens_T[6:14], packed.tokens_T[20:]))
-        again = model.hidden_states(PackedTokens(window, (8, 5), (6, 0), (cache, None)))
-        torch.testing.assert_close(again, torch.cat((whole[6:14], whole[20:])), atol=1e-5, rtol=0)
+        whole = model.hidden_states(PackedTokens(packed.tokens_T, (20, 5), None, (cache, None)))
+        tokens_T = torch.cat((packed.tokens_T[window], packed.tokens_T[20:]))
+        windows, caches = (window, np.arange(5)), (cache, None)
+        again = model.hidden_states(PackedTokens(tokens_T, (len(window), 5), windows, caches))
+        torch.testing.assert_close(again, torch.cat((whole[window], whole[20:])), atol=1e-5, rtol=0)
 
 
 def test_long_sequences_go_through_the_blocked_kernel_with_the_same_result(tiny, monkeypatch):
