@@ -5,7 +5,8 @@
 The vocabularies are random but of real size, with all bytes. A step is measured without a model: random logits stand
 for one that knows nothing, and three ways of adding to them for one that writes a matching answer, for one that would
 write something else with confidence, and for one that would end the text at once. Only what the constraint adds is
-timed: choosing what to commit, and committing it.
+timed: choosing what to commit, and committing it. At temperature 1 that is set against the draw of the proposals, and
+at temperature 0 against the whole step of a model of 134 M parameters.
 """
 
 import time
@@ -20,6 +21,11 @@ import typer
 from torch import Tensor
 
 from benchmarks import machine
+from benchmarks.inference import SIZES
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.names import tensor_name
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.backends.cpu import CPUMaskPredictor
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.constraints.constraint import Constraint
@@ -27,10 +33,14 @@ from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.proposals import copy_to_host, unpack
 from llada_core.sampling.propose import draft
+from llada_core.sampling.sampler import Sampler
 from tests.vocabularies import vocabulary_of
 
 VOCABULARY_SIZES = (4096, 126464)
 GEN_LENGTH, BLOCK_LENGTH = 96, 32
+# Steps at temperature 1, and steps of the model; each takes a fifth of a second.
+NUM_DRAWS, NUM_MODEL_STEPS = 6, 24
+MODEL_PATTERNS = ("date", "person", "order")
 
 _CHARACTER = r'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})'
 _STRING = f'"{_CHARACTER}*"'
@@ -101,6 +111,9 @@ def main(
         for name, pattern in PATTERNS.items():
             patterns[name] = measure(pattern, vocabulary)
             typer.echo(f"{size} {name}: {_line(patterns[name])}")
+    result["model_step"] = beside_a_model()
+    for name, shares in result["model_step"].items():
+        typer.echo(f"134M {name}: {shares['constraint_ms']:.2f} of {shares['step_ms']:.0f} ms a step")
     typer.echo(f"written to {machine.write('constraints', result, output)}")
 
 
@@ -110,7 +123,53 @@ def measure(pattern: str, vocabulary: Vocabulary) -> dict[str, Any]:
     constraint = compile_constraint(pattern, vocabulary)
     compile_ms = 1000 * (time.thread_time() - started)
     steps = {kind: _steps(constraint, vocabulary, change) for kind, change in KINDS.items()}
-    return {"compile_ms": compile_ms, **_size(constraint), "step_ms": steps}
+    return {"compile_ms": compile_ms, **_size(constraint), "step_ms": steps, "draw_ms": _draws(constraint, vocabulary)}
+
+
+def beside_a_model() -> dict[str, dict[str, float]]:
+    """The CPU time of a step of a model of random weights with 134 M parameters, and the constraint's part of it."""
+    shape = SIZES["134M"]
+    vocabulary = vocabulary_of(shape["vocab_size"])
+    torch.manual_seed(0)
+    config = LLaDAConfig(**shape, max_sequence_length=1024)
+    weights = LLaDAModelLM(config).state_dict()
+    model = CPUMaskPredictor(
+        config, vocabulary.special_tokens, lambda role, depth: weights[tensor_name(role, depth)], dtype=torch.float32
+    )
+    return {name: _shares(model, compile_constraint(PATTERNS[name], vocabulary), vocabulary) for name in MODEL_PATTERNS}
+
+
+def _shares(model: CPUMaskPredictor, constraint: Constraint, vocabulary: Vocabulary) -> dict[str, float]:
+    params = GenerationParams(gen_length=GEN_LENGTH, block_length=BLOCK_LENGTH)
+    canvas = prepare_response([0], params, vocabulary, constraint=constraint)
+    sampler, select_viable, in_constraint = Sampler(model), canvas.select_viable, 0.0
+
+    def timed(*arguments: Any) -> Any:
+        nonlocal in_constraint
+        started = time.thread_time()
+        chosen = select_viable(*arguments)
+        in_constraint += time.thread_time() - started
+        return chosen
+
+    canvas.select_viable = timed  # type: ignore[method-assign]
+    started = time.thread_time()
+    while canvas.finish_reason is None and canvas.step < NUM_MODEL_STEPS:
+        sampler.step([canvas])
+    spent = time.thread_time() - started
+    return {"step_ms": 1000 * spent / canvas.step, "constraint_ms": 1000 * in_constraint / canvas.step}
+
+
+@torch.inference_mode()
+def _draws(constraint: Constraint, vocabulary: Vocabulary) -> dict[str, float]:
+    """The mean CPU time, in milliseconds, of drawing proposals at temperature 1 and of what the constraint adds."""
+    params = GenerationParams(gen_length=GEN_LENGTH, block_length=BLOCK_LENGTH, temperature=1.0)
+    canvas = prepare_response([0], params, vocabulary, constraint=constraint)
+    logits = _logits(vocabulary, _know_nothing, np.empty(0, np.int64))
+    plain: list[float] = []
+    constrained: list[float] = []
+    while canvas.finish_reason is None and canvas.step < NUM_DRAWS:
+        plain.append(_step(canvas, next(logits), vocabulary, constrained))
+    return {"plain": mean(plain), "constraint": mean(constrained)}
 
 
 def _size(constraint: Constraint) -> dict[str, int]:
@@ -156,8 +215,10 @@ def _logits(vocabulary: Vocabulary, change: Kind, answer: np.ndarray) -> Iterato
         yield logits_RV
 
 
-def _step(canvas: Canvas, logits_RV: Tensor, vocabulary: Vocabulary, milliseconds: list[float]) -> None:
+def _step(canvas: Canvas, logits_RV: Tensor, vocabulary: Vocabulary, milliseconds: list[float]) -> float:
+    """Run a step; append what the constraint takes, and return what drawing the proposals does."""
     positions_R = canvas.proposal_positions()
+    drawing = time.thread_time()
     drafted = draft(
         logits_RV[positions_R],
         canvas,
@@ -169,12 +230,14 @@ def _step(canvas: Canvas, logits_RV: Tensor, vocabulary: Vocabulary, millisecond
     started = time.thread_time()
     canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted))
     milliseconds.append(1000 * (time.thread_time() - started))
+    return 1000 * (started - drawing)
 
 
 def _line(found: dict[str, Any]) -> str:
     steps = ", ".join(f"{kind} {step['mean']:.2f} (max {step['max']:.2f})" for kind, step in found["step_ms"].items())
     sizes = f"{found['states']} states, {found['classes']} classes, {found['arcs']} arcs, {found['kilobytes']} KB"
-    return f"compiled in {found['compile_ms']:.0f} ms; {sizes}; ms a step: {steps}"
+    draws = f"{found['draw_ms']['constraint']:.0f} beside {found['draw_ms']['plain']:.0f} at temperature 1"
+    return f"compiled in {found['compile_ms']:.0f} ms; {sizes}; ms a step: {steps}; {draws}"
 
 
 if __name__ == "__main__":
