@@ -8,7 +8,7 @@ Shape suffixes besides those of `packed`: C complex rotary pairs of a head (D / 
 output features of a linear map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Literal, get_args
 
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.attention import AttentionPlan, group_queries
+from llada_core.model.attention import AttentionPlan
+from llada_core.model.backends.cpu_attention import attend
 from llada_core.model.backends.host_memory import keep_freed_memory
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import rotary_angles
@@ -37,8 +38,10 @@ _TYPICAL_ROWS = 64
 # it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand: a mixed load would compile at every step.
 _ROWS_MULTIPLE = 8
 
-# The most attention scores of a sequence held at once, 64 MB in float32; above it torch's blocked kernel is used.
-_MAX_SCORES = 1 << 24
+# The most rows, and the most bytes of a temporary tensor, that go through the linear maps of a block at once. More rows
+# are no faster; from 32 MB on malloc maps fresh pages for every tensor, and faults them in at every step.
+_MOST_ROWS = 512
+_MOST_BYTES = 24 << 20
 
 # Keeps a row of zeros from dividing by zero; too small to change any other row.
 _TINY = 1e-30
@@ -124,9 +127,10 @@ class _Block:
     ) -> None:
         assert config.n_kv_heads is not None
         self._depth = depth
-        self._kernel = partial(_attention, dtype=attention_dtype)
+        self._kernel = partial(attend, dtype=attention_dtype)
         self._head_dim = config.head_dim
         self._heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
+        self._most_rows = _most_rows(config)
         self._eps = torch.tensor(config.rms_norm_eps)
 
         def read_after(norm_E: Tensor, role: str) -> Tensor:
@@ -148,22 +152,42 @@ class _Block:
     def __call__(
         self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
     ) -> Tensor:
-        x_TE = _normalize(hidden_TE, self._eps)
-        num_q, num_k, num_v = self._heads
+        """Compute the block's output at all positions or at the rows; `hidden_TE` is overwritten."""
         if rows is None:
-            qkv_TND = self._query_key_value(x_TE).unflatten(-1, (-1, self._head_dim))
-            qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
-            q_QHD, k_TKD = _rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1)
+            q_QHD, k_TKD, v_TKD = self._in_pieces(self._project_all, hidden_TE, rotations_T1C)
         else:
             # Keys and values come from all positions; queries and everything after them are needed only at the rows.
-            k_TKD, v_TKD = self._key_value(x_TE).unflatten(-1, (-1, self._head_dim)).split([num_k, num_v], dim=1)
-            k_TKD = _rotate(k_TKD, rotations_T1C)
-            hidden_TE, x_TE, rotations_T1C = (x[rows.index_R] for x in (hidden_TE, x_TE, rotations_T1C))
-            q_QHD = _rotate(self._query(x_TE).unflatten(-1, (-1, self._head_dim)), rotations_T1C)
+            k_TKD, v_TKD = self._in_pieces(self._project_keys_and_values, hidden_TE, rotations_T1C)
+            hidden_TE, rotations_T1C = hidden_TE[rows.index_R], rotations_T1C[rows.index_R]
+            (q_QHD,) = self._in_pieces(self._project_queries, hidden_TE, rotations_T1C)
         attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self._depth, kernel=self._kernel)
-        hidden_QE = self._attention_out(attended_QHD.flatten(-2).to(hidden_TE.dtype)).add_(hidden_TE)
-        gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
-        return self._down(F.silu(gate_QM).mul_(up_QM)).add_(hidden_QE)
+        pieces = zip(hidden_TE.split(self._most_rows), attended_QHD.flatten(-2).split(self._most_rows), strict=True)
+        for hidden_QE, attended_QE in pieces:
+            hidden_QE.add_(self._attention_out(attended_QE.to(hidden_QE.dtype)))
+            gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
+            hidden_QE.add_(self._down(F.silu(gate_QM).mul_(up_QM)))
+        return hidden_TE
+
+    def _in_pieces(self, project: Callable[[Tensor, Tensor], tuple[Tensor, ...]], *inputs: Tensor) -> Sequence[Tensor]:
+        """Project a bounded number of rows at a time."""
+        pieces = [project(*piece) for piece in zip(*(x.split(self._most_rows) for x in inputs), strict=True)]
+        return pieces[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
+    def _project_all(self, hidden_TE: Tensor, rotations_T1C: Tensor) -> tuple[Tensor, ...]:
+        num_q, num_k, num_v = self._heads
+        qkv_TND = self._query_key_value(_normalize(hidden_TE, self._eps)).unflatten(-1, (-1, self._head_dim))
+        qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
+        return *_rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1), v_TKD
+
+    def _project_keys_and_values(self, hidden_TE: Tensor, rotations_T1C: Tensor) -> tuple[Tensor, ...]:
+        _, num_k, num_v = self._heads
+        kv_TND = self._key_value(_normalize(hidden_TE, self._eps)).unflatten(-1, (-1, self._head_dim))
+        k_TKD, v_TKD = kv_TND.split([num_k, num_v], dim=1)
+        return _rotate(k_TKD, rotations_T1C), v_TKD
+
+    def _project_queries(self, hidden_QE: Tensor, rotations_Q1C: Tensor) -> tuple[Tensor]:
+        q_QHD = self._query(_normalize(hidden_QE, self._eps)).unflatten(-1, (-1, self._head_dim))
+        return (_rotate(q_QHD, rotations_Q1C),)
 
 
 class Int8Linear:
@@ -233,6 +257,13 @@ def packed_linear(weight_NE: Tensor) -> Linear:
     return lambda x_TE: torch.ops.mkldnn._linear_pointwise(x_TE, packed, None, "none", [], "")
 
 
+def _most_rows(config: LLaDAConfig) -> int:
+    """Return how many rows go through the linear maps at once; the widest temporary is that of gate and up."""
+    assert config.mlp_hidden_size is not None
+    rows = _MOST_BYTES // (2 * config.mlp_hidden_size * torch.float32.itemsize)
+    return min(max(rows // _ROWS_MULTIPLE, 1) * _ROWS_MULTIPLE, _MOST_ROWS)
+
+
 def _onednn_computes(dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available():
         return False
@@ -262,15 +293,3 @@ def _rotate(x_TND: Tensor, rotations_T1C: Tensor) -> Tensor:
     """Rotate the pairs of queries or keys in float32; in place if they are float32 already."""
     pairs_TNC = torch.view_as_complex(x_TND.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs_TNC.mul_(rotations_T1C)).flatten(-2)
-
-
-def _attention(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Attend without a scale, which the queries already have. Plain products beat torch's kernel at these sizes."""
-    # Rotated queries and keys are float32: one pass rounds them and makes each head contiguous.
-    q_NHQD, k_NKLD, v_NKLD = (x.to(dtype, memory_format=torch.contiguous_format) for x in (q_NHQD, k_NKLD, v_NKLD))
-    q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
-    if q_NKQD[0, ..., 0].numel() * k_NKLD.shape[2] > _MAX_SCORES:
-        return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, scale=1.0).reshape(q_NHQD.shape)
-    q, k, v = (x.flatten(0, 1) for x in (q_NKQD, k_NKLD, v_NKLD))
-    attended = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(dim=-1), v)
-    return attended.reshape(q_NHQD.shape)

@@ -78,11 +78,21 @@ def test_a_window_over_a_fresh_cache_equals_the_whole(golden_models, golden_netw
         torch.testing.assert_close(again, torch.cat((whole[6:14], whole[20:])), atol=1e-5, rtol=0)
 
 
-def test_long_sequences_go_through_the_blocked_kernel_with_the_same_result(tiny, monkeypatch):
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_few_rows_at_a_time_have_the_same_result(tiny_network, monkeypatch, quantization):
     packed = pack(30, 30, 9)
-    expected = tiny.hidden_states(packed)
-    monkeypatch.setattr(cpu_module, "_MAX_SCORES", 100)
-    torch.testing.assert_close(tiny.hidden_states(packed), expected, atol=1e-5, rtol=0)
+    rows = Rows.of(packed, [np.arange(20), np.arange(3), np.arange(9)])
+    expected = predictor_of(tiny_network, quantization=quantization).hidden_states(packed, rows)
+    monkeypatch.setattr(cpu_module, "_MOST_ROWS", 8)
+    model = predictor_of(tiny_network, quantization=quantization)
+    torch.testing.assert_close(model.hidden_states(packed, rows), expected, atol=1e-5, rtol=0)
+
+
+def test_temporaries_of_the_linear_maps_stay_below_what_malloc_keeps():
+    for width in (8, 700, 2048, 12288, 1 << 20):
+        rows = cpu_module._most_rows(LLaDAConfig(mlp_hidden_size=width))
+        assert rows % 8 == 0
+        assert rows == 8 or rows * 2 * width * 4 < 32 << 20
 
 
 @pytest.mark.parametrize(
