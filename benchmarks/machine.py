@@ -67,9 +67,9 @@ def _matrix_products() -> dict[str, int]:
     x, weight = torch.randn(192, 1024), torch.randn(4096, 1024)
     products: dict[str, tuple[Linear, Tensor]] = {
         "float32, torch": (partial(F.linear, weight=weight), x),
-        "float32": (packed_linear(weight), x),
-        "bfloat16": (packed_linear(weight.bfloat16()), x.bfloat16()),
-        "int8": (Int8Linear(weight), x),
+        "float32": (packed_linear(len(weight), [weight], torch.float32), x),
+        "bfloat16": (packed_linear(len(weight), [weight], torch.bfloat16), x.bfloat16()),
+        "int8": (Int8Linear(len(weight), [weight.clone()]), x),
     }
     num_operations = 2 * x.numel() * len(weight)
     return {name: round(num_operations / _seconds(linear, y) / 1e9) for name, (linear, y) in products.items()}

@@ -8,8 +8,10 @@ Shape suffixes besides those of `packed`: C complex rotary pairs of a head (D / 
 output features of a linear map.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -37,6 +39,9 @@ _TYPICAL_ROWS = 64
 # The number of rows in a matrix product is rounded up to a multiple of this. oneDNN compiles a kernel for each number
 # it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand: a mixed load would compile at every step.
 _ROWS_MULTIPLE = 8
+
+# The rows of a weight that are in float32 at once while it is loaded: 4 MB of LLaDA-8B's.
+_LOADED_ROWS = 256
 
 # The most rows, and the most bytes of a temporary tensor, that go through the linear maps of a block at once. More rows
 # are no faster; from 32 MB on malloc maps fresh pages for every tensor, and faults them in at every step.
@@ -79,13 +84,15 @@ class CPUMaskPredictor:
 
         is_int8 = quantization == "int8"
 
-        def linear(weight_NE: Tensor) -> Linear:
-            return Int8Linear(weight_NE) if is_int8 else packed_linear(weight_NE.to(dtype))
+        def linear(*weights: _Weight) -> Linear:
+            num_features = sum(len(weight.stored_NE) for weight in weights)
+            pieces = chain.from_iterable(weight.pieces() for weight in weights)
+            return Int8Linear(num_features, pieces) if is_int8 else packed_linear(num_features, pieces, dtype)
 
         # Read, pack and drop one tensor at a time, the largest first: the peak is little more than the packed weights.
-        head_VE = read("embedding" if config.weight_tying else "head", None)
-        self._head = linear(_fold(head_VE, read("final_norm", None)))
-        del head_VE
+        self._head = linear(
+            _Weight(read("embedding" if config.weight_tying else "head", None), read("final_norm", None))
+        )
         self._embedding_VE = read("embedding", None).to(dtype)
         self._blocks = [_Block(config, depth, read, linear, dtype) for depth in range(config.n_layers)]
         self._eps = torch.tensor(config.rms_norm_eps)
@@ -122,7 +129,7 @@ class _Block:
         config: LLaDAConfig,
         depth: int,
         read: ReadTensor,
-        linear: Callable[[Tensor], Linear],
+        linear: Callable[..., Linear],
         attention_dtype: torch.dtype,
     ) -> None:
         assert config.n_kv_heads is not None
@@ -133,21 +140,18 @@ class _Block:
         self._most_rows = _most_rows(config)
         self._eps = torch.tensor(config.rms_norm_eps)
 
-        def read_after(norm_E: Tensor, role: str) -> Tensor:
-            return _fold(read(role, depth), norm_E)
-
         norm_E = read("attention_norm", depth)
-        query_NE = _pairs_side_by_side(read_after(norm_E, "query"), config.head_dim) * config.head_dim**-0.5
-        key_NE = _pairs_side_by_side(read_after(norm_E, "key"), config.head_dim)
-        key_value_NE = torch.cat((key_NE, read_after(norm_E, "value")))
+        query = _Weight(read("query", depth), norm_E, head_dim=config.head_dim, scale=config.head_dim**-0.5)
+        key = _Weight(read("key", depth), norm_E, head_dim=config.head_dim)
+        value = _Weight(read("value", depth), norm_E)
         if depth < config.n_layers - 1:
-            self._query_key_value = linear(torch.cat((query_NE, key_value_NE)))
+            self._query_key_value = linear(query, key, value)
         else:
-            self._query, self._key_value = linear(query_NE), linear(key_value_NE)
-        self._attention_out = linear(read("attention_out", depth))
+            self._query, self._key_value = linear(query), linear(key, value)
+        self._attention_out = linear(_Weight(read("attention_out", depth)))
         norm_E = read("feed_forward_norm", depth)
-        self._gate_up = linear(torch.cat((read_after(norm_E, "gate"), read_after(norm_E, "up"))))
-        self._down = linear(read("down", depth))
+        self._gate_up = linear(_Weight(read("gate", depth), norm_E), _Weight(read("up", depth), norm_E))
+        self._down = linear(_Weight(read("down", depth)))
 
     def __call__(
         self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
@@ -190,21 +194,60 @@ class _Block:
         return (_rotate(q_QHD, rotations_Q1C),)
 
 
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A weight of the checkpoint, with what is multiplied into it.
+
+    Attributes:
+        stored_NE: as it is stored.
+        norm_E: the weight of the norm before it, so that W x = stored (norm · x).
+        head_dim: the width of heads whose rotary pairs are to lie side by side.
+    """
+
+    stored_NE: Tensor
+    norm_E: Tensor | None = None
+    head_dim: int | None = None
+    scale: float = 1.0
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield its rows in float32, so that low precision rounds once; only a piece at a time is in memory."""
+        # Whole heads.
+        size = _LOADED_ROWS if self.head_dim is None else max(_LOADED_ROWS // self.head_dim, 1) * self.head_dim
+        for stored_RE in self.stored_NE.split(size):
+            rows_RE = stored_RE.to(torch.float32, copy=True)
+            if self.norm_E is not None:
+                rows_RE *= self.norm_E.float()
+            yield rows_RE if self.head_dim is None else _pairs_side_by_side(rows_RE, self.head_dim) * self.scale
+
+
 class Int8Linear:
     """A linear map in int8: weights are quantised per output feature at load, inputs per row at every call.
 
     Each row has its own scale, so that its result never depends on its neighbours. Inputs are float32.
     """
 
-    def __init__(self, weight_NE: Tensor) -> None:
-        weight_NE = weight_NE.float()
-        largest_N = weight_NE.abs().amax(dim=1).add_(_TINY)
-        quantized_NE = (weight_NE * (127 / largest_N.unsqueeze(1))).round_().to(torch.int8)
+    def __init__(self, num_features: int, pieces: Iterable[Tensor]) -> None:
+        """Quantise the weight.
+
+        Args:
+            pieces: its rows in float32, a bounded number at a time; overwritten.
+        """
         self._levels = _input_levels()
+        largest_N = torch.empty(num_features)
+
+        def quantized() -> Iterator[Tensor]:
+            start = 0
+            for weight_RE in pieces:
+                largest_R = torch.maximum(weight_RE.amax(dim=1), -weight_RE.amin(dim=1)).add_(_TINY)
+                yield weight_RE.mul_((127 / largest_R).unsqueeze(1)).round_()
+                largest_N[start : start + len(largest_R)] = largest_R
+                start += len(largest_R)
+
+        quantized_NE = _assembled(num_features, quantized(), torch.int8)
         # Becomes the scale of a product once multiplied by the row's largest input.
         self._scale_N = largest_N / (127 * self._levels)
-        self._weight = torch.ops.onednn.qlinear_prepack(quantized_NE, [_TYPICAL_ROWS, weight_NE.shape[1]])
-        self._zero_point_N = torch.zeros(len(weight_NE), dtype=torch.int32)
+        self._weight = torch.ops.onednn.qlinear_prepack(quantized_NE, [_TYPICAL_ROWS, quantized_NE.shape[1]])
+        self._zero_point_N = torch.zeros(num_features, dtype=torch.int32)
 
     def __call__(self, x_TE: Tensor) -> Tensor:
         largest_T1 = x_TE.abs().amax(dim=1, keepdim=True).add_(_TINY)
@@ -249,12 +292,29 @@ def _input_levels() -> int:
     return 127 if product.item() == 64 * 255 * 127 else 63
 
 
-def packed_linear(weight_NE: Tensor) -> Linear:
-    """Return a linear map whose weight oneDNN has laid out for this CPU; torch's own if oneDNN lacks the dtype."""
-    if not _onednn_computes(weight_NE.dtype):
+def packed_linear(num_features: int, pieces: Iterable[Tensor], dtype: torch.dtype) -> Linear:
+    """Return a linear map whose weight oneDNN has laid out for this CPU; torch's own if oneDNN lacks the dtype.
+
+    Args:
+        pieces: the rows of the weight, a bounded number at a time.
+    """
+    weight_NE = _assembled(num_features, pieces, dtype)
+    if not _onednn_computes(dtype):
         return lambda x_TE: F.linear(x_TE, weight_NE)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight_NE.contiguous(), _TYPICAL_ROWS)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight_NE, _TYPICAL_ROWS)
     return lambda x_TE: torch.ops.mkldnn._linear_pointwise(x_TE, packed, None, "none", [], "")
+
+
+def _assembled(num_features: int, pieces: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
+    """Round the rows of a weight to `dtype` and lay them one after another: [N, E]."""
+    iterator = iter(pieces)
+    first_RE = next(iterator)
+    weight_NE = torch.empty(num_features, first_RE.shape[1], dtype=dtype)
+    start = 0
+    for rows_RE in chain((first_RE,), iterator):
+        weight_NE[start : start + len(rows_RE)] = rows_RE
+        start += len(rows_RE)
+    return weight_NE
 
 
 def _most_rows(config: LLaDAConfig) -> int:
@@ -272,11 +332,6 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
     if dtype == torch.float16:
         return torch.ops.mkldnn._is_mkldnn_fp16_supported()
     return dtype == torch.float32
-
-
-def _fold(weight_NE: Tensor, norm_E: Tensor) -> Tensor:
-    """Return W such that W x = weight (norm · x); in float32, so that low precision rounds once."""
-    return weight_NE.float() * norm_E.float()
 
 
 def _pairs_side_by_side(weight_NE: Tensor, head_dim: int) -> Tensor:

@@ -125,7 +125,7 @@ def test_int8_is_right_on_processors_whose_products_saturate(instructions):
         import torch
         from llada_core.model.backends.cpu import Int8Linear
         weight, x = torch.rand(32, 256) + 0.5, torch.rand(8, 256) + 0.5
-        print(float((Int8Linear(weight)(x) / (x @ weight.T) - 1).abs().max()))
+        print(float((Int8Linear(32, [weight.clone()])(x) / (x @ weight.T) - 1).abs().max()))
     """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
     command = [sys.executable, "-c", dedent(code)]
@@ -136,7 +136,9 @@ def test_int8_is_right_on_processors_whose_products_saturate(instructions):
 def test_few_numbers_of_rows_meet_a_matrix_product(tiny_network, monkeypatch):
     seen = set()
 
-    def watched(weight_NE):
+    def watched(num_features, pieces, dtype):
+        weight_NE = torch.cat(list(pieces))
+
         def linear(x_TE):
             seen.add(len(x_TE))
             return x_TE @ weight_NE.T
@@ -155,7 +157,7 @@ def test_few_numbers_of_rows_meet_a_matrix_product(tiny_network, monkeypatch):
 def test_a_row_of_zeros_and_a_feature_of_zeros_stay_zero_in_int8():
     weight = torch.zeros(3, 8)
     weight[0] = 1.0
-    linear = cpu_module.Int8Linear(weight)
+    linear = cpu_module.Int8Linear(3, [weight])
     found = linear(torch.cat((torch.zeros(1, 8), torch.ones(1, 8))))
     torch.testing.assert_close(found, torch.tensor([[0.0, 0, 0], [8, 0, 0]]), atol=1e-4, rtol=0)
 
