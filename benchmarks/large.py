@@ -1,6 +1,6 @@
 """LLaDA-8B's shape on this machine: loading, seconds per step, and the server's health during a long step.
 
-    python -m benchmarks.large                      # needs 17 GB of disk, and 10 (int8) or 18 (bfloat16) of memory
+    python -m benchmarks.large                      # needs 17 GB of disk, and 12 (int8) or 20 (bfloat16) of memory
     python -m benchmarks.large --kinds int8 --lengths 256
 
 The weights are random, in the published layout, and deleted at the end. What does not fit on the machine is skipped.
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from statistics import mean
@@ -29,6 +29,7 @@ from benchmarks import machine
 from benchmarks.inference import SIZES
 from benchmarks.server import MeasuredServer
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.kv_cache import KVCache
 
 # What the server is started with for each kind, and the bytes of a weight.
 KINDS: Mapping[str, tuple[tuple[str, ...], int]] = {
@@ -53,6 +54,7 @@ def main(
     """Print each figure as soon as it is measured and write all of them as JSON."""
     config = LLaDAConfig(**(SIZES["tiny"] if smoke else {}), architectures=["LLaDAModelLM"])
     num_weights = sum(map(prod, config.tensor_shapes().values()))
+    caches = KVCache.num_bytes(config.shape, max(lengths), torch.bfloat16)
     if (missing := missing_disk(2 * num_weights, folder)) > 0:
         typer.echo(f"skipped: {folder} has {missing / 1e9:.1f} GB too little free space for the weights")
         return
@@ -61,12 +63,15 @@ def main(
         save_random_weights(config, Path(scratch))
         for kind in kinds:
             options, bytes_each = KINDS[kind]
-            missing = bytes_each * num_weights + _MORE_MEMORY - psutil.virtual_memory().available
+            missing = bytes_each * num_weights + caches + _MORE_MEMORY - psutil.virtual_memory().available
             if missing > 0:
                 typer.echo(f"{kind} skipped: {missing / 1e9:.1f} GB too little free memory")
                 continue
-            result["kinds"][kind] = measure(Path(scratch), options, lengths)
-            typer.echo(f"{kind}: {json.dumps(result['kinds'][kind], indent=1)}")
+            figures: dict[str, Any] = {}
+            for name, value in measure(Path(scratch), (*options, "--kv-cache-memory", str(caches)), lengths):
+                typer.echo(f"{kind}, {name}: {json.dumps(value)}")
+                figures[name] = value
+            result["kinds"][kind] = figures
             machine.write("large", result, output_dir)
 
 
@@ -85,7 +90,7 @@ def save_random_weights(config: LLaDAConfig, folder: Path) -> None:
         # A file per block, and one for each of the large tensors outside of them.
         shards.setdefault(name.split(".blocks.")[1].split(".")[0] if ".blocks." in name else name, []).append(name)
     drawn: dict[tuple[int, ...], torch.Tensor] = {}
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, names in enumerate(shards.values(), start=1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         weights = {}
@@ -106,29 +111,27 @@ def save_random_weights(config: LLaDAConfig, folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(ids))
 
 
-def measure(folder: Path, options: tuple[str, ...], lengths: list[int]) -> dict[str, Any]:
+def measure(folder: Path, options: Sequence[str], lengths: Sequence[int]) -> Iterator[tuple[str, Any]]:
     """Load the model in a server of its own and run a request of each length."""
     started = time.perf_counter()
     slow = ("--threads", "1", "--step-timeout", "7200", "--request-timeout", "7200")
     with MeasuredServer("--model", str(folder), *options, *slow, start_seconds=3600) as server:
-        figures: dict[str, Any] = {
-            "load_wall_s": time.perf_counter() - started,
-            "load_cpu_s": server.cpu_seconds(),
-            "load_peak_gb": server.peak_bytes() / 1e9,
-            "steps": {},
-        }
+        yield "load_wall_s", time.perf_counter() - started
+        yield "load_cpu_s", server.cpu_seconds()
+        yield "load_peak_gb", server.peak_bytes() / 1e9
+        steps = {}
         for length in lengths:
             with Watch(server.url) as watch:
                 first, *cached = step_seconds(server, length)
-            figures["steps"][str(length)] = {
+            steps[str(length)] = {
                 "exact_cpu_s": first,
                 "cached_cpu_s": mean(cached),
                 "slowest_health_ms": 1000 * max(watch.seconds),
                 "health_checks": len(watch.seconds),
             }
-            typer.echo(f"{length} positions: {first:.2f} s exact, {mean(cached):.2f} s cached")
-        figures["peak_gb"] = server.peak_bytes() / 1e9
-    return figures
+            typer.echo(f"{length} positions: {json.dumps(steps[str(length)])}")
+        yield "steps", steps
+        yield "peak_gb", server.peak_bytes() / 1e9
 
 
 def step_seconds(server: MeasuredServer, length: int) -> Iterator[float]:

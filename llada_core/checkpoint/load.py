@@ -182,9 +182,7 @@ class Checkpoint:
         with torch.device("meta"):
             network = self.architecture.network_class()(self.config)
         # Always copy: weights that are trained must not be views of a mapped file.
-        state = {
-            name: read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()
-        }
+        state = {name: read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()}
         network.load_state_dict(state, assign=True)
         network.special_tokens = self.special_tokens
         return network

@@ -22,7 +22,7 @@ from torch import Tensor
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.attention import AttentionPlan
 from llada_core.model.backends.cpu_attention import attend
-from llada_core.model.backends.host_memory import keep_freed_memory
+from llada_core.model.backends.host_memory import keep_freed_memory, return_freed_memory
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import rotary_angles
 from llada_core.text.special_tokens import SpecialTokens
@@ -94,7 +94,10 @@ class CPUMaskPredictor:
             _Weight(read("embedding" if config.weight_tying else "head", None), read("final_norm", None))
         )
         self._embedding_VE = read("embedding", None).to(dtype)
-        self._blocks = [_Block(config, depth, read, linear, dtype) for depth in range(config.n_layers)]
+        self._blocks = []
+        for depth in range(config.n_layers):
+            self._blocks.append(_Block(config, depth, read, linear, dtype))
+            return_freed_memory()
         self._eps = torch.tensor(config.rms_norm_eps)
         self._hidden_dtype = torch.float32 if is_int8 else dtype
         angles_LC = rotary_angles(config.max_sequence_length, config.head_dim, config.rope_theta)

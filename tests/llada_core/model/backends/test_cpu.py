@@ -88,6 +88,41 @@ def test_few_rows_at_a_time_have_the_same_result(tiny_network, monkeypatch, quan
     torch.testing.assert_close(model.hidden_states(packed, rows), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("network_fixture", ["mha", "gqa"])
+@pytest.mark.parametrize(
+    ("dtype", "quantization"), [(torch.float32, "none"), (torch.bfloat16, "none"), (torch.bfloat16, "int8")]
+)
+def test_weights_loaded_piece_by_piece_are_those_loaded_whole(
+    golden_networks, monkeypatch, network_fixture, dtype, quantization
+):
+    network, packed = golden_networks[f"tiny-{network_fixture}"], pack(20, 3)
+    monkeypatch.setattr(cpu_module, "_LOADED_ROWS", 1 << 20)
+    whole = predictor_of(network, dtype=dtype, quantization=quantization)
+    for rows in (1, 7, 24):
+        monkeypatch.setattr(cpu_module, "_LOADED_ROWS", rows)
+        pieces = predictor_of(network, dtype=dtype, quantization=quantization)
+        found, expected = (model.head(model.hidden_states(packed)) for model in (pieces, whole))
+        torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+def test_loading_leaves_the_checkpoint_as_it_is(tiny_network):
+    before = {name: weight.clone() for name, weight in tiny_network.state_dict().items()}
+    predictor_of(tiny_network, quantization="int8")
+    for name, weight in tiny_network.state_dict().items():
+        torch.testing.assert_close(weight, before[name], atol=0, rtol=0)
+
+
+def test_int8_weights_have_the_scale_of_their_largest_value():
+    torch.manual_seed(0)
+    weight = torch.randn(5, 64)
+    linear = cpu_module.Int8Linear(5, [weight[:3].clone(), weight[3:].clone()])
+    largest = weight.abs().amax(dim=1)
+    torch.testing.assert_close(linear._scale_N * linear._levels * 127, largest)
+    # Every weight is within half a quantisation level.
+    found = linear(torch.eye(64)).T
+    assert ((found - weight).abs() <= largest.unsqueeze(1) / 127 * 0.51).all()
+
+
 def test_temporaries_of_the_linear_maps_stay_below_what_malloc_keeps():
     for width in (8, 700, 2048, 12288, 1 << 20):
         rows = cpu_module._most_rows(LLaDAConfig(mlp_hidden_size=width))
