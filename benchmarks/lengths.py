@@ -54,26 +54,16 @@ def main(
 
 @torch.inference_mode()
 def measure(
-    shape: dict[str, Any], kind: str, lengths: Sequence[int], reached: Mapping[str, float]
+    shape: Mapping[str, Any], kind: str, lengths: Sequence[int], reached: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
     """Time a step at each length.
 
     Args:
         reached: giga-operations per second of a matrix product in each kind.
     """
-    dtype, quantization = KINDS[kind]
-    torch.manual_seed(0)
-    config = LLaDAConfig(**shape, max_sequence_length=max(lengths))
-    weights = LLaDAModelLM(config).state_dict()
-    special_tokens = SpecialTokens(*(shape["vocab_size"] - number for number in (1, 2, 3)))
-    model = CPUMaskPredictor(
-        config,
-        special_tokens,
-        lambda role, depth: weights[tensor_name(role, depth)],
-        dtype=dtype,
-        quantization=quantization,
-    )
-    attention_kind = "bfloat16" if dtype == torch.bfloat16 else "float32"
+    config = LLaDAConfig(**shape)
+    model = random_model(shape, kind, max_sequence_length=max(lengths))
+    attention_kind = "float32" if kind == "float32" else "bfloat16"
     found = {}
     for length in lengths:
         linear, attention = multiply_adds(config, length)
@@ -81,6 +71,21 @@ def measure(
         seconds = _step_seconds(model, length)
         found[str(length)] = {"step_cpu_s": seconds, "share": roofline / seconds}
     return found
+
+
+def random_model(shape: Mapping[str, Any], kind: str, *, max_sequence_length: int = 1024) -> CPUMaskPredictor:
+    """Return a model of random weights; the last three token ids are the special ones."""
+    dtype, quantization = KINDS[kind]
+    torch.manual_seed(0)
+    config = LLaDAConfig(**shape, max_sequence_length=max_sequence_length)
+    weights = LLaDAModelLM(config).state_dict()
+    return CPUMaskPredictor(
+        config,
+        SpecialTokens(*(shape["vocab_size"] - number for number in (1, 2, 3))),
+        lambda role, depth: weights[tensor_name(role, depth)],
+        dtype=dtype,
+        quantization=quantization,
+    )
 
 
 def multiply_adds(config: LLaDAConfig, length: int) -> tuple[int, int]:

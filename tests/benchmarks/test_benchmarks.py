@@ -11,7 +11,7 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from benchmarks import constraints, gpu_check, inference, large, lengths, machine, quality, server
+from benchmarks import constraints, dispatch, gpu_check, inference, large, lengths, machine, quality, server
 from llada_core import DEMO_FOLDER, load_model, load_tokenizer
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
@@ -63,6 +63,15 @@ def test_the_benchmark_of_lengths_times_every_kind():
         found = lengths.measure(inference.SIZES["tiny"], kind, [48, 64], dict.fromkeys(lengths.KINDS, 1.0))
         assert list(found) == ["48", "64"]
         assert all(figures["step_cpu_s"] > 0 and figures["share"] > 0 for figures in found.values())
+
+
+def test_the_benchmark_of_dispatch_runs_both_models(monkeypatch):
+    monkeypatch.setattr(dispatch, "SMALL", inference.SIZES["tiny"])
+    monkeypatch.setattr(dispatch, "EMPTY", inference.SIZES["tiny"])
+    monkeypatch.setattr(dispatch, "GEN_LENGTH", 4)
+    found = dispatch.measure("float32")
+    assert set(found) == {"whole", "cached"}
+    assert all(figures["step_ms"] > 0 < figures["empty_ms"] for figures in found.values())
 
 
 def test_multiply_adds_are_those_of_the_models_products(monkeypatch):
