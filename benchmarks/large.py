@@ -36,6 +36,8 @@ KINDS: Mapping[str, tuple[tuple[str, ...], int]] = {
     "bfloat16": (("--dtype", "bfloat16"), 2),
     "int8": (("--quantization", "int8"), 1),
 }
+# What LLaDA-8B's config.json has beside the defaults.
+LLADA_8B: Mapping[str, Any] = {"mlp_hidden_size": 12288}
 BLOCK_LENGTH = 32
 CACHED_STEPS = 3
 
@@ -52,7 +54,7 @@ def main(
     output_dir: Annotated[Path, typer.Option(help="Folder for large.json.")] = machine.RESULTS,
 ) -> None:
     """Print each figure as soon as it is measured and write all of them as JSON."""
-    config = LLaDAConfig(**(SIZES["tiny"] if smoke else {}), architectures=["LLaDAModelLM"])
+    config = LLaDAConfig(**(SIZES["tiny"] if smoke else LLADA_8B), architectures=["LLaDAModelLM"])
     num_weights = sum(map(prod, config.tensor_shapes().values()))
     caches = KVCache.num_bytes(config.shape, max(lengths), torch.bfloat16)
     if (missing := missing_disk(2 * num_weights, folder)) > 0:
@@ -67,12 +69,11 @@ def main(
             if missing > 0:
                 typer.echo(f"{kind} skipped: {missing / 1e9:.1f} GB too little free memory")
                 continue
-            figures: dict[str, Any] = {}
+            figures = result["kinds"].setdefault(kind, {})
             for name, value in measure(Path(scratch), (*options, "--kv-cache-memory", str(caches)), lengths):
                 typer.echo(f"{kind}, {name}: {json.dumps(value)}")
                 figures[name] = value
-            result["kinds"][kind] = figures
-            machine.write("large", result, output_dir)
+                machine.write("large", result, output_dir)
 
 
 def missing_disk(num_bytes: int, folder: Path) -> int:
@@ -129,8 +130,7 @@ def measure(folder: Path, options: Sequence[str], lengths: Sequence[int]) -> Ite
                 "slowest_health_ms": 1000 * max(watch.seconds),
                 "health_checks": len(watch.seconds),
             }
-            typer.echo(f"{length} positions: {json.dumps(steps[str(length)])}")
-        yield "steps", steps
+            yield "steps", steps
         yield "peak_gb", server.peak_bytes() / 1e9
 
 
