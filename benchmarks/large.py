@@ -56,7 +56,7 @@ def main(
     """Print each figure as soon as it is measured and write all of them as JSON."""
     config = LLaDAConfig(**(SIZES["tiny"] if smoke else LLADA_8B), architectures=["LLaDAModelLM"])
     num_weights = sum(map(prod, config.tensor_shapes().values()))
-    caches = KVCache.num_bytes(config.shape, max(lengths), torch.bfloat16)
+    caches = {length: KVCache.num_bytes(config.shape, length, torch.bfloat16) for length in lengths}
     if (missing := missing_disk(2 * num_weights, folder)) > 0:
         typer.echo(f"skipped: {folder} has {missing / 1e9:.1f} GB too little free space for the weights")
         return
@@ -65,12 +65,12 @@ def main(
         save_random_weights(config, Path(scratch))
         for kind in kinds:
             options, bytes_each = KINDS[kind]
-            missing = bytes_each * num_weights + caches + _MORE_MEMORY - psutil.virtual_memory().available
+            missing = bytes_each * num_weights + _MORE_MEMORY - psutil.virtual_memory().available
             if missing > 0:
                 typer.echo(f"{kind} skipped: {missing / 1e9:.1f} GB too little free memory")
                 continue
             figures = result["kinds"].setdefault(kind, {})
-            for name, value in measure(Path(scratch), (*options, "--kv-cache-memory", str(caches)), lengths):
+            for name, value in measure(Path(scratch), options, caches):
                 typer.echo(f"{kind}, {name}: {json.dumps(value)}")
                 figures[name] = value
                 machine.write("large", result, output_dir)
@@ -112,21 +112,27 @@ def save_random_weights(config: LLaDAConfig, folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(ids))
 
 
-def measure(folder: Path, options: Sequence[str], lengths: Sequence[int]) -> Iterator[tuple[str, Any]]:
-    """Load the model in a server of its own and run a request of each length."""
+def measure(folder: Path, options: Sequence[str], caches: Mapping[int, int]) -> Iterator[tuple[str, Any]]:
+    """Load the model in a server of its own and run a request of each length.
+
+    Args:
+        caches: the bytes of a cache of each length; where they are not free, only the exact step is measured.
+    """
     started = time.perf_counter()
     slow = ("--threads", "1", "--step-timeout", "7200", "--request-timeout", "7200")
-    with MeasuredServer("--model", str(folder), *options, *slow, start_seconds=3600) as server:
+    room = ("--kv-cache-memory", str(max(caches.values())))
+    with MeasuredServer("--model", str(folder), *options, *slow, *room, start_seconds=3600) as server:
         yield "load_wall_s", time.perf_counter() - started
         yield "load_cpu_s", server.cpu_seconds()
         yield "load_peak_gb", server.peak_bytes() / 1e9
         steps = {}
-        for length in lengths:
+        for length, num_bytes in caches.items():
+            has_room = num_bytes + _MORE_MEMORY < psutil.virtual_memory().available
             with Watch(server.url) as watch:
-                first, *cached = step_seconds(server, length)
+                first, *cached = step_seconds(server, length, CACHED_STEPS if has_room else 0)
             steps[str(length)] = {
                 "exact_cpu_s": first,
-                "cached_cpu_s": mean(cached),
+                "cached_cpu_s": mean(cached) if cached else None,
                 "slowest_health_ms": 1000 * max(watch.seconds),
                 "health_checks": len(watch.seconds),
             }
@@ -134,13 +140,13 @@ def measure(folder: Path, options: Sequence[str], lengths: Sequence[int]) -> Ite
         yield "peak_gb", server.peak_bytes() / 1e9
 
 
-def step_seconds(server: MeasuredServer, length: int) -> Iterator[float]:
+def step_seconds(server: MeasuredServer, length: int, cached_steps: int) -> Iterator[float]:
     """Yield the server's CPU seconds for each step of a request whose canvas has `length` positions."""
     body = {
         "prompt": [5] * (length - BLOCK_LENGTH),
         "max_tokens": BLOCK_LENGTH,
-        "steps": 1 + CACHED_STEPS,
-        "cache": "dual",
+        "steps": 1 + cached_steps,
+        "cache": "dual" if cached_steps else "none",
         "ignore_eos": True,
     }
     before = server.cpu_seconds()

@@ -135,10 +135,11 @@ def _large(result: dict[str, Any]) -> dict[str, str]:
     for kind, found in kinds.items():
         cells = [kind, f"{found['load_cpu_s']:.0f} s", f"{found['load_peak_gb']:.1f} GB"]
         for length, step in found["steps"].items():
-            figures = [f"{int(length):,}", f"{step['exact_cpu_s']:.1f} s", f"{step['cached_cpu_s']:.1f} s"]
+            cached = "–" if step["cached_cpu_s"] is None else f"{step['cached_cpu_s']:.1f} s"
+            figures = [f"{int(length):,}", f"{step['exact_cpu_s']:.1f} s", cached]
             lines.append("| " + " | ".join([*cells, *figures, f"{step['slowest_health_ms']:.0f} ms"]) + " |")
             cells = ["", "", ""]
-    speeds = {kind: _text_speeds(found["steps"]["256"]) for kind, found in kinds.items() if "256" in found["steps"]}
+    speeds = {kind: _text_speeds(found["steps"]["256"]) for kind, found in kinds.items()}
     lines += ["", "| tokens of text per CPU second | " + " | ".join(speeds) + " |", "|---|" + "---|" * len(speeds)]
     for setting in next(iter(speeds.values()), ()):
         lines.append(f"| {setting} | " + " | ".join(f"{speed[setting]:.2f}" for speed in speeds.values()) + " |")

@@ -96,6 +96,7 @@ def test_the_benchmark_of_large_models_runs_on_a_tiny_one_and_deletes_its_weight
     figures = json.loads((tmp_path / "large.json").read_text())["kinds"]["int8"]
     assert figures["load_cpu_s"] > 0 < figures["load_peak_gb"]
     assert figures["steps"]["64"]["health_checks"] > 0
+    assert figures["steps"]["64"]["cached_cpu_s"] is not None
     assert list((tmp_path / "weights").iterdir()) == []
 
 
