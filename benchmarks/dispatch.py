@@ -25,7 +25,7 @@ from llada_core.sampling.sampler import Sampler
 
 SMALL: Mapping[str, Any] = SIZES["8M"]
 EMPTY: Mapping[str, Any] = {**SMALL, "d_model": 32, "mlp_hidden_size": 32, "vocab_size": 64}
-PROMPT_LENGTH, GEN_LENGTH = 64, 128
+PROMPT_LENGTH, GEN_LENGTH, BLOCK_LENGTH = 64, 128, 32
 NUM_ROUNDS = 3
 
 
@@ -59,12 +59,13 @@ def measure(kind: str) -> dict[str, dict[str, float]]:
 
 @torch.inference_mode()
 def _step_times(model: CPUMaskPredictor) -> dict[str, list[float]]:
-    params = GenerationParams(gen_length=GEN_LENGTH, cache="dual", ignore_eos=True)
+    params = GenerationParams(gen_length=GEN_LENGTH, block_length=BLOCK_LENGTH, cache="dual", ignore_eos=True)
     canvas = prepare_response([7] * PROMPT_LENGTH, params, Vocabulary.of(model))
     sampler = Sampler(model)
     times: dict[str, list[float]] = {"whole": [], "cached": []}
-    while canvas.finish_reason is None:
-        step = "whole" if len(canvas.window) == len(canvas.tokens) else "cached"
+    for number in range(GEN_LENGTH):
+        # A block begins with a step over the whole canvas.
+        step = "cached" if number % BLOCK_LENGTH else "whole"
         started = time.thread_time()
         sampler.step([canvas])
         times[step].append(time.thread_time() - started)
