@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import typer
 
+from benchmarks import lengths
 from benchmarks.machine import RESULTS
 from llada_core.sampling.params import PRESETS
 
@@ -108,10 +109,13 @@ def _plot_inference(sizes: dict[str, Any], names: list[str]) -> None:
 
 
 def _lengths(result: dict[str, Any]) -> dict[str, str]:
-    kinds = result["kinds"]
+    kinds, reached = result["kinds"], result["machine"]["giga_operations_per_second_and_thread"]
     lines = ["| positions | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
     for length in next(iter(kinds.values())):
-        cells = [f"{found[length]['step_cpu_s']:.2f} s, {found[length]['share']:.0%}" for found in kinds.values()]
+        cells = [
+            f"{found[length]['step_cpu_s']:.2f} s, {lengths.share(found[length], kind, reached):.0%}"
+            for kind, found in kinds.items()
+        ]
         lines.append(f"| {int(length):,} | " + " | ".join(cells) + " |")
     return {"lengths": "\n".join(lines)}
 

@@ -60,9 +60,11 @@ def test_the_benchmark_of_constraints_denoises_with_every_kind_of_model():
 
 def test_the_benchmark_of_lengths_times_every_kind():
     for kind in lengths.KINDS:
-        found = lengths.measure(inference.SIZES["tiny"], kind, [48, 64], dict.fromkeys(lengths.KINDS, 1.0))
+        found = lengths.measure(inference.SIZES["tiny"], kind, [48, 64])
         assert list(found) == ["48", "64"]
-        assert all(figures["step_cpu_s"] > 0 and figures["share"] > 0 for figures in found.values())
+        for figures in found.values():
+            halves = [lengths.share(figures, kind, dict.fromkeys(lengths.KINDS, speed)) for speed in (1.0, 2.0)]
+            assert halves[0] == 2 * halves[1] > 0
 
 
 def test_the_benchmark_of_dispatch_runs_both_models(monkeypatch):
