@@ -1,7 +1,7 @@
 """Attention on a CPU by plain matrix products, in pieces whose scores stay in the processor's caches.
 
-Torch's own kernel takes nearly twice the time in bfloat16; in float32 it depends on the processor. Shape suffixes besides
-those of `packed`: S key heads of all sequences, R queries of a key head.
+Torch's own kernel takes nearly twice the time in bfloat16; in float32 it depends on the processor. Shape suffixes
+besides those of `packed`: S key heads of all sequences, R queries of a key head.
 """
 
 import torch
