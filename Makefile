@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
 .PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check audit lint format demo-model
-.PHONY: pictures bench board bench-training docker-check image-lock gpu-check clean
+.PHONY: pictures bench bench-large board bench-training docker-check image-lock gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -104,6 +104,8 @@ pictures: install  ## the pictures of README and docs, from the real server and 
 
 bench: install  ## denoising, server and constraints; writes results, tables and plots (an hour and a half)
 	$(BIN)/python -m benchmarks.inference
+	$(BIN)/python -m benchmarks.lengths
+	$(BIN)/python -m benchmarks.dispatch
 	$(BIN)/python -m benchmarks.server
 	$(BIN)/python -m benchmarks.constraints
 	$(BIN)/python -m benchmarks.report
@@ -112,6 +114,10 @@ board: install  ## accuracy and cost of every preset, cache, rule and dtype; wri
 	$(BIN)/python -m benchmarks.board
 	$(BIN)/python -m benchmarks.board --length 512 --limit 5 --stories 30 --only "exact, float32" \
 		--only "balanced, float32" --only "fast, float32"
+	$(BIN)/python -m benchmarks.report
+
+bench-large: install  ## LLaDA-8B's shape with random weights: loading, seconds a step (17 GB of disk, 12 of memory, half an hour)
+	$(BIN)/python -m benchmarks.large
 	$(BIN)/python -m benchmarks.report
 
 gpu-check: install  ## on a machine with a CUDA GPU: parity with the CPU, a training step, speed

@@ -29,7 +29,7 @@ def describe() -> dict[str, Any]:
         "torch": torch.__version__,
         "commit": _commit(),
         "date": time.strftime("%Y-%m-%d"),
-        "giga_operations_per_second_and_thread": _matrix_products(),
+        "giga_operations_per_second_and_thread": matrix_products(),
     }
 
 
@@ -46,9 +46,9 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    fields = dict(line.split("\t: ", 1) for line in lines if "\t: " in line)
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     flags = {"avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"} & set(fields.get("flags", "").split())
-    family = f"family {fields.get('cpu family', '?').strip()} model {fields.get('model', '?').strip()}"
+    family = f"family {fields.get('cpu family', '?')} model {fields.get('model', '?')}"
     return f"{fields.get('model name', platform.processor())}, {family}, {' '.join(sorted(flags))}"
 
 
@@ -62,14 +62,14 @@ def _commit() -> str:
 
 
 @torch.inference_mode()
-def _matrix_products() -> dict[str, int]:
+def matrix_products() -> dict[str, int]:
     """The yardstick of all other figures: how fast the hardware multiplies a [192, 1024] by a [1024, 4096] matrix."""
     x, weight = torch.randn(192, 1024), torch.randn(4096, 1024)
     products: dict[str, tuple[Linear, Tensor]] = {
         "float32, torch": (partial(F.linear, weight=weight), x),
-        "float32": (packed_linear(weight), x),
-        "bfloat16": (packed_linear(weight.bfloat16()), x.bfloat16()),
-        "int8": (Int8Linear(weight), x),
+        "float32": (packed_linear(len(weight), [weight], torch.float32), x),
+        "bfloat16": (packed_linear(len(weight), [weight], torch.bfloat16), x.bfloat16()),
+        "int8": (Int8Linear(len(weight), [weight.clone()]), x),
     }
     num_operations = 2 * x.numel() * len(weight)
     return {name: round(num_operations / _seconds(linear, y) / 1e9) for name, (linear, y) in products.items()}

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 import typer
 
-from benchmarks import board
+from benchmarks import board, lengths
 from benchmarks.machine import RESULTS
 
 matplotlib.use("Agg")
@@ -35,7 +35,15 @@ SUMMARY = ("reference float32", "float32", "bfloat16", "int8", "int8, dual cache
 def main() -> None:
     """Write every table and plot for which there is a result."""
     tables: dict[str, str] = {}
-    reports = {"inference": _inference, "server": _server, "board": _board, "constraints": _constraints}
+    reports = {
+        "inference": _inference,
+        "lengths": _lengths,
+        "dispatch": _dispatch,
+        "large": _large,
+        "server": _server,
+        "board": _board,
+        "constraints": _constraints,
+    }
     for name, tables_of in reports.items():
         file = RESULTS / f"{name}.json"
         if file.exists():
@@ -104,6 +112,61 @@ def _plot_inference(sizes: dict[str, Any], names: list[str]) -> None:
     axes.legend(title="parameters")
     figure.tight_layout()
     figure.savefig(RESULTS / "speed.png", dpi=120)
+
+
+def _lengths(result: dict[str, Any]) -> dict[str, str]:
+    kinds, reached = result["kinds"], result["machine"]["giga_operations_per_second_and_thread"]
+    lines = ["| positions | " + " | ".join(kinds) + " |", "|---|" + "---|" * len(kinds)]
+    for length in next(iter(kinds.values())):
+        cells = [
+            f"{found[length]['step_cpu_s']:.2f} s, {lengths.share(found[length], kind, reached):.0%}"
+            for kind, found in kinds.items()
+        ]
+        lines.append(f"| {int(length):,} | " + " | ".join(cells) + " |")
+    return {"lengths": "\n".join(lines)}
+
+
+def _dispatch(result: dict[str, Any]) -> dict[str, str]:
+    columns = ["", "step over the canvas", "without arithmetic", "cached step", "without arithmetic"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    for kind, steps in result["kinds"].items():
+        cells = [
+            f"{step['step_ms']:.1f} ms | {step['empty_ms']:.1f} ms, {step['empty_ms'] / step['step_ms']:.0%}"
+            for step in steps.values()
+        ]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return {"dispatch": "\n".join(lines)}
+
+
+def _large(result: dict[str, Any]) -> dict[str, str]:
+    kinds = result["kinds"]
+    lines = ["| | load | peak when loaded | positions | exact step | cached step | slowest `/health` |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for kind, found in kinds.items():
+        cells = [kind, f"{found['load_cpu_s']:.0f} s", f"{found['load_peak_gb']:.1f} GB"]
+        for length, step in found["steps"].items():
+            cached = "–" if step["cached_cpu_s"] is None else f"{step['cached_cpu_s']:.1f} s"
+            figures = [f"{int(length):,}", f"{step['exact_cpu_s']:.1f} s", cached]
+            lines.append("| " + " | ".join([*cells, *figures, f"{step['slowest_health_ms']:.0f} ms"]) + " |")
+            cells = ["", "", ""]
+    steps = {kind: found["steps"].get("256") for kind, found in kinds.items()}
+    speeds = {kind: _text_speeds(step) for kind, step in steps.items() if step and step["cached_cpu_s"] is not None}
+    lines += ["", "| tokens of text per CPU second | " + " | ".join(speeds) + " |", "|---|" + "---|" * len(speeds)]
+    for setting in next(iter(speeds.values()), ()):
+        lines.append(f"| {setting} | " + " | ".join(f"{speed[setting]:.2f}" for speed in speeds.values()) + " |")
+    return {"large": "\n".join(lines)}
+
+
+def _text_speeds(step: dict[str, float]) -> dict[str, float]:
+    """Tokens per second of an answer of 128 tokens in four blocks, on a canvas of 256 positions."""
+    exact, cached = step["exact_cpu_s"], step["cached_cpu_s"]
+    seconds = {
+        "one token a step": 128 * exact,
+        "four tokens a step": 32 * exact,
+        "one token a step, dual cache": 4 * exact + 124 * cached,
+        "four tokens a step, dual cache": 4 * exact + 28 * cached,
+    }
+    return {setting: 128 / needed for setting, needed in seconds.items()}
 
 
 def _constraints(result: dict[str, Any]) -> dict[str, str]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # importing these would load torch before --help could answer
 
 logger = logging.getLogger(__name__)
 
+_SECONDS_BETWEEN_PROGRESS = 3
+
 # Of uvicorn's main loop.
 _TICKS_PER_SECOND = 10
 _MAX_HEAD_BYTES = 64 * 1024
@@ -171,13 +173,25 @@ def load_app(settings: Settings) -> "FastAPI":
     )
     if checkpoint.tokenizer is None:
         logger.warning("%s has no tokenizer.json: prompts must be token ids, text gets status 400", settings.model)
-    model = checkpoint.load_model(placement)
+    model = checkpoint.load_model(placement, on_progress=_Progress())
     if settings.threads is None and settings.model_threads == 1:
         settings = settings.model_copy(update={"threads": fastest_num_threads(model)})
     logger.info("loaded in %.1f s; threads: %s", time.monotonic() - started, settings.threads or "one each")
     app = create_app(settings, model, checkpoint.tokenizer, decision_temperature=checkpoint.decision_temperature)
     _spare_the_collector()
     return app
+
+
+class _Progress:
+    """Logs how much of the model is loaded, every few seconds."""
+
+    def __init__(self) -> None:
+        self._logged = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        if (now := time.monotonic()) >= self._logged + _SECONDS_BETWEEN_PROGRESS:
+            self._logged = now
+            logger.info("loaded %.0f %% of the weights", 100 * share)
 
 
 def _spare_the_collector() -> None:

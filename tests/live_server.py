@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-_START_SECONDS = 60
-
 
 class LiveServer:
     """Runs `llada-server` with these options while the block lasts.
@@ -23,12 +21,16 @@ class LiveServer:
 
     url: str
 
-    def __init__(self, *options: str, threads: int | None = 1, stderr: IO[str] | None = None) -> None:
+    def __init__(
+        self, *options: str, threads: int | None = 1, stderr: IO[str] | None = None, start_seconds: float = 60
+    ) -> None:
         """
         Args:
             threads: the threads that torch may use within one operation; None leaves that to the server.
             stderr: the file that gets the server's log; None for that of this process.
+            start_seconds: how long loading may take.
         """
+        self._start_seconds = start_seconds
         self._options = options
         self._threads = threads
         self._stderr = stderr
@@ -43,7 +45,7 @@ class LiveServer:
             cwd=Path(__file__).parent.parent,
         )
         assert self.process.stdout is not None
-        watchdog = threading.Timer(_START_SECONDS, self.process.kill)
+        watchdog = threading.Timer(self._start_seconds, self.process.kill)
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()

@@ -5,12 +5,14 @@ tensors are errors, since half-loaded weights generate fluent nonsense.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from llada_core.checkpoint.adapter import AdaptedWeights, Adapter
 from llada_core.checkpoint.decision_temperature import read_decision_temperature
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from llada_core.model.architectures.llada.network import LLaDAModelLM
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
+
+# Takes the share of the weights that has been read.
+OnProgress = Callable[[float], None]
 
 
 def load_model(
@@ -141,23 +146,27 @@ class Checkpoint:
         temperature = read_decision_temperature(folder)
         return cls(folder, architecture, config, tokenizer, special_tokens, temperature, updates)
 
-    def load_model(self, placement: Placement) -> MaskPredictor:
-        """Read the weights, for inference."""
+    def load_model(self, placement: Placement, *, on_progress: OnProgress | None = None) -> MaskPredictor:
+        """Read the weights, for inference.
+
+        Args:
+            on_progress: called after each tensor with the share of the weights that has been read, at most 1.
+        """
         if placement.device.type != "cpu":
-            return self.load_network(placement).eval().requires_grad_(False)
-        weights = self._checked_weights()
+            return self.load_network(placement, on_progress=on_progress).eval().requires_grad_(False)
+        read = self._reader(on_progress)
         self._require_memory(placement)
         tensor_name = self.architecture.tensor_name
         return CPUMaskPredictor(
             self.config,
             self.special_tokens,
-            lambda role, depth: weights.read(tensor_name(role, depth)),
+            lambda role, depth: read(tensor_name(role, depth)),
             dtype=placement.dtype_for(self.config),
             quantization=placement.quantization,
         )
 
-    def load_network(self, placement: Placement) -> "LLaDAModelLM":
-        """Read the weights into the trainable network.
+    def load_network(self, placement: Placement, *, on_progress: OnProgress | None = None) -> "LLaDAModelLM":
+        """Read the weights into the trainable network; arguments as `load_model`.
 
         Raises:
             InvalidParameterError: quantised weights, which the network cannot have.
@@ -166,24 +175,37 @@ class Checkpoint:
             raise InvalidParameterError(
                 f"quantization is {placement.quantization!r}; it must be none for a network", "quantization"
             )
-        weights = self._checked_weights()
+        read = self._reader(on_progress)
         if placement.device.type == "cpu":
             self._require_memory(placement)
         dtype = placement.dtype_for(self.config)
         with torch.device("meta"):
             network = self.architecture.network_class()(self.config)
         # Always copy: weights that are trained must not be views of a mapped file.
-        state = {
-            name: weights.read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()
-        }
+        state = {name: read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()}
         network.load_state_dict(state, assign=True)
         network.special_tokens = self.special_tokens
         return network
 
-    def _checked_weights(self) -> AdaptedWeights:
-        weights = CheckpointWeights(self.folder)
-        weights.check(self.config.tensor_shapes())
-        return AdaptedWeights(weights, self.adapter)
+    def _reader(self, on_progress: OnProgress | None) -> Callable[[str], Tensor]:
+        """Check the files' tensors, and return the function that reads one of them by its name."""
+        shapes = self.config.tensor_shapes()
+        stored = CheckpointWeights(self.folder)
+        stored.check(shapes)
+        weights = AdaptedWeights(stored, self.adapter)
+        total = sum(map(prod, shapes.values()))
+        num_read = 0
+
+        def read(name: str) -> Tensor:
+            nonlocal num_read
+            tensor = weights.read(name)
+            num_read += tensor.numel()
+            if on_progress is not None:
+                # A head that is the embedding is read twice.
+                on_progress(min(1.0, num_read / total))
+            return tensor
+
+        return read
 
     def _require_memory(self, placement: Placement) -> None:
         """Refuse weights that cannot be in this machine's memory: the system would end the process half-way."""

@@ -22,6 +22,9 @@ Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
 # make a whole training step up to 1.4 times as fast; past it they only need more memory.
 _LONGEST_PLAIN = 512
 
+# Up to these keys of a cached sequence, copying those of several sequences together costs less than a call for each.
+_MOST_JOINED_BYTES = 320 << 10
+
 
 @dataclass(frozen=True, slots=True)
 class _Run:
@@ -102,11 +105,11 @@ class AttentionPlan:
         if kernel is None and is_varied and q_QHD.dtype in (torch.bfloat16, torch.float16):
             return self._attend_at_once(q_QHD, k_TKD, v_TKD, layer)
         kernel = kernel or scaled_dot_product
-        outputs = []
+        inputs = []
         for run in self._runs:
-            q = _batched(q_QHD[run.queries], run.num_sequences)
-            k, v = (_batched(x, run.num_sequences) for x in run.keys_and_values(layer, k_TKD, v_TKD))
-            outputs.append(kernel(q, k, v).transpose(1, 2).flatten(0, 1))
+            run_inputs = (q_QHD[run.queries], *run.keys_and_values(layer, k_TKD, v_TKD))
+            inputs.append(tuple(_batched(x, run.num_sequences) for x in run_inputs))
+        outputs = [kernel(*qkv).transpose(1, 2).flatten(0, 1) for qkv in _joined(inputs)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _attend_at_once(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int) -> Tensor:
@@ -145,6 +148,16 @@ def group_queries(q_NHQD: Tensor, num_key_heads: int) -> Tensor:
     if q_NHQD.shape[1] == num_key_heads:
         return q_NHQD
     return q_NHQD.unflatten(1, (num_key_heads, -1)).flatten(2, 3)
+
+
+def _joined(inputs: Sequence[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    """Join adjacent inputs of one shape, which are those of cached windows, if their keys are small."""
+    for _, same in groupby(inputs, key=lambda qkv: (qkv[0].shape, qkv[1].shape)):
+        alike = list(same)
+        if len(alike) == 1 or alike[0][1].nbytes > _MOST_JOINED_BYTES:
+            yield from alike
+        else:
+            yield tuple(torch.cat(parts) for parts in zip(*alike, strict=True))
 
 
 def _batched(x_THD: Tensor, num_sequences: int) -> Tensor:

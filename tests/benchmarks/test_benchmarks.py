@@ -3,14 +3,21 @@
 import asyncio
 import json
 import math
+import shutil
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import typer
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from benchmarks import board, constraints, gpu_check, inference, machine, questions, server
+from benchmarks import board, constraints, dispatch, gpu_check, inference, large, lengths, machine, questions, server
 from llada_core import load_model
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.packed import PackedTokens, Rows
 from tests.vocabularies import vocabulary_of
 
 
@@ -84,6 +91,62 @@ def test_the_benchmark_of_constraints_denoises_with_every_kind_of_model():
     assert found["shortest"] <= 10
     assert found["step_ms"].keys() == constraints.KINDS.keys()
     assert all(0 < step["mean"] <= step["max"] for step in found["step_ms"].values())
+
+
+def test_the_benchmark_of_lengths_times_every_kind():
+    for kind in lengths.KINDS:
+        found = lengths.measure(inference.SIZES["tiny"], kind, [48, 64])
+        assert list(found) == ["48", "64"]
+        for figures in found.values():
+            halves = [lengths.share(figures, kind, dict.fromkeys(lengths.KINDS, speed)) for speed in (1.0, 2.0)]
+            assert halves[0] == 2 * halves[1] > 0
+
+
+def test_the_benchmark_of_dispatch_runs_both_models(monkeypatch):
+    monkeypatch.setattr(dispatch, "SMALL", inference.SIZES["tiny"])
+    monkeypatch.setattr(dispatch, "EMPTY", inference.SIZES["tiny"])
+    monkeypatch.setattr(dispatch, "GEN_LENGTH", 4)
+    found = dispatch.measure("float32")
+    assert set(found) == {"whole", "cached"}
+    assert all(figures["step_ms"] > 0 < figures["empty_ms"] for figures in found.values())
+
+
+def test_multiply_adds_are_those_of_the_models_products(monkeypatch):
+    shape, length = {**inference.SIZES["tiny"], "n_kv_heads": 2}, 48
+    counted = FlopCounterMode(display=False)
+    config = LLaDAConfig(**shape)
+    model = LLaDAModelLM(config).eval()
+    packed = PackedTokens(torch.zeros(length, dtype=torch.long), (length,))
+    rows = Rows.of(packed, [np.arange(lengths.BLOCK_LENGTH)])
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: (q @ k.mT).softmax(-1) @ v)
+    with torch.inference_mode(), counted:
+        model.head(model.hidden_states(packed, rows))
+    assert 2 * sum(lengths.multiply_adds(config, length)) == counted.get_total_flops()
+
+
+def test_the_benchmark_of_large_models_runs_on_a_tiny_one_and_deletes_its_weights(tmp_path, monkeypatch):
+    options = ["--smoke", "--kinds", "int8", "--lengths", "64", "--folder", str(tmp_path / "weights")]
+    app = typer.Typer()
+    app.command()(large.main)
+    tried = CliRunner().invoke(app, [*options, "--output-dir", str(tmp_path)])
+    assert tried.exit_code == 0, tried.output
+    figures = json.loads((tmp_path / "large.json").read_text())["kinds"]["int8"]
+    assert figures["load_cpu_s"] > 0 < figures["load_peak_gb"]
+    assert figures["steps"]["64"]["health_checks"] > 0
+    assert figures["steps"]["64"]["cached_cpu_s"] is not None
+    assert list((tmp_path / "weights").iterdir()) == []
+
+
+def test_the_benchmark_of_large_models_says_what_does_not_fit(tmp_path, monkeypatch):
+    app = typer.Typer()
+    app.command()(large.main)
+    options = ["--smoke", "--folder", str(tmp_path / "weights"), "--output-dir", str(tmp_path)]
+    monkeypatch.setattr(large, "_MORE_MEMORY", 1 << 60)
+    tried = CliRunner().invoke(app, options)
+    assert "bfloat16 skipped" in tried.output and "int8 skipped" in tried.output
+    monkeypatch.setattr(large.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
+    assert "too little free space" in CliRunner().invoke(app, options).output
+    assert not (tmp_path / "large.json").exists()
 
 
 def test_results_name_the_machine_and_the_commit(tmp_path):

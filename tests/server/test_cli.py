@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from llada_core import LLM
+from server import cli
 from tests.conftest import GOLDEN
 from tests.live_server import LiveServer
 from tests.server.conftest import until
@@ -134,6 +135,17 @@ def test_a_signal_ends_a_server_that_is_loading():
         assert process.wait(20) == 0
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+
+
+def test_loading_is_logged_every_few_seconds(monkeypatch, caplog):
+    now = 100.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    caplog.set_level("INFO", "server.cli")
+    progress = cli._Progress()
+    for second in range(8):
+        now = 100.0 + second
+        progress(second / 8)
+    assert caplog.messages == ["loaded 38 % of the weights", "loaded 75 % of the weights"]
 
 
 def test_on_all_addresses_any_address_is_answered_to_and_another_name_is_not():

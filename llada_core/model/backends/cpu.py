@@ -8,8 +8,10 @@ Shape suffixes besides those of `packed`: C complex rotary pairs of a head (D / 
 output features of a linear map.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from typing import Literal, get_args
 
 import numpy as np
@@ -18,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.attention import AttentionPlan, group_queries
-from llada_core.model.backends.host_memory import keep_freed_memory
+from llada_core.model.attention import AttentionPlan
+from llada_core.model.backends.cpu_attention import attend
+from llada_core.model.backends.host_memory import keep_freed_memory, return_freed_memory
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import rotary_angles
 from llada_core.text.special_tokens import SpecialTokens
@@ -37,8 +40,13 @@ _TYPICAL_ROWS = 64
 # it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand: a mixed load would compile at every step.
 _ROWS_MULTIPLE = 8
 
-# The most attention scores of a sequence held at once, 64 MB in float32; above it torch's blocked kernel is used.
-_MAX_SCORES = 1 << 24
+# The rows of a weight that are in float32 at once while it is loaded: 4 MB of LLaDA-8B's.
+_LOADED_ROWS = 256
+
+# The most rows, and the most bytes of a temporary tensor, that go through the linear maps of a block at once. More rows
+# are no faster; from 32 MB on malloc maps fresh pages for every tensor, and faults them in at every step.
+_MOST_ROWS = 512
+_MOST_BYTES = 24 << 20
 
 # Keeps a row of zeros from dividing by zero; too small to change any other row.
 _TINY = 1e-30
@@ -76,15 +84,20 @@ class CPUMaskPredictor:
 
         is_int8 = quantization == "int8"
 
-        def linear(weight_NE: Tensor) -> Linear:
-            return Int8Linear(weight_NE) if is_int8 else packed_linear(weight_NE.to(dtype))
+        def linear(*weights: _Weight) -> Linear:
+            num_features = sum(len(weight.stored_NE) for weight in weights)
+            pieces = chain.from_iterable(weight.pieces() for weight in weights)
+            return Int8Linear(num_features, pieces) if is_int8 else packed_linear(num_features, pieces, dtype)
 
         # Read, pack and drop one tensor at a time, the largest first: the peak is little more than the packed weights.
-        head_VE = read("embedding" if config.weight_tying else "head", None)
-        self._head = linear(_fold(head_VE, read("final_norm", None)))
-        del head_VE
+        self._head = linear(
+            _Weight(read("embedding" if config.weight_tying else "head", None), read("final_norm", None))
+        )
         self._embedding_VE = read("embedding", None).to(dtype)
-        self._blocks = [_Block(config, depth, read, linear, dtype) for depth in range(config.n_layers)]
+        self._blocks = []
+        for depth in range(config.n_layers):
+            self._blocks.append(_Block(config, depth, read, linear, dtype))
+            return_freed_memory()
         self._eps = torch.tensor(config.rms_norm_eps)
         self._hidden_dtype = torch.float32 if is_int8 else dtype
         angles_LC = rotary_angles(config.max_sequence_length, config.head_dim, config.rope_theta)
@@ -119,51 +132,95 @@ class _Block:
         config: LLaDAConfig,
         depth: int,
         read: ReadTensor,
-        linear: Callable[[Tensor], Linear],
+        linear: Callable[..., Linear],
         attention_dtype: torch.dtype,
     ) -> None:
         assert config.n_kv_heads is not None
         self._depth = depth
-        self._kernel = partial(_attention, dtype=attention_dtype)
+        self._kernel = partial(attend, dtype=attention_dtype)
         self._head_dim = config.head_dim
         self._heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
+        self._most_rows = _most_rows(config)
         self._eps = torch.tensor(config.rms_norm_eps)
 
-        def read_after(norm_E: Tensor, role: str) -> Tensor:
-            return _fold(read(role, depth), norm_E)
-
         norm_E = read("attention_norm", depth)
-        query_NE = _pairs_side_by_side(read_after(norm_E, "query"), config.head_dim) * config.head_dim**-0.5
-        key_NE = _pairs_side_by_side(read_after(norm_E, "key"), config.head_dim)
-        key_value_NE = torch.cat((key_NE, read_after(norm_E, "value")))
+        query = _Weight(read("query", depth), norm_E, head_dim=config.head_dim, scale=config.head_dim**-0.5)
+        key = _Weight(read("key", depth), norm_E, head_dim=config.head_dim)
+        value = _Weight(read("value", depth), norm_E)
         if depth < config.n_layers - 1:
-            self._query_key_value = linear(torch.cat((query_NE, key_value_NE)))
+            self._query_key_value = linear(query, key, value)
         else:
-            self._query, self._key_value = linear(query_NE), linear(key_value_NE)
-        self._attention_out = linear(read("attention_out", depth))
+            self._query, self._key_value = linear(query), linear(key, value)
+        self._attention_out = linear(_Weight(read("attention_out", depth)))
         norm_E = read("feed_forward_norm", depth)
-        self._gate_up = linear(torch.cat((read_after(norm_E, "gate"), read_after(norm_E, "up"))))
-        self._down = linear(read("down", depth))
+        self._gate_up = linear(_Weight(read("gate", depth), norm_E), _Weight(read("up", depth), norm_E))
+        self._down = linear(_Weight(read("down", depth)))
 
     def __call__(
         self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
     ) -> Tensor:
-        x_TE = _normalize(hidden_TE, self._eps)
-        num_q, num_k, num_v = self._heads
+        """Compute the block's output at all positions or at the rows; `hidden_TE` is overwritten."""
         if rows is None:
-            qkv_TND = self._query_key_value(x_TE).unflatten(-1, (-1, self._head_dim))
-            qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
-            q_QHD, k_TKD = _rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1)
+            q_QHD, k_TKD, v_TKD = self._in_pieces(self._project_all, hidden_TE, rotations_T1C)
         else:
             # Keys and values come from all positions; queries and everything after them are needed only at the rows.
-            k_TKD, v_TKD = self._key_value(x_TE).unflatten(-1, (-1, self._head_dim)).split([num_k, num_v], dim=1)
-            k_TKD = _rotate(k_TKD, rotations_T1C)
-            hidden_TE, x_TE, rotations_T1C = (x[rows.index_R] for x in (hidden_TE, x_TE, rotations_T1C))
-            q_QHD = _rotate(self._query(x_TE).unflatten(-1, (-1, self._head_dim)), rotations_T1C)
+            k_TKD, v_TKD = self._in_pieces(self._project_keys_and_values, hidden_TE, rotations_T1C)
+            hidden_TE, rotations_T1C = hidden_TE[rows.index_R], rotations_T1C[rows.index_R]
+            (q_QHD,) = self._in_pieces(self._project_queries, hidden_TE, rotations_T1C)
         attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self._depth, kernel=self._kernel)
-        hidden_QE = self._attention_out(attended_QHD.flatten(-2).to(hidden_TE.dtype)).add_(hidden_TE)
-        gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
-        return self._down(F.silu(gate_QM).mul_(up_QM)).add_(hidden_QE)
+        pieces = zip(hidden_TE.split(self._most_rows), attended_QHD.flatten(-2).split(self._most_rows), strict=True)
+        for hidden_QE, attended_QE in pieces:
+            hidden_QE.add_(self._attention_out(attended_QE.to(hidden_QE.dtype)))
+            gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
+            hidden_QE.add_(self._down(F.silu(gate_QM).mul_(up_QM)))
+        return hidden_TE
+
+    def _in_pieces(self, project: Callable[[Tensor, Tensor], tuple[Tensor, ...]], *inputs: Tensor) -> Sequence[Tensor]:
+        """Project a bounded number of rows at a time."""
+        pieces = [project(*piece) for piece in zip(*(x.split(self._most_rows) for x in inputs), strict=True)]
+        return pieces[0] if len(pieces) == 1 else [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
+    def _project_all(self, hidden_TE: Tensor, rotations_T1C: Tensor) -> tuple[Tensor, ...]:
+        num_q, num_k, num_v = self._heads
+        qkv_TND = self._query_key_value(_normalize(hidden_TE, self._eps)).unflatten(-1, (-1, self._head_dim))
+        qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
+        return *_rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1), v_TKD
+
+    def _project_keys_and_values(self, hidden_TE: Tensor, rotations_T1C: Tensor) -> tuple[Tensor, ...]:
+        _, num_k, num_v = self._heads
+        kv_TND = self._key_value(_normalize(hidden_TE, self._eps)).unflatten(-1, (-1, self._head_dim))
+        k_TKD, v_TKD = kv_TND.split([num_k, num_v], dim=1)
+        return _rotate(k_TKD, rotations_T1C), v_TKD
+
+    def _project_queries(self, hidden_QE: Tensor, rotations_Q1C: Tensor) -> tuple[Tensor]:
+        q_QHD = self._query(_normalize(hidden_QE, self._eps)).unflatten(-1, (-1, self._head_dim))
+        return (_rotate(q_QHD, rotations_Q1C),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A weight of the checkpoint, with what is multiplied into it.
+
+    Attributes:
+        stored_NE: as it is stored.
+        norm_E: the weight of the norm before it, so that W x = stored (norm · x).
+        head_dim: the width of heads whose rotary pairs are to lie side by side.
+    """
+
+    stored_NE: Tensor
+    norm_E: Tensor | None = None
+    head_dim: int | None = None
+    scale: float = 1.0
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield its rows in float32, so that low precision rounds once; only a piece at a time is in memory."""
+        # Whole heads.
+        size = _LOADED_ROWS if self.head_dim is None else max(_LOADED_ROWS // self.head_dim, 1) * self.head_dim
+        for stored_RE in self.stored_NE.split(size):
+            rows_RE = stored_RE.to(torch.float32, copy=True)
+            if self.norm_E is not None:
+                rows_RE *= self.norm_E.float()
+            yield rows_RE if self.head_dim is None else _pairs_side_by_side(rows_RE, self.head_dim) * self.scale
 
 
 class Int8Linear:
@@ -172,15 +229,28 @@ class Int8Linear:
     Each row has its own scale, so that its result never depends on its neighbours. Inputs are float32.
     """
 
-    def __init__(self, weight_NE: Tensor) -> None:
-        weight_NE = weight_NE.float()
-        largest_N = weight_NE.abs().amax(dim=1).add_(_TINY)
-        quantized_NE = (weight_NE * (127 / largest_N.unsqueeze(1))).round_().to(torch.int8)
+    def __init__(self, num_features: int, pieces: Iterable[Tensor]) -> None:
+        """Quantise the weight.
+
+        Args:
+            pieces: its rows in float32, a bounded number at a time; overwritten.
+        """
         self._levels = _input_levels()
+        largest_N = torch.empty(num_features)
+
+        def quantized() -> Iterator[Tensor]:
+            start = 0
+            for weight_RE in pieces:
+                largest_R = torch.maximum(weight_RE.amax(dim=1), -weight_RE.amin(dim=1)).add_(_TINY)
+                yield weight_RE.mul_((127 / largest_R).unsqueeze(1)).round_()
+                largest_N[start : start + len(largest_R)] = largest_R
+                start += len(largest_R)
+
+        quantized_NE = _assembled(num_features, quantized(), torch.int8)
         # Becomes the scale of a product once multiplied by the row's largest input.
         self._scale_N = largest_N / (127 * self._levels)
-        self._weight = torch.ops.onednn.qlinear_prepack(quantized_NE, [_TYPICAL_ROWS, weight_NE.shape[1]])
-        self._zero_point_N = torch.zeros(len(weight_NE), dtype=torch.int32)
+        self._weight = torch.ops.onednn.qlinear_prepack(quantized_NE, [_TYPICAL_ROWS, quantized_NE.shape[1]])
+        self._zero_point_N = torch.zeros(num_features, dtype=torch.int32)
 
     def __call__(self, x_TE: Tensor) -> Tensor:
         largest_T1 = x_TE.abs().amax(dim=1, keepdim=True).add_(_TINY)
@@ -225,12 +295,36 @@ def _input_levels() -> int:
     return 127 if product.item() == 64 * 255 * 127 else 63
 
 
-def packed_linear(weight_NE: Tensor) -> Linear:
-    """Return a linear map whose weight oneDNN has laid out for this CPU; torch's own if oneDNN lacks the dtype."""
-    if not _onednn_computes(weight_NE.dtype):
+def packed_linear(num_features: int, pieces: Iterable[Tensor], dtype: torch.dtype) -> Linear:
+    """Return a linear map whose weight oneDNN has laid out for this CPU; torch's own if oneDNN lacks the dtype.
+
+    Args:
+        pieces: the rows of the weight, a bounded number at a time.
+    """
+    weight_NE = _assembled(num_features, pieces, dtype)
+    if not _onednn_computes(dtype):
         return lambda x_TE: F.linear(x_TE, weight_NE)
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight_NE.contiguous(), _TYPICAL_ROWS)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight_NE, _TYPICAL_ROWS)
     return lambda x_TE: torch.ops.mkldnn._linear_pointwise(x_TE, packed, None, "none", [], "")
+
+
+def _assembled(num_features: int, pieces: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
+    """Round the rows of a weight to `dtype` and lay them one after another: [N, E]."""
+    iterator = iter(pieces)
+    first_RE = next(iterator)
+    weight_NE = torch.empty(num_features, first_RE.shape[1], dtype=dtype)
+    start = 0
+    for rows_RE in chain((first_RE,), iterator):
+        weight_NE[start : start + len(rows_RE)] = rows_RE
+        start += len(rows_RE)
+    return weight_NE
+
+
+def _most_rows(config: LLaDAConfig) -> int:
+    """Return how many rows go through the linear maps at once; the widest temporary is that of gate and up."""
+    assert config.mlp_hidden_size is not None
+    rows = _MOST_BYTES // (2 * config.mlp_hidden_size * torch.float32.itemsize)
+    return min(max(rows // _ROWS_MULTIPLE, 1) * _ROWS_MULTIPLE, _MOST_ROWS)
 
 
 def _onednn_computes(dtype: torch.dtype) -> bool:
@@ -241,11 +335,6 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
     if dtype == torch.float16:
         return torch.ops.mkldnn._is_mkldnn_fp16_supported()
     return dtype == torch.float32
-
-
-def _fold(weight_NE: Tensor, norm_E: Tensor) -> Tensor:
-    """Return W such that W x = weight (norm · x); in float32, so that low precision rounds once."""
-    return weight_NE.float() * norm_E.float()
 
 
 def _pairs_side_by_side(weight_NE: Tensor, head_dim: int) -> Tensor:
@@ -262,15 +351,3 @@ def _rotate(x_TND: Tensor, rotations_T1C: Tensor) -> Tensor:
     """Rotate the pairs of queries or keys in float32; in place if they are float32 already."""
     pairs_TNC = torch.view_as_complex(x_TND.float().unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs_TNC.mul_(rotations_T1C)).flatten(-2)
-
-
-def _attention(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, *, dtype: torch.dtype) -> Tensor:
-    """Attend without a scale, which the queries already have. Plain products beat torch's kernel at these sizes."""
-    # Rotated queries and keys are float32: one pass rounds them and makes each head contiguous.
-    q_NHQD, k_NKLD, v_NKLD = (x.to(dtype, memory_format=torch.contiguous_format) for x in (q_NHQD, k_NKLD, v_NKLD))
-    q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
-    if q_NKQD[0, ..., 0].numel() * k_NKLD.shape[2] > _MAX_SCORES:
-        return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, scale=1.0).reshape(q_NHQD.shape)
-    q, k, v = (x.flatten(0, 1) for x in (q_NKQD, k_NKLD, v_NKLD))
-    attended = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(dim=-1), v)
-    return attended.reshape(q_NHQD.shape)

@@ -32,9 +32,8 @@ def keep_freed_memory(*, all_of_it: bool = False) -> None:
     Args:
         all_of_it: keep blocks above 32 MB too, however much is free; for training, whose steps are alike.
     """
-    if platform.libc_ver()[0] != "glibc":
+    if (libc := _glibc()) is None:
         return
-    libc = ctypes.CDLL(None)
     if all_of_it:
         libc.mallopt(_M_MMAP_MAX, 0)
     else:
@@ -42,3 +41,13 @@ def keep_freed_memory(*, all_of_it: bool = False) -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1 if all_of_it else 128 << 20)
     # One heap for all threads, so that they share the memory they have freed instead of each keeping its own.
     libc.mallopt(_M_ARENA_MAX, 1)
+
+
+def return_freed_memory() -> None:
+    """Give back to the system what is free between tensors that stay: a fifth of a model's weights while they load."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from llada_core import DEMO_FOLDER, UnsupportedCheckpointError, load_checkpoint, load_model, load_tokenizer
 from llada_core.checkpoint.load import Checkpoint
+from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.save import save_checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.network import LLaDAModelLM
@@ -99,6 +100,19 @@ def copy_of_tiny(tmp_path):
     folder = tmp_path / "checkpoint"
     shutil.copytree(TINY, folder)
     return folder
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_loading_says_how_much_it_has_read(quantization):
+    shares = []
+    checkpoint, placement = Checkpoint.open(TINY), Placement.of("cpu", "auto", quantization)
+    checkpoint.load_model(placement, on_progress=shares.append)
+    assert len(shares) > 10
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == 1
+    if quantization == "none":
+        checkpoint.load_network(placement, on_progress=shares.append)
+        assert shares[-1] == 1
 
 
 def test_missing_and_left_over_tensors_are_errors(tmp_path):

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import varlen
 
+from llada_core.model import attention
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.attention import AttentionPlan, _Offsets, scaled_dot_product
+from llada_core.model.attention import AttentionPlan, _joined, _Offsets, scaled_dot_product
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens
 
@@ -88,3 +89,17 @@ def test_inference_and_long_sequences_use_the_fused_kernel(monkeypatch):
     with torch.no_grad():
         scaled_dot_product(short, short, short)
     assert len(fused) == 3
+
+
+def test_small_cached_windows_of_one_shape_are_joined(monkeypatch):
+    def qkv(num_queries, num_keys):
+        return tuple(torch.randn(1, 2, length, 8) for length in (num_queries, num_keys, num_keys))
+
+    inputs = [qkv(3, 9), qkv(3, 9), qkv(4, 9), qkv(4, 10), qkv(4, 10), qkv(4, 10), qkv(3, 9)]
+    joined = list(_joined(inputs))
+    assert [len(q) for q, _, _ in joined] == [2, 1, 3, 1]
+    for place in range(3):
+        together = [row for parts in joined for row in parts[place]]
+        assert all(torch.equal(row, parts[place][0]) for row, parts in zip(together, inputs, strict=True))
+    monkeypatch.setattr(attention, "_MOST_JOINED_BYTES", inputs[0][1].nbytes)
+    assert [len(q) for q, _, _ in _joined(inputs)] == [2, 1, 1, 1, 1, 1]

@@ -80,11 +80,56 @@ def test_a_window_over_a_fresh_cache_equals_the_whole(golden_models, golden_netw
         torch.testing.assert_close(again, torch.cat((whole[window], whole[20:])), atol=1e-5, rtol=0)
 
 
-def test_long_sequences_go_through_the_blocked_kernel_with_the_same_result(tiny, monkeypatch):
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_few_rows_at_a_time_have_the_same_result(tiny_network, monkeypatch, quantization):
     packed = pack(30, 30, 9)
-    expected = tiny.hidden_states(packed)
-    monkeypatch.setattr(cpu_module, "_MAX_SCORES", 100)
-    torch.testing.assert_close(tiny.hidden_states(packed), expected, atol=1e-5, rtol=0)
+    rows = Rows.of(packed, [np.arange(20), np.arange(3), np.arange(9)])
+    expected = predictor_of(tiny_network, quantization=quantization).hidden_states(packed, rows)
+    monkeypatch.setattr(cpu_module, "_MOST_ROWS", 8)
+    model = predictor_of(tiny_network, quantization=quantization)
+    torch.testing.assert_close(model.hidden_states(packed, rows), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("network_fixture", ["mha", "gqa"])
+@pytest.mark.parametrize(
+    ("dtype", "quantization"), [(torch.float32, "none"), (torch.bfloat16, "none"), (torch.bfloat16, "int8")]
+)
+def test_weights_loaded_piece_by_piece_are_those_loaded_whole(
+    golden_networks, monkeypatch, network_fixture, dtype, quantization
+):
+    network, packed = golden_networks[f"tiny-{network_fixture}"], pack(20, 3)
+    monkeypatch.setattr(cpu_module, "_LOADED_ROWS", 1 << 20)
+    whole = predictor_of(network, dtype=dtype, quantization=quantization)
+    for rows in (1, 7, 24):
+        monkeypatch.setattr(cpu_module, "_LOADED_ROWS", rows)
+        pieces = predictor_of(network, dtype=dtype, quantization=quantization)
+        found, expected = (model.head(model.hidden_states(packed)) for model in (pieces, whole))
+        torch.testing.assert_close(found, expected, atol=0, rtol=0)
+
+
+def test_loading_leaves_the_checkpoint_as_it_is(tiny_network):
+    before = {name: weight.clone() for name, weight in tiny_network.state_dict().items()}
+    predictor_of(tiny_network, quantization="int8")
+    for name, weight in tiny_network.state_dict().items():
+        torch.testing.assert_close(weight, before[name], atol=0, rtol=0)
+
+
+def test_int8_weights_have_the_scale_of_their_largest_value():
+    torch.manual_seed(0)
+    weight = torch.randn(5, 64)
+    linear = cpu_module.Int8Linear(5, [weight[:3].clone(), weight[3:].clone()])
+    largest = weight.abs().amax(dim=1)
+    torch.testing.assert_close(linear._scale_N * linear._levels * 127, largest)
+    # Every weight is within half a quantisation level.
+    found = linear(torch.eye(64)).T
+    assert ((found - weight).abs() <= largest.unsqueeze(1) / 127 * 0.51).all()
+
+
+def test_temporaries_of_the_linear_maps_stay_below_what_malloc_keeps():
+    for width in (8, 700, 2048, 12288, 1 << 20):
+        rows = cpu_module._most_rows(LLaDAConfig(mlp_hidden_size=width))
+        assert rows % 8 == 0
+        assert rows == 8 or rows * 2 * width * 4 < 32 << 20
 
 
 @pytest.mark.parametrize(
@@ -117,7 +162,7 @@ def test_int8_is_right_on_processors_whose_products_saturate(instructions):
         import torch
         from llada_core.model.backends.cpu import Int8Linear
         weight, x = torch.rand(32, 256) + 0.5, torch.rand(8, 256) + 0.5
-        print(float((Int8Linear(weight)(x) / (x @ weight.T) - 1).abs().max()))
+        print(float((Int8Linear(32, [weight.clone()])(x) / (x @ weight.T) - 1).abs().max()))
     """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
     command = [sys.executable, "-c", dedent(code)]
@@ -128,7 +173,9 @@ def test_int8_is_right_on_processors_whose_products_saturate(instructions):
 def test_few_numbers_of_rows_meet_a_matrix_product(tiny_network, monkeypatch):
     seen = set()
 
-    def watched(weight_NE):
+    def watched(num_features, pieces, dtype):
+        weight_NE = torch.cat(list(pieces))
+
         def linear(x_TE):
             seen.add(len(x_TE))
             return x_TE @ weight_NE.T
@@ -147,7 +194,7 @@ def test_few_numbers_of_rows_meet_a_matrix_product(tiny_network, monkeypatch):
 def test_a_row_of_zeros_and_a_feature_of_zeros_stay_zero_in_int8():
     weight = torch.zeros(3, 8)
     weight[0] = 1.0
-    linear = cpu_module.Int8Linear(weight)
+    linear = cpu_module.Int8Linear(3, [weight])
     found = linear(torch.cat((torch.zeros(1, 8), torch.ones(1, 8))))
     torch.testing.assert_close(found, torch.tensor([[0.0, 0, 0], [8, 0, 0]]), atol=1e-4, rtol=0)
 
