@@ -57,6 +57,9 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "bound 0.1, delayed cache, window 32": {**_DELAYED, "suffix_window": 32},
     "bound 0.1, delayed cache, window 64": {**_DELAYED, "suffix_window": 64},
     "bound 0.1, delayed cache, window 32, 2 blocks": {**_DELAYED, "suffix_window": 32, "active_blocks": 2},
+    "entropy ≤ 0.1, window 32": {"entropy_threshold": 0.1, "suffix_window": 32},
+    "entropy ≤ 0.1, delayed cache": {"entropy_threshold": 0.1, "cache": "delayed"},
+    "entropy ≤ 0.2, delayed cache, window 32": {"entropy_threshold": 0.2, "cache": "delayed", "suffix_window": 32},
     "entropy ≤ 0.1, delayed cache, window 32, 2 blocks": {
         "entropy_threshold": 0.1,
         "cache": "delayed",

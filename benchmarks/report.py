@@ -242,7 +242,8 @@ def _board_table(found: dict[str, Any]) -> str:
             right = one["right"][task]
             share = f"{sum(right) / len(right):.1%}"
             change, error = board.difference(right, exact["right"][task])
-            cells.append(share if name == board.EXACT else f"{share} ({100 * change:+.1f} ± {100 * error:.1f})")
+            # Without an error no answer went from right to wrong or back.
+            cells.append(f"{share} ({100 * change:+.1f} ± {100 * error:.1f})" if error else share)
         for kind, form in (("forward_passes", ","), ("cpu_s", ".1f")):
             cells.append(f"{sum(one[kind].values()):{form}} (÷{board.speedup(one, exact, kind):.1f})")
         lines.append("| " + " | ".join(cells) + " |")

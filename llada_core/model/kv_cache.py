@@ -30,6 +30,7 @@ class KVCache:
     def replace(self, layer: int, positions: slice | Tensor, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values of `positions`; return those of all positions, [L, K, D]."""
         keys_LKD, values_LKD = self._layers[layer].transpose(1, 2)
-        keys_LKD[positions] = k_TKD
-        values_LKD[positions] = v_TKD
+        # Rotated keys are float32 in every precision; writing to a set of positions, torch does not convert.
+        keys_LKD[positions] = k_TKD.to(keys_LKD.dtype)
+        values_LKD[positions] = v_TKD.to(values_LKD.dtype)
         return keys_LKD, values_LKD

@@ -23,8 +23,8 @@ Preset = Literal["exact", "balanced", "fast"]
 # Bundles of settings, from the reference's tokens to the least computation; measured in docs/board.md.
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "exact": {},
-    "balanced": {"entropy_bound": 0.05, "suffix_window": 64},
-    "fast": {"entropy_bound": 0.1, "cache": "delayed", "suffix_window": 32},
+    "balanced": {"entropy_threshold": 0.1, "suffix_window": 64},
+    "fast": {"entropy_threshold": 0.1, "cache": "delayed", "suffix_window": 32},
 }
 
 DEFAULT_BLOCK_LENGTH = 32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from llada_core import GenerationParams, denoise, generate
+from llada_core import GenerationParams, denoise, generate, load_model
 from llada_core.model.kv_cache import KVCache
 from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.events import Reporting
@@ -239,3 +239,10 @@ def test_restoring_a_delayed_cache_counts_every_step_since_the_refresh(tiny):
     assert canvas.restorations() == []
     canvas.caches = None
     assert [len(window) for _, window in canvas.restorations()] == [11, 8, 7, 6]
+
+
+@pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"quantization": "int8"}, {"dtype": "float16"}], ids=str)
+def test_a_set_of_positions_is_cached_in_every_precision(options):
+    model = load_model(GOLDEN / "models" / "tiny-gqa", **options)
+    params = GenerationParams(gen_length=8, cache="delayed", cfg_scale=1.0, ignore_eos=True)
+    assert len(generate(model, [[1, 2, 3]], params)[0].token_ids) == 8

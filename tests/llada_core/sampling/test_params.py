@@ -16,6 +16,7 @@ def test_a_preset_is_its_documented_settings(name):
 
 def test_a_setting_given_beside_a_preset_wins():
     params = GenerationParams.with_preset("fast", entropy_bound=0.5, cache="prefix")
+    assert params.entropy_threshold is None
     assert (params.entropy_bound, params.cache) == (0.5, "prefix")
 
 
@@ -32,7 +33,7 @@ def test_what_a_presets_cache_or_window_cannot_stand_beside_drops_them():
 @pytest.mark.parametrize("setting", [{"steps": 8}, {"confidence_threshold": 0.9}, {"remasking": "random"}], ids=str)
 def test_what_excludes_a_presets_parallel_rule_drops_it_and_leaves_the_rest(setting):
     params = GenerationParams.with_preset("fast", **setting)
-    assert params.entropy_bound is None
+    assert params.entropy_threshold is None
     assert params.cache == PRESETS["fast"]["cache"]
 
 

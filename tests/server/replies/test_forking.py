@@ -42,6 +42,7 @@ def error_of(answer):
         BODY,
         {**BODY, "steps": 5, "top_logprobs": 2, "cfg_scale": 0.5},
         {**BODY, "cache": "dual", "cache_refresh_interval": 2},
+        {**BODY, "cache": "delayed", "entropy_threshold": 4.5, "active_blocks": 2, "suffix_window": 2},
         {**BODY, "preset": "fast", "method": "semi_autoregressive_origin"},
         {**BODY, "remasking": "random", "constraints": {"3": [40, 41]}},
         CANVAS,

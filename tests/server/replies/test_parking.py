@@ -43,7 +43,7 @@ def test_a_stream_that_broke_goes_on_where_it_stood(tiny, last_id):
     assert canvas == events[-1][1]["token_ids"] == expected.token_ids
 
 
-@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("cache", ["prefix", "dual", "delayed"])
 def test_a_stream_with_a_cache_that_broke_ends_as_one_that_did_not(tiny, cache):
     # The tokens of an untrained model hang on every detail of the cache.
     params = {"cache": cache, "block_length": 20, "temperature": 1.0, "seed": 3}

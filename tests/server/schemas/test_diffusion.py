@@ -34,7 +34,7 @@ def test_a_preset_takes_precedence_over_its_other_names():
 def test_a_field_given_with_an_effort_takes_precedence_over_its_preset():
     body = CompletionRequest(prompt="Hi.", reasoning_effort="low", cache="none", steps=4)
     params = body.to_params(gen_length=8, seed=0)
-    assert (params.cache, params.steps, params.entropy_bound) == ("none", 4, None)
+    assert (params.cache, params.steps, params.entropy_threshold) == ("none", 4, None)
 
 
 def test_equal_lengths_under_several_names_are_one_length():
