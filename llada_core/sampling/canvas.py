@@ -67,6 +67,10 @@ class Layout:
         # Pinned tokens are part of the answer.
         return 0 if self.prompt_length else int(self.fixed_L.sum())
 
+    def passes(self, tokens_L: np.ndarray, *, is_guided: bool) -> tuple[np.ndarray, ...]:
+        """The input of each forward pass over `tokens_L`: under guidance also one with every fixed token masked."""
+        return (tokens_L, np.where(self.fixed_L, self.mask_id, tokens_L)) if is_guided else (tokens_L,)
+
     @property
     def num_prompt_tokens(self) -> int:
         """Tokens that the request supplied: prompt, suffix, an infilling canvas's segments."""
@@ -74,11 +78,16 @@ class Layout:
 
 
 class Restoration(NamedTuple):
-    """A step that has to run again: its number, its tokens [L], and the positions that it recomputes."""
+    """A step that has to run again: its number, its tokens [L], and the positions that it recomputes.
+
+    Attributes:
+        lost: the response positions whose guesses a fork has not inherited; mostly none.
+    """
 
     step: int
     tokens: np.ndarray
     window: np.ndarray
+    lost: np.ndarray
 
 
 def schedule_at(frame: Frame, params: GenerationParams, layout: Layout) -> Schedule:
@@ -195,22 +204,15 @@ class Canvas:
         assert self.refresh_step is not None
         steps = range(self.refresh_step, self.step)
         windows = [np.arange(self.visible_length), *(self._window_at(step) for step in steps[1:]), self.window]
-        return [
-            Restoration(step, np.where(self.commit_steps < step, self.tokens, self.layout.mask_id), window)
-            for step, window, following in zip(steps, windows, windows[1:], strict=False)
-            if not np.isin(window, following, assume_unique=True).all()
-        ]
-
-    @property
-    def lacks_predictions(self) -> bool:
-        """Whether the next step reports guesses of the last refresh that a fork has not inherited."""
-        return self.reporting.include_predictions and not self.schedule.is_refresh and not self._predictions
-
-    def passes(self, tokens_L: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The input of each forward pass over `tokens_L`: under guidance also one with every fixed token masked."""
-        if not self.params.cfg_scale:
-            return (tokens_L,)
-        return tokens_L, np.where(self.layout.fixed_L, self.layout.mask_id, tokens_L)
+        restorations = []
+        for step, window, following in zip(steps, windows, windows[1:], strict=False):
+            if not np.isin(window, following, assume_unique=True).all():
+                tokens = np.where(self.commit_steps < step, self.tokens, self.layout.mask_id)
+                lost = window[:0]
+                if self.reporting.include_predictions and not self._predictions and step == self.refresh_step:
+                    lost = window[tokens[window] == self.layout.mask_id] - self.layout.prompt_length
+                restorations.append(Restoration(step, tokens, window, lost))
+        return restorations
 
     def proposal_positions(self) -> np.ndarray:
         """Return the response positions at which the next step needs logits.

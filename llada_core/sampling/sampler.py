@@ -61,6 +61,19 @@ class _Turn:
             yield tokens[self.window], cache
 
 
+def _turn_again(canvas: Canvas, restoration: Restoration, caches: tuple[KVCache, ...] | None) -> _Turn:
+    """A canvas's part in an earlier step once more: for the caches and, if they are lost, for the guesses."""
+    step, tokens, window, positions_R = restoration
+    if not len(positions_R):
+        # One row is asked for, of which nothing is read.
+        positions_R = window[:1] - canvas.layout.prompt_length
+    return _Turn(canvas, step, positions_R, window, _passes(canvas, tokens), caches)
+
+
+def _passes(canvas: Canvas, tokens_L: np.ndarray) -> tuple[np.ndarray, ...]:
+    return canvas.layout.passes(tokens_L, is_guided=bool(canvas.params.cfg_scale))
+
+
 @dataclass(frozen=True, slots=True)
 class _HeadRows:
     """Rows of one canvas that go through the head together: their positions, and hidden states [R, E] of each pass.
@@ -134,7 +147,7 @@ class Sampler:
         visible = np.arange(canvas.visible_length)
         response = canvas.tokens[visible][canvas.layout.response]
         positions_R = (response == canvas.layout.mask_id).nonzero()[0]
-        turn = _Turn(canvas, canvas.step, positions_R, visible, canvas.passes(canvas.tokens), None)
+        turn = _Turn(canvas, canvas.step, positions_R, visible, _passes(canvas, canvas.tokens), None)
         (proposals,) = self._proposals([turn])
         return positions_R, proposals
 
@@ -164,7 +177,7 @@ class Sampler:
         ]
 
     def _turn(self, canvas: Canvas) -> _Turn:
-        passes = canvas.passes(canvas.tokens)
+        passes = _passes(canvas, canvas.tokens)
         return _Turn(canvas, canvas.step, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
 
     def _restore_caches(self, restorations: Mapping[Canvas, Sequence[Restoration]]) -> None:
@@ -175,28 +188,18 @@ class Sampler:
         """
         caches = {canvas: self._caches(canvas) for canvas in restorations}
         for group in zip_longest(*restorations.values()):
-            turns = [
-                self._turn_again(canvas, restoration, caches[canvas])
-                for canvas, restoration in zip(restorations, group, strict=True)
-                if restoration is not None
-            ]
-            if plain := [turn for turn in turns if not turn.canvas.lacks_predictions]:
+            plain: list[_Turn] = []
+            guessing: list[_Turn] = []
+            for canvas, restoration in zip(restorations, group, strict=True):
+                if restoration is not None:
+                    turn = _turn_again(canvas, restoration, caches[canvas])
+                    (guessing if len(restoration.lost) else plain).append(turn)
+            if plain:
                 self._forward(plain)
-            if guessing := [turn for turn in turns if turn.canvas.lacks_predictions]:
-                for turn, proposals in zip(guessing, self._proposals(guessing), strict=True):
-                    turn.canvas.remember_predictions(turn.positions_R, proposals)
+            for turn, proposals in zip(guessing, self._proposals(guessing) if guessing else (), strict=True):
+                turn.canvas.remember_predictions(turn.positions_R, proposals)
         for canvas in restorations:
             canvas.caches = caches[canvas]
-
-    @staticmethod
-    def _turn_again(canvas: Canvas, restoration: Restoration, caches: tuple[KVCache, ...] | None) -> _Turn:
-        """The canvas's part in an earlier step once more: for the caches and, if they are lost, for the guesses."""
-        step, tokens, window = restoration
-        # One row is asked for, of which nothing is read.
-        positions_R = window[:1] - canvas.layout.prompt_length
-        if canvas.lacks_predictions:
-            positions_R = window[tokens[window] == canvas.layout.mask_id] - canvas.layout.prompt_length
-        return _Turn(canvas, step, positions_R, window, canvas.passes(tokens), caches)
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
         """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""

@@ -164,7 +164,7 @@ def test_the_step_that_fills_released_caches_counts_their_tokens(tiny):
     Sampler(tiny).step([canvas])
     assert canvas.restorations() == [] and len(canvas.window) == 8
     canvas.caches = None
-    assert [len(window) for _, window in canvas.restorations()] == [11] and len(canvas.window) == 8
+    assert [len(again.window) for again in canvas.restorations()] == [11] and len(canvas.window) == 8
 
 
 def test_a_failed_step_leaves_no_half_filled_cache_behind(tiny, monkeypatch):
@@ -238,7 +238,7 @@ def test_restoring_a_delayed_cache_counts_every_step_since_the_refresh(tiny):
         sampler.step([canvas])
     assert canvas.restorations() == []
     canvas.caches = None
-    assert [len(window) for _, window in canvas.restorations()] == [11, 8, 7, 6]
+    assert [len(again.window) for again in canvas.restorations()] == [11, 8, 7, 6]
 
 
 @pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"quantization": "int8"}, {"dtype": "float16"}], ids=str)

@@ -82,7 +82,7 @@ def test_guidance_masks_prompt_and_pinned_tokens(make):
     canvas = make(gen_length=4, pinned={1: [5, 6]}, cfg_scale=1.0)
     assert canvas.response == [MASK, 5, 6, MASK]
     write(canvas, 8)
-    assert canvas.passes(canvas.tokens)[1].tolist() == [MASK, MASK, 8, MASK, MASK, MASK]
+    assert canvas.layout.passes(canvas.tokens, is_guided=True)[1].tolist() == [MASK, MASK, 8, MASK, MASK, MASK]
     assert canvas.forward_passes == 2
 
 
@@ -99,5 +99,5 @@ def test_infilling_skips_blocks_without_gaps_and_steps_default_to_the_masks(tiny
     canvas = infill(tiny, [[1, 2, 3, 4], Gap(2), [5, 6], Gap(1), [7]], block_length=4, cfg_scale=1.0)
     assert canvas.response == [1, 2, 3, 4, MASK, MASK, 5, 6, MASK, 7]
     assert canvas.params.steps == 3
-    assert canvas.passes(canvas.tokens)[1].tolist() == [MASK] * 10
+    assert canvas.layout.passes(canvas.tokens, is_guided=True)[1].tolist() == [MASK] * 10
     assert [write(canvas).block for _ in range(3)] == [1, 1, 2]

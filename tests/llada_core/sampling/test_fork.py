@@ -292,7 +292,10 @@ def test_reading_gives_the_softmax_of_the_logits_at_every_visible_mask_and_chang
     visible = canvas.tokens[: canvas.visible_length]
     expected = [int(i) - 3 for i in np.flatnonzero(visible == 319)]
     assert positions_R.tolist() == expected
-    logits = [logits_of(tiny, ids[: len(visible)], positions_R + 3) for ids in canvas.passes(canvas.tokens)]
+    logits = [
+        logits_of(tiny, ids[: len(visible)], positions_R + 3)
+        for ids in canvas.layout.passes(canvas.tokens, is_guided=True)
+    ]
     logits_RV = guide(*logits, cfg_scale) if cfg_scale else logits[0]
     logits_RV[:, 9] += 5
     probabilities_RV = logits_RV.double().softmax(dim=1)

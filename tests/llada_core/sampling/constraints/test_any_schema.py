@@ -9,6 +9,7 @@ import pytest
 
 from llada_core import GenerationParams
 from llada_core.errors import InvalidParameterError
+from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.constraints.json_schema import schema_pattern
 from llada_core.sampling.params import PRESETS
@@ -53,12 +54,16 @@ def random_request(generator, shortest):
         "cfg_scale": generator.choice([0.0, 0.0, 1.0]),
         "remasking": generator.choice(["low_confidence", "low_confidence", "margin", "entropy"]),
         "method": generator.choice(["semi_autoregressive_padding", "semi_autoregressive_origin", "fixed_length"]),
-        "cache": generator.choice(["none", "prefix", "dual"]),
-    } | PRESETS[generator.choice(list(PRESETS))]
+    }
     setting["gen_length"] = max(1, setting["gen_length"])
     if setting["method"] == "fixed_length":
         del setting["block_length"]
-    return GenerationParams(**setting)
+    preset = generator.choice(list(PRESETS))
+    if generator.random() < 0.7:
+        setting["cache"] = generator.choice(list(CACHE_POLICIES))
+    if preset != "exact":
+        setting["active_blocks"] = generator.choice([1, 1, 2, 3])
+    return GenerationParams.with_preset(preset, **setting)
 
 
 def answer_to(constraint, vocabulary, generator):
