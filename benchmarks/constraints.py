@@ -151,7 +151,7 @@ def _shares(model: CPUMaskPredictor, constraint: Constraint, vocabulary: Vocabul
         in_constraint += time.thread_time() - started
         return chosen
 
-    canvas.select_viable = timed  # type: ignore[method-assign, assignment]
+    vars(canvas)["select_viable"] = timed
     started = time.thread_time()
     while canvas.finish_reason is None and canvas.step < NUM_MODEL_STEPS:
         sampler.step([canvas])
