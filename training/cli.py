@@ -1,5 +1,5 @@
-"""`llada-train`: tokenizer, pre-training, SFT, generation, evaluation, calibration, export, and a pipeline of them from
-one file.
+"""`llada-train`: tokenizer, pre-training, SFT, preferences, generation, evaluation, calibration, export, and a pipeline
+of them from one file.
 """
 
 from pathlib import Path
@@ -13,12 +13,14 @@ from training.launch import read_launch
 from training.options.command_line import Command, command_for
 from training.options.fields import (
     CalibrateOptions,
+    DPOOptions,
     EvalOptions,
     ExportOptions,
     GenerateOptions,
     PretrainOptions,
     SFTOptions,
     TokenizerOptions,
+    TrainingOptions,
 )
 from training.options.file import RunConfig
 from training.run.low_bit import quieten
@@ -54,6 +56,13 @@ def pretrain(options: PretrainOptions, *, dry_run: bool = False) -> None:
 @command_for("sft", can_dry_run=True)
 def sft(options: SFTOptions, *, dry_run: bool = False) -> None:
     """Fine-tune on dialogues: every assistant turn is a target, and the prompt is never masked."""
+    _train(options, dry_run=dry_run)
+
+
+@app.command(cls=Command)
+@command_for("dpo", can_dry_run=True)
+def dpo(options: DPOOptions, *, dry_run: bool = False) -> None:
+    """Teach preferences: of two answers to a prompt, the model comes to prefer the chosen one (VRPO)."""
     _train(options, dry_run=dry_run)
 
 
@@ -98,7 +107,7 @@ def export(options: ExportOptions) -> None:
 @app.command()
 def pipeline(
     config: Annotated[Path, typer.Option(help="YAML file with a section for every stage.")],
-    stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft or inference.")] = "all",
+    stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft, dpo or inference.")] = "all",
     prompt: Annotated[list[str] | None, typer.Option(help="Prompt for inference; may be repeated.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip finished stages and continue a started one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the stages would do; write nothing.")] = False,
@@ -141,7 +150,7 @@ def main() -> None:
         raise
 
 
-def _train(options: PretrainOptions | SFTOptions, *, dry_run: bool) -> None:
+def _train(options: TrainingOptions, *, dry_run: bool) -> None:
     if dry_run:
         if not read_launch().is_main:
             return

@@ -2,7 +2,7 @@
 # Run all stages of a config file with one command; started again, it continues where it stopped.
 #
 #     training/train.sh config.yaml                    one process
-#     NPROC=8 training/train.sh config.yaml            eight processes, with torchrun (pre-training and SFT)
+#     NPROC=8 training/train.sh config.yaml            eight processes, with torchrun (all but the tokenizer)
 set -euo pipefail
 config=${1:?usage: [NPROC=n] training/train.sh config.yaml}
 

@@ -108,3 +108,8 @@ def sequence_normalizer(num_targets_B: Tensor) -> Tensor:
         num_targets_B: each row's answer length, row minus prompt. EOS padding counts: it teaches the model length.
     """
     return num_targets_B.double() * len(num_targets_B)
+
+
+def row_normalizer(num_targets_B: Tensor) -> Tensor:
+    """Divide by the number of rows, for losses that have no length: the rule of preferences."""
+    return torch.full_like(num_targets_B, len(num_targets_B), dtype=torch.float64)

@@ -88,7 +88,7 @@ def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with pretrain.jsonl, sft.jsonl, config.json and tokenizer/."""
+    """A folder with pretrain.jsonl, sft.jsonl, pairs.jsonl, config.json, tokenizer/ and base/."""
 
     folder: Path
 
@@ -107,6 +107,13 @@ class Workspace:
             "--learning-rate", 1e-3, "--warmup-steps", 4, "--log-steps", 1, "--pad-to", 64, "--threads", 1, *options,
         ]  # fmt: skip
 
+    def dpo(self, output: Path, *options: object) -> list[object]:
+        return [
+            "dpo", "--model-name-or-path", self.folder / "base", "--train-data-path", self.folder / "pairs.jsonl",
+            "--output-dir", output, "--max-length", 48, "--batch-size", 4, "--max-steps", 12, "--save-steps", 4,
+            "--learning-rate", 1e-3, "--warmup-steps", 4, "--log-steps", 1, "--mc-num", 2, "--threads", 1, *options,
+        ]  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Workspace:
@@ -118,6 +125,8 @@ def workspace(tmp_path_factory) -> Workspace:
         for n in range(100)
     ]
     write_jsonl(folder / "sft.jsonl", dialogues)
+    pairs = [{"prompt": f"After {n}?", "chosen": f"{n + 1}.", "rejected": f"It is {n + 1}."} for n in range(40)]
+    write_jsonl(folder / "pairs.jsonl", pairs)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     succeed(
         "tokenizer", "--vocab-size", 400, "--output-dir", folder / "tokenizer",

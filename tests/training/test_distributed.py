@@ -56,6 +56,17 @@ def test_sharded_adapters_train_as_on_one_process(workspace, tmp_path, two_proce
     assert_same_curve(losses(tmp_path / "one"), losses(tmp_path / "out"))
 
 
+@pytest.mark.parametrize(
+    "options", [["--strategy", "ddp"], ["--strategy", "fsdp", "--lora-r", 2], ["--strategy", "fsdp"]], ids=str
+)
+def test_preferences_are_learnt_by_two_processes_as_by_one(workspace, tmp_path, two_processes, options):
+    shared = [*EXACT, "--max-steps", 3, "--val-size", 5, "--eval-samples", 3, *options]
+    succeed(*workspace.dpo(tmp_path / "one", *shared))
+    two_processes.run(*workspace.dpo(tmp_path / "out", *shared, "--micro-batch-size", 2))
+    for name in ("loss", "val_loss", "reward_margin", "val_reward_margin"):
+        assert_same_curve(*(losses(tmp_path / folder, name) for folder in ("one", "out")))
+
+
 def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(workspace, tmp_path):
     process = start(*workspace.pretrain(tmp_path / "out", "--batch-size", 3), processes=2)
     _, errors = process.communicate(timeout=110)

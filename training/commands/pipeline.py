@@ -11,12 +11,12 @@ from training.errors import TrainingError
 from training.launch import read_launch
 from training.options.fields import GenerateOptions
 from training.options.file import RunConfig
-from training.options.sections import TRAINING_STAGES
+from training.options.sections import MODEL_STAGES, TRAINING_STAGES
 from training.run.dry_run import EXCERPT, describe_run
 from training.run.identity import require_same_options
 from training.run.run import run_training
 
-_DONE_FILES = {"tokenizer": "tokenizer.json", "pretraining": "config.json", "sft": "config.json"}
+_DONE_FILES = {"tokenizer": "tokenizer.json", **dict.fromkeys(MODEL_STAGES, "config.json")}
 _DONE_ADAPTER = "adapter/adapter_config.json"
 
 
@@ -61,9 +61,9 @@ def _require_possible(config: RunConfig, stage: str, prompts: Sequence[str]) -> 
         raise TrainingError(f"{config.file.name}: no section {stage!r}, which --stage {stage} needs")
     if stage in TRAINING_STAGES and prompts:
         raise TrainingError(f"--prompt is for --stage all and inference; --stage {stage} answers no prompts")
-    if read_launch().world_size > 1 and stage not in ("pretraining", "sft"):
+    if read_launch().world_size > 1 and stage not in MODEL_STAGES:
         raise TrainingError(
-            "under torchrun a pipeline runs one stage: --stage pretraining or sft; training/train.sh does"
+            f"under torchrun a pipeline runs one stage: --stage {' or '.join(MODEL_STAGES)}; training/train.sh does"
         )
 
 
@@ -115,7 +115,7 @@ def _run_training_stage(config: RunConfig, stage: str, *, resume: bool, log: Cal
 def _inference_options(config: RunConfig, prompts: Sequence[str]) -> GenerateOptions:
     overrides: dict[str, object] = {"prompt": list(prompts)} if prompts else {}
     # A base model has not seen the chat template.
-    is_base = "sft" not in config.sections and "pretraining" in config.sections
+    is_base = [stage for stage in MODEL_STAGES if stage in config.sections] == ["pretraining"]
     if is_base and "is_instruct" not in config.sections.get("inference", {}):
         overrides["is_instruct"] = False
     options: GenerateOptions = config.stage("inference", overrides)

@@ -20,17 +20,18 @@ from training.data.order import EpochOrder, MixtureOrder, Order
 from training.data.samples import Mixture, Samples
 
 LossNorm = Literal["token", "sequence"]
-_NORMALIZERS = {"token": token_normalizer, "sequence": sequence_normalizer}
+# From the number of each row's targets to the divisor of its loss, for all rows of a step.
+Normalizer = Callable[[Tensor], Tensor]
+NORMALIZERS: dict[LossNorm, Normalizer] = {"token": token_normalizer, "sequence": sequence_normalizer}
 
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """Settings for grouping samples into steps and weighting them.
+    """Settings for grouping samples into steps.
 
     Attributes:
         batch_size: samples of a step.
         eos_id: the token that pads a row.
-        loss_norm: what has equal weight, every token of a batch or every sample.
         group_by_length: group rows of similar length: less padding to compute, and less of it to learn from.
         stratified_noise: spread the noise levels of a step evenly over (0, 1); each is drawn by itself otherwise.
     """
@@ -38,7 +39,6 @@ class Batching:
     batch_size: int
     seed: int
     eos_id: int
-    loss_norm: LossNorm
     group_by_length: bool = False
     stratified_noise: bool = False
 
@@ -140,22 +140,26 @@ class BatchPlanner:
         batch_size: samples of a step.
     """
 
-    def __init__(self, samples: Samples, batching: Batching, lay_out: LayOut) -> None:
+    def __init__(self, samples: Samples, batching: Batching, lay_out: LayOut, normalizer: Normalizer) -> None:
         self._samples = samples
         self._batching = batching
         self._lay_out = lay_out
+        self._normalizer = normalizer
         self._order = _order_of(samples, batching)
         self.batch_size = self._order.batch_size
 
     def plan(self, step: int) -> StepPlan:
         """Plan the optimizer step `step`, counted from 0."""
-        indices, epochs = self._order.rows(step)
+        return self.plan_rows(step, *self._order.rows(step))
+
+    def plan_rows(self, step: int, indices: np.ndarray, epochs: np.ndarray) -> StepPlan:
+        """Plan a step with the given samples, each in the given epoch; int64 [B]."""
         samples_B, epochs_B = torch.from_numpy(indices), torch.from_numpy(epochs)
         lengths_B = torch.from_numpy(self._samples.lengths[indices])
         suffix_lengths_B = torch.from_numpy(self._samples.suffix_lengths[indices])
         layout = self._lay_out(StepRows(step, samples_B, epochs_B, lengths_B, suffix_lengths_B))
         starts_B = torch.from_numpy(self._samples.prompt_lengths[indices])
-        normalizer_B = _NORMALIZERS[self._batching.loss_norm](layout.target_stops_B - starts_B)
+        normalizer_B = self._normalizer(layout.target_stops_B - starts_B)
         seed = self._batching.seed
         if self._batching.stratified_noise:
             levels_B = stratified_noise_levels(seed, step, len(samples_B))

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal
 
 TrainOn = Literal["all", "last"]
@@ -35,7 +36,8 @@ _NOTES = {
     "message_id", "parent_id", "turn_id", "prompt_id", "source", "dataset", "dataset_name", "subset", "split", "origin",
     "url", "license", "author", "category", "topic", "task", "task_type", "tag", "tags", "lang", "language", "model",
     "model_name", "created", "created_at", "timestamp", "date", "time", "score", "rating", "quality", "difficulty",
-    "length", "num_turns", "num_tokens", "token_count", "meta", "metadata",
+    "length", "num_turns", "num_tokens", "token_count", "meta", "metadata", "score_chosen", "score_rejected",
+    "chosen_score", "rejected_score", "chosen_rating", "rejected_rating", "chosen_model", "rejected_model", "margin",
 }  # fmt: skip
 
 
@@ -59,6 +61,14 @@ class Turn:
 
 
 Dialogue = list[Turn]
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two dialogues that differ in their last turn, the assistant's, and no other is a target."""
+
+    chosen: Dialogue
+    rejected: Dialogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,46 @@ class DialogueReader:
             answer = self._answer(_string(completion, "completion"), "completion")
             turns = [Turn("user", text_of(record, "prompt").strip()), answer]
         return self._finished(record, {"prompt", "completion"}, turns)
+
+    def preference(self, record: Mapping[str, Any]) -> Preference:
+        """Read two answers under `chosen` and `rejected`: each a text, a turn, or turns.
+
+        What they answer is `prompt` (a text, or turns), `conversations` or `messages`, or the turns both begin with.
+        """
+        earlier_key = next((key for key in ("prompt", "conversations", "messages") if record.get(key)), None)
+        earlier = [] if earlier_key is None else self._earlier(record, earlier_key)
+        chosen, rejected = (self._preferred(record, key, earlier) for key in ("chosen", "rejected"))
+        if _said(chosen[:-1]) != _said(rejected[:-1]):
+            raise UnusableError("chosen and rejected answer different prompts; only their last turns may differ")
+        if _said(chosen) == _said(rejected):
+            raise UnusableError("chosen and rejected are the same answer")
+        turns = self._finished(record, {"chosen", "rejected", *([earlier_key] if earlier_key else [])}, chosen)
+        prompt = [Turn(turn.role, turn.content) for turn in turns[:-1]]
+        return Preference([*prompt, chosen[-1]], [*prompt, rejected[-1]])
+
+    def _earlier(self, record: Mapping[str, Any], key: str) -> Dialogue:
+        """The turns that both answers of a preference follow."""
+        if key == "prompt" and isinstance(record[key], str):
+            return [Turn("user", text_of(record, key).strip())]
+        return self._turns(record[key], key)
+
+    def _preferred(self, record: Mapping[str, Any], key: str, earlier: Dialogue) -> Dialogue:
+        """The dialogue that ends with one answer of a preference."""
+        answer = record.get(key)
+        if isinstance(answer, str):
+            turns = [self._answer(_string(answer, key), key)]
+        elif isinstance(answer, Mapping):
+            turns = [self._turn(answer, key)]
+        else:
+            turns = self._turns(answer, key)
+        if turns[-1].role != "assistant":
+            raise UnusableError(f"the last turn of {key} is by {turns[-1].role!r}; it must be by 'assistant'")
+        if not turns[-1].is_target:
+            raise UnusableError(f"the last turn of {key} is marked not to be trained; it is what is compared")
+        turns = _continued(earlier, turns, key)
+        if len(turns) < 2:
+            raise UnusableError(f'{key} answers nothing; the record needs a "prompt", or {key} the turns before')
+        return turns
 
     def prompt(self, record: Mapping[str, Any]) -> str | Dialogue:
         """Read a prompt for `generate`: the text of `prompt`, or `messages`, of which the last is the user's."""
@@ -198,6 +248,28 @@ class DialogueReader:
                 if turns[0].content != content:
                     raise UnusableError(f"{key}: given beside a system turn that says something else")
         return turns
+
+
+def _said(turns: Dialogue) -> list[tuple[str, str]]:
+    """Who says what."""
+    return [(turn.role, turn.content) for turn in turns]
+
+
+def _continued(earlier: Dialogue, turns: Dialogue, name: str) -> Dialogue:
+    """A prompt and what follows it; some data repeats the prompt there, with or without its system turn."""
+    system = list(takewhile(_is_system, earlier))
+    if system and not _is_system(turns[0]) and turns[0].role != "assistant":
+        turns = [*system, *turns]
+    start = 0 if system else len(list(takewhile(_is_system, turns)))
+    if earlier and _said(turns[start : start + len(earlier)]) == _said(earlier):
+        return turns
+    if earlier and turns[0].role != "assistant":
+        raise UnusableError(f"{name} does not begin with the prompt that is given beside it")
+    return [*earlier, *turns]
+
+
+def _is_system(turn: Turn) -> bool:
+    return turn.role == "system"
 
 
 def text_of(record: Mapping[str, Any], key: str) -> str:

@@ -8,6 +8,7 @@
 | alpaca        | `{"instruction": "…", "input": "…", "output": "…"}`, input and history optional             |
 | completion    | `{"prompt": "…", "completion": "…"}`, or both as lists of turns                            |
 | gap           | `{"prefix": "…", "middle": "…", "suffix": "…"}`                                            |
+| preference    | `{"prompt": "…", "chosen": "…", "rejected": "…"}`, or turns, or whole conversations        |
 
 `training.data.dialogues` reads those in between, which may also have a "system".
 """
@@ -19,7 +20,15 @@ from functools import partial
 from typing import Any
 
 from llada_core.text.tokenizer import Message
-from training.data.dialogues import Dialogue, DialogueReader, DialogueRules, UnusableError, text_of, unicode_only
+from training.data.dialogues import (
+    Dialogue,
+    DialogueReader,
+    DialogueRules,
+    Preference,
+    UnusableError,
+    text_of,
+    unicode_only,
+)
 from training.data.files import Record
 from training.errors import DataError
 
@@ -89,25 +98,32 @@ def read_dialogues(records: Iterable[Record], report: ReadReport, rules: Dialogu
     """Read dialogues, or documents or filled gaps if the first record is one."""
     reader = DialogueReader(rules)
     report.left_out = reader.left_out
-    formats: dict[str, Callable[[Mapping[str, Any]], Item]] = {
-        "messages": reader.messages,
-        "conversations": reader.messages,
-        "alpaca": reader.alpaca,
-        "completion": reader.completion,
-        "gap": partial(_gap, reader),
-    }
-    return _convert(records, {"text": partial(_text, reader), **formats}, report)
+    return _convert(records, _formats_of(reader), report)
+
+
+def read_preferences(
+    records: Iterable[Record], report: ReadReport, rules: DialogueRules | None = None
+) -> Iterator[Preference]:
+    """Read pairs of a chosen and a rejected answer."""
+    reader = DialogueReader(rules)
+    report.left_out = reader.left_out
+    return _convert(records, {"preference": reader.preference}, report)
 
 
 def read_any_text(records: Iterable[Record], report: ReadReport) -> Iterator[str]:
     """Read all text in records of any format, to train a tokenizer on."""
-    for item in read_dialogues(records, report, DialogueRules(allow_empty_answers=True)):
-        if isinstance(item, tuple):
-            yield "".join(item)
-        elif isinstance(item, FilledGap):
-            yield item.prefix + item.middle + item.suffix
-        else:
-            yield from (turn.content for turn in item)
+    reader = DialogueReader(DialogueRules(allow_empty_answers=True))
+    report.left_out = reader.left_out
+    for item in _convert(records, {"preference": reader.preference, **_formats_of(reader)}, report):
+        match item:
+            case tuple():
+                yield "".join(item)
+            case FilledGap(prefix, middle, suffix):
+                yield prefix + middle + suffix
+            case Preference(chosen, rejected):
+                yield from (turn.content for turn in (*chosen, rejected[-1]))
+            case _:
+                yield from (turn.content for turn in item)
 
 
 def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str | list[Message]]:
@@ -129,6 +145,17 @@ def detect_format(value: Mapping[str, Any], *, among: Iterable[str] | None = Non
     """The name of a record's format, by its keys; if it has the keys of several, the first one in `_KEYS`."""
     names = [name for name in _KEYS if among is None or name in among]
     return next((name for name in names if _KEYS[name] <= value.keys()), None)
+
+
+def _formats_of(reader: DialogueReader) -> dict[str, Callable[[Mapping[str, Any]], Item]]:
+    return {
+        "text": partial(_text, reader),
+        "messages": reader.messages,
+        "conversations": reader.messages,
+        "alpaca": reader.alpaca,
+        "completion": reader.completion,
+        "gap": partial(_gap, reader),
+    }
 
 
 def _convert(
@@ -173,6 +200,8 @@ def _gap(reader: DialogueReader, value: Mapping[str, Any]) -> FilledGap:
 
 
 _KEYS = {
+    # First: its prompt may be under the key of another.
+    "preference": {"chosen", "rejected"},
     "messages": {"messages"},
     "conversations": {"conversations"},
     "alpaca": {"instruction", "output"},

@@ -6,7 +6,7 @@ batches as an uninterrupted one.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -165,6 +165,14 @@ class Dialogues:
         length = int(self.lengths[index])
         prompt_length, suffix_length = int(self.prompt_lengths[index]), int(self.suffix_lengths[index])
         return Sample(self._stream.read(stop - length, stop), prompt_length, suffix_length, (length,))
+
+
+class Pairs(Dialogues):
+    """Pairs of answers to one prompt: its row with the chosen answer, and after that, as its suffix, with the other."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        return replace(sample, spans=(len(sample.tokens) - sample.suffix_length, sample.suffix_length))
 
 
 class Subset:

@@ -109,7 +109,7 @@ class TokenizerOptions(DataOptions):
 
 
 class TrainingOptions(DataOptions):
-    """The options that pre-training and SFT share.
+    """The options that all stages of training share.
 
     Attributes:
         usual_warmup_steps: warm-up steps of a run that is long enough.
@@ -149,7 +149,7 @@ class TrainingOptions(DataOptions):
     learning_rate: float = Field(gt=0, description="Peak learning rate.")
     lr_schedule: Literal["wsd", "cosine"] = Field("wsd", description="Warm-up, constant, linear decay; or cosine.")
     warmup_steps: int | None = Field(
-        None, ge=0, description="Steps of linear warm-up; 2000 in pre-training, 50 in SFT, at most a tenth of the run."
+        None, ge=0, description="Steps of linear warm-up; 2000 in pre-training, else 50, at most a tenth of the run."
     )
     decay_fraction: float = Field(0.1, ge=0, le=1, description="Share of the steps in which wsd decays.")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="Final learning rate, as a share of the peak.")
@@ -160,9 +160,6 @@ class TrainingOptions(DataOptions):
         gt=0,
         lt=1,
         description="Average the weights with this factor a step (0.999 is usual); validate and write the average.",
-    )
-    loss_norm: Literal["token", "sequence"] = Field(
-        description="What has equal weight: every token of a batch, or every sample."
     )
     group_by_length: bool = Field(
         False,
@@ -223,7 +220,7 @@ class TrainingOptions(DataOptions):
         description="End after this many validations in a row without a lower loss, and write the best checkpoint.",
     )
     eval_prompt: list[str] = Field(
-        [], description="Prompt to answer at each validation, in SFT as a chat; may be repeated."
+        [], description="Prompt to answer at each validation, as a chat except in pre-training; may be repeated."
     )
     eval_gen_length: int = Field(64, ge=1, description="Length of these answers, in tokens.")
     wandb_project: str | None = Field(None, description="Report to this project of Weights & Biases too.")
@@ -302,7 +299,7 @@ class PretrainOptions(TrainingOptions):
     tokenizer: Path | None = Field(None, description="Folder with tokenizer.json; needed with --model-config.")
     learning_rate: float = Field(4e-4, gt=0, description="Peak learning rate.")
     loss_norm: Literal["token", "sequence"] = Field(
-        "token", description=TrainingOptions.model_fields["loss_norm"].description
+        "token", description="What has equal weight: every token of a batch, or every sample."
     )
     attend_across_documents: bool = Field(
         True, description="Whether packed documents attend to one another; LLaDA's do."
@@ -337,7 +334,7 @@ class SFTOptions(TrainingOptions):
     model_name_or_path: str = Field(description="Start from this checkpoint: a folder or a hub id.")
     learning_rate: float = Field(2.5e-5, gt=0, description="Peak learning rate.")
     loss_norm: Literal["token", "sequence"] = Field(
-        "sequence", description=TrainingOptions.model_fields["loss_norm"].description
+        "sequence", description="What has equal weight: every token of a batch, or every sample."
     )
     overlong: Literal["drop", "truncate"] = Field("drop", description="What happens to samples over --max-length.")
     train_on: Literal["all", "last"] = Field(
@@ -348,6 +345,37 @@ class SFTOptions(TrainingOptions):
     )
     pad_to: int | None = Field(
         None, ge=8, description="Pad one batch in three further with EOS, to a random length up to this."
+    )
+
+
+class DPOOptions(TrainingOptions):
+    """The options of `dpo`, which starts from a checkpoint and compares with it."""
+
+    usual_warmup_steps: ClassVar[int] = 50
+
+    model_name_or_path: str = Field(description="Start from this checkpoint and compare with it: a folder or a hub id.")
+    learning_rate: float = Field(5e-7, gt=0, description="Peak learning rate; for adapters, ten times as much or more.")
+    beta: float = Field(0.2, gt=0, description="How strongly the model is held to its start.")
+    loss: Literal["dpo", "ipo"] = Field(
+        "dpo", description="dpo: the chosen answer should be likelier; ipo: by 1 / (2 beta) nats and no more."
+    )
+    mc_num: int = Field(
+        8, ge=1, description="Masks drawn for each answer; more of them mean less variance, memory and time grow alike."
+    )
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        description="Tokens of a prompt with an answer; what the model has positions for, at most 4096, if not given.",
+    )
+    overlong: Literal["drop", "truncate"] = Field(
+        "drop", description="What happens to pairs of which an answer is over --max-length."
+    )
+    allow_empty_answers: bool = Field(
+        False, description="Compare answers without text too, which otherwise are bad lines."
+    )
+    group_by_length: bool = Field(False, description="Batch pairs of similar length.")
+    stratified_noise: bool = Field(
+        False, description="Spread the noise levels of an answer's masks evenly over (0, 1): the estimate varies less."
     )
 
 

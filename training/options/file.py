@@ -1,11 +1,12 @@
 """One YAML file for a whole run, and how its keys and the command line's become the options of a stage.
 
-    output_dir: out                 # stages write out/tokenizer, out/base, out/instruct and feed each other
+    output_dir: out                 # stages write out/tokenizer, base, instruct, preferred, and feed each other
     seed: 0                         # top-level keys are defaults for every stage that has such an option
     model: {config: config.json, max_length: 512}         # or name_or_path: a checkpoint to start from
     tokenizer: {train_data_path: [text.jsonl], vocab_size: 4096}
     pretraining: {train_data_path: [text.jsonl], max_steps: 1000, batch_size: 32}
     sft: {train_data_path: [chats.jsonl], max_steps: 500}
+    dpo: {train_data_path: [pairs.jsonl], max_steps: 100}
     inference: {default_method: semi_autoregressive_padding, gen_length: 128}
     evaluation: {val_data_path: [val.jsonl]}
     calibration: {decisions: [questions.jsonl]}
@@ -22,7 +23,14 @@ import yaml
 
 from training.errors import TrainingError
 from training.options.foreign import hint
-from training.options.sections import FOLDERS, SECTION_OF_COMMAND, SECTIONS, TRAINING_STAGES, option_names
+from training.options.sections import (
+    FOLDERS,
+    MODEL_STAGES,
+    SECTION_OF_COMMAND,
+    SECTIONS,
+    TRAINING_STAGES,
+    option_names,
+)
 from training.options.validation import build_options, check_options
 
 # A key replaces these keys of the layers below it: another stage's output, the top of the file, the section.
@@ -96,10 +104,8 @@ class RunConfig:
     @property
     def trained_model(self) -> str | None:
         """The model for inference: the last one that the file's stages make, or the one they would start from."""
-        for stage in ("sft", "pretraining"):
-            if stage in self.sections:
-                return str(self.folder(stage))
-        return self.model.get("name_or_path")
+        last = self._model_before(None)
+        return self.model.get("name_or_path") if last is None else str(self.folder(last))
 
     def stage(self, stage: str, overrides: Mapping[str, Any] | None = None) -> Any:
         """The options of one stage: what other stages give it, shared keys, its section, then `overrides`."""
@@ -121,11 +127,13 @@ class RunConfig:
     def can_start(self, stage: str) -> bool:
         """Whether the previous stage has written everything that this one takes from it."""
         values = self._values(stage, {})
-        inputs = {"model_name_or_path": ("pretraining", "config.json"), "tokenizer": ("tokenizer", "tokenizer.json")}
+        inputs = {"model_name_or_path": "config.json", "tokenizer": "tokenizer.json"}
+        before = TRAINING_STAGES[: TRAINING_STAGES.index(stage)]
         return all(
-            (self.folder(before) / file).exists()
-            for name, (before, file) in inputs.items()
-            if name in values and Path(values[name]).resolve() == self.folder(before).resolve()
+            (self.folder(earlier) / file).exists()
+            for name, file in inputs.items()
+            for earlier in before
+            if name in values and Path(values[name]).resolve() == self.folder(earlier).resolve()
         )
 
     def _check(self, section: str, *, may_be_incomplete: bool) -> None:
@@ -156,15 +164,20 @@ class RunConfig:
             values["checkpoint" if stage == "export" else "model_name_or_path"] = self.trained_model
         if stage in TRAINING_STAGES:
             values["output_dir"] = str(self.folder(stage))
-        if stage in ("pretraining", "sft", "evaluation") and "max_length" in self.model:
+        if stage in (*MODEL_STAGES, "evaluation") and "max_length" in self.model:
             values["max_length"] = self.model["max_length"]
-        if stage in ("pretraining", "sft"):
+        if stage in MODEL_STAGES:
             values |= self._start_of(stage)
         return values
 
+    def _model_before(self, stage: str | None) -> str | None:
+        """The last stage of the file that makes a model before `stage`, or at all."""
+        before = MODEL_STAGES if stage is None else MODEL_STAGES[: MODEL_STAGES.index(stage)]
+        return next((name for name in reversed(before) if name in self.sections), None)
+
     def _start_of(self, stage: str) -> dict[str, Any]:
-        if stage == "sft" and "pretraining" in self.sections:
-            return {"model_name_or_path": str(self.folder("pretraining"))}
+        if (before := self._model_before(stage)) is not None:
+            return {"model_name_or_path": str(self.folder(before))}
         if "name_or_path" in self.model:
             return {"model_name_or_path": self.model["name_or_path"]}
         if "config" in self.model and stage == "pretraining":

@@ -2,6 +2,7 @@
 
 from training.options.fields import (
     CalibrateOptions,
+    DPOOptions,
     EvalOptions,
     ExportOptions,
     GenerateOptions,
@@ -16,6 +17,7 @@ SECTIONS: dict[str, type[Options]] = {
     "tokenizer": TokenizerOptions,
     "pretraining": PretrainOptions,
     "sft": SFTOptions,
+    "dpo": DPOOptions,
     "inference": GenerateOptions,
     "evaluation": EvalOptions,
     "calibration": CalibrateOptions,
@@ -25,15 +27,18 @@ SECTION_OF_COMMAND = {
     "tokenizer": "tokenizer",
     "pretrain": "pretraining",
     "sft": "sft",
+    "dpo": "dpo",
     "generate": "inference",
     "eval": "evaluation",
     "calibrate": "calibration",
     "export": "export",
 }
 
-# The sections that `pipeline` runs from the file alone, in this order, and the folders they write in `output_dir`.
-TRAINING_STAGES = ("tokenizer", "pretraining", "sft")
-FOLDERS = {"tokenizer": "tokenizer", "pretraining": "base", "sft": "instruct"}
+# The sections that `pipeline` runs from the file alone, in this order, and the folders they write in `output_dir`; a
+# model's stage starts from the model of the one before.
+MODEL_STAGES = ("pretraining", "sft", "dpo")
+TRAINING_STAGES = ("tokenizer", *MODEL_STAGES)
+FOLDERS = {"tokenizer": "tokenizer", "pretraining": "base", "sft": "instruct", "dpo": "preferred"}
 
 
 def option_names(kind: type[Options]) -> set[str]:

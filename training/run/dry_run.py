@@ -7,7 +7,6 @@ from tempfile import TemporaryDirectory
 import torch
 
 from llada_core.text.tokenizer import Tokenizer
-from training.data.batches import Batch
 from training.distributed import World
 from training.launch import read_launch
 from training.options.fields import TrainingOptions
@@ -17,7 +16,7 @@ from training.run.report import Reporter
 from training.run.samples import Excerpt, load_excerpt
 from training.run.schedule import Schedule
 from training.run.start import Start, find_start
-from training.stages.objective import corrupt_batch
+from training.stages.base import NoisyRow
 
 _ROWS_SHOWN = 2
 _STEPS_COUNTED = 100
@@ -55,20 +54,18 @@ def describe_run(options: TrainingOptions, *, log: Log) -> Start:
 def _show_batch(planner: Planner, start: Start, log: Log) -> None:
     batch = planner.collate(planner.plan(0), slice(0, _ROWS_SHOWN))
     mask_id, tokenizer = start.model.special_tokens.mask_id, start.model.tokenizer
-    corrupted, _, t_B = corrupt_batch(batch, mask_id=mask_id, seed=start.options.seed)
-    for row, t in enumerate(t_B.tolist()):
-        num_masked = int(corrupted.masked_BL[row].sum())
-        log(f"sample {int(batch.samples_B[row])}: {batch.tokens_BL.shape[1]} tokens, t = {t:.3f}, {num_masked} masked")
-        log(f"  clean: {_text(tokenizer, batch, row, batch.tokens_BL[row].tolist(), -1)}")
-        log(f"  noisy: {_text(tokenizer, batch, row, corrupted.tokens_BL[row].tolist(), mask_id)}")
+    for row in start.stage.noisy_rows(batch, mask_id=mask_id, seed=start.options.seed):
+        num_masked = sum(then != now for then, now in zip(row.clean, row.noisy, strict=True))
+        log(f"{row.name}: {len(row.clean)} tokens, t = {row.noise_level:.3f}, {num_masked} masked")
+        log(f"  clean: {_text(tokenizer, row, row.clean, -1)}")
+        log(f"  noisy: {_text(tokenizer, row, row.noisy, mask_id)}")
 
 
-def _text(tokenizer: Tokenizer, batch: Batch, row: int, ids: list[int], mask_id: int) -> str:
+def _text(tokenizer: Tokenizer, row: NoisyRow, ids: list[int], mask_id: int) -> str:
     """Every token made visible: masks as ░, special tokens as ⟦name⟧ (if not typed), a bar before the answer."""
     pieces = [_MASK if i == mask_id else _piece(tokenizer, i) for i in ids]
-    start = int(batch.target_starts_B[row])
-    if start:
-        pieces.insert(start, "┃")
+    if row.target_start:
+        pieces.insert(row.target_start, "┃")
     return "".join(pieces).replace("\n", "⏎")
 
 
@@ -120,9 +117,15 @@ def _estimates(start: Start, batch_size: int, length: int) -> Iterator[tuple[int
         if batch_size % size:
             continue
         strategy: Strategy = "single" if size == 1 else options.strategy
-        rows = min(options.micro_batch_size or batch_size, batch_size // size)
+        rows = min(options.micro_batch_size or batch_size, batch_size // size) * start.stage.rows_per_sample
         estimate = estimate_memory(
-            start.model.config, options, rows=rows, length=length, strategy=strategy, world_size=size
+            start.model.config,
+            options,
+            rows=rows,
+            length=length,
+            strategy=strategy,
+            world_size=size,
+            has_reference=start.stage.has_reference,
         )
         yield size, strategy, rows, estimate
 

@@ -31,7 +31,8 @@ class MemoryEstimate:
 
     Attributes:
         optimizer: the optimizer's moments, and the weights' average.
-        copies: duplicates: autocast's bfloat16 weights, the groups FSDP has gathered, DDP's buckets.
+        copies: duplicates: autocast's bfloat16 weights, the groups FSDP has gathered, DDP's buckets, and the reference
+            that an objective compares with.
         activations: kept by the blocks for backward.
         logits: added by the final norm, the head and the cross-entropy at their peak, in forward or in backward.
         backward: needed beyond `logits` by another moment, mostly one block's backward: temporaries, recomputed
@@ -52,13 +53,21 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    config: LLaDAConfig, options: TrainingOptions, *, rows: int, length: int, strategy: Strategy, world_size: int
+    config: LLaDAConfig,
+    options: TrainingOptions,
+    *,
+    rows: int,
+    length: int,
+    strategy: Strategy,
+    world_size: int,
+    has_reference: bool = False,
 ) -> MemoryEstimate:
     """The memory of one training step on one of `world_size` devices.
 
     Args:
         options: decide what is trained and kept, and in which dtypes.
-        rows: samples that one device computes at once (a micro-batch), of `length` tokens each.
+        rows: those that one device computes at once (a micro-batch), of `length` tokens each.
+        has_reference: whether the objective holds a frozen copy of the model. Its pass comes first, and keeps nothing.
     """
     is_sharded, num_blocks = strategy == "fsdp", config.n_layers
     bfloat16 = options.dtype == "bfloat16"
@@ -100,6 +109,10 @@ def estimate_memory(
         # When no activation is alive the root counts again: at first the buffer that gathers it, at last its gradients
         # in float32 and this device's share of them.
         root_again = max(computed * everything.root, _FLOAT32 * (trained.root + trained.root // num_shards))
+    if has_reference:
+        # Without shards it shares the base of adapters. FSDP keeps its root gathered as well.
+        copies += (_FLOAT32 * num_trained + (frozen if is_sharded else 0)) // num_shards
+        copies += computed * everything.root if is_sharded else 0
     return MemoryEstimate(
         weights=(frozen + _FLOAT32 * num_trained) // num_shards,
         gradients=gradients,

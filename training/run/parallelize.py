@@ -32,6 +32,14 @@ class ParallelModel:
     world: World
     bfloat16: bool
 
+    @property
+    def unwrapped(self) -> nn.Module:
+        """The objective itself, whose networks' methods may be called on one process alone."""
+        if not isinstance(self.objective, DistributedDataParallel):
+            return self.objective
+        objective: nn.Module = self.objective.module
+        return objective
+
     def autocast(self) -> torch.autocast:
         """A context that computes in the run's dtype."""
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bfloat16)
@@ -70,30 +78,35 @@ class ParallelModel:
 def parallelize(
     objective: nn.Module, model: LLaDAModelLM, world: World, strategy: Literal["ddp", "fsdp"], *, bfloat16: bool
 ) -> ParallelModel:
-    """Spread the objective and the model in it over all processes; a single process keeps them as they are.
+    """Spread the objective and the networks in it over all processes; a single process keeps them as they are.
 
-    For FSDP2 the main process has the weights, on the CPU; the others have a model on the meta device and receive
+    For FSDP2 the main process has the weights, on the CPU; the others have networks on the meta device and receive
     their shards from it.
+
+    Args:
+        model: the network among them that is trained.
     """
     if world.size > 1 and strategy == "ddp":
         objective = DistributedDataParallel(objective, gradient_as_bucket_view=True)
     elif world.size > 1:
-        _shard(objective, model, world, bfloat16=bfloat16)
+        _shard(objective, world, bfloat16=bfloat16)
     return ParallelModel(model, objective, world, bfloat16)
 
 
-def _shard(objective: nn.Module, model: LLaDAModelLM, world: World, *, bfloat16: bool) -> None:
+def _shard(objective: nn.Module, world: World, *, bfloat16: bool) -> None:
     # Gathered in bfloat16, half the traffic; reduced in float32, so that the sum over processes is exact enough.
     # Inputs keep their dtype: RoPE's tables are float32.
     policy = MixedPrecisionPolicy(
         torch.bfloat16 if bfloat16 else None, torch.float32 if bfloat16 else None, cast_forward_inputs=False
     )
-    weights = model.state_dict() if world.is_main else {}
-    nn.Module.to(model, "meta")
-    for block in model.blocks:
-        fully_shard(block, mp_policy=policy)
+    networks = [module for module in objective.modules() if isinstance(module, LLaDAModelLM)]
+    weights = [network.state_dict() if world.is_main else {} for network in networks]
+    for network in networks:
+        nn.Module.to(network, "meta")
+        for block in network.blocks:
+            fully_shard(block, mp_policy=policy)
     fully_shard(objective, mp_policy=policy)
-    model.to_empty(device=world.device)
-    set_model_state_dict(
-        model, weights, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=True)
-    )
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, strict=True)
+    for network in networks:
+        network.to_empty(device=world.device)
+        set_model_state_dict(network, weights.pop(0), options=options)

@@ -41,7 +41,6 @@ def plan_run(start: Start, samples: Samples | Stream, world: World, *, num_sampl
         batch_size=options.batch_size,
         seed=options.seed,
         eos_id=start.model.special_tokens.eos_id,
-        loss_norm=options.loss_norm,
         group_by_length=options.group_by_length,
         stratified_noise=options.stratified_noise,
     )

@@ -130,8 +130,12 @@ class Reporter:
                     records.append(record)
         return records
 
-    def draw_curve(self) -> None:
-        """Plot training and validation loss over the steps into `loss.png`."""
+    def draw_curve(self, *, val_loss: str) -> None:
+        """Plot training and validation loss over the steps into `loss.png`.
+
+        Args:
+            val_loss: what the validation loss is.
+        """
         records = self.records()
         if not self._is_main or not records:
             return
@@ -139,13 +143,12 @@ class Reporter:
 
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.subplots()
-        for name, label in (("loss", "training loss"), ("val_loss", "validation: NLL bound, nats per token")):
+        for name, label in (("loss", "training loss"), ("val_loss", f"validation: {val_loss}")):
             points = [(record["step"], record[name]) for record in records if name in record]
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker="." if name != "loss" else "")
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("nats")
-        axes.set_title("the training loss counts end padding, the validation bound does not", fontsize="small")
         axes.grid(alpha=0.3)
         axes.legend()
         figure.savefig(self._output_dir / "loss.png", dpi=120)

@@ -1,5 +1,7 @@
 """A training run, from its options to the finished folder that can be served."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -17,6 +19,7 @@ from training.run.out_of_memory import memory_advice
 from training.run.output_folder import prepare_output_folder, require_room
 from training.run.parallelize import ParallelModel, parallelize
 from training.run.plan import RunPlan, plan_run
+from training.run.reference import frozen_copy
 from training.run.report import Reporter
 from training.run.run_file import write_run_file
 from training.run.samples import RunSamples, load_samples
@@ -51,7 +54,7 @@ def run_training(options: TrainingOptions) -> None:
                     reporter.say(step if is_resumed else "no checkpoint yet: from step 0")
                 world.from_main(lambda: write_run_file(start, samples, world, max_steps=trainer.max_steps))
                 trainer.train()
-            world.from_main(lambda: _finish(options, reporter))
+            world.from_main(lambda: _finish(start, reporter))
         finally:
             lock.release()
 
@@ -86,7 +89,8 @@ def _build_model(start: Start, world: World) -> ParallelModel:
     require_room(start)
     if not is_sharded:
         nn.Module.to(model, world.device)
-    objective = start.stage.objective(model, seed=options.seed)
+    reference = partial(frozen_copy, model, is_sharded=is_sharded)
+    objective = start.stage.objective(model, seed=options.seed, reference=reference)
     return parallelize(objective, model, world, options.strategy, bfloat16=options.dtype == "bfloat16")
 
 
@@ -103,16 +107,17 @@ def _summary(start: Start, samples: RunSamples, plan: RunPlan, world: World) -> 
     )
 
 
-def _finish(options: TrainingOptions, reporter: Reporter) -> None:
+def _finish(start: Start, reporter: Reporter) -> None:
     """Export the last checkpoint or, with early stopping, the best: the output folder becomes a Hugging Face folder."""
+    options = start.options
     checkpoints = options.output_dir / "checkpoints"
     best, chosen = best_checkpoint(checkpoints), newest_checkpoint(checkpoints)
     if best is not None:
-        reporter.say(f"best validation NLL bound: {best[1]:.4f} in checkpoints/{best[0].name}")
+        reporter.say(f"best validation loss: {best[1]:.4f} in checkpoints/{best[0].name}")
         chosen = best[0] if options.early_stopping is not None else chosen
     assert chosen is not None
     export(chosen, options.output_dir, adapter_only=options.adapter_only)
-    reporter.draw_curve()
+    reporter.draw_curve(val_loss=start.stage.val_loss)
     model = str(options.output_dir)
     if options.adapter_only:
         model = f"{options.model_name_or_path} --adapter {options.output_dir / 'adapter'}"

@@ -58,7 +58,7 @@ class Trainer:
         self._stop_signal = StopSignal(parallel.world)
         self._last_saved: int | None = None
         self._owes_validation = False
-        self._window = Window(parallel.world.device)
+        self._window = Window()
 
     @property
     def model(self) -> LLaDAModelLM:
@@ -112,7 +112,7 @@ class Trainer:
                 # DDP and FSDP2 average over the processes; the parts are meant to add up.
                 (part.loss * self._world.size).backward()
             step_loss += part.loss.detach()
-            self._window.add_rows(part)
+            self._window.add_figures(part)
         gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self._options.gradient_clip)
         for optimizer in self._learned.optimizers:
             optimizer.step()
@@ -127,7 +127,7 @@ class Trainer:
         Raises:
             TrainingError: the loss or gradient of one of them is not finite.
         """
-        window, self._window = self._window, Window(self._world.device)
+        window, self._window = self._window, Window()
         if not window.losses:
             return
         summary = window.summary(self._world)
@@ -139,7 +139,7 @@ class Trainer:
             "lr": learning_rate,
             "gradient_norm": summary.gradient_norms[-1].item(),
             "tokens_per_second": summary.tokens_per_second,
-            "loss_by_noise_level": summary.loss_by_noise_level,
+            **summary.figures,
         }
         remaining = (self.max_steps - self.step) * summary.seconds / len(summary.losses)
         figures = f"loss {record['loss']:.4f}  lr {learning_rate:.2e}  {summary.tokens_per_second:,} tokens/s"
@@ -147,7 +147,7 @@ class Trainer:
         self._reporter.log(record, line, figures=figures)
 
     def _loop(self) -> None:
-        self._window = Window(self._world.device)
+        self._window = Window()
         if self._owes_validation:
             self._end_step()
         while self.step < self.max_steps:
@@ -184,7 +184,7 @@ class Trainer:
         return self.step % every == 0 or self.step == self.max_steps
 
     def _validate(self) -> float | None:
-        """The validation loss, in nats per token; None without validation data."""
+        """The validation loss; None without validation data."""
         if self._validation.is_empty:
             return None
         self.log_window()

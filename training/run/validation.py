@@ -1,16 +1,14 @@
-"""Validation during training: the likelihood bound of the validation data, and answers to `--eval-prompt`."""
+"""Validation during training: the stage's measurement of the validation data, and answers to `--eval-prompt`."""
 
 from collections.abc import Callable
 
 from llada_core import GenerationParams, generate
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.data.samples import Samples
-from training.evaluation.likelihood_bound import evaluate
 from training.run.parallelize import ParallelModel
 from training.run.report import Reporter
 from training.run.start import Start
-
-_NOISE_LEVELS = 8
+from training.stages.measurement import Conditions
 
 
 class ValidationHistory:
@@ -66,7 +64,7 @@ class Validation:
     def run(
         self, parallel: ParallelModel, *, step: int, max_steps: int, is_stopping: Callable[[], bool]
     ) -> float | None:
-        """Validate and report. Returns the loss in nats per token, None without validation data or if stopped."""
+        """Validate and report. Returns the loss, None without validation data or if stopped."""
         val_loss = None
         with parallel.whole_weights():
             if self._samples is not None:
@@ -79,26 +77,13 @@ class Validation:
     def _loss(
         self, samples: Samples, parallel: ParallelModel, step: int, max_steps: int, is_stopping: Callable[[], bool]
     ) -> float | None:
-        evaluation = evaluate(
-            parallel.model,
-            samples,
-            num_samples=self._options.eval_samples,
-            noise_levels=_NOISE_LEVELS,
-            seed=self._options.seed,
-            world=parallel.world,
-            is_stopping=is_stopping,
-        )
-        if evaluation is None:
+        conditions = Conditions(self._options.eval_samples, self._options.seed, parallel.world, is_stopping)
+        measured = self._stage.validate(parallel.unwrapped, samples, conditions)
+        if measured is None:
             return None
-        record = {
-            "step": step,
-            "val_loss": evaluation.nll,
-            "val_loss_standard_error": evaluation.standard_error,
-            "val_loss_by_noise_level": evaluation.by_noise_level,
-        }
-        line = f"step {step}/{max_steps}  validation NLL bound {evaluation} nats per token"
-        self._reporter.log(record, line)
-        return evaluation.nll
+        record = {"step": step, "val_loss": measured.loss, **measured.figures}
+        self._reporter.log(record, f"step {step}/{max_steps}  validation {measured.text}")
+        return measured.loss
 
     def _answers(self, model: LLaDAModelLM) -> dict[str, str]:
         prompts = self._options.eval_prompt

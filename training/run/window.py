@@ -8,19 +8,21 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from training.distributed import World
-from training.evaluation.likelihood_bound import by_level
+from training.stages.figures import reported
 from training.stages.objective import BatchLoss
-
-_NOISE_LEVEL_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class WindowSummary:
-    """Figures over all processes, on the CPU; losses and gradient norms have one entry per step."""
+    """Figures over all processes, on the CPU; losses and gradient norms have one entry per step.
+
+    Attributes:
+        figures: those of the objective, by name.
+    """
 
     losses: Tensor
     gradient_norms: Tensor
-    loss_by_noise_level: dict[str, float]
+    figures: dict[str, float | dict[str, float]]
     seconds: float
     tokens_per_second: int
 
@@ -35,26 +37,23 @@ class WindowSummary:
 class Window:
     """Figures since the last record, kept on the device, since reading them would make every step wait."""
 
-    device: torch.device
     losses: list[Tensor] = field(default_factory=list)
     gradient_norms: list[Tensor] = field(default_factory=list)
     num_tokens: int = 0
-    _level_sums: Tensor = field(init=False)
+    _figures: dict[str, Tensor] = field(default_factory=dict)
     _started: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._level_sums = torch.zeros(2, _NOISE_LEVEL_BINS, dtype=torch.float64, device=self.device)
         self.restart_clock()
 
     def restart_clock(self) -> None:
         """Exclude the time until now from tokens per second."""
         self._started = time.monotonic()
 
-    def add_rows(self, part: BatchLoss) -> None:
-        """Count the rows of a micro-batch by noise level."""
-        bins_B = (part.noise_levels_B * _NOISE_LEVEL_BINS).long()
-        self._level_sums[0].index_add_(0, bins_B, part.row_losses_B)
-        self._level_sums[1].index_add_(0, bins_B, torch.ones_like(part.row_losses_B))
+    def add_figures(self, part: BatchLoss) -> None:
+        """Count the objective's figures of a micro-batch."""
+        for name, figure in part.figures.items():
+            self._figures[name] = self._figures[name] + figure if name in self._figures else figure
 
     def add_step(self, loss: Tensor, gradient_norm: Tensor, *, num_tokens: int) -> None:
         """Count a step; the loss is this process's share, the gradient norm and tokens are those of all."""
@@ -66,6 +65,6 @@ class Window:
         """Add up the shares of all processes; every process must call it."""
         losses = world.sum(torch.stack(self.losses)).cpu()
         gradient_norms = torch.stack(self.gradient_norms).cpu()
-        level_sums = world.sum(self._level_sums).cpu()
+        figures = {name: reported(world.sum(figure).cpu()) for name, figure in self._figures.items()}
         seconds = time.monotonic() - self._started
-        return WindowSummary(losses, gradient_norms, by_level(*level_sums), seconds, round(self.num_tokens / seconds))
+        return WindowSummary(losses, gradient_norms, figures, seconds, round(self.num_tokens / seconds))

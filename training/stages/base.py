@@ -1,15 +1,34 @@
 """A stage: everything that one kind of training does differently. Data, loop and checkpoints are the same for all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from torch import nn
 
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.tokenizer import Message, Tokenizer
-from training.data.batches import Batching, BatchPlanner
+from training.data.batches import Batch, Batching, BatchPlanner
 from training.data.samples import Samples
 from training.data.shards import Encoder, Shard
+from training.stages.measurement import Conditions, Measurement
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyRow:
+    """A row as the model computes it, for people to look at.
+
+    Attributes:
+        name: which sample it is, or which part of one.
+        target_start: the position before which nothing is masked.
+        noise_level: t, in (0, 1).
+    """
+
+    name: str
+    clean: list[int]
+    noisy: list[int]
+    target_start: int
+    noise_level: float
 
 
 class Stage(Protocol):
@@ -18,14 +37,23 @@ class Stage(Protocol):
     Attributes:
         name: the stage's name in checkpoints; a run resumes only checkpoints of its own stage.
         required_tokens: special tokens that the tokenizer must have.
+        val_loss: what the validation loss is, for people.
+        has_reference: whether the objective holds a second network.
     """
 
     name: ClassVar[str]
     required_tokens: ClassVar[Sequence[str]]
+    val_loss: ClassVar[str]
+    has_reference: ClassVar[bool]
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
         """The options that bound a row's length, each at most the model's."""
+        ...
+
+    @property
+    def rows_per_sample(self) -> int:
+        """The rows that the model computes for a sample."""
         ...
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> Encoder:
@@ -40,8 +68,23 @@ class Stage(Protocol):
         """The planner that lays out samples as the rows of each step: cut or padded, and with their targets."""
         ...
 
-    def objective(self, model: LLaDAModelLM, *, seed: int) -> nn.Module:
-        """The loss around `model`: a module whose forward turns a `Batch` into a `BatchLoss`."""
+    def objective(self, model: LLaDAModelLM, *, seed: int, reference: Callable[[], LLaDAModelLM]) -> nn.Module:
+        """The loss around `model`: a module whose forward turns a `Batch` into a `BatchLoss`.
+
+        Args:
+            reference: makes a frozen copy of the model as the run starts from it, for objectives that compare with it.
+        """
+        ...
+
+    def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:
+        """The rows that the objective makes of a batch; of many draws, one."""
+        ...
+
+    def validate(self, objective: nn.Module, samples: Samples, conditions: Conditions) -> Measurement | None:
+        """Measure held-out samples with the objective's networks; None if the conditions ended it.
+
+        The networks' methods may be called, but not the objective itself, which processes only call together.
+        """
         ...
 
     def prompt(self, text: str) -> str | list[Message]:

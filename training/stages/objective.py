@@ -6,6 +6,7 @@ coordinates only: it is the same on every device and however the step was divide
 Shape suffixes: B rows of a batch, L positions of a row.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from llada_core.diffusion.loss import row_losses
 from llada_core.diffusion.noise import Corrupted, corrupt, corruption_draws
 from llada_core.model.architectures.llada.network import LLaDAModelLM
 from training.data.batches import Batch
+from training.stages.figures import mean_by_level
 
 
 class BatchLoss(NamedTuple):
@@ -22,13 +24,11 @@ class BatchLoss(NamedTuple):
 
     Attributes:
         loss: float32; summed over all parts of a step it is the step's loss.
-        row_losses_B: each row's loss per target token, float64, without gradient.
-        noise_levels_B: each row's noise level t, float64.
+        figures: what metrics.jsonl reports beside it, by name, as `training.stages.figures` has it; without gradient.
     """
 
     loss: Tensor
-    row_losses_B: Tensor
-    noise_levels_B: Tensor
+    figures: Mapping[str, Tensor]
 
 
 class Objective(nn.Module):
@@ -45,7 +45,7 @@ class Objective(nn.Module):
         is_one_span = all(spans == (batch.tokens_BL.shape[1],) for spans in batch.spans)
         losses_B = row_losses(self.model, batch.tokens_BL, corrupted, spans=None if is_one_span else batch.spans)
         loss = (losses_B / batch.normalizer_B).sum().float()
-        return BatchLoss(loss, losses_B.detach() / is_target_BL.sum(dim=1), t_B)
+        return BatchLoss(loss, {"loss_by_noise_level": mean_by_level(losses_B / is_target_BL.sum(dim=1), t_B)})
 
 
 def corrupt_batch(batch: Batch, *, mask_id: int, seed: int) -> tuple[Corrupted, Tensor, Tensor]:

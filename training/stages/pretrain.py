@@ -5,29 +5,32 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from llada_core.counter_noise import Purpose, uniform
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.tokenizer import Tokenizer
-from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
+from training.data.batches import NORMALIZERS, Batching, BatchPlanner, LossNorm, RowLayout, StepRows
 from training.data.formats import Document, ReadReport, read_documents
 from training.data.samples import PackedDocuments, Samples
 from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
 from training.options.fields import PretrainOptions
-from training.stages.objective import Objective
+from training.stages.denoising import Denoising
 
 # LLaDA, GUIDELINES "Pre-training": 1 % of the data is cut to a random length. There per batch, here per sample.
 _SHARE_OF_CUT_SAMPLES = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Pretraining:
-    """Samples of `max_length` tokens; packed documents may attend to one another or only to themselves."""
+class Pretraining(Denoising):
+    """Samples of `max_length` tokens; packed documents may attend to one another or only to themselves.
+
+    Attributes:
+        loss_norm: what has equal weight, every token of a batch or every sample.
+    """
 
     max_length: int
     attend_across_documents: bool = True
+    loss_norm: LossNorm = "token"
 
     name: ClassVar[str] = "PretrainOptions"  # in checkpoints since the first version
     required_tokens: ClassVar[Sequence[str]] = ()
@@ -35,7 +38,7 @@ class Pretraining:
     @classmethod
     def from_options(cls, options: PretrainOptions) -> "Pretraining":
         assert options.max_length is not None
-        return cls(options.max_length, options.attend_across_documents)
+        return cls(options.max_length, options.attend_across_documents, options.loss_norm)
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
@@ -48,10 +51,9 @@ class Pretraining:
         return PackedDocuments(shards, max_length=self.max_length, attend_across_documents=self.attend_across_documents)
 
     def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
-        return BatchPlanner(samples, batching, lambda rows: _cut_some(rows, seed=batching.seed))
-
-    def objective(self, model: LLaDAModelLM, *, seed: int) -> nn.Module:
-        return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
+        return BatchPlanner(
+            samples, batching, lambda rows: _cut_some(rows, seed=batching.seed), NORMALIZERS[self.loss_norm]
+        )
 
     def prompt(self, text: str) -> str:
         """A text to continue."""

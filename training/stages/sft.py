@@ -8,20 +8,18 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
-from torch import nn
 
 from llada_core.counter_noise import Purpose, uniform
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
 from llada_core.text.tokenizer import Message, Tokenizer
-from training.data.batches import Batching, BatchPlanner, RowLayout, StepRows
+from training.data.batches import NORMALIZERS, Batching, BatchPlanner, LossNorm, RowLayout, StepRows
 from training.data.dialogues import Dialogue, DialogueRules
 from training.data.formats import Document, FilledGap, Item, ReadReport, read_dialogues
 from training.data.samples import Dialogues, Samples
 from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
 from training.options.fields import SFTOptions
-from training.stages.objective import Objective
+from training.stages.denoising import Denoising
 
 Overlong = Literal["drop", "truncate"]
 
@@ -29,7 +27,7 @@ _SHARE_OF_PADDED_BATCHES = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
-class SFT:
+class SFT(Denoising):
     """Dialogues, one sample for every assistant turn that is a target.
 
     Attributes:
@@ -37,12 +35,14 @@ class SFT:
         rules: what a dialogue means where its record leaves it open.
         pad_to: None pads a batch to its longest row. A length lets one batch in three be padded further, up to it:
             short answers then also occur on long canvases, which is what the sampler will show the model.
+        loss_norm: what has equal weight, every token of a batch or every sample.
     """
 
     max_length: int
     overlong: Overlong = "drop"
     pad_to: int | None = None
     rules: DialogueRules = field(default_factory=DialogueRules)
+    loss_norm: LossNorm = "sequence"
 
     name: ClassVar[str] = "SFTOptions"  # in checkpoints since the first version
     required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
@@ -51,7 +51,7 @@ class SFT:
     def from_options(cls, options: SFTOptions) -> "SFT":
         assert options.max_length is not None
         rules = DialogueRules(options.train_on, options.allow_empty_answers)
-        return cls(options.max_length, options.overlong, options.pad_to, rules)
+        return cls(options.max_length, options.overlong, options.pad_to, rules, options.loss_norm)
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
@@ -66,10 +66,10 @@ class SFT:
         return Dialogues(shards)
 
     def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
-        return BatchPlanner(samples, batching, lambda rows: _pad_answers(rows, pad_to=self.pad_to, seed=batching.seed))
+        def lay_out(rows: StepRows) -> RowLayout:
+            return _pad_answers(rows, pad_to=self.pad_to, seed=batching.seed)
 
-    def objective(self, model: LLaDAModelLM, *, seed: int) -> nn.Module:
-        return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
+        return BatchPlanner(samples, batching, lay_out, NORMALIZERS[self.loss_norm])
 
     def prompt(self, text: str) -> list[Message]:
         """A chat of one message by the user."""
@@ -122,33 +122,46 @@ class DialogueEncoder(Encoder):
             yield from self._fit(Encoded([*prefix, *middle, *suffix], len(prefix), len(suffix), number))
 
     def _answers(self, dialogues: Sequence[tuple[int, Dialogue]]) -> Iterator[Encoded]:
-        bos_id, end_of_turn = (self.tokenizer.token_to_id(token) for token in (BOS_TOKEN, EOT_TOKEN))
-        assert bos_id is not None and end_of_turn is not None
-        # Not as `Tokenizer.encode_chat`, which trims: a completion keeps its spaces.
-        contents = iter(self.tokenizer.encode_batch([turn.content for _, dialogue in dialogues for turn in dialogue]))
-        for number, dialogue in dialogues:
-            self.num_without_target += not any(turn.is_target for turn in dialogue)
-            history = [bos_id]
-            for turn in dialogue:
-                header = self.tokenizer.header(turn.role)
-                ids = [*history, *header, *next(contents), end_of_turn]
-                if turn.is_target:
-                    prompt_length = len(history) + len(header)
-                    yield from self._fit(Encoded([*ids, self.eos_id], prompt_length, item=number))
-                history = ids
+        self.num_without_target += sum(not any(turn.is_target for turn in dialogue) for _, dialogue in dialogues)
+        answers = encode_answers(self.tokenizer, [dialogue for _, dialogue in dialogues], eos_id=self.eos_id)
+        for sample in answers:
+            yield from self._fit(replace(sample, item=dialogues[sample.item][0]))
 
     def _fit(self, sample: Encoded) -> Iterator[Encoded]:
-        num_over = len(sample.ids) - self._max_length
-        if num_over > 0:
-            # A prompt of `max_length` leaves no room for the answer, and a gap needs some of what follows it.
-            has_no_room = sample.prompt_length >= self._max_length or 0 < sample.suffix_length <= num_over
-            if self._overlong == "drop" or has_no_room:
-                self.num_dropped += 1
-                return
-            self.num_truncated += 1
-            suffix_length = max(0, sample.suffix_length - num_over)
-            sample = replace(sample, ids=sample.ids[: self._max_length], suffix_length=suffix_length)
-        yield sample
+        fitted = fit(sample, max_length=self._max_length, overlong=self._overlong)
+        if fitted is None:
+            self.num_dropped += 1
+            return
+        self.num_truncated += fitted is not sample
+        yield fitted
+
+
+def encode_answers(tokenizer: Tokenizer, dialogues: Sequence[Dialogue], *, eos_id: int) -> Iterator[Encoded]:
+    """Encode every turn that is a target, with its dialogue's turns before it as the prompt."""
+    bos_id, end_of_turn = (tokenizer.token_to_id(token) for token in (BOS_TOKEN, EOT_TOKEN))
+    assert bos_id is not None and end_of_turn is not None
+    # Not as `Tokenizer.encode_chat`, which trims: a completion keeps its spaces.
+    contents = iter(tokenizer.encode_batch([turn.content for dialogue in dialogues for turn in dialogue]))
+    for number, dialogue in enumerate(dialogues):
+        history = [bos_id]
+        for turn in dialogue:
+            header = tokenizer.header(turn.role)
+            ids = [*history, *header, *next(contents), end_of_turn]
+            if turn.is_target:
+                yield Encoded([*ids, eos_id], len(history) + len(header), item=number)
+            history = ids
+
+
+def fit(sample: Encoded, *, max_length: int, overlong: Overlong) -> Encoded | None:
+    """Return a sample of at most `max_length` tokens: the same one, or a part of it; None if there is none."""
+    num_over = len(sample.ids) - max_length
+    if num_over <= 0:
+        return sample
+    # A prompt of `max_length` leaves no room for the answer, and a gap needs some of what follows it.
+    has_no_room = sample.prompt_length >= max_length or 0 < sample.suffix_length <= num_over
+    if overlong == "drop" or has_no_room:
+        return None
+    return replace(sample, ids=sample.ids[:max_length], suffix_length=max(0, sample.suffix_length - num_over))
 
 
 def _pad_answers(rows: StepRows, *, pad_to: int | None, seed: int) -> RowLayout:

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from training.options.fields import PretrainOptions, SFTOptions, TrainingOptions
+from training.options.fields import DPOOptions, PretrainOptions, SFTOptions, TrainingOptions
 from training.stages.base import Stage
+from training.stages.preferences import Preferences
 from training.stages.pretrain import Pretraining
 from training.stages.sft import SFT
 
 STAGES: dict[type[TrainingOptions], Callable[[Any], Stage]] = {
     PretrainOptions: Pretraining.from_options,
     SFTOptions: SFT.from_options,
+    DPOOptions: Preferences.from_options,
 }
 
 

@@ -3,7 +3,7 @@ import torch
 
 from llada_core.diffusion.noise import noise_levels
 from tests.training.fake_samples import EOS, batches_of, samples_of
-from training.data.batches import Batching, BatchPlanner, RowLayout
+from training.data.batches import NORMALIZERS, Batching, BatchPlanner, RowLayout
 
 
 def pad_to_the_longest(rows):
@@ -11,9 +11,9 @@ def pad_to_the_longest(rows):
     return RowLayout(torch.full_like(rows.lengths_B, length), length)
 
 
-def planner(samples, **options):
-    options = {"batch_size": 4, "seed": 0, "eos_id": EOS, "loss_norm": "sequence", **options}
-    return BatchPlanner(samples, Batching(**options), pad_to_the_longest)
+def planner(samples, loss_norm="sequence", **options):
+    options = {"batch_size": 4, "seed": 0, "eos_id": EOS, **options}
+    return BatchPlanner(samples, Batching(**options), pad_to_the_longest, NORMALIZERS[loss_norm])
 
 
 def batches(samples, count, **options):

@@ -286,3 +286,20 @@ def test_an_estimate_allocates_no_weights():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     on_one_device(activation_checkpointing=False)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB; the weights alone are 32 GB
+
+
+def test_a_reference_is_a_copy_of_what_is_trained_and_under_fsdp_of_everything():
+    def added(strategy, world_size, **choices):
+        chosen = options(activation_checkpointing=True, **choices)
+        shape = {"rows": ROWS, "length": LENGTH, "strategy": strategy, "world_size": world_size}
+        alone, beside = (estimate_memory(SMALL, chosen, **shape, has_reference=flag) for flag in (False, True))
+        assert alone.weights == beside.weights and beside.total - alone.total == beside.copies - alone.copies
+        return beside.copies - alone.copies
+
+    adapters = lora_of_rank(8)
+    everything, trained = count_parameters(SMALL, adapters)
+    full = everything - trained
+    assert added("single", 1) == 4 * full
+    assert added("ddp", 2, lora=adapters) == 4 * trained
+    # Shards of all weights, and the root in the dtype of the computation.
+    assert added("fsdp", 4, lora=adapters) > (4 * trained + 2 * full) / 4

@@ -11,6 +11,7 @@ from training.run.state import newest_checkpoint
 STAGES = {
     "pretrain": lambda workspace, output: workspace.pretrain(output),
     "sft": lambda workspace, output: workspace.sft(output),
+    "dpo": lambda workspace, output: workspace.dpo(output),
     "lora": lambda workspace, output: workspace.sft(output, "--lora-r", 2),
 }
 

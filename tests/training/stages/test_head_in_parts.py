@@ -65,7 +65,7 @@ def loss_and_gradients(spread, *, weight_tying):
     model = LLaDAModelLM(LLaDAConfig(**CONFIG, weight_tying=weight_tying)).train()
     objective = spread(Objective(model, mask_id=199, seed=0))
     samples = samples_of(*range(40, 60), prompt=2)
-    planner = SFT(64).planner(samples, Batching(16, seed=0, eos_id=EOS, loss_norm="sequence"))
+    planner = SFT(64).planner(samples, Batching(16, seed=0, eos_id=EOS))
     (batch,) = batches_of(planner, 1)
     loss = objective(batch).loss
     loss.backward()

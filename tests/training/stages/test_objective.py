@@ -38,8 +38,8 @@ class Recorded:
 
 
 def batch_of(case, model):
-    stage, loss_norm = (Pretraining(64), "token") if case["kind"] == "pretrain" else (SFT(64), "sequence")
-    batching = Batching(len(case["input_ids"]), seed=0, eos_id=model.special_tokens.eos_id, loss_norm=loss_norm)
+    stage = Pretraining(64) if case["kind"] == "pretrain" else SFT(64)
+    batching = Batching(len(case["input_ids"]), seed=0, eos_id=model.special_tokens.eos_id)
     planner = stage.planner(Recorded(case), batching)
     return planner.collate(planner.plan(0), slice(None))
 
@@ -56,7 +56,7 @@ def test_golden_losses_through_the_data_path(golden_networks, monkeypatch, case)
         "training.stages.objective.corruption_draws",
         lambda *coordinates: torch.where(masked, probability - 1e-9, probability),
     )
-    loss, _, _ = Objective(model, mask_id=model.special_tokens.mask_id, seed=0)(batch)
+    loss, _ = Objective(model, mask_id=model.special_tokens.mask_id, seed=0)(batch)
     assert loss.item() == pytest.approx(case["loss"], rel=1e-5)
     corrupted, _, _ = corrupt_batch(batch, mask_id=model.special_tokens.mask_id, seed=0)
     assert torch.equal(corrupted.tokens_BL, torch.tensor(case["noisy_ids"])[batch.samples_B])

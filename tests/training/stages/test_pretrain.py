@@ -11,7 +11,7 @@ from training.stages.sft import SFT
 
 
 def batches(samples, count, batch_size=4):
-    batching = Batching(batch_size, seed=0, eos_id=EOS, loss_norm="token")
+    batching = Batching(batch_size, seed=0, eos_id=EOS)
     return batches_of(Pretraining(50).planner(samples, batching), count)
 
 

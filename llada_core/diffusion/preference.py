@@ -1,0 +1,121 @@
+"""Learning from preferences with a diffusion model: the estimator and the losses of VRPO (arXiv:2505.19223).
+
+DPO compares how likely a policy and a reference find two answers. A masked diffusion model only has a bound on that, an
+expectation over masks, and an estimate of it varies; the loss is not linear in it, so the variance is also a bias. VRPO
+lowers the variance in three ways: several draws for each answer; all of them at noise levels of their own, with one
+mask each, since the levels vary most; and the same draws for policy and reference, whose errors then cancel.
+
+A draw masks a number of tokens that is uniform over 1 … L, and weighs them by L / number (arXiv:2502.09992, equation
+6): the same bound as with independent masks at level t, without bias, and with less variance.
+
+Shape suffixes: B answers, N draws for each of them, L positions of a row. Rows of draws are B · N, an answer's draws
+side by side.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from llada_core.counter_noise import Purpose, uniform
+from llada_core.diffusion.loss import row_losses
+from llada_core.diffusion.noise import Corrupted
+from llada_core.model.interface import MaskPredictor
+
+PreferenceLoss = Literal["dpo", "ipo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Answers after their prompts, padded on the right.
+
+    Attributes:
+        starts_B: the position at which each answer begins; it goes on to the end of its row.
+        lengths: tokens of each row, prompt included. They are on the host: they decide the shapes.
+    """
+
+    tokens_BL: Tensor
+    starts_B: Tensor
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Uniform numbers that decide what is masked.
+
+    Attributes:
+        levels_BN: noise levels, which decide how many tokens a draw masks; float64.
+        order_BNL: the tokens with the lowest numbers are masked; float64.
+    """
+
+    levels_BN: Tensor
+    order_BNL: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        seed: int,
+        samples_B: Tensor,
+        epochs_B: Tensor,
+        answers_B: Tensor,
+        *,
+        num_draws: int,
+        length: int,
+        stratified: bool = False,
+    ) -> "Draws":
+        """Draw for each answer, from coordinates: the same however answers are batched.
+
+        Args:
+            answers_B: which of its sample's answers each one is.
+            stratified: spread an answer's noise levels over (0, 1), one in each of `num_draws` intervals.
+        """
+        device = samples_B.device
+        draws_N = torch.arange(num_draws, device=device)
+        coordinates = [part_B.unsqueeze(1) for part_B in (samples_B, epochs_B, answers_B)]
+        levels_BN = uniform(seed, Purpose.NOISE_LEVEL, *coordinates, draws_N, device=device)
+        if stratified:
+            levels_BN = (draws_N + levels_BN) / num_draws
+        positions_L = torch.arange(length, device=device)
+        coordinates = [part_B1.unsqueeze(2) for part_B1 in coordinates]
+        order_BNL = uniform(seed, Purpose.CORRUPTION, *coordinates, draws_N.unsqueeze(1), positions_L, device=device)
+        return cls(levels_BN, order_BNL)
+
+
+def mask_answers(answers: Answers, draws: Draws, *, mask_id: int) -> Corrupted:
+    """Mask some tokens of each answer in every draw: rows of draws, whose p_mask is the share that is masked."""
+    lengths_B = torch.tensor(answers.lengths, device=answers.tokens_BL.device)
+    sizes_B1 = (lengths_B - answers.starts_B).unsqueeze(1)
+    counts_BN = torch.minimum((draws.levels_BN * sizes_B1).long() + 1, sizes_B1)
+    positions_L = torch.arange(answers.tokens_BL.shape[1], device=answers.tokens_BL.device)
+    is_answer_BL = (positions_L >= answers.starts_B.unsqueeze(1)) & (positions_L < lengths_B.unsqueeze(1))
+    # Above every draw: what is no answer comes last.
+    order_BNL = torch.where(is_answer_BL.unsqueeze(1), draws.order_BNL, 2.0)
+    masked_BNL = order_BNL.argsort(dim=2).argsort(dim=2) < counts_BN.unsqueeze(2)
+    tokens_BNL = torch.where(masked_BNL, mask_id, answers.tokens_BL.unsqueeze(1))
+    return Corrupted(tokens_BNL.flatten(0, 1), masked_BNL.flatten(0, 1), (counts_BN / sizes_B1).flatten().double())
+
+
+def answer_bounds(model: MaskPredictor, answers: Answers, corrupted: Corrupted) -> Tensor:
+    """Estimate the bound on log p(answer | prompt) of each answer as the mean over its draws, float64 [B], in nats."""
+    num_draws = len(corrupted.p_mask_B) // len(answers.lengths)
+    tokens_BL = answers.tokens_BL.repeat_interleave(num_draws, dim=0)
+    spans = tuple((length,) for length in answers.lengths for _ in range(num_draws))
+    return -row_losses(model, tokens_BL, corrupted, spans=spans).view(-1, num_draws).mean(dim=1)
+
+
+def preference_losses(margins_B: Tensor, *, beta: float, kind: PreferenceLoss) -> Tensor:
+    """Return the loss of each pair.
+
+    `dpo` is the negative log-likelihood of the preference under Bradley and Terry's model (arXiv:2305.18290). `ipo`
+    (arXiv:2310.12036) wants a margin of 1 / (2 β) and no more. With an estimated margin its mean is that of the exact
+    margin plus the variance of the estimate.
+
+    Args:
+        margins_B: by how many nats more than the reference the policy prefers the chosen answer to the rejected one.
+        beta: how strongly the policy is held to the reference.
+    """
+    if kind == "dpo":
+        return -F.logsigmoid(beta * margins_B)
+    return (margins_B - 1 / (2 * beta)) ** 2

@@ -1,0 +1,59 @@
+"""The part of a stage that pre-training and SFT share: they differ in their samples, not in their objective."""
+
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+from torch import nn
+
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from training.data.batches import Batch
+from training.data.samples import Samples
+from training.evaluation.likelihood_bound import evaluate
+from training.stages.base import NoisyRow
+from training.stages.measurement import Conditions, Measurement
+from training.stages.objective import Objective, corrupt_batch
+
+_NOISE_LEVELS = 8
+
+
+class Denoising:
+    """A stage that learns to restore masked tokens; what it validates is the bound on the likelihood."""
+
+    __slots__ = ()
+
+    val_loss: ClassVar[str] = "NLL bound, nats per token; end padding is not counted"
+    rows_per_sample: ClassVar[int] = 1
+    has_reference: ClassVar[bool] = False
+
+    def objective(self, model: LLaDAModelLM, *, seed: int, reference: Callable[[], LLaDAModelLM]) -> nn.Module:
+        """See `Stage`."""
+        return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
+
+    def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:
+        """See `Stage`."""
+        corrupted, _, t_B = corrupt_batch(batch, mask_id=mask_id, seed=seed)
+        for row, t in enumerate(t_B.tolist()):
+            sample, start = int(batch.samples_B[row]), int(batch.target_starts_B[row])
+            yield NoisyRow(
+                f"sample {sample}", batch.tokens_BL[row].tolist(), corrupted.tokens_BL[row].tolist(), start, t
+            )
+
+    def validate(self, objective: nn.Module, samples: Samples, conditions: Conditions) -> Measurement | None:
+        """See `Stage`."""
+        assert isinstance(objective, Objective)
+        evaluation = evaluate(
+            objective.model,
+            samples,
+            num_samples=conditions.num_samples,
+            noise_levels=_NOISE_LEVELS,
+            seed=conditions.seed,
+            world=conditions.world,
+            is_stopping=conditions.is_stopping,
+        )
+        if evaluation is None:
+            return None
+        figures = {
+            "val_loss_standard_error": evaluation.standard_error,
+            "val_loss_by_noise_level": evaluation.by_noise_level,
+        }
+        return Measurement(evaluation.nll, figures, f"NLL bound {evaluation} nats per token")

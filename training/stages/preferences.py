@@ -1,0 +1,187 @@
+"""Preferences: of two answers to a prompt, the model is to prefer the chosen one (DPO; VRPO, arXiv:2505.19223).
+
+A pair is one sample: the row of the prompt with the chosen answer, then the same with the rejected one. Order, mixtures
+and hold-out therefore keep pairs together. The shorter row is padded with EOS to the length of the other, and the
+padding is scored: else the number of masks would say which of the two answers it is, and only at its length would the
+model come to prefer one.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from llada_core.diffusion.loss import row_normalizer
+from llada_core.diffusion.preference import PreferenceLoss
+from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.text.special_tokens import END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
+from llada_core.text.tokenizer import Message, Tokenizer
+from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
+from training.data.dialogues import DialogueRules, Preference
+from training.data.formats import ReadReport, read_preferences
+from training.data.samples import Pairs, Samples
+from training.data.shards import Encoded, Encoder, Shard
+from training.data.sources import Source
+from training.options.fields import DPOOptions
+from training.stages.base import NoisyRow
+from training.stages.measurement import Conditions, Measurement
+from training.stages.preference_objective import PreferenceObjective, Sampling
+from training.stages.sft import Overlong, encode_answers, fit
+
+# The epoch of held-out pairs: their draws are others than those of training, and the same in every validation.
+_VALIDATION_EPOCH = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """Pairs of answers, compared with a frozen copy of the model that the run starts from.
+
+    Attributes:
+        max_length: tokens of a prompt with either of its answers.
+        overlong: what happens to pairs of which an answer is over `max_length`.
+        sampling: how the bound on an answer's likelihood is estimated.
+        beta, loss: see `preference_losses`.
+    """
+
+    max_length: int
+    overlong: Overlong = "drop"
+    rules: DialogueRules = field(default_factory=DialogueRules)
+    sampling: Sampling = field(default_factory=Sampling)
+    beta: float = 0.2
+    loss: PreferenceLoss = "dpo"
+
+    name: ClassVar[str] = "dpo"
+    required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
+    val_loss: ClassVar[str] = "preference loss"
+    has_reference: ClassVar[bool] = True
+
+    @classmethod
+    def from_options(cls, options: DPOOptions) -> "Preferences":
+        assert options.max_length is not None
+        return cls(
+            options.max_length,
+            options.overlong,
+            DialogueRules(allow_empty_answers=options.allow_empty_answers),
+            Sampling(options.mc_num, stratified=options.stratified_noise),
+            options.beta,
+            options.loss,
+        )
+
+    @property
+    def row_lengths(self) -> Mapping[str, int]:
+        return {"max_length": self.max_length}
+
+    @property
+    def rows_per_sample(self) -> int:
+        return 2 * self.sampling.num_draws
+
+    def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "PreferenceEncoder":
+        return PreferenceEncoder(
+            tokenizer, eos_id=eos_id, max_length=self.max_length, overlong=self.overlong, rules=self.rules
+        )
+
+    def samples(self, shards: Sequence[Shard]) -> Samples:
+        return Pairs(shards)
+
+    def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
+        return BatchPlanner(samples, batching, _side_by_side, row_normalizer)
+
+    def objective(self, model: LLaDAModelLM, *, seed: int, reference: Callable[[], LLaDAModelLM]) -> nn.Module:
+        """See `Stage`."""
+        return PreferenceObjective(
+            model, reference(), sampling=self.sampling, beta=self.beta, loss=self.loss, seed=seed
+        )
+
+    def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:
+        """See `Stage`; the first draw of each answer."""
+        answers, draws, corrupted = self.sampling.of(batch, mask_id=mask_id, seed=seed)
+        for pair, sample in enumerate(batch.samples_B.tolist()):
+            for side, name in enumerate(("chosen", "rejected")):
+                row = side * len(batch.samples_B) + pair
+                clean, noisy = (
+                    tokens_L[: answers.lengths[row]].tolist()
+                    for tokens_L in (answers.tokens_BL[row], corrupted.tokens_BL[row * self.sampling.num_draws])
+                )
+                level, start = float(draws.levels_BN[row, 0]), int(answers.starts_B[row])
+                yield NoisyRow(
+                    f"sample {sample}, {name}, draw 1 of {self.sampling.num_draws}", clean, noisy, start, level
+                )
+
+    def validate(self, objective: nn.Module, samples: Samples, conditions: Conditions) -> Measurement | None:
+        """See `Stage`; every process measures its share of the pairs, one by one."""
+        assert isinstance(objective, PreferenceObjective)
+        world, num_samples = conditions.world, min(conditions.num_samples, len(samples))
+        batching = Batching(1, seed=conditions.seed, eos_id=objective.model.special_tokens.eos_id)
+        planner = self.planner(samples, batching)
+        # Pairs, losses, their squares, preferred answers, margins.
+        sums = torch.zeros(5, dtype=torch.float64)
+        for first in range(0, num_samples, world.size):
+            if conditions.is_stopping():
+                return None
+            place = first + world.rank
+            if place >= num_samples:
+                continue
+            index = np.array([place * len(samples) // num_samples])
+            plan = planner.plan_rows(0, index, np.array([_VALIDATION_EPOCH]))
+            with torch.no_grad():
+                rewards = objective.rewards(planner.collate(plan, slice(None)).to(world.device))
+            loss, margin = float(objective.losses(rewards)), float(rewards.margins_B)
+            sums += torch.tensor([1, loss, loss**2, float(rewards.accuracies_B), margin], dtype=torch.float64)
+        return _measurement(*world.sum(sums).tolist())
+
+    def prompt(self, text: str) -> list[Message]:
+        """A chat of one message by the user."""
+        return [Message("user", text)]
+
+
+class PreferenceEncoder(Encoder):
+    """A pair's two rows of one length: the sample's prompt is that of the first, its suffix the whole second row."""
+
+    name = "preferences"
+
+    def __init__(
+        self, tokenizer: Tokenizer, *, eos_id: int, max_length: int, overlong: Overlong, rules: DialogueRules
+    ) -> None:
+        super().__init__(tokenizer, eos_id=eos_id)
+        self._max_length = max_length
+        self._overlong = overlong
+        self._rules = rules
+
+    @property
+    def identity(self) -> list[object]:
+        return [*super().identity, self._max_length, self._overlong, *astuple(self._rules)]
+
+    def read(self, source: Source, report: ReadReport) -> Iterator[Preference]:
+        return read_preferences(source.records(), report, self._rules)
+
+    def encode(self, items: Sequence[Preference]) -> Iterator[Encoded]:
+        dialogues = [dialogue for pair in items for dialogue in (pair.chosen, pair.rejected)]
+        answers = encode_answers(self.tokenizer, dialogues, eos_id=self.eos_id)
+        for number, pair in enumerate(zip(answers, answers, strict=True)):
+            fitted = [fit(answer, max_length=self._max_length, overlong=self._overlong) for answer in pair]
+            chosen, rejected = fitted
+            # Cut, two answers may be the same.
+            if chosen is None or rejected is None or chosen.ids == rejected.ids:
+                self.num_dropped += 1
+                continue
+            self.num_truncated += chosen is not pair[0] or rejected is not pair[1]
+            length = max(len(chosen.ids), len(rejected.ids))
+            ids = [i for row in (chosen, rejected) for i in (*row.ids, *[self.eos_id] * (length - len(row.ids)))]
+            yield Encoded(ids, chosen.prompt_length, length, number)
+
+
+def _side_by_side(rows: StepRows) -> RowLayout:
+    """The target of a pair is that of its first row; the objective finds the other by the pair's spans."""
+    return RowLayout(rows.lengths_B - rows.suffix_lengths_B, int(rows.lengths_B.max()))
+
+
+def _measurement(num_pairs: float, loss: float, squares: float, preferred: float, margin: float) -> Measurement:
+    loss, squares, accuracy, margin = (total / num_pairs for total in (loss, squares, preferred, margin))
+    error = None if num_pairs < 2 else (max(0.0, squares - loss**2) / (num_pairs - 1)) ** 0.5
+    figures = {"val_loss_standard_error": error, "val_reward_accuracy": accuracy, "val_reward_margin": margin}
+    around = "" if error is None else f" ± {error:.4f}"
+    text = f"preference loss {loss:.4f}{around}, {accuracy:.1%} of the chosen answers preferred, margin {margin:.3f}"
+    return Measurement(loss, figures, text)
