@@ -165,7 +165,7 @@ CASES = {
         Case("top_logprobs", 1),
         Case("tools", TOOLS, {"tool_choice": "none"}),
         Case("tool_choice", "required", CALLING | {"tool_choice": "none"}),
-        Case("parallel_tool_calls", True, CALLING | {"max_tokens": 48, "temperature": 9.0}),
+        Case("parallel_tool_calls", True, CALLING | {"max_tokens": 96, "min_tokens": 80, "temperature": 5.0}),
     ],
     RESPONSES: [
         *DIFFUSION,

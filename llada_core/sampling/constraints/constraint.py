@@ -22,7 +22,7 @@ MAX_ARCS = 200_000
 _UNREACHABLE = np.iinfo(np.int32).max
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class Constraint:
     """What the texts of a pattern are in tokens. It never changes, so canvases and threads may share it.
 

@@ -10,6 +10,7 @@ Shape suffixes: S states, A arcs.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -95,7 +96,8 @@ class Fillings:
         """Return the tokens that may be written at this mask, at least one while there is a filling."""
         left, right = self._left(position).tobytes(), self._right(position + 1).tobytes()
         # The sets of many masks are equal, and stay so from step to step.
-        return _tokens_of(self._constraint, _classes_between(self._constraint, left, right))
+        reference = ref(self._constraint)
+        return _tokens_of(reference, _classes_between(reference, left, right))
 
     def viable_arcs(self, position: int, state: int | None = None) -> np.ndarray:
         """Return the arcs that a filling may take at this position, in ascending order.
@@ -152,17 +154,26 @@ def _arcs_between(constraint: Constraint, left_S: np.ndarray, right_S: np.ndarra
     return between
 
 
+# The caches name a constraint by a weak reference: they must not keep one that nobody uses any more.
 @lru_cache(maxsize=1024)
-def _classes_between(constraint: Constraint, left: bytes, right: bytes) -> bytes:
+def _classes_between(reference: ReferenceType[Constraint], left: bytes, right: bytes) -> bytes:
     """Return the classes with which a state of the first set leads to one of the second; the sets are bool."""
+    constraint = _alive(reference)
     arcs = _arcs_between(constraint, np.frombuffer(left, dtype=bool), np.frombuffer(right, dtype=bool))
     return np.unique(constraint.classes_of(arcs)).tobytes()
 
 
 # An entry may take a megabyte and a half.
 @lru_cache(maxsize=32)
-def _tokens_of(constraint: Constraint, classes: bytes) -> TokenSet:
+def _tokens_of(reference: ReferenceType[Constraint], classes: bytes) -> TokenSet:
+    constraint = _alive(reference)
     return TokenSet.of(constraint.ids(np.frombuffer(classes, dtype=np.int64)), len(constraint.classes_V))
+
+
+def _alive(reference: ReferenceType[Constraint]) -> Constraint:
+    constraint = reference()
+    assert constraint is not None
+    return constraint
 
 
 def after(constraint: Constraint, states_S: np.ndarray, token_class: int) -> np.ndarray:

@@ -114,7 +114,7 @@ def test_other_fields_apply_from_the_fork_on_and_absent_ones_are_the_parents(tin
     assert fork["generation_params"] == {**start["generation_params"], "temperature": 0.3}
     assert all("predictions" in step for step in rest)
     exact, rest, _ = run(tiny_client, fork_of(start, 2, steps=4, seed=7, include_predictions=False))
-    settings = {"steps": 4, "entropy_bound": None, "cache": "dual", "seed": 7, "top_k": 30}
+    settings = {"steps": 4, "entropy_threshold": None, "cache": "delayed", "seed": 7, "top_k": 30}
     assert settings.items() <= exact["generation_params"].items()
     assert (exact["steps"], len(rest)) == (4, 4)
     assert not any("predictions" in step for step in rest)

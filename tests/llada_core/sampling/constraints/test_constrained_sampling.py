@@ -1,8 +1,10 @@
 """Constrained canvases through the real sampler: any setting, any batch, any cache; errors; what is reported."""
 
+import gc
 import json
 import random
 import re
+import weakref
 from itertools import product
 
 import pytest
@@ -263,3 +265,13 @@ def test_the_offline_loops_take_a_constraint(demo, demo_tokenizer):
     assert result.finish_reason == "stop"
     events = list(denoise(demo, chat, tokenizer=demo_tokenizer, gen_length=24, constraint=constraint))
     assert len(events) == result.denoising_steps
+
+
+def test_a_constraint_that_nobody_uses_any_more_is_freed(tiny, vocabulary):
+    constraint = compile_constraint(r"[^é]{9}, no", vocabulary)
+    canvas = prepare_response([1], GenerationParams(gen_length=16), vocabulary, constraint=constraint)
+    finish(tiny, [canvas])
+    reference = weakref.ref(constraint)
+    del canvas, constraint
+    gc.collect()
+    assert reference() is None
