@@ -119,9 +119,9 @@ def test_other_fields_apply_from_the_fork_on_and_absent_ones_are_the_parents(tin
     assert (exact["steps"], len(rest)) == (4, 4)
     assert not any("predictions" in step for step in rest)
     plain, _, _ = run(tiny_client, fork_of(start, 2, preset="exact"))
-    assert {"entropy_bound": None, "cache": "none"}.items() <= plain["generation_params"].items()
+    assert {"entropy_threshold": None, "cache": "none"}.items() <= plain["generation_params"].items()
     low, _, _ = run(tiny_client, fork_of(start, 2, reasoning_effort="medium"))
-    assert {"entropy_bound": 0.05, "cache": "none"}.items() <= low["generation_params"].items()
+    assert {"entropy_threshold": 0.1, "cache": "none"}.items() <= low["generation_params"].items()
 
 
 def test_a_run_under_way_is_forked_as_far_as_it_was_read_and_goes_on_unharmed(tiny):
