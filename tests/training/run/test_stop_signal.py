@@ -63,7 +63,7 @@ def test_a_stop_does_not_wait_for_a_validation(workspace, tmp_path, monkeypatch)
         validations.append(samples)
         return evaluate(model, samples if len(validations) == 1 else Fake(), **rest)
 
-    monkeypatch.setattr("training.run.validation.evaluate", evaluate_later_ones_on_fakes)
+    monkeypatch.setattr("training.stages.denoising.evaluate", evaluate_later_ones_on_fakes)
     monkeypatch.setattr(Fake, "__getitem__", interrupt)
     options = ["--val-data-path", workspace.folder / "pretrain.jsonl", "--eval-samples", 5]
     result = llada_train(*workspace.pretrain(tmp_path / "out", *options))
@@ -84,7 +84,7 @@ def test_a_stop_during_the_first_validation_trains_nothing(workspace, tmp_path, 
         os.kill(os.getpid(), signal.SIGTERM)
         return
 
-    monkeypatch.setattr("training.run.validation.evaluate", interrupt)
+    monkeypatch.setattr("training.stages.denoising.evaluate", interrupt)
     result = llada_train(*workspace.pretrain(tmp_path / "out", "--val-data-path", workspace.folder / "pretrain.jsonl"))
     assert "stopped by a signal before the first step" in result.stderr
     assert not (tmp_path / "out" / "checkpoints").exists()
