@@ -23,6 +23,8 @@ export class Editor {
   #masked = new Set();
   /** @type {Map<number, {text: string, tokens: Token[]}>} */
   #written = new Map();
+  /** @type {Promise<boolean> | null} whether the words that were typed could be written; null when none are on their way */
+  #writing = null;
 
   /**
    * @param {HTMLFormElement} root
@@ -36,9 +38,9 @@ export class Editor {
     this.onChange = onChange;
     this.onBranch = onBranch;
     this.tokenize = tokenize;
-    root.addEventListener("submit", (event) => this.#write(event));
+    root.addEventListener("submit", (event) => this.#submit(event));
     this.#part("undo").addEventListener("click", () => this.#undo());
-    this.#part("go").addEventListener("click", () => this.onBranch?.(this.recording, this.#frame, this.#edits));
+    this.#part("go").addEventListener("click", () => this.#go());
   }
 
   /**
@@ -98,24 +100,45 @@ export class Editor {
     return !isFixed;
   }
 
-  /** @param {Event} event */
-  async #write(event) {
+  /** Write the words, after those that were typed before them. @param {Event} event */
+  #submit(event) {
     event.preventDefault();
     const [position, text, frame] = [this.#position, this.#part("text").value, this.#frame];
     if (position === null || text === "" || !this.tokenize) return;
+    const writing = (this.#writing ?? Promise.resolve(true)).then(() => this.#write(position, text, frame));
+    this.#writing = writing;
+    writing.then(() => {
+      if (this.#writing === writing) this.#writing = null;
+    });
+  }
+
+  /** Branch off, with the words that are still on their way; not if they can't be written, which is then said. */
+  async #go() {
+    const frame = this.#frame;
+    if (this.#writing && !(await this.#writing)) return;
+    if (this.isOpen && frame === this.#frame) this.onBranch?.(this.recording, frame, this.#edits);
+  }
+
+  /**
+   * @param {number} position
+   * @param {string} text
+   * @param {number} frame  the one in which it was typed
+   * @returns {Promise<boolean>} whether it could be written
+   */
+  async #write(position, text, frame) {
     let tokens;
     try {
-      tokens = await this.tokenize(text);
+      tokens = await /** @type {(text: string) => Promise<Token[]>} */ (this.tokenize)(text);
     } catch (error) {
       this.#draw(/** @type {Error} */ (error).message);
-      return;
+      return false;
     }
-    if (!this.isOpen || frame !== this.#frame) return;
+    if (!this.isOpen || frame !== this.#frame) return false;
     const positions = tokens.map((_, i) => position + i);
     const problem = this.#problemAt(positions);
     if (problem) {
       this.#draw(problem);
-      return;
+      return false;
     }
     for (const one of positions) {
       this.#masked.delete(one);
@@ -124,6 +147,7 @@ export class Editor {
     }
     this.#written.set(position, { text, tokens });
     this.#change();
+    return true;
   }
 
   /** @param {number[]} positions @returns {string} why nothing can be written there; empty if it can */

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.clients.web.page_helpers import (
     FOX,
@@ -168,6 +168,26 @@ def test_what_cannot_be_written_is_said_at_once(page: Page) -> None:
     page.keyboard.press("Enter")
     assert go_on(page)["set"] == {str(masks[-1]): " fox"}
     assert "fox named Tom." in (part(page, "text").nth(1).text_content() or "")
+
+
+def test_words_that_are_still_on_their_way_are_part_of_the_branch(page: Page) -> None:
+    generate_to_the_end(page, **STORY)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/tokenize", hold, times=1)
+    with page.expect_request("**/tokenize"):
+        for position, word in (1, " red"), (3, " fox"):
+            cells(page).nth(position).click()
+            part(page, "edit-text").fill(word)
+            page.keyboard.press("Enter")
+    with page.expect_request("**/v1/denoise") as sent:
+        page.get_by_role("button", name="Go on from here").locator("visible=true").first.click()
+        expect(part(page, "edit-summary")).to_have_text("2 changes to this frame.")
+        held[0].continue_()
+    assert sent.value.post_data_json["fork"]["set"] == {"1": " red", "3": " fox"}
 
 
 def titles(page: Page) -> list[str]:
