@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from llada_core.sampling.constraints import syntax
+from llada_core.sampling.constraints.anchors import matched_whole
 from llada_core.sampling.constraints.characters import CharacterSet, Interval, byte_sequences
-from llada_core.sampling.constraints.syntax import Characters, Choice, Node, Repeat, refuse
+from llada_core.sampling.constraints.syntax import Characters, Choice, Node, PatternError, Repeat, refuse
 
 MAX_STATES = 4096
 MAX_UNMERGED_STATES = 16384
@@ -58,7 +59,10 @@ def build_automaton(pattern: str, deadline: Deadline) -> Automaton:
     Raises:
         InvalidParameterError: the pattern is not supported, or passes a limit.
     """
-    tree = syntax.parse(pattern)
+    try:
+        tree = matched_whole(syntax.parse(pattern))
+    except PatternError as error:
+        refuse(str(error))
     nfa = _NFA(deadline)
     return _determinize(nfa, nfa.add(tree, nfa.accepting), deadline)
 
@@ -97,6 +101,8 @@ class _NFA:
                 return self._state(empty_edges=[self.add(alternative, target) for alternative in alternatives])
             case Repeat():
                 return self._add_repeat(node, target)
+            case syntax.Anchor():
+                raise TypeError("anchors must be taken out of a tree first")
 
     def closure(self, state: int) -> frozenset[int]:
         """Return the states that empty edges lead to, only those with byte edges and the accepting one."""

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from llada_core.sampling.constraints.json_string import FORMATS, StringPattern, UnsupportedPatternError, string_pattern
+from llada_core.sampling.constraints.json_string import FORMATS, StringPattern, string_pattern
 from llada_core.sampling.constraints.json_text import CHARACTER, STRING, integer_pattern, number_pattern
 from llada_core.sampling.constraints.schema_place import Place, is_number, shown
+from llada_core.sampling.constraints.syntax import PatternError
 
 MOST_LENGTH = 10_000
 """The largest length of a string or list that a schema may name."""
@@ -48,7 +49,7 @@ def string_schema(schema: Mapping[str, Any], place: Place) -> str:
         return f'"{CHARACTER}{{{least},{"" if most is None else most}}}"'
     if text.shortest < least:
         raise place.error("is not supported beside a pattern or format that allows shorter strings", "minLength")
-    if most is not None and text.longest > most:
+    if most is not None and (text.longest is None or text.longest > most):
         raise place.error("is not supported beside a pattern or format that allows longer strings", "maxLength")
     return f'"{text.text}"'
 
@@ -68,8 +69,8 @@ def _text(schema: Mapping[str, Any], place: Place) -> StringPattern | None:
         raise place.error(f"is {shown(expression)}; it must be a string", "pattern")
     try:
         return string_pattern(expression)
-    except UnsupportedPatternError as error:
-        raise place.error(f"is {shown(expression)}; it must {error}", "pattern") from None
+    except PatternError as error:
+        raise place.error(f"is {shown(expression)}, which {error}", "pattern") from None
 
 
 def number_schema(schema: Mapping[str, Any], place: Place, *, is_whole: bool) -> str:

@@ -1,13 +1,14 @@
 """Patterns: the regular subset of the syntax of Python's `re`, read into a tree.
 
-Every pattern that is accepted here is accepted by `re` and means what it means there under `re.ASCII`. What is not
-regular (look-around, back-references), or depends on the place in the text (anchors), is refused by name and position.
+Every pattern that is accepted here is accepted by `re` and, but for the classes of another dialect, means what it means
+there under `re.ASCII`. What is not regular (look-around, back-references) is refused by name and position.
 """
 
 import re
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from llada_core.errors import InvalidParameterError, shorten
 from llada_core.sampling.constraints.characters import (
@@ -23,6 +24,10 @@ from llada_core.sampling.constraints.characters import (
 MAX_PATTERN_LENGTH = 65536
 MAX_DEPTH = 64
 MAX_REPEAT = 10000
+
+
+class PatternError(ValueError):
+    """A pattern is wrong or not supported; the message says what it "has" and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,36 @@ class Repeat:
     most: int | None
 
 
-Node = Characters | Sequence | Choice | Repeat
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """An end of the text.
+
+    Attributes:
+        text, place: how it is written, and where in the pattern.
+    """
+
+    end: Literal["start", "end"]
+    text: str
+    place: int
+
+
+Node = Characters | Sequence | Choice | Repeat | Anchor
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What the characters mean that stand for several.
+
+    Attributes:
+        dot: what `.` stands for.
+        classes: what `\\d` and its like stand for, by their letter.
+        excluded: the same within `[^...]`, whose members are left out.
+    """
+
+    dot: CharacterSet
+    classes: Mapping[str, CharacterSet]
+    excluded: Mapping[str, CharacterSet]
+
 
 _CLASSES = {
     "d": DIGITS,
@@ -65,10 +99,14 @@ _CLASSES = {
     "s": SPACE,
     "S": complement(SPACE),
 }
+PYTHON = Dialect(NOT_NEWLINE, _CLASSES, _CLASSES)
+"""`re` under `re.ASCII`."""
+
 _CONTROLS = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
 _OCTAL = frozenset("01234567")
-_ANCHOR_ESCAPES = frozenset("AbBZz")
+_ANCHORS: dict[str, Literal["start", "end"]] = {"^": "start", "\\A": "start", "$": "end", "\\Z": "end"}
+_UNSUPPORTED_ANCHORS = frozenset("bBz")
 _QUANTIFIERS = frozenset("*+?")
 _COUNTS = re.compile(r"{(\d*)(,?)(\d*)}", re.ASCII)
 # What may follow `(?`, longest first, and its name in errors.
@@ -84,17 +122,15 @@ _REFUSED_GROUPS = {
 }
 
 
-def parse(pattern: str) -> Node:
+def parse(pattern: str, dialect: Dialect = PYTHON) -> Node:
     """Read a pattern.
 
     Raises:
-        InvalidParameterError: what is wrong or not supported, and where.
+        PatternError: what is wrong or not supported, and where.
     """
     if len(pattern) > MAX_PATTERN_LENGTH:
-        raise InvalidParameterError(
-            f"regex has {len(pattern)} characters; it must have at most {MAX_PATTERN_LENGTH}", "regex"
-        )
-    return _Parser(pattern).parse()
+        raise PatternError(f"has {len(pattern)} characters; it must have at most {MAX_PATTERN_LENGTH}")
+    return _Parser(pattern, dialect).parse()
 
 
 def refuse(rule: str) -> NoReturn:
@@ -105,18 +141,14 @@ def refuse(rule: str) -> NoReturn:
 class _Parser:
     """Reads one pattern from left to right."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, dialect: Dialect) -> None:
         self._pattern = pattern
+        self._dialect = dialect
         self._place = 0
         self._depth = 0
         self._names: set[str] = set()
 
     def parse(self) -> Node:
-        # At the very ends an anchor changes nothing: the whole text must match anyway.
-        if self._pattern.startswith(("^", "\\A")):
-            self._place = 1 if self._pattern[0] == "^" else 2
-            if self._peek() in _QUANTIFIERS or self._is_counted_repeat():
-                self._refuse("has nothing to repeat")
         node = self._choice()
         if self._peek() == ")":
             self._refuse("has an unbalanced )")
@@ -132,26 +164,29 @@ class _Parser:
     def _sequence(self) -> Node:
         parts: list[Node] = []
         while self._peek() not in ("", "|", ")"):
-            if self._is_last_anchor():
-                self._place = len(self._pattern)
-                break
-            parts.append(self._quantified(self._atom()))
+            parts.append(self._anchor() or self._quantified(self._atom()))
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
-    def _is_last_anchor(self) -> bool:
-        return self._pattern[self._place :] in ("$", "\\Z") and self._depth == 0
+    def _anchor(self) -> Anchor | None:
+        """Read an anchor, if one comes next."""
+        start = self._place
+        text = self._pattern[start : start + 2] if self._peek() == "\\" else self._peek()
+        if text not in _ANCHORS:
+            return None
+        self._place += len(text)
+        if self._peek() in _QUANTIFIERS or self._is_counted_repeat():
+            self._refuse("has nothing to repeat")
+        return Anchor(_ANCHORS[text], text, start)
 
     def _atom(self) -> Node:
         start, character = self._place, self._next()
         match character:
             case "." | "[":
-                return Characters(NOT_NEWLINE if character == "." else self._set(start))
+                return Characters(self._dialect.dot if character == "." else self._set(start))
             case "(":
                 return self._group(start)
             case "\\":
-                return Characters(_set_of(self._escape(start)))
-            case "^" | "$":
-                self._refuse(f"has an anchor {character}; the whole text must match anyway", start)
+                return Characters(_set_of(self._escape(start, self._dialect.classes)))
             case "*" | "+" | "?":
                 self._refuse("has nothing to repeat", start)
             case "{":
@@ -244,13 +279,14 @@ class _Parser:
         """Read a set after its opening bracket."""
         is_negated = self._peek() == "^"
         self._place += is_negated
+        classes = self._dialect.excluded if is_negated else self._dialect.classes
         members: list[CharacterSet] = []
         while self._peek() != "]" or not members:
-            low = self._set_member(start)
+            low = self._set_member(start, classes)
             place = self._place
             if self._peek() == "-" and self._pattern[place + 1 : place + 2] not in ("]", ""):
                 self._place += 1
-                high = self._set_member(start)
+                high = self._set_member(start, classes)
                 if not isinstance(low, str) or not isinstance(high, str) or low > high:
                     self._refuse("has a range whose ends are sets or in the wrong order", place)
                 members.append(union([(ord(low), ord(high))]))
@@ -260,17 +296,19 @@ class _Parser:
         characters = union(interval for member in members for interval in member)
         return complement(characters) if is_negated else characters
 
-    def _set_member(self, start: int) -> str | CharacterSet:
+    def _set_member(self, start: int, classes: Mapping[str, CharacterSet]) -> str | CharacterSet:
         place, character = self._place, self._next()
         if not character:
             self._refuse("has a set that is not closed", start)
-        return self._escape(place, is_in_set=True) if character == "\\" else character
+        return self._escape(place, classes, is_in_set=True) if character == "\\" else character
 
-    def _escape(self, start: int, *, is_in_set: bool = False) -> str | CharacterSet:
+    def _escape(
+        self, start: int, classes: Mapping[str, CharacterSet], *, is_in_set: bool = False
+    ) -> str | CharacterSet:
         """Read an escape after its backslash: a character, or the set of a class."""
         character = self._next()
-        if character in _CLASSES:
-            return _CLASSES[character]
+        if character in classes:
+            return classes[character]
         if character in _CONTROLS:
             return _CONTROLS[character]
         if character in _HEX_DIGITS:
@@ -279,7 +317,7 @@ class _Parser:
             return self._octal(start, is_in_set)
         if is_in_set and character == "b":
             return "\b"
-        if character in _ANCHOR_ESCAPES and not is_in_set:
+        if character in _UNSUPPORTED_ANCHORS and not is_in_set:
             self._refuse(f"has an anchor \\{character}, which is not supported", start)
         if not character or character in string.ascii_letters:
             self._refuse(f"has an unknown escape \\{character}", start)
@@ -317,7 +355,7 @@ class _Parser:
 
     def _refuse(self, rule: str, place: int | None = None) -> NoReturn:
         place = self._place if place is None else place
-        refuse(f"{rule} (at position {place}: {shorten(self._pattern[place : place + 20])!r})")
+        raise PatternError(f"{rule} (at position {place}: {shorten(self._pattern[place : place + 20])!r})")
 
 
 def _set_of(member: str | CharacterSet) -> CharacterSet:

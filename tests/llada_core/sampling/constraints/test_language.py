@@ -11,8 +11,9 @@ import pytest
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.constraints import automaton
+from llada_core.sampling.constraints.anchors import matched_whole
 from llada_core.sampling.constraints.automaton import DEAD, Deadline, build_automaton
-from llada_core.sampling.constraints.syntax import parse
+from llada_core.sampling.constraints.syntax import PatternError, parse
 
 # Everything that the syntax has, and pieces of it that do not fit together.
 PIECES = r"""
@@ -97,7 +98,9 @@ def test_anchors_at_the_ends_change_nothing():
     for pattern in ("^ab$", r"\Aab\Z", "^ab", "ab$"):
         assert accepts(pattern, "ab")
         assert not accepts(pattern, "ab\n")
-    assert accepts("^a|b$", "b")
+    for pattern in ("^a|b$", "(a$)|^(?:b$)", "(?:^|c)(?:b|$)", "(^|a)b$"):
+        assert accepts(pattern, "b")
+        assert not accepts(pattern, "bb")
     assert accepts(r"a\$", "a$")
 
 
@@ -117,9 +120,9 @@ def test_anchors_at_the_ends_change_nothing():
         ("a(?#x)", "a comment (?#"),
         ("a*+", "a possessive repeat"),
         ("a{2}+", "a possessive repeat"),
-        ("a^b", "an anchor ^; the whole text must match anyway (at position 1"),
+        ("a^b", "has an anchor ^ that is not at an end of it (at position 1)"),
         ("a$b", "an anchor $"),
-        ("(a$)", "an anchor $"),
+        ("(a$)?", "an anchor $"),
         (r"\bword", r"an anchor \b"),
         ("a**", "a repeat of a repeat"),
         ("*", "nothing to repeat"),
@@ -204,8 +207,8 @@ def test_the_deadline_ends_every_stage(monkeypatch, compile_pattern):
 
 
 def test_patterns_of_any_length_and_kind_are_parsed_in_linear_time():
-    for piece in ("(a)|", "[a-z]?", "a{1", "{", "a{1,2", "(?:", "[^", r"\\", "[]"):
+    for piece in ("(a)|", "[a-z]?", "a{1", "{", "a{1,2", "(?:", "[^", r"\\", "[]", "^", "$", "^a|", "b$|", "^(b)$"):
         started = time.thread_time()
-        with suppress(InvalidParameterError):
-            parse(piece * (8192 // len(piece)))
+        with suppress(PatternError):
+            matched_whole(parse(piece * (8192 // len(piece))))
         assert time.thread_time() - started < 2
