@@ -10,6 +10,7 @@ Shape suffixes: S states, A arcs.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import Literal
 from weakref import ReferenceType, ref
 
 import numpy as np
@@ -170,6 +171,15 @@ def _tokens_of(reference: ReferenceType[Constraint], classes: bytes) -> TokenSet
     return TokenSet.of(constraint.ids(np.frombuffer(classes, dtype=np.int64)), len(constraint.classes_V))
 
 
+@lru_cache(maxsize=1024)
+def _neighbours(reference: ReferenceType[Constraint], side: Literal["after", "before"], states: bytes) -> bytes:
+    """Return the states that any token leads to from one of these, or from which one leads to these; as bool."""
+    constraint = _alive(reference)
+    neighbours_SW = constraint.successors_SW if side == "after" else constraint.predecessors_SW
+    words_W = np.bitwise_or.reduce(neighbours_SW[np.frombuffer(states, dtype=bool)], axis=0)
+    return np.unpackbits(words_W.view(np.uint8), count=len(states), bitorder="little").tobytes()
+
+
 def _alive(reference: ReferenceType[Constraint]) -> Constraint:
     constraint = reference()
     assert constraint is not None
@@ -179,7 +189,7 @@ def _alive(reference: ReferenceType[Constraint]) -> Constraint:
 def after(constraint: Constraint, states_S: np.ndarray, token_class: int) -> np.ndarray:
     """Return the states that a token of the class, or any token at a mask, leads to."""
     if token_class == MASKED:
-        return _neighbours(constraint.successors_SW, states_S)
+        return np.frombuffer(_neighbours(ref(constraint), "after", states_S.tobytes()), dtype=bool)
     sources, targets = constraint.arcs(token_class)
     after_S = np.zeros_like(states_S)
     after_S[targets[states_S[sources]]] = True
@@ -189,7 +199,7 @@ def after(constraint: Constraint, states_S: np.ndarray, token_class: int) -> np.
 def before(constraint: Constraint, states_S: np.ndarray, token_class: int) -> np.ndarray:
     """Return the states from which a token of the class, or any token at a mask, leads to one of these."""
     if token_class == MASKED:
-        return _neighbours(constraint.predecessors_SW, states_S)
+        return np.frombuffer(_neighbours(ref(constraint), "before", states_S.tobytes()), dtype=bool)
     sources, targets = constraint.arcs(token_class)
     before_S = np.zeros_like(states_S)
     before_S[sources[states_S[targets]]] = True
@@ -211,9 +221,3 @@ def sweep(
             is_steady = token_class == MASKED and np.array_equal(moved_S, states_S)
             states_S = moved_S
         yield states_S
-
-
-def _neighbours(neighbours_SW: np.ndarray, states_S: np.ndarray) -> np.ndarray:
-    words_W = np.bitwise_or.reduce(neighbours_SW[states_S], axis=0)
-    bits = np.unpackbits(words_W.view(np.uint8), count=len(states_S), bitorder="little")
-    return bits.view(bool)
