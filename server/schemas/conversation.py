@@ -50,6 +50,8 @@ class ChatMessage(Body):
     def _each_role_has_its_own_fields(self) -> "ChatMessage":
         if self.tool_calls and self.role != "assistant":
             raise ValueError("have no tool_calls unless its role is assistant")
+        if len({call.id for call in self.tool_calls}) < len(self.tool_calls):
+            raise ValueError("have tool_calls of different ids")
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise ValueError("have a tool_call_id if, and only if, its role is tool")
         if self.content is None and not self.tool_calls:

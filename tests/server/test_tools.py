@@ -174,6 +174,7 @@ def called(arguments="{}", role="assistant"):
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages", "tool_call_id"),
         ({"messages": [{"role": "user", "content": "x", "tool_call_id": "a"}]}, "messages", "role is tool"),
         ({"messages": [called(role="user")]}, "messages", "role is assistant"),
+        ({"messages": [*QUESTION, called() | {"tool_calls": called()["tool_calls"] * 2}]}, "messages", "different ids"),
         ({"messages": [{"role": "assistant", "content": None}]}, "messages", "must have content"),
         *(
             ({"messages": [called(text)]}, "messages", "JSON object")
