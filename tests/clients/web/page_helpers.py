@@ -82,6 +82,20 @@ def seek(page: Page, frame: int) -> None:
     page.get_by_label("Recorded step").fill(str(frame))
 
 
+def play(page: Page) -> str:
+    """Play, and give the step that the first frame shows; in one go, since the film does not wait for the test."""
+    shown: str = page.evaluate(
+        """async () => {
+            const play = document.querySelector("#play");
+            play.click();
+            await new Promise(requestAnimationFrame);
+            if (play.ariaLabel !== "Pause") return play.outerHTML;
+            return document.querySelector("#panes [data-part=step]").textContent;
+        }"""
+    )
+    return shown
+
+
 def num_masks(page: Page) -> int:
     page.evaluate("() => new Promise(requestAnimationFrame)")
     return page.locator(".canvas .cell[data-state=mask]").count()

@@ -278,7 +278,13 @@ def test_asking_again_keeps_the_answer_until_the_new_one_and_what_is_being_writt
 def test_changing_the_mode_during_the_film_keeps_the_prompt(page: Page) -> None:
     answer(page, TWO)
     page.locator("#speed").select_option("0.25")
-    generate(page, "one")
-    page.get_by_role("radio", name="Completion").check()
-    watch_to_the_end(page)
+    # With the first cell that is drawn: the film does not wait for the test.
+    page.get_by_role("radio", name="Completion").evaluate(
+        """(radio) => {
+            const change = () => document.querySelector("#panes .cell") && radio.click();
+            new MutationObserver(change).observe(document.querySelector("#panes"), {childList: true, subtree: true});
+        }"""
+    )
+    generate_to_the_end(page, "one")
+    expect(page.get_by_role("radio", name="Completion")).to_be_checked()
     expect(page.locator("#prompt")).to_have_value("one")

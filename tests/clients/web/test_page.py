@@ -21,6 +21,7 @@ from tests.clients.web.page_helpers import (
     generate_to_the_end,
     num_masks,
     part,
+    play,
     seek,
     sse,
 )
@@ -155,9 +156,7 @@ def test_play_runs_from_the_first_frame_to_the_last(page: Page) -> None:
     answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", DONE)))
     generate_to_the_end(page)
     page.locator("#speed").select_option("0.25")
-    page.get_by_role("button", name="Play").click()
-    assert num_masks(page) == 2
-    expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    assert play(page) == "0 / 2"
     expect(page.get_by_role("button", name="Play")).to_be_visible(timeout=3000)
     assert num_masks(page) == 0
 
