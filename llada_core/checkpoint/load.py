@@ -21,17 +21,17 @@ from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.weights import CheckpointWeights
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 from llada_core.files import read_json
-from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
 from llada_core.model.backends.host_memory import total_memory
+from llada_core.model.config import ModelConfig
 from llada_core.model.interface import MaskPredictor
-from llada_core.model.registry import Architecture, find_architecture
+from llada_core.model.registry import find_architecture
 from llada_core.text.chat_template import ChatTemplate
 from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llada_core.model.architectures.llada.network import LLaDAModelLM
+    from llada_core.model.network import Network
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 
@@ -74,7 +74,7 @@ def load_checkpoint(
     dtype: str = "auto",
     revision: str | None = None,
     adapter: str | os.PathLike[str] | None = None,
-) -> "LLaDAModelLM":
+) -> "Network":
     """Load a checkpoint as the trainable network; arguments and errors are those of `load_model`."""
     placement = Placement.of(device, dtype)
     return Checkpoint.open(path, revision=revision, adapter=adapter).load_network(placement)
@@ -102,8 +102,7 @@ class Checkpoint:
     """
 
     folder: Path
-    architecture: Architecture
-    config: LLaDAConfig
+    config: ModelConfig
     tokenizer: Tokenizer | None
     special_tokens: SpecialTokens
     decision_temperature: float = 1.0
@@ -134,8 +133,7 @@ class Checkpoint:
         """
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
         fields = read_json(folder / "config.json")
-        architecture = find_architecture(fields)
-        config: LLaDAConfig = architecture.config_class.from_dict(fields)
+        config: ModelConfig = find_architecture(fields).from_dict(fields)
         tokenizer = _read_tokenizer(folder, vocab_size=config.vocab_size, chat_template=chat_template)
         special_tokens = resolve_special_tokens(
             folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None
@@ -144,7 +142,7 @@ class Checkpoint:
         if updates is not None:
             updates.check(config.tensor_shapes())
         temperature = read_decision_temperature(folder)
-        return cls(folder, architecture, config, tokenizer, special_tokens, temperature, updates)
+        return cls(folder, config, tokenizer, special_tokens, temperature, updates)
 
     def load_model(self, placement: Placement, *, on_progress: OnProgress | None = None) -> MaskPredictor:
         """Read the weights, for inference.
@@ -156,7 +154,7 @@ class Checkpoint:
             return self.load_network(placement, on_progress=on_progress).eval().requires_grad_(False)
         read = self._reader(on_progress)
         self._require_memory(placement)
-        tensor_name = self.architecture.tensor_name
+        tensor_name = self.config.describe().names.tensor
         return CPUMaskPredictor(
             self.config,
             self.special_tokens,
@@ -165,7 +163,7 @@ class Checkpoint:
             quantization=placement.quantization,
         )
 
-    def load_network(self, placement: Placement, *, on_progress: OnProgress | None = None) -> "LLaDAModelLM":
+    def load_network(self, placement: Placement, *, on_progress: OnProgress | None = None) -> "Network":
         """Read the weights into the trainable network; arguments as `load_model`.
 
         Raises:
@@ -179,8 +177,11 @@ class Checkpoint:
         if placement.device.type == "cpu":
             self._require_memory(placement)
         dtype = placement.dtype_for(self.config)
+        # Imported here: it takes two seconds, and inference on a CPU needs none of it.
+        from llada_core.model.network import Network
+
         with torch.device("meta"):
-            network = self.architecture.network_class()(self.config)
+            network = Network(self.config)
         # Always copy: weights that are trained must not be views of a mapped file.
         state = {name: read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()}
         network.load_state_dict(state, assign=True)

@@ -15,7 +15,7 @@ from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, Spe
 from llada_core.text.tokenizer import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
-    from llada_core.model.architectures.llada.network import LLaDAModelLM
+    from llada_core.model.network import Network
 
 # The location of LLaDA's own loading code, which `AutoModel.from_pretrained(folder, trust_remote_code=True)` fetches.
 _AUTO_MAP = {
@@ -29,7 +29,7 @@ _AUTO_MAP = {
 
 
 def save_checkpoint(
-    model: "LLaDAModelLM",
+    model: "Network",
     folder: Path,
     *,
     tokenizer_file: Path | None,

@@ -1,6 +1,6 @@
 """Inference on a CPU: the same network, with its weights laid out once for oneDNN.
 
-It computes the function of `LLaDAModelLM`; only order and rounding differ. Norm weights and the attention scale are
+It computes the function of `Network`; only order and rounding differ. Norm weights and the attention scale are
 multiplied into the weights that follow, keys and values share a matrix, as do gate and up, and rotary pairs lie side
 by side, so that a rotation is one complex product. In float32 the logits agree to about 1e-5.
 
@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.attention import AttentionPlan
 from llada_core.model.backends.cpu_attention import attend
 from llada_core.model.backends.host_memory import keep_freed_memory, return_freed_memory
+from llada_core.model.config import ModelConfig
+from llada_core.model.description import Description
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import rotary_angles
 from llada_core.text.special_tokens import SpecialTokens
@@ -64,7 +65,7 @@ class CPUMaskPredictor:
 
     def __init__(
         self,
-        config: LLaDAConfig,
+        config: ModelConfig,
         special_tokens: SpecialTokens,
         read: ReadTensor,
         *,
@@ -78,7 +79,8 @@ class CPUMaskPredictor:
             quantization: `int8` quantises weights per output feature, and the inputs of every linear map per row.
         """
         keep_freed_memory()
-        self.shape = config.shape
+        description = config.describe()
+        self.shape = description.shape
         self.special_tokens = special_tokens
         self.dtype = dtype
 
@@ -90,17 +92,16 @@ class CPUMaskPredictor:
             return Int8Linear(num_features, pieces) if is_int8 else packed_linear(num_features, pieces, dtype)
 
         # Read, pack and drop one tensor at a time, the largest first: the peak is little more than the packed weights.
-        self._head = linear(
-            _Weight(read("embedding" if config.weight_tying else "head", None), read("final_norm", None))
-        )
+        self._head = linear(_Weight(read(description.head_role, None), read("final_norm", None)))
         self._embedding_VE = read("embedding", None).to(dtype)
         self._blocks = []
-        for depth in range(config.n_layers):
-            self._blocks.append(_Block(config, depth, read, linear, dtype))
+        for depth in range(description.num_layers):
+            self._blocks.append(_Block(description, depth, read, linear, dtype))
             return_freed_memory()
-        self._eps = torch.tensor(config.rms_norm_eps)
+        self._eps = torch.tensor(description.norm_eps)
         self._hidden_dtype = torch.float32 if is_int8 else dtype
-        angles_LC = rotary_angles(config.max_sequence_length, config.head_dim, config.rope_theta)
+        attention = description.attention
+        angles_LC = rotary_angles(description.max_sequence_length, attention.head_dim, attention.rotary_theta)
         self._rotations_LC = torch.polar(torch.ones_like(angles_LC), angles_LC)
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
@@ -129,25 +130,25 @@ class _Block:
 
     def __init__(
         self,
-        config: LLaDAConfig,
+        description: Description,
         depth: int,
         read: ReadTensor,
         linear: Callable[..., Linear],
         attention_dtype: torch.dtype,
     ) -> None:
-        assert config.n_kv_heads is not None
+        attention = description.attention
         self._depth = depth
         self._kernel = partial(attend, dtype=attention_dtype)
-        self._head_dim = config.head_dim
-        self._heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
-        self._most_rows = _most_rows(config)
-        self._eps = torch.tensor(config.rms_norm_eps)
+        self._head_dim = attention.head_dim
+        self._heads = [attention.num_heads, attention.num_key_value_heads, attention.num_key_value_heads]
+        self._most_rows = _most_rows(description.feed_forwards[depth].width)
+        self._eps = torch.tensor(description.norm_eps)
 
         norm_E = read("attention_norm", depth)
-        query = _Weight(read("query", depth), norm_E, head_dim=config.head_dim, scale=config.head_dim**-0.5)
-        key = _Weight(read("key", depth), norm_E, head_dim=config.head_dim)
+        query = _Weight(read("query", depth), norm_E, head_dim=attention.head_dim, scale=attention.head_dim**-0.5)
+        key = _Weight(read("key", depth), norm_E, head_dim=attention.head_dim)
         value = _Weight(read("value", depth), norm_E)
-        if depth < config.n_layers - 1:
+        if depth < description.num_layers - 1:
             self._query_key_value = linear(query, key, value)
         else:
             self._query, self._key_value = linear(query), linear(key, value)
@@ -320,10 +321,9 @@ def _assembled(num_features: int, pieces: Iterable[Tensor], dtype: torch.dtype) 
     return weight_NE
 
 
-def _most_rows(config: LLaDAConfig) -> int:
+def _most_rows(feed_forward_width: int) -> int:
     """Return how many rows go through the linear maps at once; the widest temporary is that of gate and up."""
-    assert config.mlp_hidden_size is not None
-    rows = _MOST_BYTES // (2 * config.mlp_hidden_size * torch.float32.itemsize)
+    rows = _MOST_BYTES // (2 * feed_forward_width * torch.float32.itemsize)
     return min(max(rows // _ROWS_MULTIPLE, 1) * _ROWS_MULTIPLE, _MOST_ROWS)
 
 

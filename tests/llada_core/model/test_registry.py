@@ -3,6 +3,7 @@ import torch
 
 from llada_core.errors import UnsupportedCheckpointError
 from llada_core.model.backends.cpu import CPUMaskPredictor
+from llada_core.model.network import Network
 from llada_core.model.registry import ARCHITECTURES, find_architecture
 from llada_core.text.special_tokens import SpecialTokens
 
@@ -30,9 +31,8 @@ def test_a_config_that_names_no_single_architecture_is_refused(named):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_tensors_of_an_architectures_config_are_those_of_its_network(name):
-    architecture = ARCHITECTURES[name]
-    config = architecture.config_class(**SMALL[name])
-    network = architecture.network_class()(config)
+    config = ARCHITECTURES[name](**SMALL[name])
+    network = Network(config)
     assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == config.tensor_shapes()
     assert network.shape == config.shape
     assert len(network.blocks) == config.shape.num_layers
@@ -40,14 +40,13 @@ def test_the_tensors_of_an_architectures_config_are_those_of_its_network(name):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_cpu_backend_reads_every_tensor_of_an_architecture_by_its_role(name):
-    architecture = ARCHITECTURES[name]
-    config = architecture.config_class(**SMALL[name])
-    state = architecture.network_class()(config).state_dict()
+    config = ARCHITECTURES[name](**SMALL[name])
+    names, state = config.describe().names, Network(config).state_dict()
     names_read = set()
 
     def read(role: str, depth: int | None) -> torch.Tensor:
-        names_read.add(architecture.tensor_name(role, depth))
-        return state[architecture.tensor_name(role, depth)]
+        names_read.add(names.tensor(role, depth))
+        return state[names.tensor(role, depth)]
 
     CPUMaskPredictor(config, SpecialTokens(59, 58, None), read, dtype=torch.float32)
     assert names_read == set(state)

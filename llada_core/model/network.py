@@ -1,7 +1,10 @@
-"""LLaDA's mask predictor: a Llama-style transformer without a causal mask (arXiv:2502.09992, section 2.1).
+"""The network of every architecture, for training and accelerators: a transformer without a causal mask
+(arXiv:2502.09992, section 2.1), built from a description.
 
-Parameter names are those of the published checkpoints; `ff_out` is both the head and each block's down projection.
+Parameter names are those of the published checkpoints.
 """
+
+from operator import attrgetter
 
 import torch
 import torch.nn.functional as F
@@ -9,52 +12,47 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.layers import LLaDABlock, Projection, RMSNorm
 from llada_core.model.attention import AttentionPlan
+from llada_core.model.config import ModelConfig
+from llada_core.model.layers import Block, Projection, RMSNorm, place
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import RotaryTable
-from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import SpecialTokens
 
 
-class LLaDATransformer(nn.Module):
-    """The modules of the network, under the prefix `model.transformer.` of the published names."""
+class Network(PreTrainedModel):
+    """A mask predictor: maps token ids, some of them masks, to logits over the vocabulary at every position."""
 
-    def __init__(self, config: LLaDAConfig) -> None:
-        super().__init__()
-        assert config.embedding_size is not None
-        parts: dict[str, nn.Module] = {
-            "wte": nn.Embedding(config.embedding_size, config.d_model),
-            "blocks": nn.ModuleList(LLaDABlock(config, depth) for depth in range(config.n_layers)),
-            "ln_f": RMSNorm(config.d_model, config.rms_norm_eps),
-        }
-        if not config.weight_tying:
-            parts["ff_out"] = Projection(config.d_model, config.embedding_size)
-        self.transformer = nn.ModuleDict(parts)
-
-
-class LLaDAModelLM(PreTrainedModel):
-    """The mask predictor: maps token ids, some of them masks, to logits over the vocabulary at every position."""
-
-    config_class = LLaDAConfig
-    config: LLaDAConfig
+    config_class = ModelConfig
+    config: ModelConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
 
     special_tokens: SpecialTokens
     """The checkpoint's mask, EOS and EoT ids; set by `load_checkpoint`."""
 
-    def __init__(self, config: LLaDAConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.model = LLaDATransformer(config)
-        self.rotary = RotaryTable(config.head_dim, config.rope_theta)
+        description = config.describe()
+        self._names = description.names
+        self._has_tied_head = description.has_tied_head
+        self.shape = description.shape
+        parts = {
+            self._names.outside["embedding"]: nn.Embedding(description.num_columns, description.width),
+            self._names.blocks: nn.ModuleList(Block(description, depth) for depth in range(description.num_layers)),
+            self._names.outside["final_norm"]: RMSNorm(description.width, description.norm_eps),
+        }
+        if not description.has_tied_head:
+            parts[self._names.outside["head"]] = Projection(description.width, description.num_columns)
+        for name, module in parts.items():
+            place(self, name, module)
+        self.rotary = RotaryTable(description.attention.head_dim, description.attention.rotary_theta)
         self.post_init()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool = True
     ) -> MaskedLMOutput | tuple[Tensor]:
-        """Compute the logits at every position of a padded batch: the interface of LLaDA's own scripts.
+        """Compute the logits at every position of a padded batch: the interface of the published models.
 
         Args:
             input_ids: [B, L]
@@ -87,44 +85,43 @@ class LLaDAModelLM(PreTrainedModel):
         return normed_TE
 
     def head(self, hidden_RE: Tensor) -> Tensor:
-        """Compute the logits [R, V] of normed hidden states; under `weight_tying` the head is the embedding."""
+        """Compute the logits [R, V] of normed hidden states."""
         head = self.get_output_embeddings()
-        logits_RV: Tensor = F.linear(hidden_RE, head.weight) if self.config.weight_tying else head(hidden_RE)
+        logits_RV: Tensor = F.linear(hidden_RE, head.weight) if self._has_tied_head else head(hidden_RE)
         return logits_RV
-
-    @property
-    def shape(self) -> ModelShape:
-        return self.config.shape
 
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, first to last."""
-        blocks: nn.ModuleList = self.model.transformer["blocks"]
+        blocks: nn.ModuleList = attrgetter(self._names.blocks)(self)
         return blocks
 
     @property
     def final_norm(self) -> nn.Module:
         """The norm between the last block and the head."""
-        return self.model.transformer["ln_f"]
+        norm: nn.Module = attrgetter(self._names.outside["final_norm"])(self)
+        return norm
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.model.transformer["wte"]
+        embedding: nn.Module = attrgetter(self._names.outside["embedding"])(self)
+        return embedding
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.transformer["wte"] = value
+        place(self, self._names.outside["embedding"], value)
 
     def get_output_embeddings(self) -> nn.Embedding | nn.Linear:
-        head: nn.Embedding | nn.Linear = self.model.transformer["wte" if self.config.weight_tying else "ff_out"]
+        role = "embedding" if self._has_tied_head else "head"
+        head: nn.Embedding | nn.Linear = attrgetter(self._names.outside[role])(self)
         return head
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Apply the published "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
+        """Apply LLaDA's "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
         if isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Projection):
             self._init_normal(module.weight, module.init_std)
         elif isinstance(module, nn.Embedding):
-            self._init_normal(module.weight, self.config.d_model**-0.5)
+            self._init_normal(module.weight, module.embedding_dim**-0.5)
 
     @staticmethod
     def _init_normal(weight: Tensor, std: float) -> None:

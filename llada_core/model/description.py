@@ -1,0 +1,127 @@
+"""A description of a network, made from a config, which two interpreters read: the network that can be trained
+(`network`) and the packed weights of a CPU (`backends/cpu`).
+
+All networks are pre-norm transformers without a causal mask. A description says only in what they differ. A tensor has
+a role in the network; an architecture's table gives its name in published checkpoints.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from llada_core.model.shape import ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class TensorNames:
+    """The published names of an architecture's modules, by the role that each plays.
+
+    Attributes:
+        outside: the modules outside the blocks: `embedding`, `final_norm` and `head`.
+        blocks: the list of blocks.
+        block: the modules of a block, counted from it.
+    """
+
+    outside: Mapping[str, str]
+    blocks: str
+    block: Mapping[str, str]
+
+    def module(self, role: str, depth: int | None = None) -> str:
+        """Return the name of a module: in the block `depth` or, without a depth, outside the blocks."""
+        return self.outside[role] if depth is None else f"{self.blocks}.{depth}.{self.block[role]}"
+
+    def tensor(self, role: str, depth: int | None = None) -> str:
+        """Return the name of a module's weight."""
+        return f"{self.module(role, depth)}.weight"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Bidirectional attention: H query heads, which read K key heads of width D.
+
+    Attributes:
+        rotary_theta: the base of the rotary embedding's angles.
+    """
+
+    num_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rotary_theta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedForward:
+    """SwiGLU of `width` hidden features."""
+
+    width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """A network.
+
+    Attributes:
+        names: role → published name.
+        width: the width of hidden states.
+        vocab_size: token ids are below it.
+        num_columns: rows of the embedding and columns of the head, at least `vocab_size`.
+        max_sequence_length: the longest canvas, prompt included.
+        norm_eps: added to the mean square in every norm.
+        feed_forwards: the feed-forward of each block, first to last.
+        has_tied_head: the head is the embedding.
+    """
+
+    names: TensorNames
+    width: int
+    vocab_size: int
+    num_columns: int
+    max_sequence_length: int
+    norm_eps: float
+    attention: Attention
+    feed_forwards: tuple[FeedForward, ...]
+    has_tied_head: bool
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.feed_forwards)
+
+    @property
+    def shape(self) -> ModelShape:
+        """The sizes that the code around the network depends on."""
+        return ModelShape(
+            num_layers=self.num_layers,
+            num_key_value_heads=self.attention.num_key_value_heads,
+            head_dim=self.attention.head_dim,
+            vocab_size=self.vocab_size,
+            max_sequence_length=self.max_sequence_length,
+        )
+
+    @property
+    def head_role(self) -> str:
+        """The role of the head's tensor."""
+        return "embedding" if self.has_tied_head else "head"
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor of a checkpoint, by its published name."""
+        shapes: dict[str, tuple[int, ...]] = {
+            self.names.tensor("embedding"): (self.num_columns, self.width),
+            self.names.tensor("final_norm"): (self.width,),
+        }
+        for depth in range(self.num_layers):
+            shapes |= {self.names.tensor(role, depth): shape for role, shape in self.block_shapes(depth)}
+        if not self.has_tied_head:
+            shapes[self.names.tensor("head")] = (self.num_columns, self.width)
+        return shapes
+
+    def block_shapes(self, depth: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield the role and the shape of every tensor of a block."""
+        attention, hidden = self.attention, self.feed_forwards[depth].width
+        queries, keys = attention.num_heads * attention.head_dim, attention.num_key_value_heads * attention.head_dim
+        yield "attention_norm", (self.width,)
+        yield "query", (queries, self.width)
+        yield "key", (keys, self.width)
+        yield "value", (keys, self.width)
+        yield "attention_out", (self.width, queries)
+        yield "feed_forward_norm", (self.width,)
+        yield "gate", (hidden, self.width)
+        yield "up", (hidden, self.width)
+        yield "down", (self.width, hidden)

@@ -1,0 +1,99 @@
+"""The parts of a transformer block that is trained, put together as a description says, under published names."""
+
+from operator import attrgetter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from llada_core.model.attention import AttentionPlan
+from llada_core.model.description import Description
+from llada_core.model.packed import Rows
+from llada_core.model.rotary import rotate
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm that, as published, divides in float32 and applies the weight after casting back."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x_TE: Tensor) -> Tensor:
+        x = x_TE.float()
+        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        return normed.to(x_TE.dtype) * self.weight
+
+
+class Projection(nn.Linear):
+    """A linear map that knows the standard deviation of its initial weights."""
+
+    def __init__(self, in_features: int, out_features: int, *, residual_depth: int | None = None) -> None:
+        """`residual_depth`: index of the layer whose output is added to the residual stream ("mitchell" init)."""
+        self.init_std = in_features**-0.5
+        if residual_depth is not None:
+            self.init_std /= (2 * (residual_depth + 1)) ** 0.5
+        super().__init__(in_features, out_features, bias=False)
+
+
+class Block(GradientCheckpointingLayer):
+    """Pre-norm attention and feed-forward, each added to the residual stream; optionally recomputed in backward."""
+
+    def __init__(self, description: Description, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self._attention_sizes = description.attention
+        # Looked up by name at every use: adapters and quantised layers are put in the place of modules.
+        self._lookups = {role: attrgetter(name) for role, name in description.names.block.items()}
+        for role, shape in description.block_shapes(depth):
+            place(self, description.names.block[role], self._module(role, shape, description.norm_eps))
+
+    def _module(self, role: str, shape: tuple[int, ...], eps: float) -> nn.Module:
+        if len(shape) == 1:
+            return RMSNorm(*shape, eps)
+        out_features, in_features = shape
+        return Projection(
+            in_features, out_features, residual_depth=self.depth if role in ("attention_out", "down") else None
+        )
+
+    def part(self, role: str) -> nn.Module:
+        """Return the module that plays a role."""
+        module: nn.Module = self._lookups[role](self)
+        return module
+
+    def forward(
+        self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None = None
+    ) -> Tensor:
+        """Compute the next hidden states: at every position or, in the last layer, only at the requested rows."""
+        attended_QE = self._attention(self.part("attention_norm")(hidden_TE), cos_T1D, sin_T1D, plan, rows)
+        hidden_QE = (hidden_TE if rows is None else hidden_TE[rows.index_R]) + attended_QE
+        return hidden_QE + self._feed_forward(self.part("feed_forward_norm")(hidden_QE))
+
+    def _attention(
+        self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None
+    ) -> Tensor:
+        # Keys and values come from all positions; queries and everything after them are needed only at the rows.
+        x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
+        q_QHD, k_TKD, v_TKD = (
+            self.part(role)(x).unflatten(-1, (-1, self._attention_sizes.head_dim))
+            for role, x in (("query", x_QE), ("key", x_TE), ("value", x_TE))
+        )
+        attended_QHD = plan.attend(rotate(q_QHD, cos_Q1D, sin_Q1D), rotate(k_TKD, cos_T1D, sin_T1D), v_TKD, self.depth)
+        attended_QE: Tensor = self.part("attention_out")(attended_QHD.flatten(-2))
+        return attended_QE
+
+    def _feed_forward(self, x_TE: Tensor) -> Tensor:
+        output_TE: Tensor = self.part("down")(F.silu(self.part("gate")(x_TE)) * self.part("up")(x_TE))
+        return output_TE
+
+
+def place(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Register a module under a dotted name; the modules on the way to it are made if they are missing."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.ModuleDict())
+        root = root.get_submodule(part)
+    root.add_module(last, module)
