@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llada_core.errors import UnsupportedCheckpointError
 from llada_core.files import make_empty, move_files, share
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens
@@ -43,7 +44,14 @@ def save_checkpoint(
 
     Args:
         tokenizer_file: copied, with a config for other programs; None for a model without a tokenizer.
+
+    Raises:
+        UnsupportedCheckpointError: a model of another architecture than LLaDA's.
     """
+    if not isinstance(model.config, LLaDAConfig):
+        raise UnsupportedCheckpointError(
+            f"{folder}: model_type is {model.config.model_type}; only llada models can be saved so far"
+        )
     aside = make_empty(folder / "incomplete")
     config = LLaDAConfig(
         **{

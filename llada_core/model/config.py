@@ -6,10 +6,10 @@ before anything is made in them: a file may come from strangers.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from reprlib import repr as short
 from types import NoneType
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar, get_args
 
 from transformers import PreTrainedConfig
 
@@ -63,7 +63,7 @@ class FieldRules:
     implemented: Mapping[str, object]
     required: tuple[str, ...]
     limits: Mapping[str, tuple[float, float]]
-    nullable: frozenset[str] = field(default_factory=frozenset)
+    nullable: frozenset[str] = frozenset()
 
 
 class ModelConfig(PreTrainedConfig):
@@ -93,23 +93,23 @@ class ModelConfig(PreTrainedConfig):
         missing = [name for name in cls.rules.required if config_dict.get(name) is None]
         if missing:
             raise UnsupportedCheckpointError(f"config.json: {', '.join(missing)} missing; not guessed")
-        fields = {
+        stated = {
             name: value
             for name, value in config_dict.items()
             if not _is_without_effect(name) and (value is not None or name in cls.rules.implemented)
         }
-        older_name = fields.pop("torch_dtype", None)
-        dtype = fields.get("dtype", older_name)
+        older_name = stated.pop("torch_dtype", None)
+        dtype = stated.get("dtype", older_name)
         if dtype not in (None, *_DTYPES):
             raise refused("dtype", dtype, f"be one of {', '.join(_DTYPES)}, or null")
         known = _TOKEN_IDS | set(cls.__dataclass_fields__)
-        for name in sorted(fields.keys() - known):
-            if fields[name] not in (None, False, 0):
+        for name in sorted(stated.keys() - known):
+            if stated[name] not in (None, False, 0):
                 raise UnsupportedCheckpointError(
-                    f"config.json: {shorten(name)} is {short(fields[name])}; this field is unknown, may change what "
+                    f"config.json: {shorten(name)} is {short(stated[name])}; this field is unknown, may change what "
                     "the network computes, and is not implemented"
                 )
-        return super().from_dict({name: fields[name] for name in fields.keys() & known} | {"dtype": dtype}, **kwargs)
+        return super().from_dict({name: stated[name] for name in stated.keys() & known} | {"dtype": dtype}, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return every field, defaults included: a saved `config.json` states what it relies on."""
@@ -136,9 +136,9 @@ class ModelConfig(PreTrainedConfig):
         yield from ()
 
     def _check_types(self) -> None:
-        for name, annotation in (ModelConfig.__annotations__ | type(self).__annotations__).items():
-            if get_origin(annotation) is ClassVar:
-                continue
+        classes = (class_ for class_ in type(self).__mro__ if issubclass(class_, ModelConfig))
+        declared = {name for class_ in classes for name in class_.__annotations__}
+        for name, annotation in ((field.name, field.type) for field in fields(self) if field.name in declared):
             value = getattr(self, name)
             # JSON writes 1.0 as 1; and Python takes True for 1.
             types = get_args(annotation) or (annotation,)

@@ -5,7 +5,7 @@ All networks are pre-norm transformers without a causal mask. A description says
 a role in the network; an architecture's table gives its name in published checkpoints.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llada_core.model.shape import ModelShape
@@ -25,27 +25,38 @@ class TensorNames:
     blocks: str
     block: Mapping[str, str]
 
-    def module(self, role: str, depth: int | None = None) -> str:
-        """Return the name of a module: in the block `depth` or, without a depth, outside the blocks."""
-        return self.outside[role] if depth is None else f"{self.blocks}.{depth}.{self.block[role]}"
-
     def tensor(self, role: str, depth: int | None = None) -> str:
-        """Return the name of a module's weight."""
-        return f"{self.module(role, depth)}.weight"
+        """Return the name of a tensor: in the block `depth` or, without a depth, outside the blocks.
+
+        Args:
+            role: the role of a module, for its weight; followed by `.bias` for its bias.
+        """
+        module, _, parameter = role.partition(".")
+        path = self.outside[module] if depth is None else f"{self.blocks}.{depth}.{self.block[module]}"
+        return f"{path}.{parameter or 'weight'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotary:
+    """The rotary embedding of queries and keys.
+
+    Attributes:
+        theta: the base of the angles.
+        is_float32: rotate in float32 whatever the dtype of the queries; otherwise in theirs, by rounded cosines.
+    """
+
+    theta: float
+    is_float32: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Bidirectional attention: H query heads, which read K key heads of width D.
-
-    Attributes:
-        rotary_theta: the base of the rotary embedding's angles.
-    """
+    """Bidirectional attention: H query heads, which read K key heads of width D."""
 
     num_heads: int
     num_key_value_heads: int
     head_dim: int
-    rotary_theta: float
+    rotary: Rotary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,8 @@ class Description:
         norm_eps: added to the mean square in every norm.
         feed_forwards: the feed-forward of each block, first to last.
         has_tied_head: the head is the embedding.
+        biased: the roles of the linear maps that have a bias.
+        predicts_next: a token is predicted from the output at the position before it; the first one from its own.
     """
 
     names: TensorNames
@@ -79,6 +92,8 @@ class Description:
     attention: Attention
     feed_forwards: tuple[FeedForward, ...]
     has_tied_head: bool
+    biased: frozenset[str] = frozenset()
+    predicts_next: bool = False
 
     @property
     def num_layers(self) -> int:
@@ -93,6 +108,7 @@ class Description:
             head_dim=self.attention.head_dim,
             vocab_size=self.vocab_size,
             max_sequence_length=self.max_sequence_length,
+            predicts_next=self.predicts_next,
         )
 
     @property
@@ -107,21 +123,24 @@ class Description:
             self.names.tensor("final_norm"): (self.width,),
         }
         for depth in range(self.num_layers):
-            shapes |= {self.names.tensor(role, depth): shape for role, shape in self.block_shapes(depth)}
+            shapes |= {self.names.tensor(role, depth): shape for role, shape in self.block_shapes(depth).items()}
         if not self.has_tied_head:
             shapes[self.names.tensor("head")] = (self.num_columns, self.width)
         return shapes
 
-    def block_shapes(self, depth: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Yield the role and the shape of every tensor of a block."""
+    def block_shapes(self, depth: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor of a block, by its role."""
         attention, hidden = self.attention, self.feed_forwards[depth].width
         queries, keys = attention.num_heads * attention.head_dim, attention.num_key_value_heads * attention.head_dim
-        yield "attention_norm", (self.width,)
-        yield "query", (queries, self.width)
-        yield "key", (keys, self.width)
-        yield "value", (keys, self.width)
-        yield "attention_out", (self.width, queries)
-        yield "feed_forward_norm", (self.width,)
-        yield "gate", (hidden, self.width)
-        yield "up", (hidden, self.width)
-        yield "down", (self.width, hidden)
+        shapes: dict[str, tuple[int, ...]] = {
+            "attention_norm": (self.width,),
+            "query": (queries, self.width),
+            "key": (keys, self.width),
+            "value": (keys, self.width),
+            "attention_out": (self.width, queries),
+            "feed_forward_norm": (self.width,),
+            "gate": (hidden, self.width),
+            "up": (hidden, self.width),
+            "down": (self.width, hidden),
+        }
+        return shapes | {f"{role}.bias": shapes[role][:1] for role in self.biased & shapes.keys()}

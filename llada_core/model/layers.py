@@ -1,5 +1,6 @@
 """The parts of a transformer block that is trained, put together as a description says, under published names."""
 
+from functools import partial
 from operator import attrgetter
 
 import torch
@@ -30,12 +31,14 @@ class RMSNorm(nn.Module):
 class Projection(nn.Linear):
     """A linear map that knows the standard deviation of its initial weights."""
 
-    def __init__(self, in_features: int, out_features: int, *, residual_depth: int | None = None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, *, has_bias: bool = False, residual_depth: int | None = None
+    ) -> None:
         """`residual_depth`: index of the layer whose output is added to the residual stream ("mitchell" init)."""
         self.init_std = in_features**-0.5
         if residual_depth is not None:
             self.init_std /= (2 * (residual_depth + 1)) ** 0.5
-        super().__init__(in_features, out_features, bias=False)
+        super().__init__(in_features, out_features, bias=has_bias)
 
 
 class Block(GradientCheckpointingLayer):
@@ -44,19 +47,21 @@ class Block(GradientCheckpointingLayer):
     def __init__(self, description: Description, depth: int) -> None:
         super().__init__()
         self.depth = depth
-        self._attention_sizes = description.attention
+        self._head_dim = description.attention.head_dim
+        self._rotate = partial(rotate, is_float32=description.attention.rotary.is_float32)
+        shapes = description.block_shapes(depth)
+        modules = {role: description.names.block[role] for role in shapes if "." not in role}
         # Looked up by name at every use: adapters and quantised layers are put in the place of modules.
-        self._lookups = {role: attrgetter(name) for role, name in description.names.block.items()}
-        for role, shape in description.block_shapes(depth):
-            place(self, description.names.block[role], self._module(role, shape, description.norm_eps))
-
-    def _module(self, role: str, shape: tuple[int, ...], eps: float) -> nn.Module:
-        if len(shape) == 1:
-            return RMSNorm(*shape, eps)
-        out_features, in_features = shape
-        return Projection(
-            in_features, out_features, residual_depth=self.depth if role in ("attention_out", "down") else None
-        )
+        self._lookups = {role: attrgetter(name) for role, name in modules.items()}
+        for role, name in modules.items():
+            if len(shapes[role]) == 1:
+                place(self, name, RMSNorm(*shapes[role], description.norm_eps))
+            else:
+                out_features, in_features = shapes[role]
+                is_last = role in ("attention_out", "down")
+                has_bias, residual_depth = f"{role}.bias" in shapes, depth if is_last else None
+                projection = Projection(in_features, out_features, has_bias=has_bias, residual_depth=residual_depth)
+                place(self, name, projection)
 
     def part(self, role: str) -> nn.Module:
         """Return the module that plays a role."""
@@ -77,10 +82,11 @@ class Block(GradientCheckpointingLayer):
         # Keys and values come from all positions; queries and everything after them are needed only at the rows.
         x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
         q_QHD, k_TKD, v_TKD = (
-            self.part(role)(x).unflatten(-1, (-1, self._attention_sizes.head_dim))
+            self.part(role)(x).unflatten(-1, (-1, self._head_dim))
             for role, x in (("query", x_QE), ("key", x_TE), ("value", x_TE))
         )
-        attended_QHD = plan.attend(rotate(q_QHD, cos_Q1D, sin_Q1D), rotate(k_TKD, cos_T1D, sin_T1D), v_TKD, self.depth)
+        q_QHD, k_TKD = self._rotate(q_QHD, cos_Q1D, sin_Q1D), self._rotate(k_TKD, cos_T1D, sin_T1D)
+        attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self.depth)
         attended_QE: Tensor = self.part("attention_out")(attended_QHD.flatten(-2))
         return attended_QE
 

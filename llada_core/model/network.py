@@ -46,13 +46,13 @@ class Network(PreTrainedModel):
             parts[self._names.outside["head"]] = Projection(description.width, description.num_columns)
         for name, module in parts.items():
             place(self, name, module)
-        self.rotary = RotaryTable(description.attention.head_dim, description.attention.rotary_theta)
+        self.rotary = RotaryTable(description.attention.head_dim, description.attention.rotary.theta)
         self.post_init()
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool = True
     ) -> MaskedLMOutput | tuple[Tensor]:
-        """Compute the logits at every position of a padded batch: the interface of the published models.
+        """Compute the network's output at every position of a padded batch: the interface of the published models.
 
         Args:
             input_ids: [B, L]
@@ -64,25 +64,20 @@ class Network(PreTrainedModel):
         """
         is_token_BL = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         lengths = tuple(is_token_BL.sum(dim=1).tolist()) if attention_mask is not None else self._full(input_ids)
-        hidden_TE = self.hidden_states(PackedTokens(input_ids[is_token_BL], lengths))
+        hidden_TE = self._outputs(PackedTokens(input_ids[is_token_BL], lengths))
         logits_TV = self.head(hidden_TE)
         logits_BLV = logits_TV.new_zeros(*input_ids.shape, logits_TV.shape[-1])
         logits_BLV = logits_BLV.masked_scatter(is_token_BL.unsqueeze(-1), logits_TV)
         return MaskedLMOutput(logits=logits_BLV) if return_dict else (logits_BLV,)
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
-        """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
-        cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)
-        *blocks, last = self.blocks
-        plan = AttentionPlan(packed)
-        hidden_TE = self.get_input_embeddings()(packed.tokens_T)
-        for block in blocks:
-            hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
-        last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
-        # Rebinding the name frees the last layer's input.
-        hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
-        normed_TE: Tensor = self.final_norm(hidden_TE)
-        return normed_TE
+        """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E].
+
+        It is the one that predicts the row's token, which is the row before it if `shape.predicts_next`.
+        """
+        if self.shape.predicts_next:
+            rows = (Rows.every(packed) if rows is None else rows).one_before(packed)
+        return self._outputs(packed, rows)
 
     def head(self, hidden_RE: Tensor) -> Tensor:
         """Compute the logits [R, V] of normed hidden states."""
@@ -114,12 +109,27 @@ class Network(PreTrainedModel):
         head: nn.Embedding | nn.Linear = attrgetter(self._names.outside[role])(self)
         return head
 
+    def _outputs(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
+        cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)
+        *blocks, last = self.blocks
+        plan = AttentionPlan(packed)
+        hidden_TE = self.get_input_embeddings()(packed.tokens_T)
+        for block in blocks:
+            hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
+        last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
+        # Rebinding the name frees the last layer's input.
+        hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
+        normed_TE: Tensor = self.final_norm(hidden_TE)
+        return normed_TE
+
     def _init_weights(self, module: nn.Module) -> None:
         """Apply LLaDA's "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
         if isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Projection):
             self._init_normal(module.weight, module.init_std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             self._init_normal(module.weight, module.embedding_dim**-0.5)
 

@@ -5,6 +5,8 @@ from reprlib import repr as short
 from typing import Any
 
 from llada_core.errors import UnsupportedCheckpointError
+from llada_core.model.architectures.dream import DreamConfig
+from llada_core.model.architectures.illada import ILLaDAConfig
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.config import ModelConfig
 
@@ -19,12 +21,14 @@ def find_architecture(config: Mapping[str, Any]) -> type[ModelConfig]:
     if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str) and named[0] in ARCHITECTURES:
         return ARCHITECTURES[named[0]]
     raise UnsupportedCheckpointError(
-        f"config.json: architectures is {short(named)}; this project loads {list(ARCHITECTURES)} "
-        "(LLaDA-8B-Base, LLaDA-8B-Instruct, LLaDA-1.5 and checkpoints of the same architecture)"
+        f"config.json: architectures is {short(named)}; this project loads one of {list(ARCHITECTURES)} "
+        "(docs/models.md names their checkpoints)"
     )
 
 
 # The class named in `architectures` → the class that reads the config and describes the network.
 ARCHITECTURES: Mapping[str, type[ModelConfig]] = {
+    "DreamModel": DreamConfig,
+    "ILLaDAForCausalLM": ILLaDAConfig,
     "LLaDAModelLM": LLaDAConfig,
 }

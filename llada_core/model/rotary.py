@@ -1,4 +1,4 @@
-"""Rotary position embedding (RoPE, arXiv:2104.09864) in the half-split layout, rotated in float32."""
+"""Rotary position embedding (RoPE, arXiv:2104.09864) in the half-split layout."""
 
 import torch
 from torch import Tensor
@@ -44,8 +44,13 @@ def rotary_angles(length: int, head_dim: int, theta: float, *, device: torch.dev
     return torch.outer(torch.arange(length, device=device, dtype=torch.float32), 1.0 / theta**exponents)
 
 
-def rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    """Rotate queries or keys in float32; return them in the input's dtype."""
-    x = x_THD.float()
+def rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, *, is_float32: bool = True) -> Tensor:
+    """Rotate queries or keys; return them in the input's dtype.
+
+    Args:
+        is_float32: compute in float32; otherwise in the input's dtype, to which the cosines and sines are rounded.
+    """
+    dtype = torch.float32 if is_float32 else x_THD.dtype
+    x, cos, sin = x_THD.to(dtype), cos_T1D.to(dtype), sin_T1D.to(dtype)
     left, right = x.chunk(2, dim=-1)
-    return (x * cos_T1D + torch.cat((-right, left), dim=-1) * sin_T1D).to(x_THD.dtype)
+    return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x_THD.dtype)

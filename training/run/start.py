@@ -11,6 +11,7 @@ import torch
 
 from llada_core.checkpoint.load import Checkpoint, load_checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from llada_core.model.registry import find_architecture
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
@@ -151,7 +152,7 @@ def _from_checkpoint(name_or_path: str, *, with_weights: bool) -> StartModel:
     if checkpoint.tokenizer is None:
         raise DataError(f"{name_or_path}: no tokenizer.json in this checkpoint; training needs one")
     return StartModel(
-        checkpoint.config,
+        _trainable(checkpoint.config, name_or_path),
         checkpoint.tokenizer,
         checkpoint.folder / "tokenizer.json",
         checkpoint.special_tokens,
@@ -185,7 +186,13 @@ def _config_for(
     for name, value in from_tokenizer.items():
         if fields.get(name) not in (None, value):
             log(f"{name}: {fields[name]} in {file.name}, {value} in the tokenizer; taking the tokenizer's")
-    config: LLaDAConfig = find_architecture(fields).from_dict({**fields, **from_tokenizer})
+    config: ModelConfig = find_architecture(fields).from_dict({**fields, **from_tokenizer})
+    return _trainable(config, f"--model-config {file}")
+
+
+def _trainable(config: ModelConfig, source: str) -> LLaDAConfig:
+    if not isinstance(config, LLaDAConfig):
+        raise TrainingError(f"{source}: model_type is {config.model_type}; only llada models can be trained so far")
     return config
 
 

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,11 +84,16 @@ class CPUMaskPredictor:
         self.dtype = dtype
 
         is_int8 = quantization == "int8"
+        self._hidden_dtype = torch.float32 if is_int8 else dtype
 
         def linear(*weights: _Weight) -> Linear:
             num_features = sum(len(weight.stored_NE) for weight in weights)
             pieces = chain.from_iterable(weight.pieces() for weight in weights)
-            return Int8Linear(num_features, pieces) if is_int8 else packed_linear(num_features, pieces, dtype)
+            product = Int8Linear(num_features, pieces) if is_int8 else packed_linear(num_features, pieces, dtype)
+            if all(weight.bias_N is None for weight in weights):
+                return product
+            bias_N = torch.cat([weight.bias() for weight in weights]).to(self._hidden_dtype)
+            return lambda x_TE: product(x_TE).add_(bias_N)
 
         # Read, pack and drop one tensor at a time, the largest first: the peak is little more than the packed weights.
         self._head = linear(_Weight(read(description.head_role, None), read("final_norm", None)))
@@ -99,15 +103,16 @@ class CPUMaskPredictor:
             self._blocks.append(_Block(description, depth, read, linear, dtype))
             return_freed_memory()
         self._eps = torch.tensor(description.norm_eps)
-        self._hidden_dtype = torch.float32 if is_int8 else dtype
         attention = description.attention
-        angles_LC = rotary_angles(description.max_sequence_length, attention.head_dim, attention.rotary_theta)
+        angles_LC = rotary_angles(description.max_sequence_length, attention.head_dim, attention.rotary.theta)
         self._rotations_LC = torch.polar(torch.ones_like(angles_LC), angles_LC)
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
-        """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
+        """Compute the hidden state, normed, that predicts the token of each row or position: [R, E] or [T, E]."""
         if rows is None:
-            rows = Rows.of(packed, [np.arange(length) for length in packed.lengths])
+            rows = Rows.every(packed)
+        if self.shape.predicts_next:
+            rows = rows.one_before(packed)
         packed = packed.padded(_ROWS_MULTIPLE)
         rows, kept_R = rows.padded(_ROWS_MULTIPLE)
         rotations_T1C = self._rotations_LC[packed.positions()].unsqueeze(1)
@@ -144,18 +149,22 @@ class _Block:
         self._most_rows = _most_rows(description.feed_forwards[depth].width)
         self._eps = torch.tensor(description.norm_eps)
 
+        def weight(role: str, norm_E: Tensor | None = None, **changes: Any) -> _Weight:
+            bias_N = read(f"{role}.bias", depth) if role in description.biased else None
+            return _Weight(read(role, depth), norm_E, bias_N, **changes)
+
         norm_E = read("attention_norm", depth)
-        query = _Weight(read("query", depth), norm_E, head_dim=attention.head_dim, scale=attention.head_dim**-0.5)
-        key = _Weight(read("key", depth), norm_E, head_dim=attention.head_dim)
-        value = _Weight(read("value", depth), norm_E)
+        query = weight("query", norm_E, head_dim=attention.head_dim, scale=attention.head_dim**-0.5)
+        key = weight("key", norm_E, head_dim=attention.head_dim)
+        value = weight("value", norm_E)
         if depth < description.num_layers - 1:
             self._query_key_value = linear(query, key, value)
         else:
             self._query, self._key_value = linear(query), linear(key, value)
-        self._attention_out = linear(_Weight(read("attention_out", depth)))
+        self._attention_out = linear(weight("attention_out"))
         norm_E = read("feed_forward_norm", depth)
-        self._gate_up = linear(_Weight(read("gate", depth), norm_E), _Weight(read("up", depth), norm_E))
-        self._down = linear(_Weight(read("down", depth)))
+        self._gate_up = linear(weight("gate", norm_E), weight("up", norm_E))
+        self._down = linear(weight("down"))
 
     def __call__(
         self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
@@ -205,11 +214,13 @@ class _Weight:
     Attributes:
         stored_NE: as it is stored.
         norm_E: the weight of the norm before it, so that W x = stored (norm · x).
+        bias_N: added to the product.
         head_dim: the width of heads whose rotary pairs are to lie side by side.
     """
 
     stored_NE: Tensor
     norm_E: Tensor | None = None
+    bias_N: Tensor | None = None
     head_dim: int | None = None
     scale: float = 1.0
 
@@ -222,6 +233,13 @@ class _Weight:
             if self.norm_E is not None:
                 rows_RE *= self.norm_E.float()
             yield rows_RE if self.head_dim is None else _pairs_side_by_side(rows_RE, self.head_dim) * self.scale
+
+    def bias(self) -> Tensor:
+        """Return the bias of its features in float32, zeros if it has none."""
+        if self.bias_N is None:
+            return torch.zeros(len(self.stored_NE))
+        bias_N = self.bias_N.float()
+        return bias_N if self.head_dim is None else _pairs_side_by_side(bias_N, self.head_dim) * self.scale
 
 
 class Int8Linear:
@@ -337,9 +355,13 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def _pairs_side_by_side(weight_NE: Tensor, head_dim: int) -> Tensor:
-    """Reorder the output features of each head: i beside i + D/2. Products of queries and keys stay the same."""
-    return weight_NE.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+def _pairs_side_by_side(features: Tensor, head_dim: int) -> Tensor:
+    """Reorder the output features of each head: i beside i + D/2. Products of queries and keys stay the same.
+
+    Args:
+        features: a weight [N, E] or a bias [N].
+    """
+    return features.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
 
 
 def _normalize(x_TE: Tensor, eps: Tensor) -> Tensor:

@@ -8,7 +8,13 @@ from llada_core.model.registry import ARCHITECTURES, find_architecture
 from llada_core.text.special_tokens import SpecialTokens
 
 # Architecture → the fields of a config small enough for a test. An architecture more is a line more.
+LLAMA_LAYOUT = {
+    "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 60,
+    "intermediate_size": 48, "max_position_embeddings": 64,
+}  # fmt: skip
 SMALL = {
+    "DreamModel": LLAMA_LAYOUT,
+    "ILLaDAForCausalLM": {**LLAMA_LAYOUT, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
     "LLaDAModelLM": {
         "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 48, "vocab_size": 60,
         "max_sequence_length": 64,

@@ -9,7 +9,7 @@ from typing import Any
 
 from llada_core.model.architectures.llada.names import NAMES
 from llada_core.model.config import MOST_ROTATIONS, FieldRules, ModelConfig, refused
-from llada_core.model.description import Attention, Description, FeedForward
+from llada_core.model.description import Attention, Description, FeedForward, Rotary
 
 _RULES = FieldRules(
     implemented={
@@ -150,7 +150,7 @@ class LLaDAConfig(ModelConfig):
                 num_heads=self.n_heads,
                 num_key_value_heads=self.n_kv_heads,
                 head_dim=self.head_dim,
-                rotary_theta=self.rope_theta,
+                rotary=Rotary(theta=self.rope_theta, is_float32=True),
             ),
             feed_forwards=(FeedForward(width=self.mlp_hidden_size),) * self.n_layers,
             has_tied_head=self.weight_tying,
