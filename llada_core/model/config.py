@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from reprlib import repr as short
 from types import NoneType
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, get_args, get_origin
 
 from transformers import PreTrainedConfig
 
@@ -141,7 +141,7 @@ class ModelConfig(PreTrainedConfig):
         for name, annotation in ((field.name, field.type) for field in fields(self) if field.name in declared):
             value = getattr(self, name)
             # JSON writes 1.0 as 1; and Python takes True for 1.
-            types = get_args(annotation) or (annotation,)
+            types = tuple(get_origin(type_) or type_ for type_ in get_args(annotation) or (annotation,))
             if type(value) not in types and not (type(value) is int and float in types):
                 rules = [_TYPE_RULES[type_] for type_ in types if type_ is not NoneType]
                 raise refused(name, value, f"be {rules[0]}{' or null' if NoneType in types else ''}")

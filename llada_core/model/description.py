@@ -18,7 +18,7 @@ class TensorNames:
     Attributes:
         outside: the modules outside the blocks: `embedding`, `final_norm` and `head`.
         blocks: the list of blocks.
-        block: the modules of a block, counted from it.
+        block: the modules of a block, counted from it; in those of an expert, `{}` stands for its number.
     """
 
     outside: Mapping[str, str]
@@ -29,11 +29,12 @@ class TensorNames:
         """Return the name of a tensor: in the block `depth` or, without a depth, outside the blocks.
 
         Args:
-            role: the role of a module, for its weight; followed by `.bias` for its bias.
+            role: the role of a module, for its weight; followed by `.` and the name of another tensor of it, such as
+                `bias`, or the number of an expert.
         """
-        module, _, parameter = role.partition(".")
+        module, _, part = role.partition(".")
         path = self.outside[module] if depth is None else f"{self.blocks}.{depth}.{self.block[module]}"
-        return f"{path}.{parameter or 'weight'}"
+        return f"{path.format(part)}.weight" if part.isdigit() else f"{path}.{part or 'weight'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,21 +43,28 @@ class Rotary:
 
     Attributes:
         theta: the base of the angles.
+        dim: how many features of a head are rotated, from the first on.
         is_float32: rotate in float32 whatever the dtype of the queries; otherwise in theirs, by rounded cosines.
     """
 
     theta: float
+    dim: int
     is_float32: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Bidirectional attention: H query heads, which read K key heads of width D."""
+    """Bidirectional attention: H query heads, which read K key heads of width D.
+
+    Attributes:
+        has_head_norms: each query and key is normed before it is rotated, with one weight for all heads.
+    """
 
     num_heads: int
     num_key_value_heads: int
     head_dim: int
     rotary: Rotary
+    has_head_norms: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +72,23 @@ class FeedForward:
     """SwiGLU of `width` hidden features."""
 
     width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """A mixture of SwiGLUs, `num_chosen` of which each token goes through (see `routing`).
+
+    Attributes:
+        width: the hidden features of each expert.
+        shared_width: those of another SwiGLU, through which all tokens go; None if there is none.
+        has_bias: the experts' probabilities have a bias, the tensor `expert_bias`.
+    """
+
+    num_experts: int
+    num_chosen: int
+    width: int
+    shared_width: int | None = None
+    has_bias: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +115,7 @@ class Description:
     max_sequence_length: int
     norm_eps: float
     attention: Attention
-    feed_forwards: tuple[FeedForward, ...]
+    feed_forwards: tuple[FeedForward | Experts, ...]
     has_tied_head: bool
     biased: frozenset[str] = frozenset()
     predicts_next: bool = False
@@ -130,17 +155,31 @@ class Description:
 
     def block_shapes(self, depth: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every tensor of a block, by its role."""
-        attention, hidden = self.attention, self.feed_forwards[depth].width
+        attention = self.attention
         queries, keys = attention.num_heads * attention.head_dim, attention.num_key_value_heads * attention.head_dim
+        head_norms = {"query_norm": (attention.head_dim,), "key_norm": (attention.head_dim,)}
         shapes: dict[str, tuple[int, ...]] = {
             "attention_norm": (self.width,),
             "query": (queries, self.width),
             "key": (keys, self.width),
             "value": (keys, self.width),
             "attention_out": (self.width, queries),
+            **(head_norms if attention.has_head_norms else {}),
             "feed_forward_norm": (self.width,),
-            "gate": (hidden, self.width),
-            "up": (hidden, self.width),
-            "down": (self.width, hidden),
+            **self._feed_forward_shapes(self.feed_forwards[depth]),
         }
         return shapes | {f"{role}.bias": shapes[role][:1] for role in self.biased & shapes.keys()}
+
+    def _feed_forward_shapes(self, feed_forward: FeedForward | Experts) -> dict[str, tuple[int, ...]]:
+        into, out = (feed_forward.width, self.width), (self.width, feed_forward.width)
+        if isinstance(feed_forward, FeedForward):
+            return {"gate": into, "up": into, "down": out}
+        shapes: dict[str, tuple[int, ...]] = {"router": (feed_forward.num_experts, self.width)}
+        for expert in range(feed_forward.num_experts):
+            shapes |= {f"expert_gate.{expert}": into, f"expert_up.{expert}": into, f"expert_down.{expert}": out}
+        if feed_forward.has_bias:
+            shapes["mixture.expert_bias"] = (feed_forward.num_experts,)
+        if (shared := feed_forward.shared_width) is not None:
+            shapes |= {"shared_gate": (shared, self.width), "shared_up": (shared, self.width)}
+            shapes["shared_down"] = (self.width, shared)
+        return shapes

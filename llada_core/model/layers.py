@@ -2,6 +2,7 @@
 
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from llada_core.model.attention import AttentionPlan
-from llada_core.model.description import Description
+from llada_core.model.description import Description, Experts
 from llada_core.model.packed import Rows
 from llada_core.model.rotary import rotate
+from llada_core.model.routing import choose_experts, places_by_expert
 
 
 class RMSNorm(nn.Module):
@@ -49,24 +51,33 @@ class Block(GradientCheckpointingLayer):
         self.depth = depth
         self._head_dim = description.attention.head_dim
         self._rotate = partial(rotate, is_float32=description.attention.rotary.is_float32)
-        shapes = description.block_shapes(depth)
-        modules = {role: description.names.block[role] for role in shapes if "." not in role}
+        self._has_head_norms = description.attention.has_head_norms
+        feed_forward = description.feed_forwards[depth]
+        self._experts = feed_forward if isinstance(feed_forward, Experts) else None
         # Looked up by name at every use: adapters and quantised layers are put in the place of modules.
-        self._lookups = {role: attrgetter(name) for role, name in modules.items()}
-        for role, name in modules.items():
-            if len(shapes[role]) == 1:
-                place(self, name, RMSNorm(*shapes[role], description.norm_eps))
-            else:
-                out_features, in_features = shapes[role]
-                is_last = role in ("attention_out", "down")
-                has_bias, residual_depth = f"{role}.bias" in shapes, depth if is_last else None
-                projection = Projection(in_features, out_features, has_bias=has_bias, residual_depth=residual_depth)
-                place(self, name, projection)
+        self._lookups: dict[str, attrgetter[nn.Module]] = {}
+        shapes = description.block_shapes(depth)
+        for role, shape in shapes.items():
+            name, _, parameter = description.names.tensor(role, depth).rpartition(".")
+            name = name.removeprefix(f"{description.names.blocks}.{depth}.")
+            if parameter == "weight":
+                self._lookups[role] = attrgetter(name)
+                if len(shape) == 1:
+                    place(self, name, RMSNorm(shape[0], description.norm_eps))
+                else:
+                    place(self, name, self._projection(role, shape, has_bias=f"{role}.bias" in shapes))
+            elif parameter != "bias":
+                self._lookups[role] = attrgetter(f"{name}.{parameter}")
+                self.get_submodule(name).register_buffer(parameter, torch.zeros(shape))
 
-    def part(self, role: str) -> nn.Module:
-        """Return the module that plays a role."""
-        module: nn.Module = self._lookups[role](self)
-        return module
+    def _projection(self, role: str, shape: tuple[int, ...], *, has_bias: bool) -> Projection:
+        is_last = role.partition(".")[0].endswith(("_out", "down"))
+        out_features, in_features = shape
+        return Projection(in_features, out_features, has_bias=has_bias, residual_depth=self.depth if is_last else None)
+
+    def part(self, role: str) -> Any:
+        """Return the module, or the buffer, that plays a role."""
+        return self._lookups[role](self)
 
     def forward(
         self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None = None
@@ -85,13 +96,30 @@ class Block(GradientCheckpointingLayer):
             self.part(role)(x).unflatten(-1, (-1, self._head_dim))
             for role, x in (("query", x_QE), ("key", x_TE), ("value", x_TE))
         )
+        if self._has_head_norms:
+            q_QHD, k_TKD = self.part("query_norm")(q_QHD), self.part("key_norm")(k_TKD)
         q_QHD, k_TKD = self._rotate(q_QHD, cos_Q1D, sin_Q1D), self._rotate(k_TKD, cos_T1D, sin_T1D)
         attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self.depth)
         attended_QE: Tensor = self.part("attention_out")(attended_QHD.flatten(-2))
         return attended_QE
 
     def _feed_forward(self, x_TE: Tensor) -> Tensor:
-        output_TE: Tensor = self.part("down")(F.silu(self.part("gate")(x_TE)) * self.part("up")(x_TE))
+        if self._experts is None:
+            return self._swiglu(x_TE, "gate", "up", "down")
+        bias_X = self.part("mixture.expert_bias") if self._experts.has_bias else None
+        weights_TN, experts_TN = choose_experts(self.part("router")(x_TE), self._experts.num_chosen, bias_X)
+        weights = weights_TN.to(x_TE.dtype).flatten().unsqueeze(1)
+        output_TE = torch.zeros_like(x_TE)
+        for expert, places in places_by_expert(experts_TN, self._experts.num_experts):
+            rows = places // self._experts.num_chosen
+            chosen = self._swiglu(x_TE[rows], f"expert_gate.{expert}", f"expert_up.{expert}", f"expert_down.{expert}")
+            output_TE = output_TE.index_add(0, rows, chosen * weights[places])
+        if self._experts.shared_width is None:
+            return output_TE
+        return output_TE + self._swiglu(x_TE, "shared_gate", "shared_up", "shared_down")
+
+    def _swiglu(self, x_TE: Tensor, gate: str, up: str, down: str) -> Tensor:
+        output_TE: Tensor = self.part(down)(F.silu(self.part(gate)(x_TE)) * self.part(up)(x_TE))
         return output_TE
 
 

@@ -46,7 +46,7 @@ class Network(PreTrainedModel):
             parts[self._names.outside["head"]] = Projection(description.width, description.num_columns)
         for name, module in parts.items():
             place(self, name, module)
-        self.rotary = RotaryTable(description.attention.head_dim, description.attention.rotary.theta)
+        self.rotary = RotaryTable(description.attention.rotary.dim, description.attention.rotary.theta)
         self.post_init()
 
     def forward(

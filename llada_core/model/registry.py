@@ -8,6 +8,7 @@ from llada_core.errors import UnsupportedCheckpointError
 from llada_core.model.architectures.dream import DreamConfig
 from llada_core.model.architectures.illada import ILLaDAConfig
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada_moe import LLaDAMoEConfig
 from llada_core.model.config import ModelConfig
 
 
@@ -30,5 +31,6 @@ def find_architecture(config: Mapping[str, Any]) -> type[ModelConfig]:
 ARCHITECTURES: Mapping[str, type[ModelConfig]] = {
     "DreamModel": DreamConfig,
     "ILLaDAForCausalLM": ILLaDAConfig,
+    "LLaDAMoEModelLM": LLaDAMoEConfig,
     "LLaDAModelLM": LLaDAConfig,
 }

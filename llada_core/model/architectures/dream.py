@@ -29,5 +29,5 @@ class DreamConfig(LlamaLayoutConfig):
     use_sliding_window: bool = False
 
     def describe(self) -> Description:
-        feed_forwards = (FeedForward(width=self.intermediate_size),) * self.num_hidden_layers
+        feed_forwards = [FeedForward(width=self.intermediate_size)] * self.num_hidden_layers
         return self._description(feed_forwards, biased=frozenset({"query", "key", "value"}), predicts_next=True)

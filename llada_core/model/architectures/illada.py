@@ -33,5 +33,5 @@ class ILLaDAConfig(LlamaLayoutConfig):
             *(("query", "key", "value", "attention_out") if self.attention_bias else ()),
             *(("gate", "up", "down") if self.mlp_bias else ()),
         }
-        feed_forwards = (FeedForward(width=self.intermediate_size),) * self.num_hidden_layers
+        feed_forwards = [FeedForward(width=self.intermediate_size)] * self.num_hidden_layers
         return self._description(feed_forwards, biased=frozenset(biased))

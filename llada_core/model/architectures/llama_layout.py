@@ -1,9 +1,9 @@
 """The layout of Llama's checkpoints, which most relatives of LLaDA have: field names, tensor names and layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from llada_core.model.config import MOST_ROTATIONS, ModelConfig
-from llada_core.model.description import Attention, Description, FeedForward, Rotary, TensorNames
+from llada_core.model.description import Attention, Description, Experts, FeedForward, Rotary, TensorNames
 
 NAMES = TensorNames(
     outside={"embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head"},
@@ -14,10 +14,20 @@ NAMES = TensorNames(
         "key": "self_attn.k_proj",
         "value": "self_attn.v_proj",
         "attention_out": "self_attn.o_proj",
+        "query_norm": "self_attn.q_norm",
+        "key_norm": "self_attn.k_norm",
         "feed_forward_norm": "post_attention_layernorm",
         "gate": "mlp.gate_proj",
         "up": "mlp.up_proj",
         "down": "mlp.down_proj",
+        "mixture": "mlp",
+        "router": "mlp.gate",
+        "expert_gate": "mlp.experts.{}.gate_proj",
+        "expert_up": "mlp.experts.{}.up_proj",
+        "expert_down": "mlp.experts.{}.down_proj",
+        "shared_gate": "shared_expert.gate_proj",
+        "shared_up": "shared_expert.up_proj",
+        "shared_down": "shared_expert.down_proj",
     },
 )
 
@@ -68,9 +78,17 @@ class LlamaLayoutConfig(ModelConfig):
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
+    def _attention(self) -> Attention:
+        return Attention(
+            num_heads=self.num_attention_heads,
+            num_key_value_heads=self.num_key_value_heads,
+            head_dim=self.head_dim,
+            rotary=Rotary(theta=self.rope_theta, dim=self.head_dim, is_float32=False),
+        )
+
     def _description(
         self,
-        feed_forwards: tuple[FeedForward, ...],
+        feed_forwards: Sequence[FeedForward | Experts],
         *,
         biased: frozenset[str] = frozenset(),
         predicts_next: bool = False,
@@ -82,13 +100,8 @@ class LlamaLayoutConfig(ModelConfig):
             num_columns=self.vocab_size,
             max_sequence_length=self.max_position_embeddings,
             norm_eps=self.rms_norm_eps,
-            attention=Attention(
-                num_heads=self.num_attention_heads,
-                num_key_value_heads=self.num_key_value_heads,
-                head_dim=self.head_dim,
-                rotary=Rotary(theta=self.rope_theta, is_float32=False),
-            ),
-            feed_forwards=feed_forwards,
+            attention=self._attention(),
+            feed_forwards=tuple(feed_forwards),
             has_tied_head=self.tie_word_embeddings,
             biased=biased,
             predicts_next=predicts_next,

@@ -15,6 +15,12 @@ LLAMA_LAYOUT = {
 SMALL = {
     "DreamModel": LLAMA_LAYOUT,
     "ILLaDAForCausalLM": {**LLAMA_LAYOUT, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "LLaDAMoEModelLM": {
+        **{name: value for name, value in LLAMA_LAYOUT.items() if name != "intermediate_size"},
+        "moe_layer_freq": [0, 1],
+        "dense_intermediate_size": 48, "shared_expert_intermediate_size": 8, "moe_router_enable_expert_bias": True,
+        "num_experts": 3, "partial_rotary_factor": 0.5,
+    },
     "LLaDAModelLM": {
         "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 48, "vocab_size": 60,
         "max_sequence_length": 64,
@@ -23,8 +29,8 @@ SMALL = {
 
 
 def test_another_architecture_of_the_same_model_type_is_refused():
-    with pytest.raises(UnsupportedCheckpointError, match="LLaDAMoEModelLM"):
-        find_architecture({"model_type": "llada", "architectures": ["LLaDAMoEModelLM"]})
+    with pytest.raises(UnsupportedCheckpointError, match="LLaDA9ModelLM"):
+        find_architecture({"model_type": "llada", "architectures": ["LLaDA9ModelLM"]})
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ class LLaDAConfig(ModelConfig):
                 num_heads=self.n_heads,
                 num_key_value_heads=self.n_kv_heads,
                 head_dim=self.head_dim,
-                rotary=Rotary(theta=self.rope_theta, is_float32=True),
+                rotary=Rotary(theta=self.rope_theta, dim=self.head_dim, is_float32=True),
             ),
             feed_forwards=(FeedForward(width=self.mlp_hidden_size),) * self.n_layers,
             has_tied_head=self.weight_tying,

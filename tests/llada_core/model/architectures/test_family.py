@@ -10,10 +10,13 @@ from safetensors.torch import load_file
 
 from llada_core import load_checkpoint, load_model
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.model import layers
+from llada_core.model.backends import cpu
 from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.registry import ARCHITECTURES
 from llada_core.model.rotary import RotaryTable, rotate
+from llada_core.model.routing import choose_experts, places_by_expert
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from tests.conftest import GOLDEN
@@ -76,6 +79,33 @@ def test_predictions_equal_the_published_model(family, case):
         torch.testing.assert_close(logits_RV, expected_TV[rows.index_R], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("interpreter", [layers, cpu])
+@pytest.mark.parametrize(("family", "case"), cases("routing"))
+@torch.inference_mode()
+def test_experts_and_their_weights_equal_the_published_model(monkeypatch, family, case, interpreter):
+    chosen = []
+
+    def recorded(*args):
+        chosen.append(choose_experts(*args))
+        return chosen[-1]
+
+    folder = FAMILY / family / "models" / case["model"]
+    model = network_of(family, case["model"]) if interpreter is layers else load_model(folder)
+    monkeypatch.setattr(interpreter, "choose_experts", recorded)
+    (ids,) = case["input_ids"]
+    model.hidden_states(PackedTokens(torch.tensor(ids), (len(ids),)))
+    layers_before = json.loads((folder / "config.json").read_text())["moe_layer_freq"][: case["layer"]]
+    weights_TN, experts_TN = chosen[sum(layers_before)]
+    assert experts_TN[: len(ids)].tolist() == case["experts"]
+    torch.testing.assert_close(weights_TN[: len(ids)], torch.tensor(case["weights"]), atol=2e-6, rtol=0)
+
+
+def test_places_by_expert_name_every_token_once_in_order():
+    experts_TN = torch.tensor([[3, 0], [0, 1], [3, 1]])
+    places = {expert: places.tolist() for expert, places in places_by_expert(experts_TN, 5)}
+    assert places == {0: [1, 2], 1: [3, 5], 3: [0, 4]}
+
+
 MODELS = [(family, model) for family in CASES for model in CASES[family]["special_ids"]]
 
 
@@ -115,6 +145,14 @@ REFUSED: dict[str, list[tuple[str, object]]] = {
         ("rope_scaling", {"type": "linear", "factor": 2}), ("head_dim", 32), ("hidden_size", 50), ("rope_theta", 0),
         ("num_attention_heads", 5), ("tie_word_embeddings", "yes"),
     ],
+    "llada_moe": [
+        ("attention_bias", True), ("clip_qkv", 8.0), ("hidden_act", "gelu"), ("rope_scaling", {"type": "linear"}),
+        ("moe_router_score_function", "sigmoid"), ("router_num_group", 4), ("output_router_logits", True),
+        ("moe_layer_freq", [1]), ("moe_layer_freq", [1, 2]), ("moe_layer_freq", [0, 1]), ("num_experts_per_tok", 9),
+        ("partial_rotary_factor", 0.2), ("num_experts", 5000), ("hidden_size", -1), ("rope_theta", -1),
+        ("partial_rotary_factor", -1), ("num_hidden_layers", -1), ("expert_intermediate_size", -1),
+        ("shared_expert_intermediate_size", 0),
+    ],
     "dream": [
         ("hidden_act", "gelu"), ("use_sliding_window", True), ("sliding_window", 128), ("attention_dropout", 0.1),
         ("rope_scaling", {"type": "yarn", "factor": 2}), ("num_key_value_heads", 2), ("rms_norm_eps", 0),
@@ -127,7 +165,7 @@ REFUSED: dict[str, list[tuple[str, object]]] = {
 )
 def test_a_field_that_is_not_implemented_is_refused_by_name(family, field, value):
     with pytest.raises(UnsupportedCheckpointError, match=rf"config\.json: .*{field}"):
-        config_of(*first_of(family), **{field: value})
+        config_of(*first_of(family), **{"dense_intermediate_size": None, field: value})
 
 
 @pytest.mark.parametrize(("family", "model"), MODELS)
