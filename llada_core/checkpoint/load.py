@@ -6,9 +6,10 @@ tensors are errors, since half-loaded weights generate fluent nonsense.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +28,7 @@ from llada_core.model.config import ModelConfig
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.registry import find_architecture
 from llada_core.text.chat_template import ChatTemplate
-from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
+from llada_core.text.special_tokens import PublishedTokens, SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -86,11 +87,11 @@ def load_tokenizer(
     """Load the folder's tokenizer; None if it has none (token ids can still be served).
 
     Args:
-        chat_template: replaces LLaDA's own chat format.
+        chat_template: replaces LLaDA's own chat format, or the template that the checkpoint of a relative has.
     """
     folder = resolve_folder(path, revision=revision)
-    vocab_size = read_json(folder / "config.json").get("vocab_size")
-    return _read_tokenizer(folder, vocab_size=vocab_size, chat_template=chat_template)
+    fields = read_json(folder / "config.json")
+    return _read_tokenizer(folder, find_architecture(fields), fields.get("vocab_size"), chat_template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +134,11 @@ class Checkpoint:
         """
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
         fields = read_json(folder / "config.json")
-        config: ModelConfig = find_architecture(fields).from_dict(fields)
-        tokenizer = _read_tokenizer(folder, vocab_size=config.vocab_size, chat_template=chat_template)
+        architecture = find_architecture(fields)
+        config: ModelConfig = architecture.from_dict(fields)
+        tokenizer = _read_tokenizer(folder, architecture, config.shape.vocab_size, chat_template)
         special_tokens = resolve_special_tokens(
-            folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None
+            folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None, architecture.published_tokens
         )
         updates = None if adapter is None else Adapter(Path(adapter))
         if updates is not None:
@@ -220,7 +222,37 @@ class Checkpoint:
             )
 
 
-def _read_tokenizer(folder: Path, *, vocab_size: int | None, chat_template: ChatTemplate | None) -> Tokenizer | None:
+def _read_tokenizer(
+    folder: Path, architecture: type[ModelConfig], vocab_size: int | None, chat_template: ChatTemplate | None
+) -> Tokenizer | None:
     if not (folder / "tokenizer.json").exists():
         return None
-    return Tokenizer.from_folder(folder, vocab_size=vocab_size, chat_template=chat_template)
+    published = architecture.published_tokens
+    if not architecture.has_own_chat_format:
+        published, own_template = _read_chat_settings(folder, published)
+        chat_template = chat_template or own_template
+    return Tokenizer.from_folder(folder, vocab_size=vocab_size, chat_template=chat_template, published=published)
+
+
+def _read_chat_settings(folder: Path, published: PublishedTokens) -> tuple[PublishedTokens, ChatTemplate | None]:
+    """Return the special tokens with those that the checkpoint's template writes, and the template, if it has one."""
+    file = folder / "tokenizer_config.json"
+    settings = read_json(file) if file.exists() else {}
+    bos, eos = (_token_text(settings.get(f"{name}_token")) for name in ("bos", "eos"))
+    published = replace(published, bos=bos or published.bos, eos=eos or published.eos)
+    separate = folder / "chat_template.jinja"
+    source = settings.get("chat_template")
+    if not isinstance(source, str | None):
+        raise UnsupportedCheckpointError(f"{file}: chat_template is {short(source)}; it must be a text")
+    try:
+        if separate.exists():
+            return published, ChatTemplate.from_file(separate)
+        return published, None if source is None else ChatTemplate(source)
+    except ValueError as error:
+        raise UnsupportedCheckpointError(f"{folder}: {error}") from None
+
+
+def _token_text(token: object) -> str | None:
+    """Return the text of a token in `tokenizer_config.json`, which is a text or an object that holds it."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

@@ -50,7 +50,7 @@ def save_checkpoint(
     """
     if not isinstance(model.config, LLaDAConfig):
         raise UnsupportedCheckpointError(
-            f"{folder}: model_type is {model.config.model_type}; only llada models can be saved so far"
+            f"{folder}: architectures is {model.config.architectures}; only LLaDA's can be saved so far"
         )
     aside = make_empty(folder / "incomplete")
     config = LLaDAConfig(

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from llada_core.errors import UnsupportedCheckpointError, shorten
 from llada_core.model.description import Description
 from llada_core.model.shape import ModelShape
+from llada_core.text.special_tokens import PublishedTokens
 
 # The rotary table has a number for every pair of a head at every position: at most half a gigabyte.
 MOST_ROTATIONS = 1 << 26
@@ -69,11 +70,18 @@ class FieldRules:
 class ModelConfig(PreTrainedConfig):
     """The config of an architecture, in the field names of its published `config.json`.
 
+    Attributes:
+        rules: what is asked of the fields.
+        published_tokens: the special tokens of its published checkpoints.
+        has_own_chat_format: chats are written in LLaDA's format, in place of the template that a checkpoint has.
+
     Raises:
         UnsupportedCheckpointError: a field has a value that this implementation does not compute.
     """
 
     rules: ClassVar[FieldRules]
+    published_tokens: ClassVar[PublishedTokens]
+    has_own_chat_format: ClassVar[bool] = False
     mask_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:

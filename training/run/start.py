@@ -192,7 +192,7 @@ def _config_for(
 
 def _trainable(config: ModelConfig, source: str) -> LLaDAConfig:
     if not isinstance(config, LLaDAConfig):
-        raise TrainingError(f"{source}: model_type is {config.model_type}; only llada models can be trained so far")
+        raise TrainingError(f"{source}: architectures is {config.architectures}; only LLaDA's can be trained so far")
     return config
 
 

@@ -3,11 +3,20 @@
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Description, FeedForward
+from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
     implemented={"attention_dropout": 0.0, "hidden_act": "silu", "use_sliding_window": False},
     required=(*REQUIRED, "hidden_act", "intermediate_size"),
     limits={**LIMITS, "intermediate_size": (1, 1 << 24)},
+)
+
+_TOKENS = PublishedTokens(
+    mask="<|mask|>",
+    eos="<|endoftext|>",
+    eot="<|im_end|>",
+    vocab_size=152064,
+    ids={"<|endoftext|>": 151643, "<|im_end|>": 151645, "<|mask|>": 151666},
 )
 
 
@@ -23,6 +32,7 @@ class DreamConfig(LlamaLayoutConfig):
 
     model_type = "Dream"
     rules = _RULES
+    published_tokens = _TOKENS
     attention_dropout: float = 0.0
     intermediate_size: int = 96
     max_window_layers: int = 28

@@ -3,6 +3,7 @@
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Description, FeedForward
+from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
     # With a `layer_norm_eps`, the published code has LayerNorm in place of RMSNorm.
@@ -10,6 +11,8 @@ _RULES = FieldRules(
     required=(*REQUIRED, "attention_bias", "hidden_act", "intermediate_size", "mlp_bias"),
     limits={**LIMITS, "intermediate_size": (1, 1 << 24)},
 )
+
+_TOKENS = PublishedTokens(mask="<[MASK]>", vocab_size=155136, ids={"<[MASK]>": 5})
 
 
 class ILLaDAConfig(LlamaLayoutConfig):
@@ -21,6 +24,7 @@ class ILLaDAConfig(LlamaLayoutConfig):
 
     model_type = "illada"
     rules = _RULES
+    published_tokens = _TOKENS
     attention_bias: bool = False
     attention_dropout: float = 0.0
     intermediate_size: int = 96

@@ -9,6 +9,7 @@ from dataclasses import replace
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward
+from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
     implemented={
@@ -41,6 +42,14 @@ _RULES = FieldRules(
 # Every expert has three tensors, whose names are checked: a file may come from strangers.
 _MOST_EXPERTS = 1 << 17
 
+_TOKENS = PublishedTokens(
+    mask="<|mask|>",
+    eos="<|endoftext|>",
+    eot="<|role_end|>",
+    vocab_size=157184,
+    ids={"<|endoftext|>": 156892, "<|mask|>": 156895},
+)
+
 
 class LLaDAMoEConfig(LlamaLayoutConfig):
     """LLaDA-MoE's architecture; a `config.json` must state what it relies on.
@@ -56,6 +65,7 @@ class LLaDAMoEConfig(LlamaLayoutConfig):
 
     model_type = "llada"
     rules = _RULES
+    published_tokens = _TOKENS
     attention_bias: bool = False
     attention_dropout: float = 0.0
     dense_intermediate_size: int | None = None

@@ -62,6 +62,26 @@ def test_deterministic_cases_are_reproduced_step_for_step(model_of, family, case
         assert confidences == pytest.approx(case["unmask_confidence"][row], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case["id"]) for case in CASES["illada"]["generate_append"] if implemented(case)]
+)
+def test_appended_blocks_are_the_method_without_later_masks(model_of, case):
+    settings = case["params"]
+    num_blocks = settings["gen_length"] // settings["block_length"]
+    params = GenerationParams(
+        **{**settings, "steps": settings["steps"] * num_blocks}, method="semi_autoregressive_origin", ignore_eos=True
+    )
+    (prompt,) = case["prompt_ids"]
+    (expected,) = case["output_ids"]
+    tokens = {
+        change.position: change.token_id
+        for step in denoise(model_of("illada", case["model"]), prompt, params)
+        for change in step.changes
+    }
+    # The published loop ends after the block that holds EOS.
+    assert [tokens[position] for position in range(len(expected))] == expected
+
+
 @pytest.mark.parametrize(("family", "model_name"), [model for model in MODELS if model[0] in LIKE_LLADA])
 def test_all_cases_in_one_batch_give_the_same_tokens(model_of, family, model_name):
     model = model_of(family, model_name)

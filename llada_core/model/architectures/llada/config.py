@@ -10,6 +10,7 @@ from typing import Any
 from llada_core.model.architectures.llada.names import NAMES
 from llada_core.model.config import MOST_ROTATIONS, FieldRules, ModelConfig, refused
 from llada_core.model.description import Attention, Description, FeedForward, Rotary
+from llada_core.text.special_tokens import LLADA_TOKENS
 
 _RULES = FieldRules(
     implemented={
@@ -72,6 +73,9 @@ class LLaDAConfig(ModelConfig):
 
     model_type = "llada"
     rules = _RULES
+    published_tokens = LLADA_TOKENS
+    # The published template adds the assistant's header where it must not.
+    has_own_chat_format = True
     activation_type: str = "silu"
     alibi: bool = False
     alibi_bias_max: float = 8.0
