@@ -194,6 +194,7 @@ class Checkpoint:
         """Check the files' tensors, and return the function that reads one of them by its name."""
         shapes = self.config.tensor_shapes()
         stored = CheckpointWeights(self.folder)
+        stored.unstack(self.config.describe().stacks())
         stored.check(shapes)
         weights = AdaptedWeights(stored, self.adapter)
         total = sum(map(prod, shapes.values()))

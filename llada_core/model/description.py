@@ -5,8 +5,8 @@ All networks are pre-norm transformers without a causal mask. A description says
 a role in the network; an architecture's table gives its name in published checkpoints.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from llada_core.model.shape import ModelShape
 
@@ -19,11 +19,14 @@ class TensorNames:
         outside: the modules outside the blocks: `embedding`, `final_norm` and `head`.
         blocks: the list of blocks.
         block: the modules of a block, counted from it; in those of an expert, `{}` stands for its number.
+        stacks: tensors of a block in which a checkpoint may hold all its experts, [X, rows, columns], and the roles
+            whose rows lie one after another in them.
     """
 
     outside: Mapping[str, str]
     blocks: str
     block: Mapping[str, str]
+    stacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def tensor(self, role: str, depth: int | None = None) -> str:
         """Return the name of a tensor: in the block `depth` or, without a depth, outside the blocks.
@@ -152,6 +155,22 @@ class Description:
         if not self.has_tied_head:
             shapes[self.names.tensor("head")] = (self.num_columns, self.width)
         return shapes
+
+    def stacks(self) -> dict[str, list[list[str]]]:
+        """Return the tensors in which a checkpoint may hold those of many experts, by their published names.
+
+        Returns:
+            For each expert of a stack, the names of the tensors whose rows lie one after another in it.
+        """
+        return {
+            f"{self.names.blocks}.{depth}.{stack}": [
+                [self.names.tensor(f"{role}.{expert}", depth) for role in roles]
+                for expert in range(feed_forward.num_experts)
+            ]
+            for depth, feed_forward in enumerate(self.feed_forwards)
+            if isinstance(feed_forward, Experts)
+            for stack, roles in self.names.stacks.items()
+        }
 
     def block_shapes(self, depth: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every tensor of a block, by its role."""

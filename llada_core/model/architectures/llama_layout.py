@@ -29,6 +29,8 @@ NAMES = TensorNames(
         "shared_up": "shared_expert.up_proj",
         "shared_down": "shared_expert.down_proj",
     },
+    # As dInfer's `fuse_moe` writes them.
+    stacks={"mlp.w1": ("expert_gate", "expert_up"), "mlp.w2": ("expert_down",)},
 )
 
 # See `FieldRules`.

@@ -12,15 +12,16 @@ LLAMA_LAYOUT = {
     "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 60,
     "intermediate_size": 48, "max_position_embeddings": 64,
 }  # fmt: skip
+MIXTURE = {
+    **{name: value for name, value in LLAMA_LAYOUT.items() if name != "intermediate_size"},
+    "moe_layer_freq": [0, 1], "dense_intermediate_size": 48, "shared_expert_intermediate_size": 8,
+    "moe_router_enable_expert_bias": True, "num_experts": 3, "partial_rotary_factor": 0.5,
+}  # fmt: skip
 SMALL = {
+    "FusedLLaDAMoEModelLM": MIXTURE,
     "DreamModel": LLAMA_LAYOUT,
     "ILLaDAForCausalLM": {**LLAMA_LAYOUT, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
-    "LLaDAMoEModelLM": {
-        **{name: value for name, value in LLAMA_LAYOUT.items() if name != "intermediate_size"},
-        "moe_layer_freq": [0, 1],
-        "dense_intermediate_size": 48, "shared_expert_intermediate_size": 8, "moe_router_enable_expert_bias": True,
-        "num_experts": 3, "partial_rotary_factor": 0.5,
-    },
+    "LLaDAMoEModelLM": MIXTURE,
     "LLaDAModelLM": {
         "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 48, "vocab_size": 60,
         "max_sequence_length": 64,
