@@ -141,6 +141,29 @@ def test_only_architectures_spell_tensor_names():
                 assert not tensor.search(line), f"{file}:{number}: {line.strip()}"
 
 
+# The modules that know LLaDA's config or names: only its models are saved and trained so far.
+KNOW_LLADA = {
+    "llada_core.checkpoint.save",
+    "training.options.fields",
+    "training.run.adapter",
+    "training.run.export",
+    "training.run.fake_step",
+    "training.run.lora",
+    "training.run.memory",
+    "training.run.start",
+}
+
+
+def test_loading_sampling_and_serving_do_not_know_which_model_they_drive():
+    architectures = "llada_core.model.architectures"
+    knowing = {
+        module
+        for module in FILES
+        if not within(module, architectures) and any(within(name, architectures) for name in imports_of(module))
+    }
+    assert knowing == {"llada_core.model.registry"} | KNOW_LLADA
+
+
 def test_only_one_module_of_the_server_prepares_canvases():
     making = re.compile(r"prepare_(response|infilling|fork)|\bCanvas\(")
     makers = {module for module in FILES if within(module, "server") and making.search(FILES[module].read_text())}
