@@ -24,8 +24,8 @@ from benchmarks import machine
 from benchmarks.inference import SIZES
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import tensor_name
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.backends.cpu import CPUMaskPredictor
+from llada_core.model.network import Network
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.constraints.constraint import Constraint
@@ -132,7 +132,7 @@ def beside_a_model() -> dict[str, dict[str, float]]:
     vocabulary = vocabulary_of(shape["vocab_size"])
     torch.manual_seed(0)
     config = LLaDAConfig(**shape, max_sequence_length=1024)
-    weights = LLaDAModelLM(config).state_dict()
+    weights = Network(config).state_dict()
     model = CPUMaskPredictor(
         config, vocabulary.special_tokens, lambda role, depth: weights[tensor_name(role, depth)], dtype=torch.float32
     )

@@ -23,7 +23,7 @@ from llada_core import GenerationParams, load_checkpoint
 from llada_core.diffusion.loss import row_losses
 from llada_core.diffusion.noise import corrupt
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
@@ -101,7 +101,7 @@ def _cached_params(case: dict[str, Any]) -> GenerationParams:
     )
 
 
-def _equal_runs(model: LLaDAModelLM, runs: list[tuple[list[int], GenerationParams, list[int]]]) -> int:
+def _equal_runs(model: Network, runs: list[tuple[list[int], GenerationParams, list[int]]]) -> int:
     canvases = [prepare_response(prompt, params, Vocabulary.of(model)) for prompt, params, _ in runs]
     sampler = Sampler(model)
     while running := [canvas for canvas in canvases if canvas.finish_reason is None]:
@@ -133,7 +133,7 @@ def _speed(size: str, device: torch.device) -> Iterator[tuple[str, float]]:
     """Canvases' steps a second by batch size: 64 prompt and 128 response tokens, bfloat16, without and with caches."""
     shape = SIZES[size]
     torch.manual_seed(0)
-    model = LLaDAModelLM(LLaDAConfig(**shape, max_sequence_length=1024)).to(device, torch.bfloat16).eval()  # type: ignore[arg-type]
+    model = Network(LLaDAConfig(**shape, max_sequence_length=1024)).to(device, torch.bfloat16).eval()  # type: ignore[arg-type]
     model.special_tokens = SpecialTokens(*(shape["vocab_size"] - n for n in (1, 2, 3)))
     for cache in ("none", "dual"):
         for batch_size in (1, 8, 32):

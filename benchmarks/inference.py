@@ -25,8 +25,8 @@ from torch import Tensor
 from benchmarks import machine
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import tensor_name
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
+from llada_core.model.network import Network
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
@@ -99,7 +99,7 @@ def measure(shape: dict[str, Any], reference_steps: int, log: Callable[[str], No
     """Run all candidates on random weights of `shape`."""
     torch.manual_seed(0)
     config = LLaDAConfig(**shape, max_sequence_length=1024)
-    weights = LLaDAModelLM(config).state_dict()
+    weights = Network(config).state_dict()
     num_parameters = sum(weight.numel() for weight in weights.values())
     log(f"{num_parameters / 1e6:.1f} M parameters")
     # The last three words are the special ones; the prompt holds none of them.

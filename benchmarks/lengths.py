@@ -19,8 +19,8 @@ from benchmarks import machine
 from benchmarks.inference import SIZES
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import tensor_name
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
+from llada_core.model.network import Network
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
@@ -82,7 +82,7 @@ def random_model(shape: Mapping[str, Any], kind: str, *, max_sequence_length: in
     dtype, quantization = KINDS[kind]
     torch.manual_seed(0)
     config = LLaDAConfig(**shape, max_sequence_length=max_sequence_length)
-    weights = LLaDAModelLM(config).state_dict()
+    weights = Network(config).state_dict()
     return CPUMaskPredictor(
         config,
         SpecialTokens(*(shape["vocab_size"] - number for number in (1, 2, 3))),

@@ -30,7 +30,7 @@ from benchmarks import machine
 from benchmarks.inference import SIZES
 from llada_core import load_model
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
@@ -127,7 +127,10 @@ def main(
 def save_random_model(shape: Mapping[str, Any], folder: Path) -> None:
     """Save a checkpoint of random weights without a tokenizer; its last three token ids are the special ones."""
     torch.manual_seed(0)
-    LLaDAModelLM(LLaDAConfig(**shape, max_sequence_length=1024, architectures=["LLaDAModelLM"])).save_pretrained(folder)
+    config = LLaDAConfig(**shape, max_sequence_length=1024, architectures=["LLaDAModelLM"])
+    Network(config).save_pretrained(folder)
+    # The network's class is not the one that published configs name.
+    config.save_pretrained(folder)
     ids = {
         name: shape["vocab_size"] - 1 - n for n, name in enumerate(("mask_token_id", "eos_token_id", "eot_token_id"))
     }

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 import typer
 
 from llada_core import DEMO_FOLDER
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.backends.host_memory import keep_freed_memory
+from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
 from training.distributed import World
 from training.options.fields import SFTOptions
@@ -47,7 +47,7 @@ def main(
     keep_freed_memory(all_of_it=True)  # as `llada-train` does; it holds for the bare loop too
     with tempfile.TemporaryDirectory() as folder:
         trainer, rows, length = _trainer(Path(folder), threads)
-        bare = BareLoop(LLaDAModelLM(trainer.model.config).train(), rows, length)
+        bare = BareLoop(Network(trainer.model.config).train(), rows, length)
         timings: dict[str, list[float]] = {"toolkit": [], "bare": []}
         for _ in range(rounds + 1):
             timings["toolkit"].append(_cpu_seconds(trainer.train_step, steps))
@@ -73,7 +73,7 @@ def main(
 class BareLoop:
     """The shortest loop that trains the same model."""
 
-    def __init__(self, model: LLaDAModelLM, rows: int, length: int) -> None:
+    def __init__(self, model: Network, rows: int, length: int) -> None:
         self.model = model
         self.tokens_BL = torch.randint(10, model.config.vocab_size, (rows, length))
         self.mask_id = int(model.config.mask_token_id or 0)

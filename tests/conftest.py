@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from llada_core import DEMO_FOLDER, load_checkpoint, load_model, load_tokenizer
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.interface import MaskPredictor
+from llada_core.model.network import Network
 from llada_core.text.tokenizer import Tokenizer
 from tests.live_server import LiveServer
 
@@ -60,7 +60,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def golden_networks() -> dict[str, LLaDAModelLM]:
+def golden_networks() -> dict[str, Network]:
     """The two tiny checkpoints of the golden vectors, float32, as networks that can be trained."""
     return {folder.name: load_checkpoint(folder).eval() for folder in (GOLDEN / "models").iterdir()}
 
@@ -72,7 +72,7 @@ def golden_models() -> dict[str, MaskPredictor]:
 
 
 @pytest.fixture(scope="session")
-def tiny_network(golden_networks: dict[str, LLaDAModelLM]) -> LLaDAModelLM:
+def tiny_network(golden_networks: dict[str, Network]) -> Network:
     """A network small enough for anything."""
     return golden_networks["tiny-mha"]
 

@@ -6,9 +6,10 @@ tensors are errors, since half-loaded weights generate fluent nonsense.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,17 +22,17 @@ from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.weights import CheckpointWeights
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 from llada_core.files import read_json
-from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
 from llada_core.model.backends.host_memory import total_memory
+from llada_core.model.config import ModelConfig
 from llada_core.model.interface import MaskPredictor
-from llada_core.model.registry import Architecture, find_architecture
+from llada_core.model.registry import find_architecture
 from llada_core.text.chat_template import ChatTemplate
-from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
+from llada_core.text.special_tokens import PublishedTokens, SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from llada_core.model.architectures.llada.network import LLaDAModelLM
+    from llada_core.model.network import Network
 
 DEMO_FOLDER = Path(__file__).parents[1] / "demo"
 
@@ -74,7 +75,7 @@ def load_checkpoint(
     dtype: str = "auto",
     revision: str | None = None,
     adapter: str | os.PathLike[str] | None = None,
-) -> "LLaDAModelLM":
+) -> "Network":
     """Load a checkpoint as the trainable network; arguments and errors are those of `load_model`."""
     placement = Placement.of(device, dtype)
     return Checkpoint.open(path, revision=revision, adapter=adapter).load_network(placement)
@@ -86,11 +87,11 @@ def load_tokenizer(
     """Load the folder's tokenizer; None if it has none (token ids can still be served).
 
     Args:
-        chat_template: replaces LLaDA's own chat format.
+        chat_template: replaces LLaDA's own chat format, or the template that the checkpoint of a relative has.
     """
     folder = resolve_folder(path, revision=revision)
-    vocab_size = read_json(folder / "config.json").get("vocab_size")
-    return _read_tokenizer(folder, vocab_size=vocab_size, chat_template=chat_template)
+    fields = read_json(folder / "config.json")
+    return _read_tokenizer(folder, find_architecture(fields), fields.get("vocab_size"), chat_template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,7 @@ class Checkpoint:
     """
 
     folder: Path
-    architecture: Architecture
-    config: LLaDAConfig
+    config: ModelConfig
     tokenizer: Tokenizer | None
     special_tokens: SpecialTokens
     decision_temperature: float = 1.0
@@ -135,16 +135,16 @@ class Checkpoint:
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
         fields = read_json(folder / "config.json")
         architecture = find_architecture(fields)
-        config: LLaDAConfig = architecture.config_class.from_dict(fields)
-        tokenizer = _read_tokenizer(folder, vocab_size=config.vocab_size, chat_template=chat_template)
+        config: ModelConfig = architecture.from_dict(fields)
+        tokenizer = _read_tokenizer(folder, architecture, config.shape.vocab_size, chat_template)
         special_tokens = resolve_special_tokens(
-            folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None
+            folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None, architecture.published_tokens
         )
         updates = None if adapter is None else Adapter(Path(adapter))
         if updates is not None:
             updates.check(config.tensor_shapes())
         temperature = read_decision_temperature(folder)
-        return cls(folder, architecture, config, tokenizer, special_tokens, temperature, updates)
+        return cls(folder, config, tokenizer, special_tokens, temperature, updates)
 
     def load_model(self, placement: Placement, *, on_progress: OnProgress | None = None) -> MaskPredictor:
         """Read the weights, for inference.
@@ -156,7 +156,7 @@ class Checkpoint:
             return self.load_network(placement, on_progress=on_progress).eval().requires_grad_(False)
         read = self._reader(on_progress)
         self._require_memory(placement)
-        tensor_name = self.architecture.tensor_name
+        tensor_name = self.config.describe().names.tensor
         return CPUMaskPredictor(
             self.config,
             self.special_tokens,
@@ -165,7 +165,7 @@ class Checkpoint:
             quantization=placement.quantization,
         )
 
-    def load_network(self, placement: Placement, *, on_progress: OnProgress | None = None) -> "LLaDAModelLM":
+    def load_network(self, placement: Placement, *, on_progress: OnProgress | None = None) -> "Network":
         """Read the weights into the trainable network; arguments as `load_model`.
 
         Raises:
@@ -179,8 +179,11 @@ class Checkpoint:
         if placement.device.type == "cpu":
             self._require_memory(placement)
         dtype = placement.dtype_for(self.config)
+        # Imported here: it takes two seconds, and inference on a CPU needs none of it.
+        from llada_core.model.network import Network
+
         with torch.device("meta"):
-            network = self.architecture.network_class()(self.config)
+            network = Network(self.config)
         # Always copy: weights that are trained must not be views of a mapped file.
         state = {name: read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()}
         network.load_state_dict(state, assign=True)
@@ -191,6 +194,7 @@ class Checkpoint:
         """Check the files' tensors, and return the function that reads one of them by its name."""
         shapes = self.config.tensor_shapes()
         stored = CheckpointWeights(self.folder)
+        stored.unstack(self.config.describe().stacks())
         stored.check(shapes)
         weights = AdaptedWeights(stored, self.adapter)
         total = sum(map(prod, shapes.values()))
@@ -219,7 +223,37 @@ class Checkpoint:
             )
 
 
-def _read_tokenizer(folder: Path, *, vocab_size: int | None, chat_template: ChatTemplate | None) -> Tokenizer | None:
+def _read_tokenizer(
+    folder: Path, architecture: type[ModelConfig], vocab_size: int | None, chat_template: ChatTemplate | None
+) -> Tokenizer | None:
     if not (folder / "tokenizer.json").exists():
         return None
-    return Tokenizer.from_folder(folder, vocab_size=vocab_size, chat_template=chat_template)
+    published = architecture.published_tokens
+    if not architecture.has_own_chat_format:
+        published, own_template = _read_chat_settings(folder, published)
+        chat_template = chat_template or own_template
+    return Tokenizer.from_folder(folder, vocab_size=vocab_size, chat_template=chat_template, published=published)
+
+
+def _read_chat_settings(folder: Path, published: PublishedTokens) -> tuple[PublishedTokens, ChatTemplate | None]:
+    """Return the special tokens with those that the checkpoint's template writes, and the template, if it has one."""
+    file = folder / "tokenizer_config.json"
+    settings = read_json(file) if file.exists() else {}
+    bos, eos = (_token_text(settings.get(f"{name}_token")) for name in ("bos", "eos"))
+    published = replace(published, bos=bos or published.bos, eos=eos or published.eos)
+    separate = folder / "chat_template.jinja"
+    source = settings.get("chat_template")
+    if not isinstance(source, str | None):
+        raise UnsupportedCheckpointError(f"{file}: chat_template is {short(source)}; it must be a text")
+    try:
+        if separate.exists():
+            return published, ChatTemplate.from_file(separate)
+        return published, None if source is None else ChatTemplate(source)
+    except ValueError as error:
+        raise UnsupportedCheckpointError(f"{folder}: {error}") from None
+
+
+def _token_text(token: object) -> str | None:
+    """Return the text of a token in `tokenizer_config.json`, which is a text or an object that holds it."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None

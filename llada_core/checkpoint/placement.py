@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from llada_core.errors import InvalidParameterError
-from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.backends.cpu import QUANTIZATIONS, Quantization
+from llada_core.model.config import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Placement:
             dtype = "float32" if quantization == "none" else "bfloat16"
         return cls(torch_device, _resolve_dtype(dtype), quantization)
 
-    def dtype_for(self, config: LLaDAConfig) -> torch.dtype:
+    def dtype_for(self, config: ModelConfig) -> torch.dtype:
         """Return the dtype to compute in."""
         if self.dtype is not None:
             return self.dtype

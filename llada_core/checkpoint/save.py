@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llada_core.errors import UnsupportedCheckpointError
 from llada_core.files import make_empty, move_files, share
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
-    from llada_core.model.architectures.llada.network import LLaDAModelLM
+    from llada_core.model.network import Network
 
 # The location of LLaDA's own loading code, which `AutoModel.from_pretrained(folder, trust_remote_code=True)` fetches.
 _AUTO_MAP = {
@@ -29,7 +30,7 @@ _AUTO_MAP = {
 
 
 def save_checkpoint(
-    model: "LLaDAModelLM",
+    model: "Network",
     folder: Path,
     *,
     tokenizer_file: Path | None,
@@ -43,7 +44,14 @@ def save_checkpoint(
 
     Args:
         tokenizer_file: copied, with a config for other programs; None for a model without a tokenizer.
+
+    Raises:
+        UnsupportedCheckpointError: a model of another architecture than LLaDA's.
     """
+    if not isinstance(model.config, LLaDAConfig):
+        raise UnsupportedCheckpointError(
+            f"{folder}: architectures is {model.config.architectures}; only LLaDA's can be saved so far"
+        )
     aside = make_empty(folder / "incomplete")
     config = LLaDAConfig(
         **{

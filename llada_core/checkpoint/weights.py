@@ -4,7 +4,7 @@ A model is built while its file is read: only one tensor is mapped at a time, so
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from reprlib import repr as short
 
@@ -39,6 +39,8 @@ class CheckpointWeights:
         self._folder = folder
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Path] = {}
+        # Tensor → the stack that holds it, its expert, and its rows.
+        self._stacked: dict[str, tuple[str, int, slice]] = {}
         for file in self._find_files():
             with open_safetensors(file) as tensors:
                 for name in tensors.keys():  # noqa: SIM118, a handle is no mapping
@@ -73,9 +75,36 @@ class CheckpointWeights:
                     f"{self._folder.name}: {len(names)} {problem} tensors in the weights: {some}"
                 )
 
+    def unstack(self, stacks: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        """Give the parts of stacked tensors names of their own; stacks that the files lack are ignored.
+
+        Args:
+            stacks: for each expert of a stack [X, rows, columns], the names of its parts, which share the rows evenly.
+        """
+        for stack, experts in stacks.items():
+            shape = self._shapes.get(stack, ())
+            # One of another shape is left as it is, an unexpected tensor.
+            if len(shape) != 3 or shape[0] != len(experts) or shape[1] % len(experts[0]):
+                continue
+            del self._shapes[stack]
+            num_rows = shape[1] // len(experts[0])
+            for expert, parts in enumerate(experts):
+                for number, name in enumerate(parts):
+                    if name in self._shapes:
+                        raise UnsupportedCheckpointError(
+                            f"{self._files[name]}: holds {shorten(name)}, which {shorten(stack)} holds too"
+                        )
+                    self._shapes[name] = (num_rows, shape[2])
+                    self._files[name] = self._files[stack]
+                    self._stacked[name] = stack, expert, slice(number * num_rows, (number + 1) * num_rows)
+
     def read(self, name: str) -> Tensor:
         """Read one tensor in its stored dtype; its memory is the mapped file until the tensor is dropped."""
         with open_safetensors(self._files[name]) as tensors:
+            if name in self._stacked:
+                stack, expert, rows = self._stacked[name]
+                part: Tensor = tensors.get_slice(stack)[expert, rows]
+                return part
             tensor: Tensor = tensors.get_tensor(name)
         return tensor
 

@@ -27,7 +27,11 @@ class MaskPredictor(Protocol):
         ...
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
-        """Return the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
+        """Return the hidden state, normed, that predicts the token of each requested row, or of every position.
+
+        Returns:
+            [R, E] or [T, E].
+        """
         ...
 
     def head(self, hidden_RE: Tensor) -> Tensor:

@@ -82,6 +82,16 @@ class Rows:
         device = packed.tokens_T.device
         return cls(torch.from_numpy(index_R).to(device, non_blocking=True), tuple(len(window) for window in rows))
 
+    @classmethod
+    def every(cls, packed: PackedTokens) -> "Rows":
+        """Return the rows of all positions."""
+        return cls.of(packed, [np.arange(length) for length in packed.lengths])
+
+    def one_before(self, packed: PackedTokens) -> "Rows":
+        """Return the row before each one; the first row of a window stands for itself."""
+        firsts = torch.from_numpy(np.cumsum((0, *packed.lengths[:-1]))).to(self.index_R.device, non_blocking=True)
+        return Rows(self.index_R - (~torch.isin(self.index_R, firsts)).long(), self.counts)
+
     def padded(self, multiple: int) -> tuple["Rows", Tensor]:
         """Repeat the last row of each sequence until their number is a multiple of `multiple`.
 

@@ -1,4 +1,4 @@
-"""Rotary position embedding (RoPE, arXiv:2104.09864) in the half-split layout, rotated in float32."""
+"""Rotary position embedding (RoPE, arXiv:2104.09864) in the half-split layout."""
 
 import torch
 from torch import Tensor
@@ -10,13 +10,13 @@ class RotaryTable:
     A plain object, not a module: two numbers determine the table, so no checkpoint holds it.
     """
 
-    def __init__(self, head_dim: int, theta: float) -> None:
-        self._head_dim = head_dim
+    def __init__(self, dim: int, theta: float) -> None:
+        self._dim = dim
         self._theta = theta
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def at(self, positions_T: Tensor, *, longest: int) -> tuple[Tensor, Tensor]:
-        """Return the cosines and sines at `positions_T`, two float32 tensors [T, 1, D].
+        """Return the cosines and sines at `positions_T`, two float32 tensors [T, 1, D] for D rotated features.
 
         Args:
             longest: an exclusive upper bound on the positions, known on the host, so that the device is never queried.
@@ -33,19 +33,29 @@ class RotaryTable:
         return table
 
     def _compute(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        angles = rotary_angles(length, self._head_dim, self._theta, device=device)
+        angles = rotary_angles(length, self._dim, self._theta, device=device)
         angles_LD = torch.cat((angles, angles), dim=-1)
         return angles_LD.cos(), angles_LD.sin()
 
 
-def rotary_angles(length: int, head_dim: int, theta: float, *, device: torch.device | str = "cpu") -> Tensor:
-    """Return the angle by which each position turns each pair of a head, float32 [length, head_dim / 2]."""
-    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+def rotary_angles(length: int, dim: int, theta: float, *, device: torch.device | str = "cpu") -> Tensor:
+    """Return the angle by which each position turns each pair of features, float32 [length, dim / 2]."""
+    exponents = torch.arange(0, dim, 2, device=device, dtype=torch.float32) / dim
     return torch.outer(torch.arange(length, device=device, dtype=torch.float32), 1.0 / theta**exponents)
 
 
-def rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor) -> Tensor:
-    """Rotate queries or keys in float32; return them in the input's dtype."""
-    x = x_THD.float()
+def rotate(x_THD: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, *, is_float32: bool = True) -> Tensor:
+    """Rotate queries or keys; return them in the input's dtype.
+
+    Args:
+        cos_T1D, sin_T1D: of as many features as are rotated; the others stay.
+        is_float32: compute in float32; otherwise in the input's dtype, to which the cosines and sines are rounded.
+    """
+    dim = cos_T1D.shape[-1]
+    if dim < x_THD.shape[-1]:
+        rotated_THD = rotate(x_THD[..., :dim], cos_T1D, sin_T1D, is_float32=is_float32)
+        return torch.cat((rotated_THD, x_THD[..., dim:]), dim=-1)
+    dtype = torch.float32 if is_float32 else x_THD.dtype
+    x, cos, sin = x_THD.to(dtype), cos_T1D.to(dtype), sin_T1D.to(dtype)
     left, right = x.chunk(2, dim=-1)
-    return (x * cos_T1D + torch.cat((-right, left), dim=-1) * sin_T1D).to(x_THD.dtype)
+    return (x * cos + torch.cat((-right, left), dim=-1) * sin).to(x_THD.dtype)

@@ -1,4 +1,4 @@
-"""The sizes of a model that the code around it depends on."""
+"""The properties of a model that the code around it depends on."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from llada_core.errors import InvalidParameterError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """Sizes that every architecture has, whatever its config calls them.
+    """What every architecture has, whatever its config calls it.
 
     Attributes:
         num_layers, num_key_value_heads, head_dim: the size of a KV cache.
         vocab_size: token ids are below it.
         max_sequence_length: the longest canvas, prompt included.
+        predicts_next: a token is predicted from the output at the position before it.
     """
 
     num_layers: int
@@ -21,6 +22,7 @@ class ModelShape:
     head_dim: int
     vocab_size: int
     max_sequence_length: int
+    predicts_next: bool = False
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:
         """Check that every id is in the vocabulary.

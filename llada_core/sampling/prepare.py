@@ -243,8 +243,14 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         is_infilling: for a canvas of segments and gaps, whose text has no end to be found.
 
     Raises:
-        InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas.
+        InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a cache for a
+            model whose predictions a window cannot hold.
     """
+    if params.cache != "none" and vocabulary.shape.predicts_next:
+        raise InvalidParameterError(
+            f"cache is {params.cache!r}; it must be 'none' for a model whose tokens are predicted one position earlier",
+            "cache",
+        )
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
     if not is_infilling:
         vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")

@@ -1,6 +1,6 @@
 """Special tokens: the ids with a meaning of their own, resolved once when a checkpoint is loaded."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
@@ -26,6 +26,34 @@ PUBLISHED_IDS = {
     END_HEADER_TOKEN: 126347,
     EOT_TOKEN: 126348,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedTokens:
+    """The special tokens of an architecture's published checkpoints.
+
+    Attributes:
+        bos, eos, eot, mask: how the tokenizer writes them; None where that is not known, or where there is none.
+        vocab_size: the vocabulary for which `ids` hold.
+        ids: the ids of tokens that a checkpoint's own files may not name.
+    """
+
+    mask: str
+    bos: str | None = None
+    eos: str | None = None
+    eot: str | None = None
+    vocab_size: int
+    ids: Mapping[str, int]
+
+
+LLADA_TOKENS = PublishedTokens(
+    mask=MASK_TOKEN,
+    bos=BOS_TOKEN,
+    eos=EOS_TOKEN,
+    eot=EOT_TOKEN,
+    vocab_size=PUBLISHED_VOCAB_SIZE,
+    ids=PUBLISHED_IDS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +86,14 @@ class SpecialTokens:
 
 
 def resolve_special_tokens(
-    folder: Path, config: dict[str, Any], token_to_id: Callable[[str], int | None]
+    folder: Path,
+    config: dict[str, Any],
+    token_to_id: Callable[[str], int | None],
+    published: PublishedTokens = LLADA_TOKENS,
 ) -> SpecialTokens:
     """Find the special ids of a checkpoint: `generation_config.json`, `config.json`, tokenizer, then the published ids.
 
-    The published ids hold for vocabulary 126464 only. The first source that names an id takes precedence.
+    The published ids hold for one vocabulary size only. The first source that names an id takes precedence.
 
     Raises:
         UnsupportedCheckpointError: no source names the mask or the EOS id.
@@ -70,14 +101,16 @@ def resolve_special_tokens(
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.exists() else {}
 
-    def find(field: str, token: str) -> int | None:
-        published = PUBLISHED_IDS[token] if config["vocab_size"] == PUBLISHED_VOCAB_SIZE else None
-        candidates = (generation.get(field), config.get(field), token_to_id(token), published)
+    def find(field: str, token: str | None) -> int | None:
+        candidates = [generation.get(field), config.get(field)]
+        if token is not None:
+            is_published = config["vocab_size"] == published.vocab_size
+            candidates += [token_to_id(token), published.ids.get(token) if is_published else None]
         return next((candidate for candidate in candidates if candidate is not None), None)
 
-    mask_id = find("mask_token_id", MASK_TOKEN)
-    eos_id = find("eos_token_id", EOS_TOKEN)
-    eot_id = find("eot_token_id", EOT_TOKEN)
+    mask_id = find("mask_token_id", published.mask)
+    eos_id = find("eos_token_id", published.eos)
+    eot_id = find("eot_token_id", published.eot)
     for name, value in (("mask_token_id", mask_id), ("eos_token_id", eos_id), ("eot_token_id", eot_id)):
         is_id = type(value) is int and 0 <= value < config["vocab_size"]
         if not is_id and not (name == "eot_token_id" and value is None):

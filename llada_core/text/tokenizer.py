@@ -21,12 +21,10 @@ from llada_core.text.chat_template import ChatTemplate, Part
 from llada_core.text.special_tokens import (
     BOS_TOKEN,
     END_HEADER_TOKEN,
-    EOS_TOKEN,
     EOT_TOKEN,
-    MASK_TOKEN,
-    PUBLISHED_IDS,
-    PUBLISHED_VOCAB_SIZE,
+    LLADA_TOKENS,
     START_HEADER_TOKEN,
+    PublishedTokens,
 )
 from llada_core.text.tool_prompt import PLAIN_CALLS, Tool, ToolCall, calls_text, result_text, tools_text
 
@@ -78,17 +76,25 @@ class Tokenizer:
     """
 
     def __init__(
-        self, definition: str, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
+        self,
+        definition: str,
+        *,
+        vocab_size: int | None = None,
+        chat_template: ChatTemplate | None = None,
+        published: PublishedTokens = LLADA_TOKENS,
     ) -> None:
         """Read a tokenizer.
 
         Args:
             definition: the text of a `tokenizer.json`.
-            vocab_size: the checkpoint's; 126464 admits the published ids for tokens that the file does not register.
+            vocab_size: the checkpoint's; the published size admits the published ids for tokens that the file does not
+                register.
             chat_template: replaces LLaDA's own chat format.
+            published: the special tokens of the checkpoint's architecture.
         """
+        self._published = published
         self._decoder = tokenizers.Tokenizer.from_str(definition)
-        self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_mask(definition))
+        self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_token(definition, published.mask))
         self._message_encoder = tokenizers.Tokenizer.from_str(definition)
         self._message_encoder.encode_special_tokens = True
         for encoder in (self._prompt_encoder, self._message_encoder):
@@ -103,14 +109,19 @@ class Tokenizer:
         self._chat_template = chat_template
         self.knows_tools = chat_template is not None and chat_template.knows_tools
         self.call_form = chat_template.call_form if chat_template and self.knows_tools else PLAIN_CALLS
-        self._has_published_ids = vocab_size == PUBLISHED_VOCAB_SIZE
+        self._has_published_ids = vocab_size == published.vocab_size
         parsed = json.loads(definition)
         self.longest_token = _longest_token(parsed)
         self._is_byte_level = _is_byte_level(parsed.get("decoder"))
 
     @classmethod
     def from_folder(
-        cls, folder: Path, *, vocab_size: int | None = None, chat_template: ChatTemplate | None = None
+        cls,
+        folder: Path,
+        *,
+        vocab_size: int | None = None,
+        chat_template: ChatTemplate | None = None,
+        published: PublishedTokens = LLADA_TOKENS,
     ) -> "Tokenizer":
         """Read the folder's `tokenizer.json`.
 
@@ -121,7 +132,7 @@ class Tokenizer:
         file = folder / "tokenizer.json"
         definition = read_text(file, most_bytes=_MOST_BYTES)
         try:
-            tokenizer = cls(definition, vocab_size=vocab_size, chat_template=chat_template)
+            tokenizer = cls(definition, vocab_size=vocab_size, chat_template=chat_template, published=published)
             # Some damage shows only with the first text.
             tokenizer.decode([*tokenizer.encode("Hello, you"), *tokenizer.encode_plain("Hello, you")])
             return tokenizer
@@ -139,7 +150,7 @@ class Tokenizer:
         """Return the id of a token; None if neither the file nor the published vocabulary has it."""
         token_id: int | None = self._decoder.token_to_id(token)
         if token_id is None and self._has_published_ids:
-            return PUBLISHED_IDS.get(token)
+            return self._published.ids.get(token)
         return token_id
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
@@ -186,8 +197,8 @@ class Tokenizer:
             parts = self._chat_template.render(
                 messages,
                 tools if self.knows_tools else (),
-                bos_token=self._name_of(BOS_TOKEN),
-                eos_token=self._name_of(EOS_TOKEN),
+                bos_token=self._name_of(self._published.bos),
+                eos_token=self._name_of(self._published.eos),
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
             )
@@ -238,9 +249,9 @@ class Tokenizer:
             [b"" if token_id in self.special_tokens else bytes_of(piece) for token_id, piece in enumerate(pieces)]
         )
 
-    def _name_of(self, token: str) -> str:
+    def _name_of(self, token: str | None) -> str:
         """Return the token as a template writes it; empty if the vocabulary lacks it."""
-        return token if self.token_to_id(token) is not None else ""
+        return token if token is not None and self.token_to_id(token) is not None else ""
 
     def _template_id(self, token: str) -> int:
         token_id = self.token_to_id(token)
@@ -313,9 +324,9 @@ def _texts_between(parts: Iterable[Part]) -> set[str]:
     return {part.text for part in parts if not part.is_content}
 
 
-def _without_mask(definition: str) -> str:
+def _without_token(definition: str, content: str) -> str:
     parsed = json.loads(definition)
-    parsed["added_tokens"] = [token for token in parsed["added_tokens"] if token["content"] != MASK_TOKEN]
+    parsed["added_tokens"] = [token for token in parsed["added_tokens"] if token["content"] != content]
     return json.dumps(parsed)
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from benchmarks import board, constraints, dispatch, gpu_check, inference, large, lengths, machine, questions, server
 from llada_core import load_model
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens, Rows
 from tests.vocabularies import vocabulary_of
 
@@ -115,7 +115,7 @@ def test_multiply_adds_are_those_of_the_models_products(monkeypatch):
     shape, length = {**inference.SIZES["tiny"], "n_kv_heads": 2}, 48
     counted = FlopCounterMode(display=False)
     config = LLaDAConfig(**shape)
-    model = LLaDAModelLM(config).eval()
+    model = Network(config).eval()
     packed = PackedTokens(torch.zeros(length, dtype=torch.long), (length,))
     rows = Rows.of(packed, [np.arange(lengths.BLOCK_LENGTH)])
     monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: (q @ k.mT).softmax(-1) @ v)

@@ -82,7 +82,7 @@ def _ask(checkpoint: Checkpoint, options: DecisionOptions, *, most: int | None =
     number = len(labelled) if most is None else min(most, len(labelled))
     labelled = [labelled[index * len(labelled) // number] for index in range(number)]
     labels = Labels.of(checkpoint.tokenizer)
-    encoded = _encode(labelled, checkpoint.tokenizer, labels, longest=checkpoint.config.max_sequence_length)
+    encoded = _encode(labelled, checkpoint.tokenizer, labels, longest=checkpoint.config.shape.max_sequence_length)
     model = checkpoint.load_model(Placement.of(options.device, "auto"))
     torch.set_num_threads(fastest_num_threads(model))
     logits = []

@@ -31,7 +31,7 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
     checkpoint = Checkpoint.open(options.model_name_or_path)
     if checkpoint.tokenizer is None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
-    max_length = _max_length(options, checkpoint.config.max_sequence_length)
+    max_length = _max_length(options, checkpoint.config.shape.max_sequence_length)
     sources = find_sources(options.val_data_path, options.column_names)
     stage = _stage_for(sources, max_length)
     encoder = stage.encoder(checkpoint.tokenizer, eos_id=checkpoint.special_tokens.eos_id)

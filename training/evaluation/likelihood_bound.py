@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from llada_core.diffusion.likelihood import AnswerScorer, answer_masks
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.data.samples import Sample, Samples
 from training.distributed import World
 
@@ -48,7 +48,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: LLaDAModelLM,
+    model: Network,
     samples: Samples,
     *,
     num_samples: int,

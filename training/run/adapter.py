@@ -6,8 +6,8 @@ import torch
 
 from llada_core.checkpoint.adapter import Adapter
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.names import ADAPTABLE, BLOCK_TENSORS, tensor_name
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.architectures.llada.names import ADAPTABLE, NAMES, tensor_name
+from llada_core.model.network import Network
 from training.errors import TrainingError
 
 
@@ -28,7 +28,7 @@ def read_adapter(folder: Path, config: LLaDAConfig) -> tuple[dict[str, object], 
     alpha = scale * rank
     if alpha != int(alpha):
         raise TrainingError(f"--adapter {folder}: is scaled by {scale:g}, which is no whole alpha / {rank}")
-    roles = {name: role for role, name in BLOCK_TENSORS.items()}
+    roles = {name: role for role, name in NAMES.block.items()}
     targets = [name for name in ADAPTABLE if tensor_name(roles[name], 0) in updates]
     whole = {tensor_name(roles[name], depth) for name in targets for depth in range(config.n_layers)}
     if set(updates) != whole:
@@ -38,7 +38,7 @@ def read_adapter(folder: Path, config: LLaDAConfig) -> tuple[dict[str, object], 
             f"{', '.join(ADAPTABLE)}; it differs in {example}"
         )
     with torch.device("meta"):
-        adapter.check({name: tuple(weight.shape) for name, weight in LLaDAModelLM(config).state_dict().items()})
+        adapter.check({name: tuple(weight.shape) for name, weight in Network(config).state_dict().items()})
     return {"lora_r": rank, "lora_alpha": int(alpha), "lora_target_modules": targets}, _token_ids(
         adapter, folder, config
     )

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from llada_core.files import make_empty, remove_folder, remove_incomplete, replace_folder
 from llada_core.memory import is_out_of_memory
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.distributed import World
 from training.errors import TrainingError
 from training.integrity import DamagedError
@@ -53,7 +53,7 @@ _AVERAGE = "average"
 class Learned:
     """Everything that training changes; `average` is None without `--ema-decay`."""
 
-    model: LLaDAModelLM
+    model: Network
     optimizers: list[torch.optim.Optimizer]
     average: WeightAverage | None
 
@@ -206,7 +206,7 @@ class Checkpoints:
                 remove_folder(checkpoint)
 
 
-def read_weights(model: LLaDAModelLM, checkpoint: Path, *, averaged: bool) -> None:
+def read_weights(model: Network, checkpoint: Path, *, averaged: bool) -> None:
     """Read the trained weights into a model that has the same ones (adapters included), on one process.
 
     Args:
@@ -229,7 +229,7 @@ def _is_full(folder: Path, cause: BaseException) -> bool:
     return getattr(cause, "errno", None) == errno.ENOSPC or shutil.disk_usage(folder).free < _ROOM_OF_A_FULL_DISK
 
 
-def _trained(model: LLaDAModelLM) -> dict[str, Any]:
+def _trained(model: Network) -> dict[str, Any]:
     """The trained weights: with LoRA only the adapters, since the frozen weights are the base model's."""
     return dict(get_model_state_dict(model, options=StateDictOptions(ignore_frozen_params=True)))
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.config import ModelConfig
 
 
 def weights_digest(folder: Path) -> str:
@@ -16,7 +16,7 @@ def weights_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def config_digest(config: LLaDAConfig) -> str:
+def config_digest(config: ModelConfig) -> str:
     """A hash of a model config, without the version of transformers that wrote it."""
     fields = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.save import save_checkpoint
 from llada_core.files import share
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.text.special_tokens import SpecialTokens
 from training.errors import TrainingError
 from training.options.fields import LoraParams
@@ -45,7 +45,7 @@ def export(
     if run.lora is None:
         if adapter_only:
             raise TrainingError(f"{checkpoint}: was trained without adapters; leave --adapter-only out")
-        model = LLaDAModelLM(LLaDAConfig.from_pretrained(checkpoint))
+        model = Network(LLaDAConfig.from_pretrained(checkpoint))
         read_weights(model, checkpoint, averaged=run.is_averaged)
     else:
         # Looked for first: a refused export leaves nothing behind.
@@ -112,7 +112,7 @@ def _write_adapter(checkpoint: Path, run: RunIdentity, base_model: str, folder: 
     (folder / "adapter_config.json").write_text(json.dumps(lora.adapter_config(model, params, base_model), indent=2))
 
 
-def _merged(checkpoint: Path, run: RunIdentity, base: Path) -> LLaDAModelLM:
+def _merged(checkpoint: Path, run: RunIdentity, base: Path) -> Network:
     """The base model with the checkpoint's adapters merged."""
     from training.run import lora
 

@@ -26,7 +26,7 @@ from transformers.initialization import no_init_weights
 
 from llada_core.diffusion.loss import head_cross_entropy
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
 from training.options.fields import LoraParams
 from training.run.quantized_base import BaseDtype, QuantizedLinear
@@ -64,12 +64,12 @@ class StepBytes:
     autocast: Sizes
 
 
-def two_blocks(config: LLaDAConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> LLaDAModelLM:
+def two_blocks(config: LLaDAConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> Network:
     """The model cut to two blocks, with its adapters, on the meta device."""
     cut = copy.deepcopy(config)
     cut.n_layers = 2
     with torch.device("meta"), no_init_weights():
-        sketch = LLaDAModelLM(cut).train()
+        sketch = Network(cut).train()
         if base_dtype is not None:
             _sketch_quantized(sketch.blocks)
         if lora is not None:
@@ -104,13 +104,13 @@ def _sketch_quantized(module: nn.Module) -> None:
             _sketch_quantized(child)
 
 
-def num_quantized(sketch: LLaDAModelLM) -> int:
+def num_quantized(sketch: Network) -> int:
     """The weights of a block that are quantized."""
     layers = (module for module in sketch.blocks[1].modules() if isinstance(module, QuantizedLinear))
     return sum(layer.in_features * layer.out_features for layer in layers)
 
 
-def sizes_of(sketch: LLaDAModelLM, *, is_trained: bool = False) -> Sizes:
+def sizes_of(sketch: Network, *, is_trained: bool = False) -> Sizes:
     """The parameters of a model of two blocks; with `is_trained`, only those that are trained."""
 
     def count(module: nn.Module) -> int:
@@ -120,7 +120,7 @@ def sizes_of(sketch: LLaDAModelLM, *, is_trained: bool = False) -> Sizes:
     return Sizes(block, count(sketch) - 2 * block)
 
 
-def follow_step(sketch: LLaDAModelLM, rows: int, length: int, *, is_sharded: bool, bfloat16: bool) -> StepBytes:
+def follow_step(sketch: Network, rows: int, length: int, *, is_sharded: bool, bfloat16: bool) -> StepBytes:
     """Run a step of `rows` samples of `length` tokens, and measure it.
 
     Args:
@@ -148,7 +148,7 @@ def follow_step(sketch: LLaDAModelLM, rows: int, length: int, *, is_sharded: boo
     )
 
 
-def _allocate(sketch: LLaDAModelLM, *, is_sharded: bool, bfloat16: bool) -> None:
+def _allocate(sketch: Network, *, is_sharded: bool, bfloat16: bool) -> None:
     """Put fake weights in place of the meta ones, in the dtypes that forward finds."""
     for module in sketch.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
@@ -161,7 +161,7 @@ def _allocate(sketch: LLaDAModelLM, *, is_sharded: bool, bfloat16: bool) -> None
             setattr(module, name, allocated)
 
 
-def _loss(model: LLaDAModelLM, rows: int, length: int) -> Tensor:
+def _loss(model: Network, rows: int, length: int) -> Tensor:
     """`masked_cross_entropy` with everything masked: fake tensors cannot be indexed by a mask."""
     packed = PackedTokens(torch.zeros(rows * length, dtype=torch.long), (length,) * rows)
     hidden_RE = model.hidden_states(packed)[torch.arange(rows * length)]

@@ -10,14 +10,14 @@ from torch import nn
 
 from llada_core.checkpoint.adapter import Adapter
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.options.fields import LoraParams
 from training.run.token_rows import TokenRows, merge_rows, train_rows
 
 _ADAPTER = "default"
 
 
-def add_adapters(model: LLaDAModelLM, params: LoraParams, *, seed: int) -> None:
+def add_adapters(model: Network, params: LoraParams, *, seed: int) -> None:
     """Freeze the model and add float32 adapters, whose output is zero at first, to its blocks, and rows of tokens."""
     torch.manual_seed(seed)
     model.requires_grad_(False)
@@ -29,7 +29,7 @@ def add_adapters(model: LLaDAModelLM, params: LoraParams, *, seed: int) -> None:
             parameter.data = parameter.data.float()
 
 
-def load_adapters(model: LLaDAModelLM, folder: Path) -> None:
+def load_adapters(model: Network, folder: Path) -> None:
     """Read adapters of the same rank and for the same layers as the model's, in place."""
     adapter = Adapter(folder)
     for name, module in model.named_modules():
@@ -41,10 +41,10 @@ def load_adapters(model: LLaDAModelLM, folder: Path) -> None:
                 side.get_parameter(f"{_ADAPTER}.weight").data.copy_(tensor)
 
 
-def adapters_alone(config: LLaDAConfig, params: LoraParams) -> LLaDAModelLM:
+def adapters_alone(config: LLaDAConfig, params: LoraParams) -> Network:
     """A model whose adapters are allocated, and whose other weights are on the meta device."""
     with torch.device("meta"):
-        model = LLaDAModelLM(config)
+        model = Network(config)
         add_adapters(model, params, seed=0)
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
@@ -53,7 +53,7 @@ def adapters_alone(config: LLaDAConfig, params: LoraParams) -> LLaDAModelLM:
     return model
 
 
-def merge_adapters(model: LLaDAModelLM) -> None:
+def merge_adapters(model: Network) -> None:
     """Merge the adapters into the weights they adapt and remove them, which leaves a plain LLaDA model."""
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
     for name, layer in adapted:
@@ -64,7 +64,7 @@ def merge_adapters(model: LLaDAModelLM) -> None:
     model.requires_grad_(False)
 
 
-def adapter_weights(model: LLaDAModelLM) -> dict[str, torch.Tensor]:
+def adapter_weights(model: Network) -> dict[str, torch.Tensor]:
     """The adapters' tensors, and rows of tokens, by the names that `peft` gives them in a file."""
     rows = {
         f"base_model.model.{name}.token_adapter.trainable_tokens_delta": module.rows.detach().clone()
@@ -78,7 +78,7 @@ def adapter_weights(model: LLaDAModelLM) -> dict[str, torch.Tensor]:
     }
 
 
-def adapter_config(model: LLaDAModelLM, params: LoraParams, base_model: str) -> dict[str, Any]:
+def adapter_config(model: Network, params: LoraParams, base_model: str) -> dict[str, Any]:
     """The content of `adapter_config.json`, for loading the model's adapters with `peft`."""
     config = _config(params)
     config.base_model_name_or_path = base_model

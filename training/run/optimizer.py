@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.options.fields import TrainingOptions
 from training.run.low_bit import import_for
 
 _BETAS = (0.9, 0.95)
 
 
-def build_optimizers(model: LLaDAModelLM, options: TrainingOptions) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: Network, options: TrainingOptions) -> list[torch.optim.Optimizer]:
     """The optimizers that together update the trainable parameters; weight decay is on matrices, not on the norms.
 
     Muon (arXiv:2502.16982) updates the matrices of the blocks, AdamW the embedding, the head and the norms. Its updates
@@ -44,7 +44,7 @@ def build_optimizers(model: LLaDAModelLM, options: TrainingOptions) -> list[torc
     return optimizers
 
 
-def block_matrices(model: LLaDAModelLM) -> list[nn.Parameter]:
+def block_matrices(model: Network) -> list[nn.Parameter]:
     """The trainable matrices of the blocks, adapters included: what Muon updates."""
     weights = (weight for block in model.blocks for weight in block.parameters())
     return [weight for weight in weights if weight.requires_grad and weight.ndim == 2]

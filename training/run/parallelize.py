@@ -11,7 +11,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.data.batches import Batch
 from training.distributed import World
 
@@ -27,7 +27,7 @@ class ParallelModel:
         bfloat16: whether to compute in bfloat16.
     """
 
-    model: LLaDAModelLM
+    model: Network
     objective: nn.Module
     world: World
     bfloat16: bool
@@ -76,7 +76,7 @@ class ParallelModel:
 
 
 def parallelize(
-    objective: nn.Module, model: LLaDAModelLM, world: World, strategy: Literal["ddp", "fsdp"], *, bfloat16: bool
+    objective: nn.Module, model: Network, world: World, strategy: Literal["ddp", "fsdp"], *, bfloat16: bool
 ) -> ParallelModel:
     """Spread the objective and the networks in it over all processes; a single process keeps them as they are.
 
@@ -99,7 +99,7 @@ def _shard(objective: nn.Module, world: World, *, bfloat16: bool) -> None:
     policy = MixedPrecisionPolicy(
         torch.bfloat16 if bfloat16 else None, torch.float32 if bfloat16 else None, cast_forward_inputs=False
     )
-    networks = [module for module in objective.modules() if isinstance(module, LLaDAModelLM)]
+    networks = [module for module in objective.modules() if isinstance(module, Network)]
     weights = [network.state_dict() if world.is_main else {} for network in networks]
     for network in networks:
         nn.Module.to(network, "meta")

@@ -4,10 +4,10 @@ import copy
 
 from torch import nn
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 
 
-def frozen_copy(model: LLaDAModelLM, *, is_sharded: bool) -> LLaDAModelLM:
+def frozen_copy(model: Network, *, is_sharded: bool) -> Network:
     """Copy a model and freeze the copy. Under adapters it copies these alone, and shares the frozen base.
 
     It has the dtypes of the model, so that at first both compute the same to the last bit.

@@ -11,7 +11,8 @@ import torch
 
 from llada_core.checkpoint.load import Checkpoint, load_checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.config import ModelConfig
+from llada_core.model.network import Network
 from llada_core.model.registry import find_architecture
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import Tokenizer
@@ -62,7 +63,7 @@ class Start:
         lora = self.options.lora
         return None if lora is None else replace(lora, token_ids=self.token_ids)
 
-    def build_model(self, *, device: torch.device, on_meta: bool = False) -> LLaDAModelLM:
+    def build_model(self, *, device: torch.device, on_meta: bool = False) -> Network:
         """The model, ready to train: in float32, or with LoRA frozen in `--dtype` under float32 adapters.
 
         Args:
@@ -73,10 +74,10 @@ class Start:
         dtype = options.dtype if lora else "float32"
         if on_meta:
             with torch.device("meta"):
-                model = LLaDAModelLM(self.model.config).to(getattr(torch, dtype))
+                model = Network(self.model.config).to(getattr(torch, dtype))
         elif self.model.folder is None:
             torch.manual_seed(options.seed)
-            model = LLaDAModelLM(self.model.config)
+            model = Network(self.model.config)
         else:
             model = load_checkpoint(self.model.folder, dtype=dtype)
         if lora:
@@ -151,7 +152,7 @@ def _from_checkpoint(name_or_path: str, *, with_weights: bool) -> StartModel:
     if checkpoint.tokenizer is None:
         raise DataError(f"{name_or_path}: no tokenizer.json in this checkpoint; training needs one")
     return StartModel(
-        checkpoint.config,
+        _trainable(checkpoint.config, name_or_path),
         checkpoint.tokenizer,
         checkpoint.folder / "tokenizer.json",
         checkpoint.special_tokens,
@@ -185,7 +186,13 @@ def _config_for(
     for name, value in from_tokenizer.items():
         if fields.get(name) not in (None, value):
             log(f"{name}: {fields[name]} in {file.name}, {value} in the tokenizer; taking the tokenizer's")
-    config: LLaDAConfig = find_architecture(fields).config_class.from_dict({**fields, **from_tokenizer})
+    config: ModelConfig = find_architecture(fields).from_dict({**fields, **from_tokenizer})
+    return _trainable(config, f"--model-config {file}")
+
+
+def _trainable(config: ModelConfig, source: str) -> LLaDAConfig:
+    if not isinstance(config, LLaDAConfig):
+        raise TrainingError(f"{source}: architectures is {config.architectures}; only LLaDA's can be trained so far")
     return config
 
 

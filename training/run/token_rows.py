@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 
 
 class TokenRows(nn.Module):
@@ -50,7 +50,7 @@ class _Head(TokenRows):
         return logits_RV.index_copy(-1, self._ids(hidden_RE.device), rows_RN)
 
 
-def train_rows(model: LLaDAModelLM, token_ids: Sequence[int]) -> None:
+def train_rows(model: Network, token_ids: Sequence[int]) -> None:
     """Let the rows of these tokens be trained, in the embedding and, where that is another matrix, in the head."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     _replace(model, embedding, _Embedding(embedding, token_ids))
@@ -58,7 +58,7 @@ def train_rows(model: LLaDAModelLM, token_ids: Sequence[int]) -> None:
         _replace(model, head, _Head(head, token_ids))
 
 
-def merge_rows(model: LLaDAModelLM) -> None:
+def merge_rows(model: Network) -> None:
     """Write trained rows into the matrices that they belong to, which leaves a plain LLaDA model."""
     for module in [module for module in model.modules() if isinstance(module, TokenRows)]:
         module.base.get_parameter("weight").data = module.weight.detach()

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.options.fields import TrainingOptions
 from training.run.checkpoints import Checkpoints, Learned
 from training.run.optimizer import build_optimizers, set_learning_rate
@@ -61,7 +61,7 @@ class Trainer:
         self._window = Window()
 
     @property
-    def model(self) -> LLaDAModelLM:
+    def model(self) -> Network:
         """The network that is trained; under FSDP2 its weights are sharded."""
         return self._parallel.model
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from llada_core import GenerationParams, generate
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.data.samples import Samples
 from training.run.parallelize import ParallelModel
 from training.run.report import Reporter
@@ -85,7 +85,7 @@ class Validation:
         self._reporter.log(record, f"step {step}/{max_steps}  validation {measured.text}")
         return measured.loss
 
-    def _answers(self, model: LLaDAModelLM) -> dict[str, str]:
+    def _answers(self, model: Network) -> dict[str, str]:
         prompts = self._options.eval_prompt
         if not prompts:
             return {}

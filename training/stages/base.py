@@ -6,7 +6,7 @@ from typing import ClassVar, Protocol
 
 from torch import nn
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner
 from training.data.samples import Samples
@@ -68,7 +68,7 @@ class Stage(Protocol):
         """The planner that lays out samples as the rows of each step: cut or padded, and with their targets."""
         ...
 
-    def objective(self, model: LLaDAModelLM, *, seed: int, reference: Callable[[], LLaDAModelLM]) -> nn.Module:
+    def objective(self, model: Network, *, seed: int, reference: Callable[[], Network]) -> nn.Module:
         """The loss around `model`: a module whose forward turns a `Batch` into a `BatchLoss`.
 
         Args:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.data.batches import Batch
 from training.data.samples import Samples
 from training.evaluation.likelihood_bound import evaluate
@@ -25,7 +25,7 @@ class Denoising:
     rows_per_sample: ClassVar[int] = 1
     has_reference: ClassVar[bool] = False
 
-    def objective(self, model: LLaDAModelLM, *, seed: int, reference: Callable[[], LLaDAModelLM]) -> nn.Module:
+    def objective(self, model: Network, *, seed: int, reference: Callable[[], Network]) -> nn.Module:
         """See `Stage`."""
         return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
 

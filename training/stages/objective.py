@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from llada_core.diffusion.loss import row_losses
 from llada_core.diffusion.noise import Corrupted, corrupt, corruption_draws
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.data.batches import Batch
 from training.stages.figures import mean_by_level
 
@@ -34,7 +34,7 @@ class BatchLoss(NamedTuple):
 class Objective(nn.Module):
     """LLaDA's pre-training and SFT losses (GUIDELINES), which differ only in the batch's targets and normaliser."""
 
-    def __init__(self, model: LLaDAModelLM, *, mask_id: int, seed: int) -> None:
+    def __init__(self, model: Network, *, mask_id: int, seed: int) -> None:
         super().__init__()
         self.model = model
         self.mask_id = mask_id

@@ -21,7 +21,7 @@ from llada_core.diffusion.preference import (
     mask_answers,
     preference_losses,
 )
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.data.batches import Batch
 from training.stages.figures import mean_of
 from training.stages.objective import BatchLoss
@@ -84,8 +84,8 @@ class PreferenceObjective(nn.Module):
 
     def __init__(
         self,
-        model: LLaDAModelLM,
-        reference: LLaDAModelLM,
+        model: Network,
+        reference: Network,
         *,
         sampling: Sampling,
         beta: float,

@@ -16,7 +16,7 @@ from torch import nn
 
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.diffusion.preference import PreferenceLoss
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.text.special_tokens import END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
@@ -89,7 +89,7 @@ class Preferences:
     def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
         return BatchPlanner(samples, batching, _side_by_side, row_normalizer)
 
-    def objective(self, model: LLaDAModelLM, *, seed: int, reference: Callable[[], LLaDAModelLM]) -> nn.Module:
+    def objective(self, model: Network, *, seed: int, reference: Callable[[], Network]) -> nn.Module:
         """See `Stage`."""
         return PreferenceObjective(
             model, reference(), sampling=self.sampling, beta=self.beta, loss=self.loss, seed=seed

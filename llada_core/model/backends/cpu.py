@@ -1,6 +1,6 @@
 """Inference on a CPU: the same network, with its weights laid out once for oneDNN.
 
-It computes the function of `LLaDAModelLM`; only order and rounding differ. Norm weights and the attention scale are
+It computes the function of `Network`; only order and rounding differ. Norm weights and the attention scale are
 multiplied into the weights that follow, keys and values share a matrix, as do gate and up, and rotary pairs lie side
 by side, so that a rotation is one complex product. In float32 the logits agree to about 1e-5.
 
@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.attention import AttentionPlan
 from llada_core.model.backends.cpu_attention import attend
 from llada_core.model.backends.host_memory import keep_freed_memory, return_freed_memory
+from llada_core.model.config import ModelConfig
+from llada_core.model.description import Attention, Description, Experts
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import rotary_angles
+from llada_core.model.routing import choose_experts, places_by_expert
 from llada_core.text.special_tokens import SpecialTokens
 
 Quantization = Literal["none", "int8"]
@@ -64,7 +65,7 @@ class CPUMaskPredictor:
 
     def __init__(
         self,
-        config: LLaDAConfig,
+        config: ModelConfig,
         special_tokens: SpecialTokens,
         read: ReadTensor,
         *,
@@ -78,35 +79,43 @@ class CPUMaskPredictor:
             quantization: `int8` quantises weights per output feature, and the inputs of every linear map per row.
         """
         keep_freed_memory()
-        self.shape = config.shape
+        description = config.describe()
+        self.shape = description.shape
         self.special_tokens = special_tokens
         self.dtype = dtype
 
         is_int8 = quantization == "int8"
+        self._hidden_dtype = torch.float32 if is_int8 else dtype
 
         def linear(*weights: _Weight) -> Linear:
             num_features = sum(len(weight.stored_NE) for weight in weights)
             pieces = chain.from_iterable(weight.pieces() for weight in weights)
-            return Int8Linear(num_features, pieces) if is_int8 else packed_linear(num_features, pieces, dtype)
+            product = Int8Linear(num_features, pieces) if is_int8 else packed_linear(num_features, pieces, dtype)
+            if all(weight.bias_N is None for weight in weights):
+                return product
+            bias_N = torch.cat([weight.bias() for weight in weights]).to(self._hidden_dtype)
+            return lambda x_TE: product(x_TE).add_(bias_N)
 
         # Read, pack and drop one tensor at a time, the largest first: the peak is little more than the packed weights.
-        self._head = linear(
-            _Weight(read("embedding" if config.weight_tying else "head", None), read("final_norm", None))
-        )
+        self._head = linear(_Weight(read(description.head_role, None), read("final_norm", None)))
         self._embedding_VE = read("embedding", None).to(dtype)
         self._blocks = []
-        for depth in range(config.n_layers):
-            self._blocks.append(_Block(config, depth, read, linear, dtype))
+        for depth in range(description.num_layers):
+            self._blocks.append(_Block(description, depth, read, linear, (dtype, self._hidden_dtype)))
             return_freed_memory()
-        self._eps = torch.tensor(config.rms_norm_eps)
-        self._hidden_dtype = torch.float32 if is_int8 else dtype
-        angles_LC = rotary_angles(config.max_sequence_length, config.head_dim, config.rope_theta)
+        self._eps = torch.tensor(description.norm_eps)
+        attention = description.attention
+        angles_LC = rotary_angles(description.max_sequence_length, attention.rotary.dim, attention.rotary.theta)
+        # Pairs that are not rotated turn by no angle.
+        angles_LC = F.pad(angles_LC, (0, (attention.head_dim - attention.rotary.dim) // 2))
         self._rotations_LC = torch.polar(torch.ones_like(angles_LC), angles_LC)
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
-        """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E]."""
+        """Compute the hidden state, normed, that predicts the token of each row or position: [R, E] or [T, E]."""
         if rows is None:
-            rows = Rows.of(packed, [np.arange(length) for length in packed.lengths])
+            rows = Rows.every(packed)
+        if self.shape.predicts_next:
+            rows = rows.one_before(packed)
         packed = packed.padded(_ROWS_MULTIPLE)
         rows, kept_R = rows.padded(_ROWS_MULTIPLE)
         rotations_T1C = self._rotations_LC[packed.positions()].unsqueeze(1)
@@ -129,32 +138,51 @@ class _Block:
 
     def __init__(
         self,
-        config: LLaDAConfig,
+        description: Description,
         depth: int,
         read: ReadTensor,
         linear: Callable[..., Linear],
-        attention_dtype: torch.dtype,
+        dtypes: tuple[torch.dtype, torch.dtype],
     ) -> None:
-        assert config.n_kv_heads is not None
+        """Lay the weights out; `dtypes` are those of attention and of hidden states."""
+        attention_dtype, hidden_dtype = dtypes
+        attention = description.attention
         self._depth = depth
         self._kernel = partial(attend, dtype=attention_dtype)
-        self._head_dim = config.head_dim
-        self._heads = [config.n_heads, config.n_kv_heads, config.n_kv_heads]
-        self._most_rows = _most_rows(config)
-        self._eps = torch.tensor(config.rms_norm_eps)
+        self._head_dim = attention.head_dim
+        self._heads = [attention.num_heads, attention.num_key_value_heads, attention.num_key_value_heads]
+        feed_forward = description.feed_forwards[depth]
+        self._most_rows = _most_rows(feed_forward.width)
+        self._eps = torch.tensor(description.norm_eps)
 
-        norm_E = read("attention_norm", depth)
-        query = _Weight(read("query", depth), norm_E, head_dim=config.head_dim, scale=config.head_dim**-0.5)
-        key = _Weight(read("key", depth), norm_E, head_dim=config.head_dim)
-        value = _Weight(read("value", depth), norm_E)
-        if depth < config.n_layers - 1:
+        def weight(role: str, norm_E: Tensor | None = None, **changes: Any) -> _Weight:
+            bias_N = read(f"{role}.bias", depth) if role in description.biased else None
+            return _Weight(read(role, depth), norm_E, bias_N, **changes)
+
+        norm_E, scale = read("attention_norm", depth), attention.head_dim**-0.5
+        self._query_norm_HD: Tensor | None = None
+        self._key_norm_KD: Tensor | None = None
+        if attention.has_head_norms:
+            query_norm_D, key_norm_D = (
+                _pairs_side_by_side(read(role, depth).float(), attention) for role in ("query_norm", "key_norm")
+            )
+            # A norm would undo a scale of the query's weight.
+            self._query_norm_HD = (query_norm_D * scale).to(hidden_dtype).expand(attention.num_heads, -1)
+            self._key_norm_KD = key_norm_D.to(hidden_dtype).expand(attention.num_key_value_heads, -1)
+            scale = 1.0
+        query = weight("query", norm_E, heads=attention, scale=scale)
+        key = weight("key", norm_E, heads=attention)
+        value = weight("value", norm_E)
+        if depth < description.num_layers - 1:
             self._query_key_value = linear(query, key, value)
         else:
             self._query, self._key_value = linear(query), linear(key, value)
-        self._attention_out = linear(_Weight(read("attention_out", depth)))
+        self._attention_out = linear(weight("attention_out"))
         norm_E = read("feed_forward_norm", depth)
-        self._gate_up = linear(_Weight(read("gate", depth), norm_E), _Weight(read("up", depth), norm_E))
-        self._down = linear(_Weight(read("down", depth)))
+        if isinstance(feed_forward, Experts):
+            self._feed_forward: Linear = _Mixture(feed_forward, norm_E, weight, linear, lambda role: read(role, depth))
+        else:
+            self._feed_forward = _SwiGLU(linear, weight("gate", norm_E), weight("up", norm_E), weight("down"))
 
     def __call__(
         self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
@@ -171,8 +199,7 @@ class _Block:
         pieces = zip(hidden_TE.split(self._most_rows), attended_QHD.flatten(-2).split(self._most_rows), strict=True)
         for hidden_QE, attended_QE in pieces:
             hidden_QE.add_(self._attention_out(attended_QE.to(hidden_QE.dtype)))
-            gate_QM, up_QM = self._gate_up(_normalize(hidden_QE, self._eps)).chunk(2, dim=-1)
-            hidden_QE.add_(self._down(F.silu(gate_QM).mul_(up_QM)))
+            hidden_QE.add_(self._feed_forward(_normalize(hidden_QE, self._eps)))
         return hidden_TE
 
     def _in_pieces(self, project: Callable[[Tensor, Tensor], tuple[Tensor, ...]], *inputs: Tensor) -> Sequence[Tensor]:
@@ -184,17 +211,73 @@ class _Block:
         num_q, num_k, num_v = self._heads
         qkv_TND = self._query_key_value(_normalize(hidden_TE, self._eps)).unflatten(-1, (-1, self._head_dim))
         qk_TND, v_TKD = qkv_TND.split([num_q + num_k, num_v], dim=1)
+        if self._query_norm_HD is not None and self._key_norm_KD is not None:
+            qk_TND = _normalize(qk_TND, self._eps) * torch.cat((self._query_norm_HD, self._key_norm_KD))
         return *_rotate(qk_TND, rotations_T1C).split([num_q, num_k], dim=1), v_TKD
 
     def _project_keys_and_values(self, hidden_TE: Tensor, rotations_T1C: Tensor) -> tuple[Tensor, ...]:
         _, num_k, num_v = self._heads
         kv_TND = self._key_value(_normalize(hidden_TE, self._eps)).unflatten(-1, (-1, self._head_dim))
         k_TKD, v_TKD = kv_TND.split([num_k, num_v], dim=1)
+        if self._key_norm_KD is not None:
+            k_TKD = _normalize(k_TKD, self._eps) * self._key_norm_KD
         return _rotate(k_TKD, rotations_T1C), v_TKD
 
     def _project_queries(self, hidden_QE: Tensor, rotations_Q1C: Tensor) -> tuple[Tensor]:
         q_QHD = self._query(_normalize(hidden_QE, self._eps)).unflatten(-1, (-1, self._head_dim))
+        if self._query_norm_HD is not None:
+            q_QHD = _normalize(q_QHD, self._eps) * self._query_norm_HD
         return (_rotate(q_QHD, rotations_Q1C),)
+
+
+class _SwiGLU:
+    """A gated feed-forward, of which gate and up share a matrix."""
+
+    def __init__(self, linear: Callable[..., Linear], gate: "_Weight", up: "_Weight", down: "_Weight") -> None:
+        self._gate_up, self._down = linear(gate, up), linear(down)
+
+    def __call__(self, x_TE: Tensor) -> Tensor:
+        gate_TM, up_TM = self._gate_up(x_TE).chunk(2, dim=-1)
+        return self._down(F.silu(gate_TM).mul_(up_TM))
+
+
+class _Mixture:
+    """A mixture of experts: tokens are sorted by expert, and each expert that has tokens computes them at once.
+
+    Experts are chosen in float32 whatever the dtype: rounding would choose others.
+    """
+
+    def __init__(
+        self,
+        experts: Experts,
+        norm_E: Tensor,
+        weight: Callable[..., "_Weight"],
+        linear: Callable[..., Linear],
+        read: Callable[[str], Tensor],
+    ) -> None:
+        def swiglu(gate: str, up: str, down: str) -> _SwiGLU:
+            return _SwiGLU(linear, weight(gate, norm_E), weight(up, norm_E), weight(down))
+
+        self._sizes = experts
+        self._router_XE = read("router").float() * norm_E.float()
+        self._bias_X = read("mixture.expert_bias").float() if experts.has_bias else None
+        self._experts = [
+            swiglu(f"expert_gate.{number}", f"expert_up.{number}", f"expert_down.{number}")
+            for number in range(experts.num_experts)
+        ]
+        has_shared = experts.shared_width is not None
+        self._shared = swiglu("shared_gate", "shared_up", "shared_down") if has_shared else torch.zeros_like
+
+    def __call__(self, x_TE: Tensor) -> Tensor:
+        logits_TX = F.linear(x_TE.float(), self._router_XE)
+        weights_TN, experts_TN = choose_experts(logits_TX, self._sizes.num_chosen, self._bias_X)
+        weights = weights_TN.to(x_TE.dtype).flatten().unsqueeze(1)
+        output_TE = self._shared(x_TE)
+        for expert, places in places_by_expert(experts_TN, self._sizes.num_experts):
+            rows = places // self._sizes.num_chosen
+            padded = F.pad(x_TE[rows], (0, 0, 0, -len(rows) % _ROWS_MULTIPLE))
+            output_TE.index_add_(0, rows, self._experts[expert](padded)[: len(rows)] * weights[places])
+        return output_TE
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,23 +287,33 @@ class _Weight:
     Attributes:
         stored_NE: as it is stored.
         norm_E: the weight of the norm before it, so that W x = stored (norm · x).
-        head_dim: the width of heads whose rotary pairs are to lie side by side.
+        bias_N: added to the product.
+        heads: the heads that it projects to, whose rotary pairs are to lie side by side.
     """
 
     stored_NE: Tensor
     norm_E: Tensor | None = None
-    head_dim: int | None = None
+    bias_N: Tensor | None = None
+    heads: Attention | None = None
     scale: float = 1.0
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield its rows in float32, so that low precision rounds once; only a piece at a time is in memory."""
         # Whole heads.
-        size = _LOADED_ROWS if self.head_dim is None else max(_LOADED_ROWS // self.head_dim, 1) * self.head_dim
+        head_dim = 1 if self.heads is None else self.heads.head_dim
+        size = max(_LOADED_ROWS // head_dim, 1) * head_dim
         for stored_RE in self.stored_NE.split(size):
             rows_RE = stored_RE.to(torch.float32, copy=True)
             if self.norm_E is not None:
                 rows_RE *= self.norm_E.float()
-            yield rows_RE if self.head_dim is None else _pairs_side_by_side(rows_RE, self.head_dim) * self.scale
+            yield rows_RE if self.heads is None else _pairs_side_by_side(rows_RE, self.heads) * self.scale
+
+    def bias(self) -> Tensor:
+        """Return the bias of its features in float32, zeros if it has none."""
+        if self.bias_N is None:
+            return torch.zeros(len(self.stored_NE))
+        bias_N = self.bias_N.float()
+        return bias_N if self.heads is None else _pairs_side_by_side(bias_N, self.heads) * self.scale
 
 
 class Int8Linear:
@@ -320,10 +413,9 @@ def _assembled(num_features: int, pieces: Iterable[Tensor], dtype: torch.dtype) 
     return weight_NE
 
 
-def _most_rows(config: LLaDAConfig) -> int:
+def _most_rows(feed_forward_width: int) -> int:
     """Return how many rows go through the linear maps at once; the widest temporary is that of gate and up."""
-    assert config.mlp_hidden_size is not None
-    rows = _MOST_BYTES // (2 * config.mlp_hidden_size * torch.float32.itemsize)
+    rows = _MOST_BYTES // (2 * feed_forward_width * torch.float32.itemsize)
     return min(max(rows // _ROWS_MULTIPLE, 1) * _ROWS_MULTIPLE, _MOST_ROWS)
 
 
@@ -337,9 +429,17 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
     return dtype == torch.float32
 
 
-def _pairs_side_by_side(weight_NE: Tensor, head_dim: int) -> Tensor:
-    """Reorder the output features of each head: i beside i + D/2. Products of queries and keys stay the same."""
-    return weight_NE.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+def _pairs_side_by_side(features: Tensor, heads: Attention) -> Tensor:
+    """Reorder the output features of each head: those that are rotated together lie side by side.
+
+    i is rotated with i + n / 2 if n features are; the others stay. Products of queries and keys are the same.
+
+    Args:
+        features: a weight [N, E] or a bias [N].
+    """
+    pairs_2C = torch.arange(heads.rotary.dim).unflatten(0, (2, -1))
+    order_D = torch.cat((pairs_2C.T.flatten(), torch.arange(heads.rotary.dim, heads.head_dim)))
+    return features.unflatten(0, (-1, heads.head_dim))[:, order_D].flatten(0, 1)
 
 
 def _normalize(x_TE: Tensor, eps: Tensor) -> Tensor:

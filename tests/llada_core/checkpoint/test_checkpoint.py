@@ -12,7 +12,7 @@ from llada_core.checkpoint.load import Checkpoint
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.save import save_checkpoint
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.text.special_tokens import resolve_special_tokens
 from tests.conftest import GOLDEN
 
@@ -54,7 +54,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 def test_llada_8b_has_the_published_names_and_shapes():
     with torch.device("meta"):
-        model = LLaDAModelLM(LLaDAConfig.from_dict(LLADA_8B))
+        model = Network(LLaDAConfig.from_dict(LLADA_8B))
     assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == published_shapes()
     assert len(published_shapes()) == 291
     assert model.num_parameters() == 8_015_581_184

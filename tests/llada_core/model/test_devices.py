@@ -6,8 +6,8 @@ import torch
 
 from llada_core import GenerationParams
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.kv_cache import KVCache
+from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler, _head_groups
@@ -22,7 +22,7 @@ META = torch.device("meta")
 def model(request):
     config = LLaDAConfig(d_model=32, n_heads=4, n_kv_heads=2, n_layers=2, mlp_hidden_size=48, vocab_size=60)
     with META:
-        model = LLaDAModelLM(config).to(request.param)
+        model = Network(config).to(request.param)
     model.special_tokens = SpecialTokens(59, 58, 57)
     return model
 

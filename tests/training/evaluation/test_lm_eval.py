@@ -16,7 +16,7 @@ from lm_eval.utils import warning_once
 
 from llada_core import DEMO_FOLDER, GenerationParams, generate
 from llada_core.diffusion.likelihood import log_likelihood
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.text.tokenizer import Message, Tokenizer
 from tests.conftest import GOLDEN
 from training.evaluation import lm_eval as lm_eval_adapter
@@ -49,7 +49,7 @@ def chat(model: LLaDALM, question: str) -> str:
     return model.apply_chat_template([{"role": "user", "content": question}])
 
 
-def estimate(demo: LLaDAModelLM, prompt: list[int], answer: list[int], *, mc_num: int = MC_NUM, **settings) -> float:
+def estimate(demo: Network, prompt: list[int], answer: list[int], *, mc_num: int = MC_NUM, **settings) -> float:
     return log_likelihood(demo, prompt, answer, mask_id=demo.special_tokens.mask_id, mc_num=mc_num, **settings).value
 
 

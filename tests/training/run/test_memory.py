@@ -20,7 +20,7 @@ from llada_core.diffusion.loss import row_losses, token_normalizer
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import ADAPTABLE
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from training.options.fields import LoraParams, SFTOptions
 from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
 from training.run.quantized_base import BaseDtype, quantize_linears
@@ -96,7 +96,7 @@ class Denoising(nn.Module):
         base_dtype: BaseDtype | None = None,
     ) -> None:
         super().__init__()
-        self.model = LLaDAModelLM(SMALL).train()
+        self.model = Network(SMALL).train()
         self.bfloat16 = bfloat16
         if lora is not None:
             self.model.to(torch.bfloat16 if bfloat16 else torch.float32)

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from tests.training.fake_samples import EOS, batches_of, samples_of
 from training.data.batches import Batching
 from training.stages.objective import Objective
@@ -62,7 +62,7 @@ def fsdp(objective):
 
 def loss_and_gradients(spread, *, weight_tying):
     torch.manual_seed(0)
-    model = LLaDAModelLM(LLaDAConfig(**CONFIG, weight_tying=weight_tying)).train()
+    model = Network(LLaDAConfig(**CONFIG, weight_tying=weight_tying)).train()
     objective = spread(Objective(model, mask_id=199, seed=0))
     samples = samples_of(*range(40, 60), prompt=2)
     planner = SFT(64).planner(samples, Batching(16, seed=0, eos_id=EOS))

@@ -3,33 +3,34 @@
 `ff_out` names both the head and the down projection of every block; the path tells them apart.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-# The tensors outside the blocks; under weight tying the embedding is the head too.
-MODEL_TENSORS: Mapping[str, str] = {"embedding": "wte", "final_norm": "ln_f", "head": "ff_out"}
+from llada_core.model.description import TensorNames
 
-# The tensors of every block.
-BLOCK_TENSORS: Mapping[str, str] = {
-    "attention_norm": "attn_norm",
-    "query": "q_proj",
-    "key": "k_proj",
-    "value": "v_proj",
-    "attention_out": "attn_out",
-    "feed_forward_norm": "ff_norm",
-    "gate": "ff_proj",
-    "up": "up_proj",
-    "down": "ff_out",
-}
+NAMES = TensorNames(
+    outside={
+        "embedding": "model.transformer.wte",
+        "final_norm": "model.transformer.ln_f",
+        "head": "model.transformer.ff_out",
+    },
+    blocks="model.transformer.blocks",
+    block={
+        "attention_norm": "attn_norm",
+        "query": "q_proj",
+        "key": "k_proj",
+        "value": "v_proj",
+        "attention_out": "attn_out",
+        "feed_forward_norm": "ff_norm",
+        "gate": "ff_proj",
+        "up": "up_proj",
+        "down": "ff_out",
+    },
+)
 
 # The linear maps of a block, which low-rank adapters can be added to.
-ADAPTABLE = tuple(name for role, name in BLOCK_TENSORS.items() if not role.endswith("_norm"))
+ADAPTABLE = tuple(name for role, name in NAMES.block.items() if not role.endswith("_norm"))
 
-
-def tensor_name(role: str, depth: int | None = None) -> str:
-    """Return the published name of a tensor: in the block `depth` or, without a depth, outside the blocks."""
-    if depth is None:
-        return f"model.transformer.{MODEL_TENSORS[role]}.weight"
-    return f"model.transformer.blocks.{depth}.{BLOCK_TENSORS[role]}.weight"
+tensor_name = NAMES.tensor
 
 
 def adapter_pattern(targets: Sequence[str]) -> str:

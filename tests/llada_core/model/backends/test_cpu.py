@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from llada_core import InvalidParameterError, load_model
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import tensor_name
-from llada_core.model.architectures.llada.network import LLaDAModelLM
 from llada_core.model.backends import cpu as cpu_module
 from llada_core.model.backends.cpu import CPUMaskPredictor
 from llada_core.model.kv_cache import KVCache
+from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.text.special_tokens import SpecialTokens
 from tests.conftest import GOLDEN, GOLDEN_CASES
@@ -127,7 +127,7 @@ def test_int8_weights_have_the_scale_of_their_largest_value():
 
 def test_temporaries_of_the_linear_maps_stay_below_what_malloc_keeps():
     for width in (8, 700, 2048, 12288, 1 << 20):
-        rows = cpu_module._most_rows(LLaDAConfig(mlp_hidden_size=width))
+        rows = cpu_module._most_rows(width)
         assert rows % 8 == 0
         assert rows == 8 or rows * 2 * width * 4 < 32 << 20
 
@@ -139,7 +139,7 @@ def test_temporaries_of_the_linear_maps_stay_below_what_malloc_keeps():
 )
 def test_lower_precision_stays_near(dtype, quantization, tolerance):
     torch.manual_seed(0)
-    network = LLaDAModelLM(LLaDAConfig(d_model=128, n_heads=4, n_layers=3, mlp_hidden_size=256, vocab_size=300)).eval()
+    network = Network(LLaDAConfig(d_model=128, n_heads=4, n_layers=3, mlp_hidden_size=256, vocab_size=300)).eval()
     packed = pack(40, 3)
     exact = network.head(network.hidden_states(packed))
     model = predictor_of(network, dtype=dtype, quantization=quantization)
@@ -200,7 +200,7 @@ def test_a_row_of_zeros_and_a_feature_of_zeros_stay_zero_in_int8():
 
 
 def test_a_tied_head_is_the_embedding():
-    network = LLaDAModelLM(
+    network = Network(
         LLaDAConfig(d_model=32, n_heads=4, n_layers=2, mlp_hidden_size=48, vocab_size=300, weight_tying=True)
     ).eval()
     packed = pack(6)

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
 from tests.conftest import GOLDEN, GOLDEN_CASES
 
@@ -51,7 +51,7 @@ def small_config(**changes: object) -> LLaDAConfig:
 
 
 def test_a_tied_head_is_the_embedding():
-    model = LLaDAModelLM(small_config(weight_tying=True))
+    model = Network(small_config(weight_tying=True))
     assert "model.transformer.ff_out.weight" not in model.state_dict()
     assert model.get_output_embeddings() is model.get_input_embeddings()
     assert model(torch.arange(4)[None]).logits.shape == (1, 4, 60)
@@ -60,18 +60,18 @@ def test_a_tied_head_is_the_embedding():
 @pytest.mark.parametrize("changes", [{}, {"weight_tying": True}, {"n_kv_heads": 2, "embedding_size": 64}], ids=str)
 def test_the_config_knows_every_tensor_of_the_network(changes):
     config = small_config(**changes)
-    tensors = {name: tuple(tensor.shape) for name, tensor in LLaDAModelLM(config).state_dict().items()}
+    tensors = {name: tuple(tensor.shape) for name, tensor in Network(config).state_dict().items()}
     assert config.tensor_shapes() == tensors
 
 
 def test_padding_columns_of_the_head_are_part_of_the_logits():
-    model = LLaDAModelLM(small_config(embedding_size=64))
+    model = Network(small_config(embedding_size=64))
     assert model(torch.arange(4)[None]).logits.shape == (1, 4, 64)
 
 
 def test_initial_weights_follow_the_published_deviations():
     torch.manual_seed(0)
-    model = LLaDAModelLM(small_config(d_model=256, n_layers=3, mlp_hidden_size=512))
+    model = Network(small_config(d_model=256, n_layers=3, mlp_hidden_size=512))
     block = model.model.transformer["blocks"][2]
     # A normal cut at three deviations keeps 98.7 % of the deviation.
     assert block.q_proj.weight.std().item() == pytest.approx(0.987 / 16, rel=0.02)
@@ -81,6 +81,6 @@ def test_initial_weights_follow_the_published_deviations():
 
 def test_every_tensor_stays_on_the_device_of_the_model():
     with torch.device("meta"):
-        model = LLaDAModelLM(small_config())
+        model = Network(small_config())
     packed = pack([torch.arange(5, device="meta"), torch.arange(3, device="meta")])
     assert model.head(model.hidden_states(packed)[torch.tensor([1, 6], device="meta")]).device.type == "meta"

@@ -1,0 +1,43 @@
+"""Dream (Dream-org/Dream-v0-7B, DiffuCoder): Qwen2.5's network, in which a position predicts the token after it."""
+
+from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
+from llada_core.model.config import FieldRules
+from llada_core.model.description import Description, FeedForward
+from llada_core.text.special_tokens import PublishedTokens
+
+_RULES = FieldRules(
+    implemented={"attention_dropout": 0.0, "hidden_act": "silu", "use_sliding_window": False},
+    required=(*REQUIRED, "hidden_act", "intermediate_size"),
+    limits={**LIMITS, "intermediate_size": (1, 1 << 24)},
+)
+
+_TOKENS = PublishedTokens(
+    mask="<|mask|>",
+    eos="<|endoftext|>",
+    eot="<|im_end|>",
+    vocab_size=152064,
+    ids={"<|endoftext|>": 151643, "<|im_end|>": 151645, "<|mask|>": 151666},
+)
+
+
+class DreamConfig(LlamaLayoutConfig):
+    """Dream's architecture; a `config.json` must state what it relies on.
+
+    Attributes:
+        max_window_layers: has an effect with a sliding window only.
+
+    Raises:
+        UnsupportedCheckpointError: a field has a value that this implementation does not compute.
+    """
+
+    model_type = "Dream"
+    rules = _RULES
+    published_tokens = _TOKENS
+    attention_dropout: float = 0.0
+    intermediate_size: int = 96
+    max_window_layers: int = 28
+    use_sliding_window: bool = False
+
+    def describe(self) -> Description:
+        feed_forwards = [FeedForward(width=self.intermediate_size)] * self.num_hidden_layers
+        return self._description(feed_forwards, biased=frozenset({"query", "key", "value"}), predicts_next=True)

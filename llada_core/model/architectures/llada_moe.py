@@ -1,0 +1,148 @@
+"""LLaDA-MoE (inclusionAI/LLaDA-MoE-7B-A1B): a mixture of experts with norms on queries and keys.
+
+Its `model_type` is LLaDA's. The published class has sentinels for defaults: a file must state what it relies on.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
+from llada_core.model.config import FieldRules
+from llada_core.model.description import Attention, Description, Experts, FeedForward
+from llada_core.text.special_tokens import PublishedTokens
+
+_RULES = FieldRules(
+    implemented={
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "hidden_act": "silu",
+        "moe_router_score_function": "softmax",
+    },
+    nullable=frozenset({"moe_router_score_function"}),
+    required=(
+        *REQUIRED,
+        "expert_intermediate_size",
+        "hidden_act",
+        "moe_layer_freq",
+        "moe_router_enable_expert_bias",
+        "num_experts",
+        "num_experts_per_tok",
+        "partial_rotary_factor",
+        "qk_layernorm",
+    ),
+    limits={
+        **LIMITS,
+        "expert_intermediate_size": (1, 1 << 24),
+        "num_experts": (1, 1 << 12),
+        "num_experts_per_tok": (1, 1 << 12),
+        "partial_rotary_factor": (1e-3, 1),
+    },
+)
+
+# Every expert has three tensors, whose names are checked: a file may come from strangers.
+_MOST_EXPERTS = 1 << 17
+
+_TOKENS = PublishedTokens(
+    mask="<|mask|>",
+    eos="<|endoftext|>",
+    eot="<|role_end|>",
+    vocab_size=157184,
+    ids={"<|endoftext|>": 156892, "<|mask|>": 156895},
+)
+
+
+class LLaDAMoEConfig(LlamaLayoutConfig):
+    """LLaDA-MoE's architecture; a `config.json` must state what it relies on.
+
+    Attributes:
+        norm_topk_prob, routed_scaling_factor: the published network reads neither.
+        router_aux_loss_coef: has an effect in training only.
+        moe_layer_freq: for each layer, 1 for a mixture of experts and 0 for one feed-forward.
+
+    Raises:
+        UnsupportedCheckpointError: a field has a value that this implementation does not compute.
+    """
+
+    model_type = "llada"
+    rules = _RULES
+    published_tokens = _TOKENS
+    attention_bias: bool = False
+    attention_dropout: float = 0.0
+    dense_intermediate_size: int | None = None
+    expert_intermediate_size: int = 16
+    moe_layer_freq: list[int] | None = None
+    moe_router_enable_expert_bias: bool = False
+    moe_router_score_function: str | None = "softmax"
+    norm_topk_prob: bool | None = None
+    num_experts: int = 8
+    num_experts_per_tok: int = 2
+    partial_rotary_factor: float = 1.0
+    qk_layernorm: bool = True
+    routed_scaling_factor: float | None = None
+    router_aux_loss_coef: float = 0.01
+    shared_expert_intermediate_size: int | None = None
+
+    def describe(self) -> Description:
+        experts = Experts(
+            num_experts=self.num_experts,
+            num_chosen=self.num_experts_per_tok,
+            width=self.expert_intermediate_size,
+            shared_width=self.shared_expert_intermediate_size,
+            has_bias=self.moe_router_enable_expert_bias,
+        )
+        assert self.moe_layer_freq is not None
+        return self._description(
+            [experts if is_mixture else FeedForward(width=self.dense_width) for is_mixture in self.moe_layer_freq]
+        )
+
+    @property
+    def dense_width(self) -> int:
+        """The hidden features of a feed-forward that is no mixture."""
+        assert self.dense_intermediate_size is not None
+        return self.dense_intermediate_size
+
+    @property
+    def rotary_dim(self) -> int:
+        return int(self.head_dim * self.partial_rotary_factor)
+
+    def _attention(self) -> Attention:
+        attention = super()._attention()
+        return replace(
+            attention, has_head_norms=self.qk_layernorm, rotary=replace(attention.rotary, dim=self.rotary_dim)
+        )
+
+    def _fill_in(self) -> None:
+        if self.moe_layer_freq is None:
+            self.moe_layer_freq = [1] * self.num_hidden_layers
+
+    def _size_rules(self) -> Iterator[tuple[str, bool]]:
+        yield from super()._size_rules()
+        layers = self.moe_layer_freq or []
+        yield (
+            f"moe_layer_freq must have a 0 or 1 for each of the {self.num_hidden_layers} layers (num_hidden_layers)",
+            len(layers) == self.num_hidden_layers and all(type(value) is int and value in (0, 1) for value in layers),
+        )
+        yield (
+            f"num_hidden_layers × num_experts ({self.num_hidden_layers} × {self.num_experts}) must be at most "
+            f"{_MOST_EXPERTS:,}",
+            self.num_hidden_layers * self.num_experts <= _MOST_EXPERTS,
+        )
+        yield (
+            f"num_experts_per_tok ({self.num_experts_per_tok}) must be at most num_experts ({self.num_experts})",
+            self.num_experts_per_tok <= self.num_experts,
+        )
+        yield (
+            f"hidden_size / num_attention_heads × partial_rotary_factor ({self.head_dim} × "
+            f"{self.partial_rotary_factor}) must be even for RoPE",
+            self.rotary_dim > 0 and self.rotary_dim % 2 == 0,
+        )
+        widths = {
+            "shared_expert_intermediate_size": self.shared_expert_intermediate_size,
+            "dense_intermediate_size": self.dense_intermediate_size if 0 in layers else None,
+        }
+        for name, width in widths.items():
+            yield f"{name} ({width}) must be from 1 to {1 << 24:,}", width is None or 1 <= width <= 1 << 24
+        yield (
+            "dense_intermediate_size missing, and moe_layer_freq has a 0",
+            0 not in layers or self.dense_intermediate_size is not None,
+        )

@@ -1,0 +1,182 @@
+"""Reading a `config.json`: what every architecture's config checks in the same way.
+
+A published config has many fields that choose between variants of a code base. A file that asks for a variant that is
+not implemented is refused: computed with the wrong arithmetic, it would silently generate bad text. Sizes are bounded
+before anything is made in them: a file may come from strangers.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from reprlib import repr as short
+from types import NoneType
+from typing import Any, ClassVar, get_args, get_origin
+
+from transformers import PreTrainedConfig
+
+from llada_core.errors import UnsupportedCheckpointError, shorten
+from llada_core.model.description import Description
+from llada_core.model.shape import ModelShape
+from llada_core.text.special_tokens import PublishedTokens
+
+# The rotary table has a number for every pair of a head at every position: at most half a gigabyte.
+MOST_ROTATIONS = 1 << 26
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+# Fields that record how a file was produced, not what the network computes.
+_DESCRIPTIVE = {"auto_map", "transformers_version", "_name_or_path", "model_type"}
+# Fields without effect on what a network computes: how other programs attend, cache, generate, train or classify.
+# Older versions of transformers wrote all of them.
+_WITHOUT_EFFECT = {
+    *("_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "use_cache", "pretraining_tp"),
+    *("gradient_checkpointing", "torchscript", "use_bfloat16", "tf_legacy_loss", "chunk_size_feed_forward"),
+    *("return_dict", "return_dict_in_generate", "output_attentions", "output_hidden_states", "output_scores"),
+    *("max_length", "min_length", "max_new_tokens", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
+    *("diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
+    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
+    *("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty"),
+    *("suppress_tokens", "begin_suppress_tokens", "decoder_start_token_id", "sep_token_id", "tokenizer_class"),
+    *("id2label", "label2id", "num_labels", "problem_type", "task_specific_params", "finetuning_task", "prefix"),
+    *("is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size", "pruned_heads"),
+    *("tie_encoder_decoder",),
+}
+# The marks of trainers.
+_TRAINERS_PREFIX = "unsloth_"
+
+# Read by `resolve_special_tokens`.
+_TOKEN_IDS = {"bos_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
+
+_TYPE_RULES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldRules:
+    """What an architecture asks of the fields of a `config.json`.
+
+    Attributes:
+        implemented: field → the only value implemented; every one of them changes what the network computes.
+        nullable: fields of `implemented` that may also be null, or absent.
+        required: fields whose published default is not what the architecture's checkpoints use: a file must state them.
+        limits: the smallest and the largest value of a field: many times those of any model, and nothing overflows
+            within them.
+    """
+
+    implemented: Mapping[str, object]
+    required: tuple[str, ...]
+    limits: Mapping[str, tuple[float, float]]
+    nullable: frozenset[str] = frozenset()
+
+
+class ModelConfig(PreTrainedConfig):
+    """The config of an architecture, in the field names of its published `config.json`.
+
+    Attributes:
+        rules: what is asked of the fields.
+        published_tokens: the special tokens of its published checkpoints.
+        has_own_chat_format: chats are written in LLaDA's format, in place of the template that a checkpoint has.
+
+    Raises:
+        UnsupportedCheckpointError: a field has a value that this implementation does not compute.
+    """
+
+    rules: ClassVar[FieldRules]
+    published_tokens: ClassVar[PublishedTokens]
+    has_own_chat_format: ClassVar[bool] = False
+    mask_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self._check_types()
+        self._fill_in()
+        super().__post_init__(**kwargs)
+        self._refuse_what_is_not_implemented()
+        self._check_sizes()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read a `config.json`; unlike the constructor, it assumes no default for a field that matters.
+
+        Raises:
+            UnsupportedCheckpointError: a required field is missing, or an unknown one is set.
+        """
+        missing = [name for name in cls.rules.required if config_dict.get(name) is None]
+        if missing:
+            raise UnsupportedCheckpointError(f"config.json: {', '.join(missing)} missing; not guessed")
+        stated = {
+            name: value
+            for name, value in config_dict.items()
+            if not _is_without_effect(name) and (value is not None or name in cls.rules.implemented)
+        }
+        older_name = stated.pop("torch_dtype", None)
+        dtype = stated.get("dtype", older_name)
+        if dtype not in (None, *_DTYPES):
+            raise refused("dtype", dtype, f"be one of {', '.join(_DTYPES)}, or null")
+        known = _TOKEN_IDS | set(cls.__dataclass_fields__)
+        for name in sorted(stated.keys() - known):
+            if stated[name] not in (None, False, 0):
+                raise UnsupportedCheckpointError(
+                    f"config.json: {shorten(name)} is {short(stated[name])}; this field is unknown, may change what "
+                    "the network computes, and is not implemented"
+                )
+        return super().from_dict({name: stated[name] for name in stated.keys() & known} | {"dtype": dtype}, **kwargs)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return every field, defaults included: a saved `config.json` states what it relies on."""
+        return self.to_dict()
+
+    def describe(self) -> Description:
+        """Return the network that the fields describe."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> ModelShape:
+        """The sizes that the code around the network depends on."""
+        return self.describe().shape
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor of a checkpoint, by its published name."""
+        return self.describe().tensor_shapes()
+
+    def _fill_in(self) -> None:
+        """Apply the published rules for fields left null."""
+
+    def _size_rules(self) -> Iterator[tuple[str, bool]]:
+        """Yield what the sizes must fulfil together, and whether they do."""
+        yield from ()
+
+    def _check_types(self) -> None:
+        classes = (class_ for class_ in type(self).__mro__ if issubclass(class_, ModelConfig))
+        declared = {name for class_ in classes for name in class_.__annotations__}
+        for name, annotation in ((field.name, field.type) for field in fields(self) if field.name in declared):
+            value = getattr(self, name)
+            # JSON writes 1.0 as 1; and Python takes True for 1.
+            types = tuple(get_origin(type_) or type_ for type_ in get_args(annotation) or (annotation,))
+            if type(value) not in types and not (type(value) is int and float in types):
+                rules = [_TYPE_RULES[type_] for type_ in types if type_ is not NoneType]
+                raise refused(name, value, f"be {rules[0]}{' or null' if NoneType in types else ''}")
+
+    def _refuse_what_is_not_implemented(self) -> None:
+        for name, implemented in self.rules.implemented.items():
+            value = getattr(self, name)
+            is_unset = value is None and name in self.rules.nullable
+            if value != implemented and not is_unset:
+                raise UnsupportedCheckpointError(
+                    f"config.json: {name} is {short(value)}; only {implemented!r} is implemented"
+                )
+
+    def _check_sizes(self) -> None:
+        for name, (least, most) in self.rules.limits.items():
+            # NaN fails as well.
+            if not least <= getattr(self, name) <= most:
+                raise refused(name, getattr(self, name), f"be from {least:,} to {most:,}")
+        for rule, is_kept in self._size_rules():
+            if not is_kept:
+                raise UnsupportedCheckpointError(f"config.json: {rule}")
+
+
+def refused(name: str, value: object, rule: str) -> UnsupportedCheckpointError:
+    """Return the error for a field whose value breaks a rule."""
+    return UnsupportedCheckpointError(f"config.json: {name} is {short(value)}; it must {rule}")
+
+
+def _is_without_effect(name: str) -> bool:
+    return name in _WITHOUT_EFFECT | _DESCRIPTIVE or name.startswith(_TRAINERS_PREFIX)

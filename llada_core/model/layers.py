@@ -1,0 +1,133 @@
+"""The parts of a transformer block that is trained, put together as a description says, under published names."""
+
+from functools import partial
+from operator import attrgetter
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from llada_core.model.attention import AttentionPlan
+from llada_core.model.description import Description, Experts
+from llada_core.model.packed import Rows
+from llada_core.model.rotary import rotate
+from llada_core.model.routing import choose_experts, places_by_expert
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm that, as published, divides in float32 and applies the weight after casting back."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x_TE: Tensor) -> Tensor:
+        x = x_TE.float()
+        normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        return normed.to(x_TE.dtype) * self.weight
+
+
+class Projection(nn.Linear):
+    """A linear map that knows the standard deviation of its initial weights."""
+
+    def __init__(
+        self, in_features: int, out_features: int, *, has_bias: bool = False, residual_depth: int | None = None
+    ) -> None:
+        """`residual_depth`: index of the layer whose output is added to the residual stream ("mitchell" init)."""
+        self.init_std = in_features**-0.5
+        if residual_depth is not None:
+            self.init_std /= (2 * (residual_depth + 1)) ** 0.5
+        super().__init__(in_features, out_features, bias=has_bias)
+
+
+class Block(GradientCheckpointingLayer):
+    """Pre-norm attention and feed-forward, each added to the residual stream; optionally recomputed in backward."""
+
+    def __init__(self, description: Description, depth: int) -> None:
+        super().__init__()
+        self.depth = depth
+        self._head_dim = description.attention.head_dim
+        self._rotate = partial(rotate, is_float32=description.attention.rotary.is_float32)
+        self._has_head_norms = description.attention.has_head_norms
+        feed_forward = description.feed_forwards[depth]
+        self._experts = feed_forward if isinstance(feed_forward, Experts) else None
+        # Looked up by name at every use: adapters and quantised layers are put in the place of modules.
+        self._lookups: dict[str, attrgetter[nn.Module]] = {}
+        shapes = description.block_shapes(depth)
+        for role, shape in shapes.items():
+            name, _, parameter = description.names.tensor(role, depth).rpartition(".")
+            name = name.removeprefix(f"{description.names.blocks}.{depth}.")
+            if parameter == "weight":
+                self._lookups[role] = attrgetter(name)
+                if len(shape) == 1:
+                    place(self, name, RMSNorm(shape[0], description.norm_eps))
+                else:
+                    place(self, name, self._projection(role, shape, has_bias=f"{role}.bias" in shapes))
+            elif parameter != "bias":
+                self._lookups[role] = attrgetter(f"{name}.{parameter}")
+                self.get_submodule(name).register_buffer(parameter, torch.zeros(shape))
+
+    def _projection(self, role: str, shape: tuple[int, ...], *, has_bias: bool) -> Projection:
+        is_last = role.partition(".")[0].endswith(("_out", "down"))
+        out_features, in_features = shape
+        return Projection(in_features, out_features, has_bias=has_bias, residual_depth=self.depth if is_last else None)
+
+    def part(self, role: str) -> Any:
+        """Return the module, or the buffer, that plays a role."""
+        return self._lookups[role](self)
+
+    def forward(
+        self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None = None
+    ) -> Tensor:
+        """Compute the next hidden states: at every position or, in the last layer, only at the requested rows."""
+        attended_QE = self._attention(self.part("attention_norm")(hidden_TE), cos_T1D, sin_T1D, plan, rows)
+        hidden_QE = (hidden_TE if rows is None else hidden_TE[rows.index_R]) + attended_QE
+        return hidden_QE + self._feed_forward(self.part("feed_forward_norm")(hidden_QE))
+
+    def _attention(
+        self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None
+    ) -> Tensor:
+        # Keys and values come from all positions; queries and everything after them are needed only at the rows.
+        x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
+        q_QHD, k_TKD, v_TKD = (
+            self.part(role)(x).unflatten(-1, (-1, self._head_dim))
+            for role, x in (("query", x_QE), ("key", x_TE), ("value", x_TE))
+        )
+        if self._has_head_norms:
+            q_QHD, k_TKD = self.part("query_norm")(q_QHD), self.part("key_norm")(k_TKD)
+        q_QHD, k_TKD = self._rotate(q_QHD, cos_Q1D, sin_Q1D), self._rotate(k_TKD, cos_T1D, sin_T1D)
+        attended_QHD = plan.attend(q_QHD, k_TKD, v_TKD, self.depth)
+        attended_QE: Tensor = self.part("attention_out")(attended_QHD.flatten(-2))
+        return attended_QE
+
+    def _feed_forward(self, x_TE: Tensor) -> Tensor:
+        if self._experts is None:
+            return self._swiglu(x_TE, "gate", "up", "down")
+        bias_X = self.part("mixture.expert_bias") if self._experts.has_bias else None
+        weights_TN, experts_TN = choose_experts(self.part("router")(x_TE), self._experts.num_chosen, bias_X)
+        weights = weights_TN.to(x_TE.dtype).flatten().unsqueeze(1)
+        output_TE = torch.zeros_like(x_TE)
+        for expert, places in places_by_expert(experts_TN, self._experts.num_experts):
+            rows = places // self._experts.num_chosen
+            chosen = self._swiglu(x_TE[rows], f"expert_gate.{expert}", f"expert_up.{expert}", f"expert_down.{expert}")
+            output_TE = output_TE.index_add(0, rows, chosen * weights[places])
+        if self._experts.shared_width is None:
+            return output_TE
+        return output_TE + self._swiglu(x_TE, "shared_gate", "shared_up", "shared_down")
+
+    def _swiglu(self, x_TE: Tensor, gate: str, up: str, down: str) -> Tensor:
+        output_TE: Tensor = self.part(down)(F.silu(self.part(gate)(x_TE)) * self.part(up)(x_TE))
+        return output_TE
+
+
+def place(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Register a module under a dotted name; the modules on the way to it are made if they are missing."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.ModuleDict())
+        root = root.get_submodule(part)
+    root.add_module(last, module)

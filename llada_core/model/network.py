@@ -1,0 +1,142 @@
+"""The network of every architecture, for training and accelerators: a transformer without a causal mask
+(arXiv:2502.09992, section 2.1), built from a description.
+
+Parameter names are those of the published checkpoints.
+"""
+
+from operator import attrgetter
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+from llada_core.model.attention import AttentionPlan
+from llada_core.model.config import ModelConfig
+from llada_core.model.layers import Block, Projection, RMSNorm, place
+from llada_core.model.packed import PackedTokens, Rows
+from llada_core.model.rotary import RotaryTable
+from llada_core.text.special_tokens import SpecialTokens
+
+
+class Network(PreTrainedModel):
+    """A mask predictor: maps token ids, some of them masks, to logits over the vocabulary at every position."""
+
+    config_class = ModelConfig
+    config: ModelConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+
+    special_tokens: SpecialTokens
+    """The checkpoint's mask, EOS and EoT ids; set by `load_checkpoint`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        description = config.describe()
+        self._names = description.names
+        self._has_tied_head = description.has_tied_head
+        self.shape = description.shape
+        parts = {
+            self._names.outside["embedding"]: nn.Embedding(description.num_columns, description.width),
+            self._names.blocks: nn.ModuleList(Block(description, depth) for depth in range(description.num_layers)),
+            self._names.outside["final_norm"]: RMSNorm(description.width, description.norm_eps),
+        }
+        if not description.has_tied_head:
+            parts[self._names.outside["head"]] = Projection(description.width, description.num_columns)
+        for name, module in parts.items():
+            place(self, name, module)
+        self.rotary = RotaryTable(description.attention.rotary.dim, description.attention.rotary.theta)
+        self.post_init()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool = True
+    ) -> MaskedLMOutput | tuple[Tensor]:
+        """Compute the network's output at every position of a padded batch: the interface of the published models.
+
+        Args:
+            input_ids: [B, L]
+            attention_mask: [B, L], 1 = token, 0 = padding on either side. Padding is left out of the computation,
+                and its rows of the result are zero.
+
+        Returns:
+            `MaskedLMOutput` with `logits` [B, L, V].
+        """
+        is_token_BL = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        lengths = tuple(is_token_BL.sum(dim=1).tolist()) if attention_mask is not None else self._full(input_ids)
+        hidden_TE = self._outputs(PackedTokens(input_ids[is_token_BL], lengths))
+        logits_TV = self.head(hidden_TE)
+        logits_BLV = logits_TV.new_zeros(*input_ids.shape, logits_TV.shape[-1])
+        logits_BLV = logits_BLV.masked_scatter(is_token_BL.unsqueeze(-1), logits_TV)
+        return MaskedLMOutput(logits=logits_BLV) if return_dict else (logits_BLV,)
+
+    def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
+        """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E].
+
+        It is the one that predicts the row's token, which is the row before it if `shape.predicts_next`.
+        """
+        if self.shape.predicts_next:
+            rows = (Rows.every(packed) if rows is None else rows).one_before(packed)
+        return self._outputs(packed, rows)
+
+    def head(self, hidden_RE: Tensor) -> Tensor:
+        """Compute the logits [R, V] of normed hidden states."""
+        head = self.get_output_embeddings()
+        logits_RV: Tensor = F.linear(hidden_RE, head.weight) if self._has_tied_head else head(hidden_RE)
+        return logits_RV
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, first to last."""
+        blocks: nn.ModuleList = attrgetter(self._names.blocks)(self)
+        return blocks
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the head."""
+        norm: nn.Module = attrgetter(self._names.outside["final_norm"])(self)
+        return norm
+
+    def get_input_embeddings(self) -> nn.Module:
+        embedding: nn.Module = attrgetter(self._names.outside["embedding"])(self)
+        return embedding
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        place(self, self._names.outside["embedding"], value)
+
+    def get_output_embeddings(self) -> nn.Embedding | nn.Linear:
+        role = "embedding" if self._has_tied_head else "head"
+        head: nn.Embedding | nn.Linear = attrgetter(self._names.outside[role])(self)
+        return head
+
+    def _outputs(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
+        cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)
+        *blocks, last = self.blocks
+        plan = AttentionPlan(packed)
+        hidden_TE = self.get_input_embeddings()(packed.tokens_T)
+        for block in blocks:
+            hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
+        last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
+        # Rebinding the name frees the last layer's input.
+        hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
+        normed_TE: Tensor = self.final_norm(hidden_TE)
+        return normed_TE
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Apply LLaDA's "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
+        if isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, Projection):
+            self._init_normal(module.weight, module.init_std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            self._init_normal(module.weight, module.embedding_dim**-0.5)
+
+    @staticmethod
+    def _init_normal(weight: Tensor, std: float) -> None:
+        nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
+
+    @staticmethod
+    def _full(input_ids: Tensor) -> tuple[int, ...]:
+        return (input_ids.shape[1],) * input_ids.shape[0]

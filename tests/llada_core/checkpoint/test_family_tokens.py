@@ -1,0 +1,97 @@
+"""Special tokens and chat format of LLaDA's relatives, which come from the checkpoint's own files."""
+
+import json
+import shutil
+
+import pytest
+
+from llada_core import DEMO_FOLDER
+from llada_core.checkpoint.load import Checkpoint, load_checkpoint
+from llada_core.checkpoint.save import save_checkpoint
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.text.tokenizer import Message
+from tests.conftest import GOLDEN
+from training.errors import TrainingError
+from training.run.start import _trainable
+
+TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|role_end|>{% endfor %}"
+CHAT = [Message("user", "Hello <|mask|><|role_end|>")]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A LLaDA-MoE config with the demo's vocabulary, in which special tokens are called as in LLaDA-MoE's."""
+    model = GOLDEN / "family" / "llada_moe" / "models" / "tiny-7b-like"
+    definition = (DEMO_FOLDER / "tokenizer.json").read_text()
+    definition = definition.replace("<|mdm_mask|>", "<|mask|>").replace("<|eot_id|>", "<|role_end|>")
+    (tmp_path / "tokenizer.json").write_text(definition)
+    fields = json.loads((model / "config.json").read_text())
+    vocab_size = json.loads((DEMO_FOLDER / "config.json").read_text())["vocab_size"]
+    del fields["eos_token_id"]
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "vocab_size": vocab_size}))
+    return tmp_path
+
+
+def write_settings(folder, **settings):
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def test_ids_are_those_of_the_names_in_the_tokenizer(folder):
+    checkpoint = Checkpoint.open(folder)
+    tokenizer, special = checkpoint.tokenizer, checkpoint.special_tokens
+    texts = [tokenizer.token_text(token_id) for token_id in (special.mask_id, special.eos_id, special.eot_id)]
+    assert texts == ["<|mask|>", "<|endoftext|>", "<|role_end|>"]
+    # A written mask is ordinary text.
+    assert special.mask_id not in tokenizer.encode("a <|mask|> in a prompt")
+
+
+def test_published_ids_stand_in_where_no_file_names_them(tmp_path):
+    model = GOLDEN / "family" / "illada" / "models" / "tiny-8b-like"
+    fields = json.loads((model / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "vocab_size": 155136}))
+    special = Checkpoint.open(tmp_path).special_tokens
+    assert (special.mask_id, special.eos_id, special.eot_id) == (5, 2, None)
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(UnsupportedCheckpointError, match="mask_token_id is None"):
+        Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize("bos", ["<|startoftext|>", {"content": "<|startoftext|>", "lstrip": False}])
+@pytest.mark.parametrize("is_separate", [False, True])
+def test_the_chat_format_is_the_checkpoints_template_and_texts_cannot_open_turns(folder, bos, is_separate):
+    if is_separate:
+        write_settings(folder, bos_token=bos)
+        (folder / "chat_template.jinja").write_text(TEMPLATE)
+    else:
+        write_settings(folder, bos_token=bos, chat_template=TEMPLATE)
+    checkpoint = Checkpoint.open(folder)
+    ids = checkpoint.tokenizer.encode_chat(CHAT)
+    text = checkpoint.tokenizer.decode(ids, skip_special_tokens=False)
+    assert text == "<|startoftext|>[user]Hello <|mask|><|role_end|><|role_end|>"
+    assert ids.count(checkpoint.special_tokens.eot_id) == 1
+    assert checkpoint.special_tokens.mask_id not in ids
+
+
+def test_a_checkpoint_without_a_template_has_no_chat(folder):
+    definition = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").write_text(definition.replace("<|start_header_id|>", "<|other|>"))
+    with pytest.raises(InvalidParameterError, match="which chat needs; send a prompt instead"):
+        Checkpoint.open(folder).tokenizer.encode_chat(CHAT)
+
+
+@pytest.mark.parametrize("template", ["{% for %}", 7])
+def test_a_damaged_template_is_refused(folder, template):
+    write_settings(folder, chat_template=template)
+    with pytest.raises(UnsupportedCheckpointError, match=r"chat.template"):
+        Checkpoint.open(folder)
+
+
+def test_a_model_of_another_architecture_is_neither_trained_nor_saved(tmp_path):
+    folder = shutil.copytree(GOLDEN / "family" / "dream" / "models" / "tiny-mha", tmp_path / "model")
+    network = load_checkpoint(folder)
+    with pytest.raises(UnsupportedCheckpointError, match="only LLaDA's can be saved"):
+        save_checkpoint(
+            network, tmp_path / "out", tokenizer_file=None, special_tokens=network.special_tokens, dtype=network.dtype
+        )
+    with pytest.raises(TrainingError, match="only LLaDA's can be trained"):
+        _trainable(network.config, str(folder))

@@ -1,0 +1,184 @@
+"""LLaDA's relatives against their published code: logits, with both ways in which a checkpoint is computed."""
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llada_core import load_checkpoint, load_model
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.model import layers
+from llada_core.model.backends import cpu
+from llada_core.model.network import Network
+from llada_core.model.packed import PackedTokens, Rows
+from llada_core.model.registry import ARCHITECTURES
+from llada_core.model.rotary import RotaryTable, rotate
+from llada_core.model.routing import choose_experts, places_by_expert
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_response
+from tests.conftest import GOLDEN
+
+FAMILY = GOLDEN / "family"
+CASES: dict[str, dict[str, Any]] = {
+    folder.name: json.loads((folder / "cases.json").read_text()) for folder in sorted(FAMILY.iterdir())
+}
+
+
+@cache
+def logits_of(family: str) -> dict[str, torch.Tensor]:
+    return load_file(FAMILY / family / "logits.safetensors")
+
+
+@cache
+def network_of(family: str, model: str) -> Network:
+    return load_checkpoint(FAMILY / family / "models" / model).eval()
+
+
+def first_of(family: str) -> tuple[str, str]:
+    return family, next(iter(CASES[family]["special_ids"]))
+
+
+def config_of(family: str, model: str, **changes: Any) -> Any:
+    fields = json.loads((FAMILY / family / "models" / model / "config.json").read_text())
+    return ARCHITECTURES[fields["architectures"][0]].from_dict({**fields, **changes})
+
+
+def cases(kind: str) -> list[Any]:
+    return [pytest.param(family, case, id=case["id"]) for family in CASES for case in CASES[family].get(kind, ())]
+
+
+@pytest.mark.parametrize(("family", "case"), cases("logits"))
+@torch.inference_mode()
+def test_outputs_of_the_network_equal_the_published_model(family, case):
+    mask_BL = None if case["attention_mask"] is None else torch.tensor(case["attention_mask"])
+    logits_BLV = network_of(family, case["model"])(torch.tensor(case["input_ids"]), mask_BL).logits
+    is_token_BL = torch.ones(logits_BLV.shape[:2]).bool() if mask_BL is None else mask_BL.bool()
+    assert list(logits_BLV.shape) == case["shape"]
+    expected_BLV = logits_of(family)[case["tensor"]]
+    torch.testing.assert_close(logits_BLV[is_token_BL], expected_BLV[is_token_BL], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("family", "case"), cases("logits"))
+@torch.inference_mode()
+def test_predictions_equal_the_published_model(family, case):
+    ids_BL = torch.tensor(case["input_ids"])
+    is_token_BL = torch.tensor(case["attention_mask"] or torch.ones(ids_BL.shape).tolist()).bool()
+    packed = PackedTokens(ids_BL[is_token_BL], tuple(is_token_BL.sum(dim=1).tolist()))
+    expected_TV = logits_of(family)[case["tensor"]][is_token_BL]
+    if network_of(family, case["model"]).shape.predicts_next:
+        # The published sampler: cat([logits[:, :1], logits[:, :-1]], dim=1).
+        expected_TV = torch.cat([torch.cat((row[:1], row[:-1])) for row in expected_TV.split(packed.lengths)])
+    for model in (network_of(family, case["model"]), load_model(FAMILY / family / "models" / case["model"])):
+        logits_TV = model.head(model.hidden_states(packed))
+        torch.testing.assert_close(logits_TV, expected_TV, atol=1e-4, rtol=0)
+        rows = Rows.of(packed, [torch.arange(0, length, 3).numpy() for length in packed.lengths])
+        logits_RV = model.head(model.hidden_states(packed, rows))
+        torch.testing.assert_close(logits_RV, expected_TV[rows.index_R], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("interpreter", [layers, cpu])
+@pytest.mark.parametrize(("family", "case"), cases("routing"))
+@torch.inference_mode()
+def test_experts_and_their_weights_equal_the_published_model(monkeypatch, family, case, interpreter):
+    chosen = []
+
+    def recorded(*args):
+        chosen.append(choose_experts(*args))
+        return chosen[-1]
+
+    folder = FAMILY / family / "models" / case["model"]
+    model = network_of(family, case["model"]) if interpreter is layers else load_model(folder)
+    monkeypatch.setattr(interpreter, "choose_experts", recorded)
+    (ids,) = case["input_ids"]
+    model.hidden_states(PackedTokens(torch.tensor(ids), (len(ids),)))
+    layers_before = json.loads((folder / "config.json").read_text())["moe_layer_freq"][: case["layer"]]
+    weights_TN, experts_TN = chosen[sum(layers_before)]
+    assert experts_TN[: len(ids)].tolist() == case["experts"]
+    torch.testing.assert_close(weights_TN[: len(ids)], torch.tensor(case["weights"]), atol=2e-6, rtol=0)
+
+
+def test_places_by_expert_name_every_token_once_in_order():
+    experts_TN = torch.tensor([[3, 0], [0, 1], [3, 1]])
+    places = {expert: places.tolist() for expert, places in places_by_expert(experts_TN, 5)}
+    assert places == {0: [1, 2], 1: [3, 5], 3: [0, 4]}
+
+
+MODELS = [(family, model) for family in CASES for model in CASES[family]["special_ids"]]
+
+
+@pytest.mark.parametrize(("family", "model"), MODELS)
+@pytest.mark.parametrize(("quantization", "tolerance"), [("none", 0.04), ("int8", 0.1)])
+@torch.inference_mode()
+def test_lower_precision_stays_near(family, model, quantization, tolerance):
+    folder = FAMILY / family / "models" / model
+    packed = PackedTokens(torch.arange(3, 63), (33, 27))
+    exact, rounded = (
+        predictor.head(predictor.hidden_states(packed)).float()
+        for predictor in (load_model(folder), load_model(folder, dtype="bfloat16", quantization=quantization))
+    )
+    assert (rounded - exact).norm() / exact.norm() < tolerance
+
+
+@pytest.mark.parametrize("family", [family for family in CASES if config_of(*first_of(family)).shape.predicts_next])
+def test_a_cache_is_refused_where_a_window_lacks_the_position_that_predicts(family):
+    model = network_of(*first_of(family))
+    with pytest.raises(InvalidParameterError, match="cache is 'dual'; it must be 'none'"):
+        prepare_response([1, 2], GenerationParams(gen_length=8, cache="dual"), Vocabulary.of(model))
+
+
+def test_rotation_in_the_dtype_of_the_queries_rounds_as_the_published_code():
+    torch.manual_seed(0)
+    x_THD = torch.randn(5, 2, 8).bfloat16()
+    cos_T1D, sin_T1D = RotaryTable(8, 10000.0).at(torch.arange(5), longest=5)
+    cos, sin = cos_T1D.bfloat16(), sin_T1D.bfloat16()
+    expected = x_THD * cos + torch.cat((-x_THD[..., 4:], x_THD[..., :4]), dim=-1) * sin
+    assert torch.equal(rotate(x_THD, cos_T1D, sin_T1D, is_float32=False), expected)
+    assert not torch.equal(rotate(x_THD, cos_T1D, sin_T1D), expected)
+
+
+REFUSED: dict[str, list[tuple[str, object]]] = {
+    "illada": [
+        ("hidden_act", "gelu"), ("layer_norm_eps", 1e-5), ("resid_pdrop", 0.1), ("attention_dropout", 0.1),
+        ("rope_scaling", {"type": "linear", "factor": 2}), ("head_dim", 32), ("hidden_size", 50), ("rope_theta", 0),
+        ("num_attention_heads", 5), ("tie_word_embeddings", "yes"),
+    ],
+    "llada_moe": [
+        ("attention_bias", True), ("clip_qkv", 8.0), ("hidden_act", "gelu"), ("rope_scaling", {"type": "linear"}),
+        ("moe_router_score_function", "sigmoid"), ("router_num_group", 4), ("output_router_logits", True),
+        ("moe_layer_freq", [1]), ("moe_layer_freq", [1, 2]), ("moe_layer_freq", [0, 1]), ("num_experts_per_tok", 9),
+        ("partial_rotary_factor", 0.2), ("num_experts", 5000), ("hidden_size", -1), ("rope_theta", -1),
+        ("partial_rotary_factor", -1), ("num_hidden_layers", -1), ("expert_intermediate_size", -1),
+        ("shared_expert_intermediate_size", 0),
+    ],
+    "dream": [
+        ("hidden_act", "gelu"), ("use_sliding_window", True), ("sliding_window", 128), ("attention_dropout", 0.1),
+        ("rope_scaling", {"type": "yarn", "factor": 2}), ("num_key_value_heads", 2), ("rms_norm_eps", 0),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "field", "value"), [(family, *change) for family, changes in REFUSED.items() for change in changes]
+)
+def test_a_field_that_is_not_implemented_is_refused_by_name(family, field, value):
+    with pytest.raises(UnsupportedCheckpointError, match=rf"config\.json: .*{field}"):
+        config_of(*first_of(family), **{"dense_intermediate_size": None, field: value})
+
+
+@pytest.mark.parametrize(("family", "model"), MODELS)
+def test_a_missing_field_is_not_guessed(family, model):
+    config = config_of(family, model)
+    assert config.rules.required
+    for field in config.rules.required:
+        with pytest.raises(UnsupportedCheckpointError, match=f"{field} missing"):
+            config_of(family, model, **{field: None})
+
+
+@pytest.mark.parametrize(("family", "model"), MODELS)
+def test_a_saved_config_states_what_it_relies_on(family, model, tmp_path):
+    config = config_of(family, model)
+    config.save_pretrained(tmp_path)
+    assert type(config).from_pretrained(tmp_path).to_dict() == config.to_dict()

@@ -1,0 +1,121 @@
+"""The published samplers of LLaDA's relatives, token for token and step for step."""
+
+import numpy as np
+import pytest
+import torch
+
+from llada_core import GenerationParams, denoise, load_model
+from llada_core.diffusion.loss import row_losses, token_normalizer
+from llada_core.diffusion.noise import Corrupted
+from llada_core.sampling.prepare import Vocabulary, prepare_response
+from llada_core.sampling.sampler import Sampler
+from tests.llada_core.model.architectures.test_family import CASES, FAMILY, MODELS, network_of
+
+# The families whose sampler is LLaDA's, and what else a case may ask for that is not implemented.
+LIKE_LLADA = ("illada", "llada_moe")
+NOT_IMPLEMENTED = {"end_think_token_ids", "end_think_logit_boost", "end_think_boost_power"}
+
+
+def implemented(case):
+    return not NOT_IMPLEMENTED & case["params"].keys()
+
+
+def prompts_of(case):
+    masks = case.get("attention_mask") or [[1] * len(prompt) for prompt in case["prompt_ids"]]
+    for prompt, mask in zip(case["prompt_ids"], masks, strict=True):
+        yield [token for token, is_token in zip(prompt, mask, strict=True) if is_token]
+
+
+GENERATED = [
+    pytest.param(family, case, id=case["id"])
+    for family in LIKE_LLADA
+    for case in CASES[family]["generate"]
+    if implemented(case)
+]
+
+
+@pytest.fixture(params=["network", "cpu"], scope="module")
+def model_of(request):
+    """Both ways in which a checkpoint is computed must give the published tokens."""
+    if request.param == "network":
+        return network_of
+    loaded = {(family, model): load_model(FAMILY / family / "models" / model) for family, model in MODELS}
+    return lambda family, model: loaded[family, model]
+
+
+@pytest.mark.parametrize(("family", "case"), GENERATED)
+def test_deterministic_cases_are_reproduced_step_for_step(model_of, family, case):
+    model = model_of(family, case["model"])
+    for row, prompt in enumerate(prompts_of(case)):
+        steps = list(denoise(model, prompt, GenerationParams(**case["params"], ignore_eos=True)))
+        ran = [step for step, counts in enumerate(case["transferred_per_step"]) if np.atleast_1d(counts)[row]]
+        assert len(steps) == len(ran)
+        changes = sorted(
+            (change.position, change.token_id, ran[number], change.confidence)
+            for number, step in enumerate(steps)
+            for change in step.changes
+        )
+        positions, tokens, numbers, confidences = map(list, zip(*changes, strict=True))
+        assert positions == list(range(case["params"]["gen_length"]))
+        assert tokens == case["output_ids"][row]
+        assert numbers == case["unmask_step"][row]
+        assert confidences == pytest.approx(case["unmask_confidence"][row], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=case["id"]) for case in CASES["illada"]["generate_append"] if implemented(case)]
+)
+def test_appended_blocks_are_the_method_without_later_masks(model_of, case):
+    settings = case["params"]
+    num_blocks = settings["gen_length"] // settings["block_length"]
+    params = GenerationParams(
+        **{**settings, "steps": settings["steps"] * num_blocks}, method="semi_autoregressive_origin", ignore_eos=True
+    )
+    (prompt,) = case["prompt_ids"]
+    (expected,) = case["output_ids"]
+    tokens = {
+        change.position: change.token_id
+        for step in denoise(model_of("illada", case["model"]), prompt, params)
+        for change in step.changes
+    }
+    # The published loop ends after the block that holds EOS.
+    assert [tokens[position] for position in range(len(expected))] == expected
+
+
+@pytest.mark.parametrize(("family", "model_name"), [model for model in MODELS if model[0] in LIKE_LLADA])
+def test_all_cases_in_one_batch_give_the_same_tokens(model_of, family, model_name):
+    model = model_of(family, model_name)
+    canvases, expected = [], []
+    for case in CASES[family]["generate"]:
+        if case["model"] == model_name and implemented(case):
+            for row, prompt in enumerate(prompts_of(case)):
+                params = GenerationParams(**case["params"], ignore_eos=True)
+                canvases.append(prepare_response(prompt, params, Vocabulary.of(model)))
+                expected.append(case["output_ids"][row])
+    sampler = Sampler(model)
+    while open_canvases := [canvas for canvas in canvases if canvas.finish_reason is None]:
+        sampler.step(open_canvases)
+    assert [canvas.response for canvas in canvases] == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "case"),
+    [pytest.param(family, case, id=case["id"]) for family in LIKE_LLADA for case in CASES[family]["loss"]],
+)
+def test_losses_and_gradients_equal_the_published_ones(family, case):
+    network = network_of(family, case["model"])
+    network.zero_grad()
+    tokens_BL = torch.tensor(case["input_ids"])
+    corrupted = Corrupted(
+        torch.tensor(case["noisy_ids"]),
+        torch.tensor(case["masked_positions"]).bool(),
+        torch.tensor(case["p_mask"], dtype=torch.float64),
+    )
+    normalizer_B = token_normalizer(torch.full((len(tokens_BL),), tokens_BL.shape[1]))
+    loss = (row_losses(network, tokens_BL, corrupted) / normalizer_B).sum()
+    assert loss.item() == pytest.approx(case["loss"], rel=1e-5)
+    loss.backward()
+    # An expert without tokens has no gradient.
+    norms = {name: 0.0 if weight.grad is None else weight.grad.norm() for name, weight in network.named_parameters()}
+    for name, norm in case.get("grad_l2_norm", {}).items():
+        assert float(norms[name]) == pytest.approx(norm, rel=1e-3, abs=1e-5), name
