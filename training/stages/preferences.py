@@ -28,6 +28,7 @@ from training.data.sources import Source
 from training.options.fields import DPOOptions
 from training.stages.base import NoisyRow
 from training.stages.measurement import Conditions, Measurement
+from training.stages.practice import Workplace
 from training.stages.preference_objective import PreferenceObjective, Sampling
 from training.stages.sft import Overlong, encode_answers, fit
 
@@ -57,6 +58,7 @@ class Preferences:
     required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
     val_loss: ClassVar[str] = "preference loss"
     has_reference: ClassVar[bool] = True
+    steps_per_batch: ClassVar[int] = 1
 
     @classmethod
     def from_options(cls, options: DPOOptions) -> "Preferences":
@@ -94,6 +96,9 @@ class Preferences:
         return PreferenceObjective(
             model, reference(), sampling=self.sampling, beta=self.beta, loss=self.loss, seed=seed
         )
+
+    def practice(self, objective: nn.Module, workplace: Workplace) -> None:
+        """See `Stage`: none."""
 
     def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:
         """See `Stage`; the first draw of each answer."""
