@@ -17,8 +17,7 @@ from torch import nn
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.diffusion.preference import PreferenceLoss
 from llada_core.model.architectures.llada.network import LLaDAModelLM
-from llada_core.text.special_tokens import END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
-from llada_core.text.tokenizer import Message, Tokenizer
+from llada_core.text.tokenizer import Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.dialogues import DialogueRules, Preference
 from training.data.formats import ReadReport, read_preferences
@@ -27,6 +26,7 @@ from training.data.shards import Encoded, Encoder, Shard
 from training.data.sources import Source
 from training.options.fields import DPOOptions
 from training.stages.base import NoisyRow
+from training.stages.chat import Chat
 from training.stages.measurement import Conditions, Measurement
 from training.stages.practice import Workplace
 from training.stages.preference_objective import PreferenceObjective, Sampling
@@ -37,7 +37,7 @@ _VALIDATION_EPOCH = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
+class Preferences(Chat):
     """Pairs of answers, compared with a frozen copy of the model that the run starts from.
 
     Attributes:
@@ -55,7 +55,6 @@ class Preferences:
     loss: PreferenceLoss = "dpo"
 
     name: ClassVar[str] = "dpo"
-    required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
     val_loss: ClassVar[str] = "preference loss"
     has_reference: ClassVar[bool] = True
     steps_per_batch: ClassVar[int] = 1
@@ -136,10 +135,6 @@ class Preferences:
             loss, margin = float(objective.losses(rewards)), float(rewards.margins_B)
             sums += torch.tensor([1, loss, loss**2, float(rewards.accuracies_B), margin], dtype=torch.float64)
         return _measurement(*world.sum(sums).tolist())
-
-    def prompt(self, text: str) -> list[Message]:
-        """A chat of one message by the user."""
-        return [Message("user", text)]
 
 
 class PreferenceEncoder(Encoder):
