@@ -11,8 +11,8 @@ estimates of it, and both measure every token of an answer exactly once, so that
   complement. It takes two passes, and tokens see others, as when they were written. The bias that is left, because a
   small mask measures few tokens, could be removed by weights, which add variance; it is left in.
 
-On the demo's answers `coupled` has a quarter to a third of the bias of `one_step` (docs/training.md). Random masks in
-the prompt (`prompt_masking`; 0.15 in diffu-GRPO) make the passes of several updates differ.
+On the demo's answers `coupled` has a quarter of the bias of `one_step` (docs/training.md). Random masks in the
+prompt (`prompt_masking`; 0.15 in diffu-GRPO) make the passes of several updates differ.
 
 The response lies on a canvas of fixed length, as the sampler saw it: tokens after the end of its text are masked like
 the others, but never measured.

@@ -86,7 +86,7 @@ class Stage(Protocol):
         ...
 
     def practice(self, objective: nn.Module, workplace: Workplace) -> Practice | None:
-        """What the model does before a step; None for a stage whose samples are all that a step needs."""
+        """The work of the model before a step; None for a stage whose samples are all that a step needs."""
         ...
 
     def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:

@@ -1,4 +1,4 @@
-"""Practice: what a stage lets the model do before a step, to train it on the outcome."""
+"""Practice: the work of a model before a step, on whose outcome the step trains it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ class Workplace:
     """The run in which a model practises.
 
     Attributes:
-        output_dir: where what it does may be logged.
+        output_dir: the folder in which its work may be logged.
     """
 
     world: World
