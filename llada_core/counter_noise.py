@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     STRATUM = 10
     VALIDATION = 11
     FILLING = 12
+    ROLLOUT = 13
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:

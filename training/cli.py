@@ -1,5 +1,5 @@
-"""`llada-train`: tokenizer, pre-training, SFT, preferences, generation, evaluation, calibration, export, and a pipeline
-of them from one file.
+"""`llada-train`: tokenizer, pre-training, SFT, preferences, rewards, generation, evaluation, calibration, export, and a
+pipeline of them from one file.
 """
 
 from pathlib import Path
@@ -17,6 +17,7 @@ from training.options.fields import (
     EvalOptions,
     ExportOptions,
     GenerateOptions,
+    GRPOOptions,
     PretrainOptions,
     SFTOptions,
     TokenizerOptions,
@@ -67,6 +68,13 @@ def dpo(options: DPOOptions, *, dry_run: bool = False) -> None:
 
 
 @app.command(cls=Command)
+@command_for("grpo", can_dry_run=True)
+def grpo(options: GRPOOptions, *, dry_run: bool = False) -> None:
+    """Learn from rewards: the model answers, and what is rewarded above its other answers becomes likelier (GRPO)."""
+    _train(options, dry_run=dry_run)
+
+
+@app.command(cls=Command)
 @command_for("generate")
 def generate(options: GenerateOptions) -> None:
     """Answer prompts, or every line of a file; a file that was interrupted continues where it stopped."""
@@ -107,7 +115,7 @@ def export(options: ExportOptions) -> None:
 @app.command()
 def pipeline(
     config: Annotated[Path, typer.Option(help="YAML file with a section for every stage.")],
-    stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft, dpo or inference.")] = "all",
+    stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft, dpo, grpo or inference.")] = "all",
     prompt: Annotated[list[str] | None, typer.Option(help="Prompt for inference; may be repeated.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip finished stages and continue a started one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the stages would do; write nothing.")] = False,

@@ -52,6 +52,14 @@ class World:
         """Whether the flag is set on any process; every process gets the same answer."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(int(flag))).item())
 
+    def from_all(self, value: T) -> list[T]:
+        """The values of all processes in their order; every process must call it, and gets all of them."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
     def error(self, message: str) -> TrainingError:
         """The error for a reason that stops every process alike; only the main one prints it."""
         return TrainingError(message) if self.is_main else ElsewhereError(message)

@@ -91,12 +91,25 @@ def generate(
             f"params has {len(all_params)} entries; it must have one per prompt, {len(all_prompts)}"
         )
     canvases = [_canvas(model, *pair, tokenizer, constraint) for pair in zip(all_prompts, all_params, strict=True)]
+    finish(model, canvases)
+    return [_result(canvas, tokenizer) for canvas in canvases]
+
+
+def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> None:
+    """Denoise canvases to their ends, as many at a time as a batch may have."""
     sampler = Sampler(model)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
         sampler.step(waiting[:_MAX_BATCH_SIZE])
         waiting = [canvas for canvas in waiting if canvas.finish_reason is None]
-    return [_result(canvas, tokenizer) for canvas in canvases]
+
+
+def text_of(canvas: Canvas, tokenizer: Tokenizer) -> str:
+    """Return the text of a finished canvas."""
+    final = FinalText(tokenizer, canvas.params.stop)
+    final.push(canvas.response[: canvas.text_end.final_length])
+    final.flush()
+    return final.text
 
 
 def _is_one_prompt(prompts: Any) -> bool:
@@ -158,10 +171,5 @@ def _message(turn: object) -> Message:
 
 def _result(canvas: Canvas, tokenizer: Tokenizer | None) -> GenerationResult:
     assert canvas.finish_reason is not None
-    text = None
-    if tokenizer is not None:
-        final = FinalText(tokenizer, canvas.params.stop)
-        final.push(canvas.response[: canvas.text_end.final_length])
-        final.flush()
-        text = final.text
+    text = None if tokenizer is None else text_of(canvas, tokenizer)
     return GenerationResult(canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text)

@@ -133,7 +133,7 @@ class GenerationParams:
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
         """
-        return cls(**_preset_settings(preset, settings))
+        return cls(**preset_settings(preset, settings))
 
     def altered(self, preset: Preset | None = None, **settings: Any) -> "GenerationParams":
         """Return these settings with those of a preset and `settings` in place of some, for the rest of a run.
@@ -147,7 +147,7 @@ class GenerationParams:
         """
         dropped: dict[str, Any] = {"steps": None}
         if preset is not None:
-            bundle = _preset_settings(preset, {"method": self.method, **settings})
+            bundle = preset_settings(preset, {"method": self.method, **settings})
             settings = {"cache": "none", "suffix_window": None, **bundle}
         if preset is not None or _excludes_rule(settings):
             dropped |= dict.fromkeys(get_args(ParallelRule))
@@ -207,7 +207,7 @@ class GenerationParams:
             raise InvalidParameterError(f"{name} is {getattr(self, name)!r}; it {rule}", name)
 
 
-def _preset_settings(preset: Preset, settings: Mapping[str, Any]) -> dict[str, Any]:
+def preset_settings(preset: Preset, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a preset, in which `settings` take precedence."""
     if preset not in PRESETS:
         raise InvalidParameterError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}", "preset")

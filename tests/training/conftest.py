@@ -88,7 +88,7 @@ def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with pretrain.jsonl, sft.jsonl, pairs.jsonl, config.json, tokenizer/ and base/."""
+    """A folder with pretrain.jsonl, sft.jsonl, pairs.jsonl, questions.jsonl, config.json, tokenizer/ and base/."""
 
     folder: Path
 
@@ -114,6 +114,14 @@ class Workspace:
             "--learning-rate", 1e-3, "--warmup-steps", 4, "--log-steps", 1, "--mc-num", 2, "--threads", 1, *options,
         ]  # fmt: skip
 
+    def grpo(self, output: Path, *options: object) -> list[object]:
+        return [
+            "grpo", "--model-name-or-path", self.folder / "base", "--train-data-path", self.folder / "questions.jsonl",
+            "--output-dir", output, "--max-length", 48, "--gen-length", 6, "--steps", 3, "--batch-size", 2,
+            "--group-size", 3, "--reward", "tests.training.scoring:share_of_digits", "--max-steps", 12,
+            "--save-steps", 4, "--learning-rate", 1e-3, "--warmup-steps", 4, "--log-steps", 1, "--threads", 1, *options,
+        ]  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Workspace:
@@ -127,6 +135,8 @@ def workspace(tmp_path_factory) -> Workspace:
     write_jsonl(folder / "sft.jsonl", dialogues)
     pairs = [{"prompt": f"After {n}?", "chosen": f"{n + 1}.", "rejected": f"It is {n + 1}."} for n in range(40)]
     write_jsonl(folder / "pairs.jsonl", pairs)
+    questions = [{"prompt": f"After {n}?", "answer": f"{n + 1}."} for n in range(40)]
+    write_jsonl(folder / "questions.jsonl", questions)
     (folder / "config.json").write_text(json.dumps(CONFIG))
     succeed(
         "tokenizer", "--vocab-size", 400, "--output-dir", folder / "tokenizer",

@@ -63,7 +63,9 @@ def test_a_wrong_option_is_named():
     assert "--nonsense" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["tokenizer", "pretrain", "sft", "dpo", "pipeline", "generate", "eval", "export"])
+@pytest.mark.parametrize(
+    "command", ["tokenizer", "pretrain", "sft", "dpo", "grpo", "pipeline", "generate", "eval", "export"]
+)
 def test_every_command_has_help(command):
     result = llada_train(command, "--help")
     assert result.returncode == 0

@@ -1,5 +1,6 @@
 """Two real processes under torchrun (gloo) have the loss curve of one, and either reads the other's checkpoints."""
 
+import json
 import shutil
 
 import pytest
@@ -65,6 +66,20 @@ def test_preferences_are_learnt_by_two_processes_as_by_one(workspace, tmp_path, 
     two_processes.run(*workspace.dpo(tmp_path / "out", *shared, "--micro-batch-size", 2))
     for name in ("loss", "val_loss", "reward_margin", "val_reward_margin"):
         assert_same_curve(*(losses(tmp_path / folder, name) for folder in ("one", "out")))
+
+
+@pytest.mark.parametrize("options", [["--strategy", "ddp"], ["--strategy", "fsdp", "--lora-r", 2]], ids=str)
+def test_rewards_are_learnt_by_two_processes_as_by_one(workspace, tmp_path, two_processes, options):
+    shared = ["--dtype", "float32", "--max-steps", 3, "--updates", 2, "--val-size", 5, "--eval-samples", 3, *options]
+    succeed(*workspace.grpo(tmp_path / "one", *shared))
+    two_processes.run(*workspace.grpo(tmp_path / "out", *shared))
+    for name in ("loss", "val_loss", "reward", "kl", "answer_length"):
+        assert_same_curve(*(losses(tmp_path / folder, name) for folder in ("one", "out")))
+    texts = [
+        [[answer["text"] for answer in json.loads(line)["rollouts"]] for line in file.read_text().splitlines()]
+        for file in (tmp_path / folder / "rollouts.jsonl" for folder in ("one", "out"))
+    ]
+    assert texts[0] == texts[1] and len(texts[0]) == 4
 
 
 def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(workspace, tmp_path):

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llada_core import GenerationParams, InvalidParameterError, generate, load_model, load_tokenizer
+from llada_core import GenerationParams, generate, load_model, load_tokenizer
 from llada_core.checkpoint.folder import resolve_folder
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.generate import GenerationResult
@@ -36,7 +36,7 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
         raise DataError("generate: input and output go together")
     if options.output:
         require_writable(options.output.parent, option="--output")
-    params = _params(options)
+    params = options.generation_params(seed=options.seed)
     tokenizer = load_tokenizer(options.model_name_or_path)
     raw_prompts = _file_prompts(options.input) if options.input else options.prompt
     prompts = [_as_chat(prompt) if options.is_instruct else prompt for prompt in raw_prompts]
@@ -140,16 +140,6 @@ def _plain(prompt: Prompt) -> object:
     return [{"role": message.role, "content": message.content} for message in prompt]
 
 
-def _params(options: GenerateOptions) -> GenerationParams:
-    values = options.model_dump(include={field.name for field in fields(GenerationParams)}, exclude_unset=True)
-    convert: dict[str, Callable[[Any], Any]] = {"stop": tuple, "stop_token_ids": frozenset, "logit_bias": _biases}
-    values |= {name: convert[name](values[name]) for name in convert.keys() & values.keys()}
-    try:
-        return GenerationParams.with_preset(options.preset, **values)
-    except InvalidParameterError as error:
-        raise DataError(f"generate: {error}") from None
-
-
 def _settings(options: GenerateOptions, params: GenerationParams) -> dict[str, Any]:
     """The settings that a result depends on, as JSON: model, template, and parameters other than the default."""
     default = GenerationParams()
@@ -158,10 +148,3 @@ def _settings(options: GenerateOptions, params: GenerationParams) -> dict[str, A
     settings = {"model": model, "is_instruct": options.is_instruct, **changed}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=sorted))
     return plain
-
-
-def _biases(pairs: Sequence[str]) -> dict[int, float]:
-    try:
-        return {int(token_id): float(bias) for token_id, bias in (pair.split("=") for pair in pairs)}
-    except ValueError:
-        raise DataError(f"--logit-bias is {', '.join(pairs)}; it must be ID=BIAS, as in 42=-1.5") from None

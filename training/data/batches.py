@@ -34,6 +34,7 @@ class Batching:
         eos_id: the token that pads a row.
         group_by_length: group rows of similar length: less padding to compute, and less of it to learn from.
         stratified_noise: spread the noise levels of a step evenly over (0, 1); each is drawn by itself otherwise.
+        repeats: steps in a row that have the same samples.
     """
 
     batch_size: int
@@ -41,6 +42,7 @@ class Batching:
     eos_id: int
     group_by_length: bool = False
     stratified_noise: bool = False
+    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,11 @@ LayOut = Callable[[StepRows], RowLayout]
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One optimizer step before any token is read; the noise level t of each row is float64."""
+    """One optimizer step before any token is read; the noise level t of each row is float64.
+
+    Attributes:
+        repeat: the steps in a row before this one that have the same samples.
+    """
 
     samples_B: Tensor
     epochs_B: Tensor
@@ -85,6 +91,7 @@ class StepPlan:
     target_stops_B: Tensor
     normalizer_B: Tensor
     length: int
+    repeat: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -108,6 +115,7 @@ class Batch:
         target_starts_B, target_stops_B: the positions from start to stop may be masked.
         normalizer_B: divisor of each row's loss; accounts for the whole optimizer step.
         spans: lengths of the parts of each row that attend only within themselves.
+        repeat: see `StepPlan`.
     """
 
     samples_B: Tensor
@@ -118,6 +126,7 @@ class Batch:
     target_stops_B: Tensor
     normalizer_B: Tensor
     spans: tuple[tuple[int, ...], ...]
+    repeat: int = 0
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on `device`."""
@@ -138,6 +147,7 @@ class BatchPlanner:
 
     Attributes:
         batch_size: samples of a step.
+        repeats: steps in a row that have the same samples.
     """
 
     def __init__(self, samples: Samples, batching: Batching, lay_out: LayOut, normalizer: Normalizer) -> None:
@@ -147,10 +157,12 @@ class BatchPlanner:
         self._normalizer = normalizer
         self._order = _order_of(samples, batching)
         self.batch_size = self._order.batch_size
+        self.repeats = batching.repeats
 
     def plan(self, step: int) -> StepPlan:
         """Plan the optimizer step `step`, counted from 0."""
-        return self.plan_rows(step, *self._order.rows(step))
+        number, repeat = divmod(step, self.repeats)
+        return replace(self.plan_rows(step, *self._order.rows(number)), repeat=repeat)
 
     def plan_rows(self, step: int, indices: np.ndarray, epochs: np.ndarray) -> StepPlan:
         """Plan a step with the given samples, each in the given epoch; int64 [B]."""
@@ -184,6 +196,7 @@ class BatchPlanner:
             plan.target_stops_B[part],
             plan.normalizer_B[part],
             tuple(_fit(sample.spans, stop) for sample, stop in zip(rows, stops, strict=True)),
+            plan.repeat,
         )
 
 

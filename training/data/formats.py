@@ -9,6 +9,7 @@
 | completion    | `{"prompt": "…", "completion": "…"}`, or both as lists of turns                            |
 | gap           | `{"prefix": "…", "middle": "…", "suffix": "…"}`                                            |
 | preference    | `{"prompt": "…", "chosen": "…", "rejected": "…"}`, or turns, or whole conversations        |
+| question      | `{"prompt": "…", "answer": "…"}`, or `messages` that end with the user's; any other keys   |
 
 `training.data.dialogues` reads those in between, which may also have a "system".
 """
@@ -25,6 +26,7 @@ from training.data.dialogues import (
     DialogueReader,
     DialogueRules,
     Preference,
+    Turn,
     UnusableError,
     text_of,
     unicode_only,
@@ -135,6 +137,37 @@ def read_prompts(records: Iterable[Record], report: ReadReport) -> Iterator[str 
             try:
                 prompt = reader.prompt(record.value)
                 yield prompt if isinstance(prompt, str) else [Message(turn.role, turn.content) for turn in prompt]
+                continue
+            except UnusableError as error:
+                problem = str(error)
+        report.add(record.place, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A chat that the assistant is to answer, and the whole record, which says how the answer is judged."""
+
+    prompt: Dialogue
+    record: Mapping[str, Any]
+
+
+def read_questions(records: Iterable[Record], report: ReadReport, *, needs_answer: bool) -> Iterator[Question]:
+    """Read questions: the `prompt` of every record, or its `messages`, and all else it says.
+
+    Args:
+        needs_answer: a record without a text under `answer` cannot be used.
+    """
+    reader = DialogueReader(DialogueRules(allow_empty_answers=True))
+    for record in records:
+        problem, report.share = record.problem, record.share
+        if problem is None:
+            try:
+                prompt = reader.prompt(record.value)
+                if needs_answer:
+                    text_of(record.value, "answer")
+                turns = [Turn("user", prompt.strip())] if isinstance(prompt, str) else prompt
+                report.format = "question"
+                yield Question(turns, record.value)
                 continue
             except UnusableError as error:
                 problem = str(error)

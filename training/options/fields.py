@@ -5,15 +5,17 @@ Names follow the field's usage and the config files that LLaDA users already hav
 option, however many a command has.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Literal, get_origin
+from typing import Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from llada_core.decisions.orders import MOST_ORDERS
 from llada_core.model.architectures.llada.names import ADAPTABLE, adapter_pattern
-from llada_core.sampling.params import Cache, Method, Preset, Remasking
+from llada_core.sampling.params import PRESETS, Cache, GenerationParams, Method, Preset, Remasking, preset_settings
+from training.rewards import parse_rewards
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,17 +381,9 @@ class DPOOptions(TrainingOptions):
     )
 
 
-class GenerateOptions(Options):
-    """The options of `generate`; the defaults are the server's."""
+class SamplingOptions(Options):
+    """How answers are sampled: the settings of `GenerationParams` without the seed; the defaults are the server's."""
 
-    model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
-    prompt: list[str] = Field([], description="Prompt; may be repeated.")
-    input: Path | None = Field(
-        None, description='JSONL file with {"prompt"} or {"messages"} on each line, instead of --prompt.'
-    )
-    output: Path | None = Field(
-        None, description="JSONL file to append results to; those it already has are not generated again."
-    )
     method: Method = Field("semi_autoregressive_padding", description="How blocks follow one another.")
     gen_length: int = Field(128, ge=1, description="Positions of the response.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; one per position if not given.")
@@ -428,6 +422,105 @@ class GenerateOptions(Options):
     )
     suffix_window: int | None = Field(
         None, ge=0, description="Masked positions right of the active blocks that the model sees; all if not given."
+    )
+
+    def generation_params(self, *, seed: int) -> GenerationParams:
+        """The settings as the sampler takes them, with the preset's where none is given.
+
+        Raises:
+            ValueError: a setting breaks a rule; the message names it.
+        """
+        names = {field.name for field in fields(GenerationParams)} & SamplingOptions.model_fields.keys()
+        values = self.model_dump(include=names)
+        convert: dict[str, Callable[[Any], Any]] = {"stop": tuple, "stop_token_ids": frozenset, "logit_bias": _biases}
+        values |= {name: convert[name](values[name]) for name in convert}
+        return GenerationParams(**values, seed=seed)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, values: Any) -> Any:
+        """Write out the settings of the preset, so that a run's own `run.yaml` has them all."""
+        if not isinstance(values, dict) or values.get("preset") not in PRESETS:
+            return values
+        return preset_settings(values["preset"], values)
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> "SamplingOptions":
+        self.generation_params(seed=0)
+        return self
+
+
+class GRPOOptions(SamplingOptions, TrainingOptions):
+    """The options of `grpo`, which starts from a checkpoint, lets it answer, and rewards its answers."""
+
+    usual_warmup_steps: ClassVar[int] = 50
+
+    model_name_or_path: str = Field(
+        description="Start from this checkpoint and be held to it by --beta: a folder or a hub id."
+    )
+    learning_rate: float = Field(1e-6, gt=0, description="Peak learning rate; for adapters, ten times as much or more.")
+    batch_size: int = Field(8, ge=1, description="Prompts of an optimizer step, over all processes.")
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Prompts whose answers a process trains on at once, accumulating gradients; its whole share if "
+        "not given.",
+    )
+    reward: list[str] = Field(
+        min_length=1,
+        description="exact, regex:PATTERN, format:PATTERN, length, or a function module:name; WEIGHT*REWARD weighs it; "
+        "may be repeated.",
+    )
+    group_size: int = Field(8, ge=2, description="Answers to each prompt, which are compared with each other.")
+    updates: int = Field(1, ge=1, description="Optimizer steps on the same answers.")
+    estimator: Literal["coupled", "one_step"] = Field(
+        "coupled",
+        description="Log-probabilities from a mask and its complement, or in one step from the fully masked answer.",
+    )
+    prompt_masking: float = Field(
+        0.0, ge=0, lt=1, description="Probability with which a token of the prompt is masked for them."
+    )
+    beta: float = Field(0.04, ge=0, description="Weight of the divergence from the start; 0 needs no reference.")
+    clip: float = Field(0.2, gt=0, lt=1, description="With --updates: how far a token's ratio may move from 1.")
+    scale_rewards: bool = Field(True, description="Divide advantages by the standard deviation of their group.")
+    gen_length: int = Field(128, ge=1, description="Positions of an answer.")
+    temperature: float = Field(
+        1.0, ge=0, description="Temperature of the Gumbel noise, which makes the answers to a prompt differ."
+    )
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        description="Tokens of a prompt and its answer; what the model has positions for, at most 4096, if not given.",
+    )
+    group_by_length: bool = Field(False, description="Batch prompts of similar length.")
+    save_steps: int = Field(100, ge=1, description="Steps between checkpoints.")
+    eval_samples: int = Field(200, ge=1, description="Validation prompts to answer greedily, spread over the data.")
+
+    @field_validator("reward")
+    @classmethod
+    def _check_rewards(cls, value: list[str]) -> list[str]:
+        parse_rewards(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check_exploration(self) -> "GRPOOptions":
+        if self.temperature == 0 and self.remasking != "random":
+            raise ValueError("temperature is 0; it must be above, or all answers to a prompt are the same")
+        if self.stratified_noise:
+            raise ValueError("stratified_noise: there are no noise levels to spread; leave it out")
+        return self
+
+
+class GenerateOptions(SamplingOptions):
+    """The options of `generate`; the defaults are the server's."""
+
+    model_name_or_path: str = Field(description="Checkpoint: a folder or a hub id.")
+    prompt: list[str] = Field([], description="Prompt; may be repeated.")
+    input: Path | None = Field(
+        None, description='JSONL file with {"prompt"} or {"messages"} on each line, instead of --prompt.'
+    )
+    output: Path | None = Field(
+        None, description="JSONL file to append results to; those it already has are not generated again."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all noise.")
     is_instruct: bool = Field(
@@ -502,3 +595,10 @@ class ExportOptions(Options):
         if self.adapter_only and self.adapter is not None:
             raise ValueError(f"adapter_only: {self.adapter} is an adapter alone already; leave this out to merge it")
         return self
+
+
+def _biases(pairs: Sequence[str]) -> dict[int, float]:
+    try:
+        return {int(token_id): float(bias) for token_id, bias in (pair.split("=") for pair in pairs)}
+    except ValueError:
+        raise ValueError(f"logit_bias is {', '.join(pairs)}; it must be ID=BIAS, as in 42=-1.5") from None

@@ -6,6 +6,7 @@ from training.options.fields import (
     EvalOptions,
     ExportOptions,
     GenerateOptions,
+    GRPOOptions,
     Options,
     PretrainOptions,
     SFTOptions,
@@ -18,6 +19,7 @@ SECTIONS: dict[str, type[Options]] = {
     "pretraining": PretrainOptions,
     "sft": SFTOptions,
     "dpo": DPOOptions,
+    "grpo": GRPOOptions,
     "inference": GenerateOptions,
     "evaluation": EvalOptions,
     "calibration": CalibrateOptions,
@@ -28,6 +30,7 @@ SECTION_OF_COMMAND = {
     "pretrain": "pretraining",
     "sft": "sft",
     "dpo": "dpo",
+    "grpo": "grpo",
     "generate": "inference",
     "eval": "evaluation",
     "calibrate": "calibration",
@@ -36,9 +39,15 @@ SECTION_OF_COMMAND = {
 
 # The sections that `pipeline` runs from the file alone, in this order, and the folders they write in `output_dir`; a
 # model's stage starts from the model of the one before.
-MODEL_STAGES = ("pretraining", "sft", "dpo")
+MODEL_STAGES = ("pretraining", "sft", "dpo", "grpo")
 TRAINING_STAGES = ("tokenizer", *MODEL_STAGES)
-FOLDERS = {"tokenizer": "tokenizer", "pretraining": "base", "sft": "instruct", "dpo": "preferred"}
+FOLDERS = {
+    "tokenizer": "tokenizer",
+    "pretraining": "base",
+    "sft": "instruct",
+    "dpo": "preferred",
+    "grpo": "rewarded",
+}
 
 
 def option_names(kind: type[Options]) -> set[str]:

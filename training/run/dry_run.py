@@ -77,7 +77,7 @@ def _piece(tokenizer: Tokenizer, token_id: int) -> str:
 def _epochs(plan: RunPlan, excerpt: Excerpt) -> str:
     if excerpt.num_samples is None:
         return "an unknown share of the data, of which only the first records were read"
-    epochs = plan.max_steps * plan.planner.batch_size / excerpt.num_samples
+    epochs = plan.max_steps * plan.planner.batch_size / plan.planner.repeats / excerpt.num_samples
     about = "" if excerpt.share == 1 else "about "
     return f"{about}{epochs:.2f} epochs of {about}{excerpt.num_samples:,} samples"
 

@@ -43,6 +43,7 @@ def plan_run(start: Start, samples: Samples | Stream, world: World, *, num_sampl
         eos_id=start.model.special_tokens.eos_id,
         group_by_length=options.group_by_length,
         stratified_noise=options.stratified_noise,
+        repeats=start.stage.steps_per_batch,
     )
     planner = _planner(start.stage, samples, batching)
     if planner.batch_size % world.size:
@@ -54,7 +55,8 @@ def plan_run(start: Start, samples: Samples | Stream, world: World, *, num_sampl
     if max_steps is None:
         assert options.num_epochs is not None and not isinstance(samples, Stream)
         # Of samples, not of full batches: three passes over 63 samples are six steps of 32.
-        max_steps = max(1, math.ceil(options.num_epochs * (num_samples or len(samples)) / planner.batch_size))
+        num_batches = math.ceil(options.num_epochs * (num_samples or len(samples)) / planner.batch_size)
+        max_steps = max(1, num_batches) * planner.repeats
     return RunPlan(planner, Schedule.of(options, max_steps=max_steps))
 
 
@@ -65,4 +67,6 @@ def _planner(stage: Stage, samples: Samples | Stream, batching: Batching) -> Pla
     def plan_part(part: Samples, seed: int) -> BatchPlanner:
         return stage.planner(part, replace(batching, seed=seed))
 
-    return StreamPlanner(samples, plan_part, batch_size=batching.batch_size, seed=batching.seed)
+    return StreamPlanner(
+        samples, plan_part, batch_size=batching.batch_size, seed=batching.seed, repeats=batching.repeats
+    )

@@ -28,6 +28,7 @@ from training.run.state import best_checkpoint, newest_checkpoint
 from training.run.stream import Stream
 from training.run.trainer import Trainer
 from training.run.validation import Validation
+from training.stages.practice import Workplace
 
 
 def run_training(options: TrainingOptions) -> None:
@@ -78,8 +79,16 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
         tokenizer_file=start.model.tokenizer_file,
         world=world,
     )
-    validation = Validation(start, samples.validation, reporter)
-    return Trainer(parallel, plan, options, checkpoints=checkpoints, validation=validation, reporter=reporter)
+    workplace = Workplace(world, start.model.tokenizer, options.output_dir, options.seed)
+    return Trainer(
+        parallel,
+        plan,
+        options,
+        checkpoints=checkpoints,
+        validation=Validation(start, samples.validation, reporter),
+        practice=start.stage.practice(parallel.unwrapped, workplace),
+        reporter=reporter,
+    )
 
 
 def _build_model(start: Start, world: World) -> ParallelModel:
@@ -98,7 +107,8 @@ def _summary(start: Start, samples: RunSamples, plan: RunPlan, world: World) -> 
     planner, training = plan.planner, samples.training
     size = "a stream of samples"
     if not isinstance(training, Stream):
-        size = f"{len(training):,} samples, {max(1, len(training) // planner.batch_size):,} steps an epoch"
+        steps = max(1, len(training) // planner.batch_size) * planner.repeats
+        size = f"{len(training):,} samples, {steps:,} steps an epoch"
     total, trained = count_parameters(start.model.config, start.lora)
     return (
         f"{size}; {plan.max_steps:,} steps of {planner.batch_size} samples; "

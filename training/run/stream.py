@@ -150,15 +150,23 @@ class StreamPlanner:
 
     Attributes:
         batch_size: samples of a step; what does not fill one at the end of a part is left out.
+        repeats: steps in a row that have the same samples.
     """
 
     def __init__(
-        self, stream: Stream, plan_part: Callable[[Samples, int], BatchPlanner], *, batch_size: int, seed: int
+        self,
+        stream: Stream,
+        plan_part: Callable[[Samples, int], BatchPlanner],
+        *,
+        batch_size: int,
+        seed: int,
+        repeats: int = 1,
     ) -> None:
         self._stream = stream
         self._plan_part = plan_part
         self._seed = seed
         self.batch_size = batch_size
+        self.repeats = repeats
         self._part: _Part | None = None
         self._planner: BatchPlanner | None = None
 
@@ -183,7 +191,7 @@ class StreamPlanner:
         part = self._part
         if part is None or step < part.first_step:
             part = _Part(0, 0, 0, self._stream.size(0))
-        while step >= (next_step := part.first_step + part.num_samples // self.batch_size):
+        while step >= (next_step := part.first_step + part.num_samples // self.batch_size * self.repeats):
             if not next_step and self._stream.passes_before(part.number + 1):
                 raise DataError(f"no part of the data has the {self.batch_size} samples of a batch")
             number = part.number + 1

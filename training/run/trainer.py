@@ -21,6 +21,7 @@ from training.run.validation import Validation, ValidationHistory
 from training.run.weight_average import WeightAverage
 from training.run.window import Window, WindowSummary
 from training.stages.objective import BatchLoss
+from training.stages.practice import Practice
 
 
 class Trainer:
@@ -39,6 +40,7 @@ class Trainer:
         *,
         checkpoints: Checkpoints,
         validation: Validation,
+        practice: Practice | None,
         reporter: Reporter,
     ) -> None:
         self.step = 0
@@ -50,6 +52,7 @@ class Trainer:
         self._options = options
         self._checkpoints = checkpoints
         self._validation = validation
+        self._practice = practice
         self._reporter = reporter
         optimizers = build_optimizers(parallel.model, options)
         average = None if options.ema_decay is None else WeightAverage(parallel.model, options.ema_decay)
@@ -83,11 +86,13 @@ class Trainer:
             TrainingError: a signal stopped the run; a loss is not finite; a checkpoint cannot be written.
         """
         with self._stop_signal.listening(), self._reporter.run(first_step=self.step, max_steps=self.max_steps):
-            if self.step == 0 and self._validation.has_loss:
-                # What the training starts from, to compare with.
-                plan = self._planner.plan(0)
+            is_first_validated = self.step == 0 and self._validation.has_loss
+            if is_first_validated or self._practice is not None:
+                plan = self._planner.plan(self.step)
                 first = self._world.part_of(plan.num_rows).start
                 self._parallel.prepare(self._planner.collate(plan, slice(first, first + 1)).to(self._world.device))
+            if is_first_validated:
+                # What the training starts from, to compare with.
                 val_loss = self._validate()
                 if val_loss is not None:
                     self._history.losses.append(val_loss)
@@ -99,6 +104,10 @@ class Trainer:
         """Run one optimizer step."""
         plan = self._planner.plan(self.step)
         rows = self._world.part_of(plan.num_rows)
+        if self._practice is not None and self._practice.is_due(plan):
+            with self._parallel.whole_weights(), self._parallel.autocast():
+                whole = self._planner.collate(plan, slice(rows.start, rows.stop))
+                self._practice.run(self.step, whole.to(self._world.device))
         size = self._options.micro_batch_size or len(rows)
         starts = range(rows.start, rows.stop, size)
         set_learning_rate(self._learned.optimizers, self._schedule.rate_at(self.step))

@@ -77,7 +77,9 @@ class Validation:
     def _loss(
         self, samples: Samples, parallel: ParallelModel, step: int, max_steps: int, is_stopping: Callable[[], bool]
     ) -> float | None:
-        conditions = Conditions(self._options.eval_samples, self._options.seed, parallel.world, is_stopping)
+        conditions = Conditions(
+            self._options.eval_samples, self._options.seed, parallel.world, is_stopping, self._tokenizer
+        )
         measured = self._stage.validate(parallel.unwrapped, samples, conditions)
         if measured is None:
             return None

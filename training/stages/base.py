@@ -12,6 +12,7 @@ from training.data.batches import Batch, Batching, BatchPlanner
 from training.data.samples import Samples
 from training.data.shards import Encoder, Shard
 from training.stages.measurement import Conditions, Measurement
+from training.stages.practice import Practice, Workplace
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,21 @@ class Stage(Protocol):
         name: the stage's name in checkpoints; a run resumes only checkpoints of its own stage.
         required_tokens: special tokens that the tokenizer must have.
         val_loss: what the validation loss is, for people.
-        has_reference: whether the objective holds a second network.
     """
 
     name: ClassVar[str]
     required_tokens: ClassVar[Sequence[str]]
     val_loss: ClassVar[str]
-    has_reference: ClassVar[bool]
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the objective holds a second network."""
+        ...
+
+    @property
+    def steps_per_batch(self) -> int:
+        """The steps in a row that train on the same samples."""
+        ...
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
@@ -74,6 +83,10 @@ class Stage(Protocol):
         Args:
             reference: makes a frozen copy of the model as the run starts from it, for objectives that compare with it.
         """
+        ...
+
+    def practice(self, objective: nn.Module, workplace: Workplace) -> Practice | None:
+        """The work of the model before a step; None for a stage whose samples are all that a step needs."""
         ...
 
     def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:

@@ -12,6 +12,7 @@ from training.evaluation.likelihood_bound import evaluate
 from training.stages.base import NoisyRow
 from training.stages.measurement import Conditions, Measurement
 from training.stages.objective import Objective, corrupt_batch
+from training.stages.practice import Workplace
 
 _NOISE_LEVELS = 8
 
@@ -24,10 +25,14 @@ class Denoising:
     val_loss: ClassVar[str] = "NLL bound, nats per token; end padding is not counted"
     rows_per_sample: ClassVar[int] = 1
     has_reference: ClassVar[bool] = False
+    steps_per_batch: ClassVar[int] = 1
 
     def objective(self, model: Network, *, seed: int, reference: Callable[[], Network]) -> nn.Module:
         """See `Stage`."""
         return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
+
+    def practice(self, objective: nn.Module, workplace: Workplace) -> None:
+        """See `Stage`: none."""
 
     def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:
         """See `Stage`."""

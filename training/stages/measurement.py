@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from llada_core.text.tokenizer import Tokenizer
 from training.distributed import World
 
 
@@ -13,6 +14,7 @@ class Conditions:
 
     Attributes:
         num_samples: samples to measure, evenly spread over all of them.
+        tokenizer: the model's, for stages that measure text.
         is_stopping: called before every sample, on all processes at once; True ends the measurement.
     """
 
@@ -20,6 +22,7 @@ class Conditions:
     seed: int
     world: World
     is_stopping: Callable[[], bool]
+    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

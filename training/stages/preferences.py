@@ -17,8 +17,7 @@ from torch import nn
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.diffusion.preference import PreferenceLoss
 from llada_core.model.network import Network
-from llada_core.text.special_tokens import END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
-from llada_core.text.tokenizer import Message, Tokenizer
+from llada_core.text.tokenizer import Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.dialogues import DialogueRules, Preference
 from training.data.formats import ReadReport, read_preferences
@@ -27,7 +26,9 @@ from training.data.shards import Encoded, Encoder, Shard
 from training.data.sources import Source
 from training.options.fields import DPOOptions
 from training.stages.base import NoisyRow
+from training.stages.chat import Chat
 from training.stages.measurement import Conditions, Measurement
+from training.stages.practice import Workplace
 from training.stages.preference_objective import PreferenceObjective, Sampling
 from training.stages.sft import Overlong, encode_answers, fit
 
@@ -36,7 +37,7 @@ _VALIDATION_EPOCH = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Preferences:
+class Preferences(Chat):
     """Pairs of answers, compared with a frozen copy of the model that the run starts from.
 
     Attributes:
@@ -54,9 +55,9 @@ class Preferences:
     loss: PreferenceLoss = "dpo"
 
     name: ClassVar[str] = "dpo"
-    required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
     val_loss: ClassVar[str] = "preference loss"
     has_reference: ClassVar[bool] = True
+    steps_per_batch: ClassVar[int] = 1
 
     @classmethod
     def from_options(cls, options: DPOOptions) -> "Preferences":
@@ -95,6 +96,9 @@ class Preferences:
             model, reference(), sampling=self.sampling, beta=self.beta, loss=self.loss, seed=seed
         )
 
+    def practice(self, objective: nn.Module, workplace: Workplace) -> None:
+        """See `Stage`: none."""
+
     def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:
         """See `Stage`; the first draw of each answer."""
         answers, draws, corrupted = self.sampling.of(batch, mask_id=mask_id, seed=seed)
@@ -131,10 +135,6 @@ class Preferences:
             loss, margin = float(objective.losses(rewards)), float(rewards.margins_B)
             sums += torch.tensor([1, loss, loss**2, float(rewards.accuracies_B), margin], dtype=torch.float64)
         return _measurement(*world.sum(sums).tolist())
-
-    def prompt(self, text: str) -> list[Message]:
-        """A chat of one message by the user."""
-        return [Message("user", text)]
 
 
 class PreferenceEncoder(Encoder):

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import torch
 
 from llada_core.counter_noise import Purpose, uniform
-from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
-from llada_core.text.tokenizer import Message, Tokenizer
+from llada_core.text.special_tokens import BOS_TOKEN, EOT_TOKEN
+from llada_core.text.tokenizer import Tokenizer
 from training.data.batches import NORMALIZERS, Batching, BatchPlanner, LossNorm, RowLayout, StepRows
 from training.data.dialogues import Dialogue, DialogueRules
 from training.data.formats import Document, FilledGap, Item, ReadReport, read_dialogues
@@ -19,6 +19,7 @@ from training.data.samples import Dialogues, Samples
 from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
 from training.options.fields import SFTOptions
+from training.stages.chat import Chat
 from training.stages.denoising import Denoising
 
 Overlong = Literal["drop", "truncate"]
@@ -27,7 +28,7 @@ _SHARE_OF_PADDED_BATCHES = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
-class SFT(Denoising):
+class SFT(Chat, Denoising):
     """Dialogues, one sample for every assistant turn that is a target.
 
     Attributes:
@@ -45,7 +46,6 @@ class SFT(Denoising):
     loss_norm: LossNorm = "sequence"
 
     name: ClassVar[str] = "SFTOptions"  # in checkpoints since the first version
-    required_tokens: ClassVar[Sequence[str]] = (START_HEADER_TOKEN, END_HEADER_TOKEN, EOT_TOKEN)
 
     @classmethod
     def from_options(cls, options: SFTOptions) -> "SFT":
@@ -70,10 +70,6 @@ class SFT(Denoising):
             return _pad_answers(rows, pad_to=self.pad_to, seed=batching.seed)
 
         return BatchPlanner(samples, batching, lay_out, NORMALIZERS[self.loss_norm])
-
-    def prompt(self, text: str) -> list[Message]:
-        """A chat of one message by the user."""
-        return [Message("user", text)]
 
 
 class DialogueEncoder(Encoder):

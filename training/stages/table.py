@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from training.options.fields import DPOOptions, PretrainOptions, SFTOptions, TrainingOptions
+from training.options.fields import DPOOptions, GRPOOptions, PretrainOptions, SFTOptions, TrainingOptions
 from training.stages.base import Stage
+from training.stages.group_policy import GroupPolicy
 from training.stages.preferences import Preferences
 from training.stages.pretrain import Pretraining
 from training.stages.sft import SFT
@@ -13,6 +14,7 @@ STAGES: dict[type[TrainingOptions], Callable[[Any], Stage]] = {
     PretrainOptions: Pretraining.from_options,
     SFTOptions: SFT.from_options,
     DPOOptions: Preferences.from_options,
+    GRPOOptions: GroupPolicy.from_options,
 }
 
 

@@ -176,7 +176,9 @@ def test_a_finished_stage_whose_start_was_trained_again_is_not_skipped(config, t
 
 def test_a_stage_that_does_not_exist_is_named(config):
     result = llada_train("pipeline", "--config", config(), "--stage", "sleep")
-    assert "--stage is 'sleep'; it must be one of all, tokenizer, pretraining, sft, dpo, inference" in result.stderr
+    assert (
+        "--stage is 'sleep'; it must be one of all, tokenizer, pretraining, sft, dpo, grpo, inference" in result.stderr
+    )
 
 
 def test_a_dry_run_of_a_whole_pipeline_needs_no_earlier_stage_and_writes_nothing(config, tmp_path):

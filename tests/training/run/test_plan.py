@@ -5,9 +5,10 @@ import torch
 
 from tests.training.fake_samples import EOS, samples_of
 from training.distributed import World
-from training.options.fields import SFTOptions
+from training.options.fields import GRPOOptions, SFTOptions
 from training.run.plan import plan_run
 from training.stages.sft import SFT
+from training.stages.table import stage_of
 
 
 @pytest.mark.parametrize(
@@ -22,3 +23,19 @@ def test_an_epoch_is_a_pass_over_all_samples(num_samples, batch_size, num_epochs
     start = SimpleNamespace(options=options, stage=SFT(50), model=model)
     plan = plan_run(start, samples_of(*[5] * num_samples), World(0, 1, torch.device("cpu")))
     assert plan.max_steps == steps
+
+
+def test_an_epoch_has_every_update_on_the_answers_to_all_prompts():
+    options = GRPOOptions(
+        model_name_or_path="x", train_data_path=["x"], output_dir="x", num_epochs=2, batch_size=8, updates=3,
+        max_length=64, gen_length=8, reward=["length"],
+    )  # fmt: skip
+    model = SimpleNamespace(special_tokens=SimpleNamespace(eos_id=EOS))
+    start = SimpleNamespace(options=options, stage=stage_of(options), model=model)
+    plan = plan_run(start, samples_of(*[5] * 20), World(0, 1, torch.device("cpu")))
+    assert plan.max_steps == 5 * 3
+    samples = [plan.planner.plan(step).samples_B.tolist() for step in range(6)]
+    assert samples[0] == samples[1] == samples[2] != samples[3] and [plan.planner.plan(5).repeat, samples[5]] == [
+        2,
+        samples[3],
+    ]

@@ -12,6 +12,8 @@ STAGES = {
     "pretrain": lambda workspace, output: workspace.pretrain(output),
     "sft": lambda workspace, output: workspace.sft(output),
     "dpo": lambda workspace, output: workspace.dpo(output),
+    # Of three updates on the same answers the checkpoint that is killed after follows the first.
+    "grpo": lambda workspace, output: workspace.grpo(output, "--updates", 3),
     "lora": lambda workspace, output: workspace.sft(output, "--lora-r", 2),
 }
 
@@ -59,6 +61,8 @@ def test_a_killed_run_that_resumes_ends_bit_for_bit_like_one_that_was_not(worksp
     printed = succeed(*options(workspace, broken), "--resume")
     assert "continuing from step" in printed
     assert_equal(*(contents(newest_checkpoint(tmp_path / name / "checkpoints")) for name in ("whole", "broken")))
+    rollouts = [tmp_path / name / "rollouts.jsonl" for name in ("whole", "broken") if stage == "grpo"]
+    assert len({file.read_bytes() for file in rollouts}) <= 1
     # Equal losses show that the batches were the same; each step occurs once.
     assert losses(tmp_path / "whole") == losses(broken)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken")]

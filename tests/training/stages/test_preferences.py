@@ -156,9 +156,9 @@ def test_micro_batches_add_up_to_the_loss_of_the_step(networks):
         torch.testing.assert_close(sum(part.figures[name] for part in parts), figure, rtol=1e-5, atol=1e-6)
 
 
-def test_validation_measures_the_same_pairs_with_the_same_draws_every_time(networks):
+def test_validation_measures_the_same_pairs_with_the_same_draws_every_time(networks, demo_tokenizer):
     samples, objective = pairs((5, 7), (9, 4), (6, 6), (3, 8)), objective_of(networks)
-    conditions = Conditions(3, 0, World(0, 1, torch.device("cpu")), lambda: False)
+    conditions = Conditions(3, 0, World(0, 1, torch.device("cpu")), lambda: False, demo_tokenizer)
     first, again = (stage().validate(objective, samples, conditions) for _ in range(2))
     assert first == again and first.figures["val_loss_standard_error"] > 0
     assert 0 <= first.figures["val_reward_accuracy"] <= 1
