@@ -34,7 +34,9 @@ def logits_of(family: str) -> dict[str, torch.Tensor]:
 
 @cache
 def network_of(family: str, model: str) -> Network:
-    return load_checkpoint(FAMILY / family / "models" / model).eval()
+    # Whichever test comes first: weights made in inference mode have no gradients.
+    with torch.inference_mode(mode=False):
+        return load_checkpoint(FAMILY / family / "models" / model).eval()
 
 
 def first_of(family: str) -> tuple[str, str]:
