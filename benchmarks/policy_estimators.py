@@ -17,7 +17,7 @@ import typer
 from torch import Tensor
 
 from llada_core import DEMO_FOLDER, load_checkpoint, load_tokenizer
-from llada_core.model.architectures.llada.network import LLaDAModelLM
+from llada_core.model.network import Network
 from llada_core.text.special_tokens import EOT_TOKEN
 from llada_core.text.tokenizer import Message
 
@@ -102,7 +102,7 @@ def main() -> None:
         typer.echo(f"| {name} | {' | '.join(cells)} |")
 
 
-def _changed(model: LLaDAModelLM) -> LLaDAModelLM:
+def _changed(model: Network) -> Network:
     torch.manual_seed(0)
     other = copy.deepcopy(model)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def _changed(model: LLaDAModelLM) -> LLaDAModelLM:
 
 
 @torch.no_grad()
-def _log_probs(model: LLaDAModelLM, prompt: list[int], text: list[int]) -> Tensor:
+def _log_probs(model: Network, prompt: list[int], text: list[int]) -> Tensor:
     """Log p of each token of the text under every mask of the canvas, float64 [masks, tokens]."""
     eos_id, mask_id = model.special_tokens.eos_id, model.special_tokens.mask_id
     canvas, targets = torch.tensor([*text, *[eos_id] * (_CANVAS - len(text))]), torch.tensor(text)
