@@ -56,7 +56,6 @@ def save_checkpoint(
     config = LLaDAConfig(
         **{
             **model.config.to_dict(),
-            "architectures": ["LLaDAModelLM"],
             "mask_token_id": special_tokens.mask_id,
             "eos_token_id": special_tokens.eos_id,
             "pad_token_id": special_tokens.eos_id,

@@ -71,6 +71,7 @@ class ModelConfig(PreTrainedConfig):
     """The config of an architecture, in the field names of its published `config.json`.
 
     Attributes:
+        architecture: the published class, which files name.
         rules: what is asked of the fields.
         published_tokens: the special tokens of its published checkpoints.
         has_own_chat_format: chats are written in LLaDA's format, in place of the template that a checkpoint has.
@@ -79,6 +80,7 @@ class ModelConfig(PreTrainedConfig):
         UnsupportedCheckpointError: a field has a value that this implementation does not compute.
     """
 
+    architecture: ClassVar[str]
     rules: ClassVar[FieldRules]
     published_tokens: ClassVar[PublishedTokens]
     has_own_chat_format: ClassVar[bool] = False
@@ -118,6 +120,10 @@ class ModelConfig(PreTrainedConfig):
                     "the network computes, and is not implemented"
                 )
         return super().from_dict({name: stated[name] for name in stated.keys() & known} | {"dtype": dtype}, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field, with the published class: `save_pretrained` of a network would name its own class."""
+        return {**super().to_dict(), "architectures": [self.architecture]}
 
     def to_diff_dict(self) -> dict[str, Any]:
         """Return every field, defaults included: a saved `config.json` states what it relies on."""

@@ -29,10 +29,7 @@ def find_architecture(config: Mapping[str, Any]) -> type[ModelConfig]:
 
 # The class named in `architectures` → the class that reads the config and describes the network.
 ARCHITECTURES: Mapping[str, type[ModelConfig]] = {
-    "DreamModel": DreamConfig,
+    **{config.architecture: config for config in (DreamConfig, ILLaDAConfig, LLaDAConfig, LLaDAMoEConfig)},
     # The experts of a layer are stacked in its checkpoints.
     "FusedLLaDAMoEModelLM": LLaDAMoEConfig,
-    "ILLaDAForCausalLM": ILLaDAConfig,
-    "LLaDAMoEModelLM": LLaDAMoEConfig,
-    "LLaDAModelLM": LLaDAConfig,
 }

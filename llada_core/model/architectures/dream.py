@@ -31,6 +31,7 @@ class DreamConfig(LlamaLayoutConfig):
     """
 
     model_type = "Dream"
+    architecture = "DreamModel"
     rules = _RULES
     published_tokens = _TOKENS
     attention_dropout: float = 0.0

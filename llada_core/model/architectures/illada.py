@@ -23,6 +23,7 @@ class ILLaDAConfig(LlamaLayoutConfig):
     """
 
     model_type = "illada"
+    architecture = "ILLaDAForCausalLM"
     rules = _RULES
     published_tokens = _TOKENS
     attention_bias: bool = False

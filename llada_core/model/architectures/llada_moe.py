@@ -64,6 +64,7 @@ class LLaDAMoEConfig(LlamaLayoutConfig):
     """
 
     model_type = "llada"
+    architecture = "LLaDAMoEModelLM"
     rules = _RULES
     published_tokens = _TOKENS
     attention_bias: bool = False

@@ -157,15 +157,18 @@ def begin_and_leave(url, body):
 
 def test_a_stream_that_is_resumed_counts_once_and_its_absence_not_at_all(tiny):
     with serving(tiny) as url:
+        began = time.monotonic()
         stream_id = begin_and_leave(url, {**BODY, "max_tokens": 128})
         assert finished(url) == {}
-        time.sleep(1.1)
+        time.sleep(1)
         until(lambda: httpx.get(f"{url}/v1/denoise/{stream_id}", timeout=30).text.endswith("\n\n"))
         until(lambda: finished(url) == {"length": 1})
+        took = time.monotonic() - began
         httpx.get(f"{url}/v1/denoise/{stream_id}", timeout=30)  # a third time: only what was
         values = samples(url)
     assert finished_count(values) == 1
-    assert values["llada_request_seconds_bucket{1.0}"] == 1 == values["llada_first_commit_seconds_count"]
+    assert values["llada_request_seconds_sum"] < took - 1
+    assert values["llada_first_commit_seconds_count"] == 1
     assert values["llada_responses_total{/v1/denoise,499}"] == 1
 
 

@@ -72,6 +72,7 @@ class LLaDAConfig(ModelConfig):
     """
 
     model_type = "llada"
+    architecture = "LLaDAModelLM"
     rules = _RULES
     published_tokens = LLADA_TOKENS
     # The published template adds the assistant's header where it must not.

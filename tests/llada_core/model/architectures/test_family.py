@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from shutil import copy
 from typing import Any
 
 import pytest
@@ -184,3 +185,15 @@ def test_a_saved_config_states_what_it_relies_on(family, model, tmp_path):
     config = config_of(family, model)
     config.save_pretrained(tmp_path)
     assert type(config).from_pretrained(tmp_path).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(("family", "model"), MODELS)
+def test_a_network_that_transformers_saves_loads_again(family, model, tmp_path):
+    network = network_of(family, model)
+    network.save_pretrained(tmp_path)
+    # The special tokens are there.
+    copy(FAMILY / family / "models" / model / "generation_config.json", tmp_path)
+    loaded = load_checkpoint(tmp_path)
+    assert type(loaded.config) is type(network.config)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
