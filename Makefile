@@ -33,9 +33,9 @@ $(ALL): requirements.lock pyproject.toml
 serve: $(SERVING)  ## serve the demo model on http://127.0.0.1:8000; installs only what serving needs
 	$(BIN)/llada-server
 
-test: install  ## run the tests, for about ten minutes; the summary lists what was not run, and why
-	@echo "Running the tests: about ten minutes on two cores ..."
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile
+test: install  ## run the tests, for ten to twelve minutes; the summary lists what was not run, and why
+	@echo "Running the tests: ten to twelve minutes on two cores ..."
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-clients: install  ## litellm, langchain-openai, outlines, instructor against the server; installs them first (300 MB)
 	$(PIP) install --quiet --no-build-isolation -c requirements.lock -e ".[clients]"
