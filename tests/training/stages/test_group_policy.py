@@ -1,6 +1,5 @@
 """Rewarded answers, from their records to the gradient."""
 
-import copy
 import json
 from dataclasses import replace
 
@@ -64,17 +63,6 @@ class Prompts:
 def batch_of(step=0, part=slice(None)):
     planner = stage().planner(Prompts(), Batching(3, seed=0, eos_id=EOS, repeats=UPDATES))
     return planner.collate(planner.plan(step), part)
-
-
-@pytest.fixture
-def networks(tiny_network):
-    torch.manual_seed(0)
-    policy = copy.deepcopy(tiny_network).requires_grad_(True)
-    with torch.no_grad():
-        for weight in policy.parameters():
-            weight.add_(0.02 * torch.randn_like(weight))
-    policy.special_tokens = tiny_network.special_tokens
-    return policy, tiny_network
 
 
 def objective_of(networks, **settings):

@@ -54,17 +54,6 @@ def batch_of(samples, part=slice(None)):
     return planner.collate(planner.plan(0), part)
 
 
-@pytest.fixture
-def networks(tiny_network):
-    torch.manual_seed(0)
-    policy = copy.deepcopy(tiny_network).requires_grad_(True)
-    with torch.no_grad():
-        for weight in policy.parameters():
-            weight.add_(0.02 * torch.randn_like(weight))
-    policy.special_tokens = tiny_network.special_tokens
-    return policy, tiny_network
-
-
 def objective_of(networks, **settings):
     policy, reference = networks
     return stage(**settings).objective(policy, seed=0, reference=lambda: reference)
