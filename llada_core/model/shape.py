@@ -15,6 +15,7 @@ class ModelShape:
         vocab_size: token ids are below it.
         max_sequence_length: the longest canvas, prompt included.
         predicts_next: a token is predicted from the output at the position before it.
+        block_length: attention is block-causal, by default in blocks of this length; None if every position sees all.
     """
 
     num_layers: int
@@ -23,6 +24,21 @@ class ModelShape:
     vocab_size: int
     max_sequence_length: int
     predicts_next: bool = False
+    block_length: int | None = None
+
+    def require_full_attention(self, purpose: str) -> None:
+        """Check that every position sees all others.
+
+        Args:
+            purpose: what would be computed, for the error.
+
+        Raises:
+            InvalidParameterError: attention is block-causal.
+        """
+        if self.block_length is not None:
+            raise InvalidParameterError(
+                f"model attends block by block; it must be one whose positions see all others for {purpose}", "model"
+            )
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:
         """Check that every id is in the vocabulary.

@@ -246,6 +246,7 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a cache for a
             model whose predictions a window cannot hold.
     """
+    vocabulary.shape.require_full_attention("generation")
     if params.cache != "none" and vocabulary.shape.predicts_next:
         raise InvalidParameterError(
             f"cache is {params.cache!r}; it must be 'none' for a model whose tokens are predicted one position earlier",
