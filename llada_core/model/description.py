@@ -8,6 +8,7 @@ a role in the network; an architecture's table gives its name in published check
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
 from llada_core.model.shape import ModelShape
 
 
@@ -109,6 +110,7 @@ class Description:
         has_tied_head: the head is the embedding.
         biased: the roles of the linear maps that have a bias.
         predicts_next: a token is predicted from the output at the position before it; the first one from its own.
+        sampler: in what its published sampler differs from LLaDA's.
     """
 
     names: TensorNames
@@ -122,6 +124,7 @@ class Description:
     has_tied_head: bool
     biased: frozenset[str] = frozenset()
     predicts_next: bool = False
+    sampler: PublishedSampler = LLADA_SAMPLER
 
     @property
     def num_layers(self) -> int:
@@ -137,6 +140,7 @@ class Description:
             vocab_size=self.vocab_size,
             max_sequence_length=self.max_sequence_length,
             predicts_next=self.predicts_next,
+            sampler=self.sampler,
         )
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
+from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,7 @@ class ModelShape:
         vocab_size: token ids are below it.
         max_sequence_length: the longest canvas, prompt included.
         predicts_next: a token is predicted from the output at the position before it.
+        sampler: in what its published sampler differs from LLaDA's.
     """
 
     num_layers: int
@@ -23,6 +25,7 @@ class ModelShape:
     vocab_size: int
     max_sequence_length: int
     predicts_next: bool = False
+    sampler: PublishedSampler = LLADA_SAMPLER
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:
         """Check that every id is in the vocabulary.

@@ -107,6 +107,7 @@ class LlamaLayoutConfig(ModelConfig):
             has_tied_head=self.tie_word_embeddings,
             biased=biased,
             predicts_next=predicts_next,
+            sampler=self.sampler,
         )
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:
