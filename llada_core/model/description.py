@@ -9,6 +9,7 @@ published checkpoints.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
 from llada_core.model.shape import ModelShape
 
 
@@ -135,6 +136,7 @@ class Description:
         predicts_next: a token is predicted from the output at the position before it; the first one from its own.
         block_length: attention is block-causal (see `PackedTokens`), by default in blocks of this length; None if every
             position sees all.
+        sampler: in what its published sampler differs from LLaDA's.
     """
 
     names: TensorNames
@@ -149,6 +151,7 @@ class Description:
     biased: frozenset[str] = frozenset()
     predicts_next: bool = False
     block_length: int | None = None
+    sampler: PublishedSampler = LLADA_SAMPLER
 
     @property
     def num_layers(self) -> int:
@@ -165,6 +168,7 @@ class Description:
             max_sequence_length=self.max_sequence_length,
             predicts_next=self.predicts_next,
             block_length=self.block_length,
+            sampler=self.sampler,
         )
 
     @property

@@ -116,6 +116,7 @@ class LlamaLayoutConfig(ModelConfig):
             biased=biased,
             predicts_next=predicts_next,
             block_length=block_length,
+            sampler=self.sampler,
         )
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:
