@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig
 
 from llada_core.errors import UnsupportedCheckpointError, shorten
 from llada_core.model.description import Description
+from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
 from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import PublishedTokens
 
@@ -74,6 +75,7 @@ class ModelConfig(PreTrainedConfig):
         architecture: the published class, which files name.
         rules: what is asked of the fields.
         published_tokens: the special tokens of its published checkpoints.
+        sampler: in what its published sampler differs from LLaDA's.
         has_own_chat_format: chats are written in LLaDA's format, in place of the template that a checkpoint has.
 
     Raises:
@@ -83,6 +85,7 @@ class ModelConfig(PreTrainedConfig):
     architecture: ClassVar[str]
     rules: ClassVar[FieldRules]
     published_tokens: ClassVar[PublishedTokens]
+    sampler: ClassVar[PublishedSampler] = LLADA_SAMPLER
     has_own_chat_format: ClassVar[bool] = False
     mask_token_id: int | None = None
 

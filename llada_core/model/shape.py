@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
+from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,8 @@ class ModelShape:
         vocab_size: token ids are below it.
         max_sequence_length: the longest canvas, prompt included.
         predicts_next: a token is predicted from the output at the position before it.
+        block_length: attention is block-causal, by default in blocks of this length; None if every position sees all.
+        sampler: in what its published sampler differs from LLaDA's.
     """
 
     num_layers: int
@@ -23,6 +26,22 @@ class ModelShape:
     vocab_size: int
     max_sequence_length: int
     predicts_next: bool = False
+    block_length: int | None = None
+    sampler: PublishedSampler = LLADA_SAMPLER
+
+    def require_full_attention(self, purpose: str) -> None:
+        """Check that every position sees all others.
+
+        Args:
+            purpose: what would be computed, for the error.
+
+        Raises:
+            InvalidParameterError: attention is block-causal.
+        """
+        if self.block_length is not None:
+            raise InvalidParameterError(
+                f"model attends block by block; it must be one whose positions see all others for {purpose}", "model"
+            )
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:
         """Check that every id is in the vocabulary.

@@ -292,6 +292,7 @@ class Canvas:
             self.schedule.num_transfers,
             self.params.parallel_rule,
             is_first_block_R=positions_R < self.schedule.block.stop,
+            chance=self.schedule.chance,
             held_back=tuple(_rows_within(range(block.start, block.stop), positions_R) for block in held_back),
         )
 

@@ -21,7 +21,7 @@ from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, Reporting
 from llada_core.sampling.frame import Frame
-from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.params import ORIGIN, GenerationParams
 from llada_core.sampling.prepare import (
     Vocabulary,
     canvas_at,
@@ -29,6 +29,7 @@ from llada_core.sampling.prepare import (
     progress_at,
     require_constrainable,
     require_settings,
+    with_schedule,
 )
 from llada_core.sampling.schedule import BlockPlan, plan_blocks, share_steps
 
@@ -70,6 +71,8 @@ _NO_EDITS = Edits()
 
 # The settings on which active blocks and the contents of a cache depend.
 _COURSE = ("active_blocks", "cache", "cache_refresh_interval", "suffix_window")
+# The settings on which the plan of a block depends, besides `steps`.
+_PLAN = ("steps_per_block", "schedule", "eps")
 
 
 def _mark_changed(is_changed_L: np.ndarray, position: int, length: int, layout: Layout, name: str) -> None:
@@ -124,8 +127,8 @@ def prepare_fork(
 
     Args:
         parent: only its layout and settings are read, so it may be running.
-        params: `parent.params.altered(…)`. With `steps`, the masks of all blocks are spread over these; without, the
-            parent's schedule goes on wherever the edits leave it alone.
+        params: `parent.params.altered(…)`. With other steps or another schedule, the masks of all blocks are spread
+            anew; without, the parent's schedule goes on wherever the edits leave it alone.
 
     Raises:
         InvalidParameterError: an edit or a setting that breaks a rule, or an edit with which no answer can satisfy the
@@ -136,15 +139,17 @@ def prepare_fork(
     require_settings(params, vocabulary, is_infilling=layout.prompt_length == 0)
     layout = replace(layout, end_ids=end_ids_of(params, layout.special_tokens, is_infilling=is_infilling))
     tokens = edits.apply(frame.tokens, layout, vocabulary)
+    params = with_schedule(params, vocabulary)
     if (tokens == frame.tokens).all() and _keeps_course(parent.params, params):
         start = frame
     else:
-        start = _restarted(frame, tokens, layout, params)
+        start = _restarted(frame, tokens, layout, parent.params, params)
     progress = None
     if parent.progress is not None:
         require_constrainable(params, parent.progress.constraint, vocabulary)
         progress = _progress(start, parent.progress.constraint, layout)
-    params = replace(params, steps=_num_steps(start, params))
+    if params.parallel_rule is None and params.steps_per_block is None:
+        params = replace(params, steps=start.num_steps or 1)
     return canvas_at(start, params, layout, vocabulary, progress=progress, reporting=reporting)
 
 
@@ -158,42 +163,38 @@ def _progress(start: Frame, constraint: Constraint, layout: Layout) -> Progress:
 
 def _keeps_course(parent: GenerationParams, params: GenerationParams) -> bool:
     """Whether schedule and cache go on where they are, even in the middle of a block."""
-    is_same = all(getattr(parent, name) == getattr(params, name) for name in _COURSE)
+    return _keeps_plan(parent, params) and all(getattr(parent, name) == getattr(params, name) for name in _COURSE)
+
+
+def _keeps_plan(parent: GenerationParams, params: GenerationParams) -> bool:
+    """Whether blocks commit as many tokens in each step as they would have."""
+    is_same = all(getattr(parent, name) == getattr(params, name) for name in _PLAN)
     is_same_kind = (parent.parallel_rule is None) == (params.parallel_rule is None)
-    return params.steps is None and is_same and is_same_kind
+    has_same_counts = (parent.remasking == ORIGIN) == (params.remasking == ORIGIN)
+    return params.steps is None and is_same and is_same_kind and has_same_counts
 
 
-def _restarted(frame: Frame, tokens: np.ndarray, layout: Layout, params: GenerationParams) -> Frame:
+def _restarted(
+    frame: Frame, tokens: np.ndarray, layout: Layout, parent: GenerationParams, params: GenerationParams
+) -> Frame:
     """The frame after edits: each block begins anew, so that the caches are filled with the edited tokens."""
     is_masked_L = tokens[layout.response] == layout.mask_id
     was_masked_L = frame.tokens[layout.response] == layout.mask_id
     shares = frame.shares
-    if params.steps is not None:
+    if params.steps is not None or params.steps_per_block != parent.steps_per_block:
         present = share_steps(is_masked_L, params)
         shares = tuple(new or old for new, old in zip(present, shares, strict=True))
-    remaining = {} if params.steps is not None else _remaining_transfers(frame)
+    remaining = _remaining_plans(frame) if _keeps_plan(parent, params) else {}
 
     def scheduled(block: BlockPlan) -> BlockPlan:
         is_untouched = (is_masked_L == was_masked_L)[block.start : block.stop].all()
-        transfers = remaining.get(block.index) if is_untouched else None
-        return block if block.transfers is None or transfers is None else replace(block, transfers=transfers)
+        return remaining.get(block.index, block) if is_untouched else block
 
     blocks = tuple(scheduled(block) for block in plan_blocks(is_masked_L, params, shares))
     return Frame(tokens, frame.step, blocks, shares)
 
 
-def _remaining_transfers(frame: Frame) -> dict[int, tuple[int, ...]]:
-    """How many tokens the steps left in each block commit, by the block's index."""
+def _remaining_plans(frame: Frame) -> dict[int, BlockPlan]:
+    """What is left of the plan of each block, by the block's index."""
     skipped = [frame.block_step, *[0] * len(frame.blocks)]
-    return {
-        block.index: block.transfers[skip:]
-        for block, skip in zip(frame.blocks, skipped, strict=False)
-        if block.transfers is not None
-    }
-
-
-def _num_steps(frame: Frame, params: GenerationParams) -> int | None:
-    """The steps from a frame to the end of the schedule; None under a parallel rule."""
-    if params.parallel_rule is not None:
-        return None
-    return max(1, sum(map(len, _remaining_transfers(frame).values())))
+    return {block.index: block.after(skip) for block, skip in zip(frame.blocks, skipped, strict=False)}

@@ -31,3 +31,9 @@ class Frame:
     block_step: int = 0
     commit_steps: np.ndarray | None = None
     refresh_step: int | None = None
+
+    @property
+    def num_steps(self) -> int | None:
+        """The steps to the end of the schedule; None if a parallel rule decides, or nothing is masked."""
+        total = sum(block.num_steps for block in self.blocks)
+        return total - self.block_step if total else None

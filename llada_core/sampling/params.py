@@ -14,8 +14,12 @@ FIXED_LENGTH: Final = "fixed_length"
 SEMI_AUTOREGRESSIVE_PADDING: Final = "semi_autoregressive_padding"
 SEMI_AUTOREGRESSIVE_ORIGIN: Final = "semi_autoregressive_origin"
 
-# The names in `scores.SCORES`, `parallel_rules.PARALLEL_RULES` and `cache_policy.CACHE_POLICIES`; tests compare them.
-Remasking = Literal["low_confidence", "random", "margin", "entropy"]
+# The names in `schedule.SCHEDULES`, `scores.SCORES`, `parallel_rules.PARALLEL_RULES` and `cache_policy.CACHE_POLICIES`;
+# tests compare them.
+ScheduleName = Literal["uniform", "timestep"]
+TIMESTEP: Final = "timestep"
+Remasking = Literal["low_confidence", "random", "margin", "entropy", "origin"]
+ORIGIN: Final = "origin"
 ParallelRule = Literal["confidence_threshold", "confidence_factor", "entropy_bound", "entropy_threshold"]
 Cache = Literal["none", "prefix", "dual", "delayed"]
 
@@ -29,6 +33,12 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 
 DEFAULT_BLOCK_LENGTH = 32
 
+# The time at which the schedule `timestep` ends (Dream's `diffusion_generate`).
+DEFAULT_EPS = 1e-3
+
+# Remasking that chooses at random, whatever the model is sure of.
+RANDOM_REMASKING = ("random", ORIGIN)
+
 
 # More than a dozen attributes: one for each sampling setting of the API.
 @dataclass(frozen=True, slots=True)
@@ -38,10 +48,17 @@ class GenerationParams:
     Attributes:
         gen_length: positions of the response.
         steps: denoising steps over the whole response; None for one per masked position, or for a parallel rule.
-        block_length: positions of a block; None for 32, or for everything under `fixed_length`. Clamped to gen_length.
+        steps_per_block: denoising steps of every block, instead of `steps`.
+        schedule: how many tokens each step of a block commits: a name in `SCHEDULES`; None for the model's own, or for
+            a parallel rule.
+        eps: the time at which the schedule `timestep` ends; None for DEFAULT_EPS.
+        block_length: positions of a block; None for 32, or for everything under `fixed_length` and the schedule
+            `timestep`. Clamped to gen_length.
         method: `semi_autoregressive_padding` (blocks left to right on a full canvas), `fixed_length` (one block), or
             `semi_autoregressive_origin` (later blocks are not yet on the canvas).
         remasking: which proposals a step keeps: a name in `SCORES`.
+        remasking_temperature: above 0, the proposals that a step keeps are drawn in proportion to
+            exp(score / temperature).
         confidence_threshold, confidence_factor, entropy_bound, entropy_threshold: parallel decoding, at most one of
             them: the rule in `parallel_rules` decides how many proposals a step keeps, in the order that `remasking`
             ranks them.
@@ -69,9 +86,13 @@ class GenerationParams:
 
     gen_length: int = 128
     steps: int | None = None
+    steps_per_block: int | None = None
+    schedule: str | None = None
+    eps: float | None = None
     block_length: int | None = None
     method: str = SEMI_AUTOREGRESSIVE_PADDING
     remasking: str = "low_confidence"
+    remasking_temperature: float = 0.0
     confidence_threshold: float | None = None
     confidence_factor: float | None = None
     entropy_bound: float | None = None
@@ -121,6 +142,7 @@ class GenerationParams:
                 raise InvalidParameterError(
                     f"logit_bias of {token_id} is {bias!r}; it must be from -100 to 100", "logit_bias"
                 )
+        self._check_schedule()
         self._check_parallel_rule()
         self._check_cache()
 
@@ -128,7 +150,7 @@ class GenerationParams:
     def with_preset(cls, preset: Preset, **settings: Any) -> "GenerationParams":
         """Return the settings of a preset; `settings` take precedence.
 
-        `steps`, random remasking and another parallel rule exclude the preset's rule, so they drop it.
+        Steps, a schedule, random remasking and another parallel rule exclude the preset's rule, so they drop it.
 
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
@@ -138,9 +160,9 @@ class GenerationParams:
     def altered(self, preset: Preset | None = None, **settings: Any) -> "GenerationParams":
         """Return these settings with those of a preset and `settings` in place of some, for the rest of a run.
 
-        What the new settings exclude is dropped: a parallel rule beside `steps`, random remasking or another rule,
-        several active blocks without a rule, the refresh interval without a cache, and beside a preset rule, cache and
-        suffix window. The number of steps is not kept: it was that of the whole run.
+        What the new settings exclude is dropped: a parallel rule beside steps, a schedule, random remasking or another
+        rule, and the other way round; several active blocks without a rule, the refresh interval without a cache, and
+        beside a preset rule, cache and suffix window. The number of steps is not kept: it was that of the whole run.
 
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
@@ -153,6 +175,12 @@ class GenerationParams:
             dropped |= dict.fromkeys(get_args(ParallelRule))
             if not _names_rule(settings):
                 dropped["active_blocks"] = 1
+        if _names_rule(settings):
+            dropped |= {"steps_per_block": None, "schedule": None, "eps": None}
+        if settings.get("steps") is not None:
+            dropped["steps_per_block"] = None
+        if settings.get("schedule") not in (None, TIMESTEP):
+            dropped["eps"] = None
         if settings.get("cache") == "none":
             dropped["cache_refresh_interval"] = None
         return replace(self, **{**dropped, **settings})
@@ -166,9 +194,25 @@ class GenerationParams:
     @property
     def effective_block_length(self) -> int:
         """The block length after defaults and clamping."""
-        if self.method == FIXED_LENGTH:
+        if self.method == FIXED_LENGTH or (self.block_length is None and self.schedule == TIMESTEP):
             return self.gen_length
         return min(self.block_length or DEFAULT_BLOCK_LENGTH, self.gen_length)
+
+    def _check_schedule(self) -> None:
+        per_block, is_timestep = self.steps_per_block, self.schedule in (None, TIMESTEP)
+        self._require("steps_per_block", per_block is None or per_block >= 1, "must be at least 1")
+        self._require("steps_per_block", per_block is None or self.steps is None, "must be absent beside steps")
+        names = get_args(ScheduleName)
+        self._require("schedule", self.schedule in (None, *names), f"must be one of {', '.join(names)}")
+        self._require("eps", self.eps is None or 0 < self.eps < 1, "must be above 0 and below 1")
+        self._require("eps", self.eps is None or is_timestep, f"must be absent without the schedule {TIMESTEP}")
+        self._require("remasking", self.remasking != ORIGIN or is_timestep, f"needs the schedule {TIMESTEP}")
+        self._require("remasking_temperature", 0 <= self.remasking_temperature <= 1e6, "must be from 0 to 1000000")
+        self._require(
+            "remasking_temperature",
+            self.remasking not in RANDOM_REMASKING or self.remasking_temperature == 0,
+            f"must be 0 beside remasking {self.remasking}, which is random already",
+        )
 
     def _check_parallel_rule(self) -> None:
         threshold, factor, bound = self.confidence_threshold, self.confidence_factor, self.entropy_bound
@@ -184,8 +228,10 @@ class GenerationParams:
         rule, _ = self.parallel_rule
         for other in get_args(ParallelRule):
             self._require(other, other == rule or getattr(self, other) is None, f"must be absent beside {rule}")
-        self._require("steps", self.steps is None, f"must be absent: under {rule} the steps follow from the rule")
-        self._require("remasking", self.remasking != "random", f"must not be random under {rule}")
+        for name in ("steps", "steps_per_block", "schedule", "eps"):
+            is_absent = getattr(self, name) is None
+            self._require(name, is_absent, f"must be absent: under {rule} the steps follow from the rule")
+        self._require("remasking", self.remasking not in RANDOM_REMASKING, f"must not be random under {rule}")
 
     def _check_cache(self) -> None:
         self._require("cache", self.cache in get_args(Cache), f"must be one of {', '.join(get_args(Cache))}")
@@ -225,7 +271,8 @@ def preset_settings(preset: Preset, settings: Mapping[str, Any]) -> dict[str, An
 
 def _excludes_rule(settings: Mapping[str, Any]) -> bool:
     """Whether settings exclude a parallel rule, or name one, which excludes the others."""
-    return _names_rule(settings) or settings.get("steps") is not None or settings.get("remasking") == "random"
+    names_steps = any(settings.get(name) is not None for name in ("steps", "steps_per_block", "schedule"))
+    return _names_rule(settings) or names_steps or settings.get("remasking") in RANDOM_REMASKING
 
 
 def _names_rule(settings: Mapping[str, Any]) -> bool:

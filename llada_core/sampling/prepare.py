@@ -14,7 +14,7 @@ from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.frame import Frame
-from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
+from llada_core.sampling.params import DEFAULT_EPS, SEMI_AUTOREGRESSIVE_ORIGIN, TIMESTEP, GenerationParams
 from llada_core.sampling.schedule import plan_blocks, share_steps
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.final_text import FinalText
@@ -177,12 +177,7 @@ def _canvases(
     tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
     is_masked = response == special_tokens.mask_id
     banned_ids = {special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set())
-    default_steps = params.gen_length if prompt else int(is_masked.sum())
-    resolved = replace(
-        params,
-        steps=None if params.parallel_rule else params.steps or default_steps,
-        block_length=params.effective_block_length,
-    )
+    resolved = _resolved(params, vocabulary, params.gen_length if prompt else int(is_masked.sum()))
     layout = Layout(
         prompt_length=len(prompt),
         response_length=len(response),
@@ -198,6 +193,26 @@ def _canvases(
         canvas_at(start, replace(resolved, seed=seed), layout, vocabulary, progress=copy(progress), reporting=reporting)
         for seed in seeds
     ]
+
+
+def with_schedule(params: GenerationParams, vocabulary: Vocabulary) -> GenerationParams:
+    """Return settings that name the schedule, unless a parallel rule decides.
+
+    Raises:
+        InvalidParameterError: a setting that needs another schedule than the model's own.
+    """
+    if params.parallel_rule is not None:
+        return params
+    schedule = params.schedule or vocabulary.shape.sampler.schedule
+    return replace(params, schedule=schedule, eps=params.eps or (DEFAULT_EPS if schedule == TIMESTEP else None))
+
+
+def _resolved(params: GenerationParams, vocabulary: Vocabulary, default_steps: int) -> GenerationParams:
+    """The settings with every default filled in."""
+    params = with_schedule(params, vocabulary)
+    if params.parallel_rule is None and params.steps_per_block is None:
+        params = replace(params, steps=params.steps or default_steps)
+    return replace(params, block_length=params.effective_block_length)
 
 
 def canvas_at(
@@ -246,6 +261,7 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a cache for a
             model whose predictions a window cannot hold.
     """
+    vocabulary.shape.require_full_attention("generation")
     if params.cache != "none" and vocabulary.shape.predicts_next:
         raise InvalidParameterError(
             f"cache is {params.cache!r}; it must be 'none' for a model whose tokens are predicted one position earlier",

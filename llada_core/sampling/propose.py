@@ -2,7 +2,8 @@
 
 The order of operations (docs/api.md has it too): logits → `logits_eos_inf` → `logit_bias` → confidence is taken
 here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past
-`vocab_size` banned from x0 only.
+`vocab_size` banned from x0 only. Some models score the distribution that is drawn from (`scores_drawn`); confidence is
+the same there.
 
 Shape suffixes: R rows (masked positions) of one canvas, V columns of the head (`embedding_size`), A alternatives.
 """
@@ -17,7 +18,7 @@ from llada_core.counter_noise import Purpose, uniform
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
-from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.params import RANDOM_REMASKING, GenerationParams
 from llada_core.sampling.proposals import pack
 from llada_core.sampling.scores import SCORES, shannon_entropy
 
@@ -57,17 +58,30 @@ class Draft:
         return all_V, all_V if self.allowed_RV is self.candidates_RV else self.allowed_RV[row].cpu().numpy()
 
 
-def propose(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int) -> Tensor:
+def propose(
+    logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int, scores_drawn: bool = False
+) -> Tensor:
     """Propose a token at each row of `canvas`: the packed proposals of `draft`."""
-    return draft(logits_RV, canvas, positions_R, step=canvas.step, vocab_size=vocab_size).packed
+    return draft(
+        logits_RV, canvas, positions_R, step=canvas.step, vocab_size=vocab_size, scores_drawn=scores_drawn
+    ).packed
 
 
-def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, step: int, vocab_size: int) -> Draft:
+def draft(
+    logits_RV: Tensor,
+    canvas: Canvas,
+    positions_R: Tensor,
+    *,
+    step: int,
+    vocab_size: int,
+    scores_drawn: bool = False,
+) -> Draft:
     """Propose a token at each row of `canvas`.
 
     Args:
         logits_RV: float32, after guidance; overwritten.
         positions_R: the response position of each row; with `step`, the coordinates of its noise.
+        scores_drawn: see `PublishedSampler`.
     """
     params, special_tokens = canvas.params, canvas.layout.special_tokens
     if params.logits_eos_inf:
@@ -76,7 +90,8 @@ def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, step: int, 
         logits_RV[:, token_id] += bias
     # torch's softmax takes half the time of its logsumexp.
     probabilities_RV = logits_RV.softmax(dim=1)
-    candidates_RV = logits_RV.clone() if _reads_logits_after_the_draw(params) else logits_RV
+    scores_drawn = scores_drawn and _alters_the_draw(params)
+    candidates_RV = logits_RV.clone() if scores_drawn or _reads_logits_after_the_draw(params) else logits_RV
     for banned_id in canvas.layout.banned_ids:
         candidates_RV[:, banned_id] = -torch.inf
     if params.min_tokens:
@@ -84,7 +99,7 @@ def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, step: int, 
         for end_id in canvas.layout.end_ids:
             candidates_RV[is_early_R, end_id] = -torch.inf
     candidates_RV = candidates_RV[:, :vocab_size]
-    allowed_RV = _limited(candidates_RV, params)
+    allowed_RV = _allowed(candidates_RV, params)
     x0_R = _draw(allowed_RV, params, step=step, positions_R=positions_R)
     alternatives = _most_probable(candidates_RV, probabilities_RV, canvas.reporting.num_alternatives)
     if _commits_ends_last(params):
@@ -92,14 +107,34 @@ def draft(logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, step: int, 
         logits_RV[:, sorted(special_tokens.end_ids)] = -torch.inf
         probabilities_RV = logits_RV.softmax(dim=1)
     confidence_R = probabilities_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1)
+    scored_RV, scored_R = logits_RV, confidence_R
+    if scores_drawn:
+        scored_RV = _limited(logits_RV, params) / (params.temperature or 1)
+        scored_R = scored_RV.softmax(dim=1).gather(1, x0_R.unsqueeze(1)).squeeze(1)
+    scores_R = _score(scored_RV, scored_R, params, step=step, positions_R=positions_R)
+    entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)
+    packed = pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
+    return Draft(packed, candidates_RV, allowed_RV, probabilities_RV)
+
+
+def _score(
+    logits_RV: Tensor, confidence_R: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor
+) -> Tensor:
+    """Score each proposal; the highest are committed."""
 
     def draw_score() -> Tensor:
         return uniform(params.seed, Purpose.REMASKING, step, positions_R, device=logits_RV.device)
 
     scores_R = SCORES[params.remasking].compute(logits_RV, confidence_R, draw_score)
-    entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)
-    packed = pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
-    return Draft(packed, candidates_RV, allowed_RV, probabilities_RV)
+    if params.remasking_temperature:
+        # The highest of these sums are a draw without replacement, in proportion to exp(score / temperature).
+        scores_R = scores_R.double() - params.remasking_temperature * torch.log(-torch.log(draw_score()))
+    return scores_R
+
+
+def _alters_the_draw(params: GenerationParams) -> bool:
+    """Whether tokens are drawn from another distribution than the model's own."""
+    return params.temperature > 0 or params.top_k > 0 or params.top_p < 1
 
 
 def _reads_logits_after_the_draw(params: GenerationParams) -> bool:
@@ -112,7 +147,7 @@ def _reads_entropy(params: GenerationParams) -> bool:
 
 
 def _commits_ends_last(params: GenerationParams) -> bool:
-    return params.confidence_eos_eot_inf and params.remasking != "random"
+    return params.confidence_eos_eot_inf and params.remasking not in RANDOM_REMASKING
 
 
 def _most_probable(candidates_RV: Tensor, probabilities_RV: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -126,14 +161,19 @@ def _most_probable(candidates_RV: Tensor, probabilities_RV: Tensor, number: int)
 
 def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
     """Draw a token for each row: the most probable at temperature 0, else a sample of softmax(logits / temperature)."""
-    return _draw(_limited(candidates_RV, params), params, step=step, positions_R=positions_R)
+    return _draw(_allowed(candidates_RV, params), params, step=step, positions_R=positions_R)
+
+
+def _allowed(candidates_RV: Tensor, params: GenerationParams) -> Tensor:
+    """Return the logits of what may be drawn; at temperature 0, which takes the largest, top-k and top-p change
+    nothing.
+    """
+    return _limited(candidates_RV, params) if params.temperature else candidates_RV
 
 
 def _limited(candidates_RV: Tensor, params: GenerationParams) -> Tensor:
-    """Set the logits that top-k and top-p leave out to −inf; at temperature 0 they leave out none."""
-    if params.temperature == 0:
-        return candidates_RV
-    return top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature)
+    """Set the logits that top-k and top-p leave out to −inf."""
+    return top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature or 1)
 
 
 def _draw(allowed_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:

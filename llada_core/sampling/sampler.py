@@ -260,8 +260,15 @@ class Sampler:
             cfg_scale = rows.canvas.params.cfg_scale
             guided_RV = guide(passes[0], passes[1], cfg_scale) if cfg_scale else passes[0]
             positions_R = self._to_device(rows.positions_R)
-            vocab_size = self._model.shape.vocab_size
-            yield draft(guided_RV, rows.canvas, positions_R, step=rows.step, vocab_size=vocab_size)
+            shape = self._model.shape
+            yield draft(
+                guided_RV,
+                rows.canvas,
+                positions_R,
+                step=rows.step,
+                vocab_size=shape.vocab_size,
+                scores_drawn=shape.sampler.scores_drawn,
+            )
 
     def _select_from_parts(
         self, turn: _Turn, proposals: Proposals, parts: Sequence[_HeadRows]

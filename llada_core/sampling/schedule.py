@@ -3,15 +3,16 @@
 Shape suffix: L positions of the response.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
 import numpy as np
+import torch
 
 from llada_core.errors import InvalidParameterError
-from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.params import DEFAULT_EPS, ORIGIN, GenerationParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +22,28 @@ class BlockPlan:
     Attributes:
         index: the block's number, counting the blocks without masks too.
         start, stop: response positions.
-        transfers: the number of tokens to commit, step by step; None if a parallel rule decides.
+        transfers: the number of tokens to commit, step by step; None if something else decides.
+        chances: the probability with which each mask is committed, step by step; None if something else decides.
     """
 
     index: int
     start: int
     stop: int
     transfers: tuple[int, ...] | None
+    chances: tuple[float, ...] | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """The steps that the block takes at most; 0 if a parallel rule decides."""
+        return len(self.transfers or self.chances or ())
+
+    def after(self, num_steps: int) -> "BlockPlan":
+        """Return what is left of the plan after a number of its steps."""
+        return replace(
+            self,
+            transfers=None if self.transfers is None else self.transfers[num_steps:],
+            chances=None if self.chances is None else self.chances[num_steps:],
+        )
 
 
 class Schedule:
@@ -100,9 +116,15 @@ class Schedule:
 
     @property
     def num_transfers(self) -> int | None:
-        """The number of tokens that the next step commits; None if a parallel rule decides."""
+        """The number of tokens that the next step commits; None if something else decides."""
         transfers = self.block.transfers
         return None if transfers is None else transfers[self.block_step]
+
+    @property
+    def chance(self) -> float | None:
+        """The probability with which the next step commits each mask; None if something else decides."""
+        chances = self.block.chances
+        return None if chances is None else chances[self.block_step]
 
     def advance(self, is_masked_L: np.ndarray) -> None:
         """Move past the step that was run: within the active blocks or, as they fill, to others.
@@ -133,6 +155,8 @@ def share_steps(is_masked_L: np.ndarray, params: GenerationParams) -> tuple[int,
         InvalidParameterError: fewer steps than blocks with masks.
     """
     masked_per_block = [int(is_masked_L[block.start : block.stop].sum()) for block in _blocks(params)]
+    if params.steps_per_block is not None:
+        return tuple(params.steps_per_block if masked else 0 for masked in masked_per_block)
     return tuple(steps_per_block(masked_per_block, params.steps or max(1, sum(masked_per_block))))
 
 
@@ -145,9 +169,17 @@ def plan_blocks(is_masked_L: np.ndarray, params: GenerationParams, shares: Seque
     plans = []
     for index, (block, share) in enumerate(zip(_blocks(params), shares, strict=True)):
         if masked := int(is_masked_L[block.start : block.stop].sum()):
-            transfers = None if params.parallel_rule else tuple(transfer_schedule(masked, share))
-            plans.append(BlockPlan(index, block.start, block.stop, transfers))
+            plans.append(_planned(BlockPlan(index, block.start, block.stop, None), masked, share, params))
     return tuple(plans)
+
+
+def _planned(block: BlockPlan, num_masked: int, steps: int, params: GenerationParams) -> BlockPlan:
+    if params.parallel_rule is not None:
+        return block
+    eps = params.eps or DEFAULT_EPS
+    if params.remasking == ORIGIN:
+        return replace(block, chances=tuple(timestep_chances(steps, eps)))
+    return replace(block, transfers=tuple(SCHEDULES[params.schedule or "uniform"](num_masked, steps, eps)))
 
 
 def _blocks(params: GenerationParams) -> list[range]:
@@ -163,6 +195,38 @@ def transfer_schedule(num_masked: int, steps: int) -> list[int]:
     """
     base, remainder = divmod(num_masked, steps)
     return [base + (step < remainder) for step in range(min(steps, num_masked))]
+
+
+def timestep_schedule(num_masked: int, steps: int, eps: float) -> list[int]:
+    """Spread a block's masks over its steps in time (Dream's `diffusion_generate`): each step commits the share of the
+    masks left by which time falls, rounded down; the last one, all.
+
+    A step that would commit nothing is not run, so the list may be shorter than `steps`.
+    """
+    counts = []
+    for chance in timestep_chances(steps, eps):
+        # float32, as published: sixteen masks in sixteen steps begin with an idle one.
+        counts.append(int(np.float32(num_masked) * np.float32(chance)))
+        num_masked -= counts[-1]
+    return [count for count in counts if count]
+
+
+def timestep_chances(steps: int, eps: float) -> list[float]:
+    """Return the share by which time falls in each step on its way from 1 to `eps`; 1 in the last step.
+
+    A mask that is committed with these probabilities follows the reverse process of masked diffusion.
+    """
+    times = torch.linspace(1, eps, steps + 1)
+    chances: list[float] = (1 - times[1:] / times[:-1]).tolist()
+    return [*chances[:-1], 1.0]
+
+
+# Schedule → (the masks of a block, its steps, the time at which a schedule in time ends) → how many tokens each step
+# commits.
+SCHEDULES: Mapping[str, Callable[[int, int, float], list[int]]] = {
+    "uniform": lambda num_masked, steps, _eps: transfer_schedule(num_masked, steps),
+    "timestep": timestep_schedule,
+}
 
 
 def steps_per_block(masked_per_block: Sequence[int], steps: int) -> list[int]:

@@ -37,6 +37,11 @@ def random(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) 
     return draw()
 
 
+def origin(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+    """Score at random; each proposal is committed with a probability of its own (Dream's `origin`)."""
+    return draw()
+
+
 def margin(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
     """Score by the lead of the most probable token over the second (Dream)."""
     top_two_R2 = logits_RV.softmax(dim=-1).topk(2, dim=-1).values
@@ -63,4 +68,5 @@ SCORES: Mapping[str, Score] = {
     "random": Score(random),
     "margin": Score(margin, reads_logits=True),
     "entropy": Score(entropy, reads_logits=True),
+    "origin": Score(origin),
 }

@@ -1,4 +1,5 @@
-"""Which proposals of a step are committed: the best-ranked, as many as the schedule or a parallel rule says.
+"""Which proposals of a step are committed: the best-ranked, as many as the schedule or a parallel rule says, or each
+with a probability.
 
 Shape suffixes: R proposals of a step, N ranked ones of the active blocks.
 """
@@ -17,8 +18,9 @@ class CommitRule:
     """How many of the ranked proposals are committed.
 
     Attributes:
-        num_transfers: this many; None if a parallel rule decides.
+        num_transfers: this many; None if something else decides.
         parallel_rule: its name and value.
+        chance: each with this probability; their scores are independent and uniform between 0 and 1.
         is_first_block_R: which of the step's proposals lie in the first active block.
         held_back: the rows of each block that the step may not fill up.
     """
@@ -26,6 +28,7 @@ class CommitRule:
     num_transfers: int | None
     parallel_rule: tuple[str, float] | None
     is_first_block_R: np.ndarray
+    chance: float | None = None
     held_back: tuple[np.ndarray, ...] = ()
 
     def candidates(self, rows: np.ndarray, scores_R: np.ndarray) -> np.ndarray:
@@ -34,13 +37,16 @@ class CommitRule:
         return np.setdiff1d(rows, np.concatenate(worst)) if worst else rows
 
     def keeps(self, ranked_N: np.ndarray, proposals: Proposals) -> np.ndarray:
-        """Return which rows are committed, bool [N]; the best of the first active block always is.
+        """Return which rows are committed, bool [N]; under a parallel rule, the best of the first active block is.
 
         Args:
             ranked_N: the rows, best first.
         """
         if self.num_transfers is not None:
             return np.arange(len(ranked_N)) < self.num_transfers
+        if self.chance is not None:
+            is_chosen_N: np.ndarray = proposals.scores_R[ranked_N] > 1 - self.chance
+            return is_chosen_N
         assert self.parallel_rule is not None
         name, value = self.parallel_rule
         confidence_N, entropies_N = proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N]

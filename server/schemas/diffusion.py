@@ -6,7 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Tag, WithJsonSchema, model_validator
 
-from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_PADDING, Cache, GenerationParams, Method, Preset, Remasking
+from llada_core.sampling.params import (
+    SEMI_AUTOREGRESSIVE_PADDING,
+    Cache,
+    GenerationParams,
+    Method,
+    Preset,
+    Remasking,
+    ScheduleName,
+)
 from server.http.api_error import bad_request
 from server.schemas.base import MAX_ENTRIES, Body, NonEmptyText, NumberDict, Text, TokenId, few, kind
 
@@ -113,9 +121,19 @@ class DiffusionFields(Body):
     max_completion_tokens: int | None = Field(None, ge=1, description="another name for max_tokens")
     gen_length: int | None = Field(None, ge=1, description="LLaDA's name for max_tokens")
     steps: int | None = Field(None, ge=1, description="denoising steps over the whole response; default max_tokens")
-    block_length: int | None = Field(None, ge=1, description="positions in a block; default 32")
+    steps_per_block: int | None = Field(None, ge=1, description="denoising steps of every block, instead of steps")
+    schedule: ScheduleName | None = Field(
+        None, description="how many tokens each step of a block commits; default the model's own"
+    )
+    eps: float | None = Field(None, gt=0, lt=1, description="time at which the schedule timestep ends; default 0.001")
+    block_length: int | None = Field(
+        None, ge=1, description="positions in a block; default 32, or all of them under the schedule timestep"
+    )
     method: Method = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")
     remasking: Remasking = Field("low_confidence", description="which proposals stay masked")
+    remasking_temperature: float = Field(
+        0.0, ge=0, le=1e6, description="above 0: which proposals are kept is drawn, in proportion to exp(score / this)"
+    )
     confidence_threshold: float | None = Field(
         None, gt=0, le=1, description="parallel decoding: commit every position whose probability reaches it"
     )

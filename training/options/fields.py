@@ -14,7 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from llada_core.decisions.orders import MOST_ORDERS
 from llada_core.model.architectures.llada.names import ADAPTABLE, adapter_pattern
-from llada_core.sampling.params import PRESETS, Cache, GenerationParams, Method, Preset, Remasking, preset_settings
+from llada_core.sampling.params import (
+    PRESETS,
+    RANDOM_REMASKING,
+    Cache,
+    GenerationParams,
+    Method,
+    Preset,
+    Remasking,
+    ScheduleName,
+    preset_settings,
+)
 from training.rewards import parse_rewards
 
 
@@ -387,7 +397,16 @@ class SamplingOptions(Options):
     method: Method = Field("semi_autoregressive_padding", description="How blocks follow one another.")
     gen_length: int = Field(128, ge=1, description="Positions of the response.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; one per position if not given.")
-    block_length: int | None = Field(None, ge=1, description="Positions of a block; 32 if not given.")
+    steps_per_block: int | None = Field(None, ge=1, description="Denoising steps of every block, instead of --steps.")
+    schedule: ScheduleName | None = Field(
+        None, description="How many tokens each step of a block commits; the model's own schedule if not given."
+    )
+    eps: float | None = Field(
+        None, gt=0, lt=1, description="Time at which the schedule timestep ends; 0.001 if not given."
+    )
+    block_length: int | None = Field(
+        None, ge=1, description="Positions of a block; 32 if not given, or all of them under the schedule timestep."
+    )
     temperature: float = Field(
         0.0, ge=0, description="Temperature of the Gumbel noise; 0 takes the most probable token."
     )
@@ -402,6 +421,9 @@ class SamplingOptions(Options):
     stop: list[str] = Field([], description="String before which the text ends; may be repeated.")
     stop_token_ids: list[int] = Field([], description="Id of a further token that ends the text; may be repeated.")
     remasking: Remasking = Field("low_confidence", description="Score by which a step decides which proposals to keep.")
+    remasking_temperature: float = Field(
+        0.0, ge=0, description="Above 0: draw which proposals to keep, in proportion to exp(score / temperature)."
+    )
     preset: Preset = Field("exact", description="Bundle of speed settings; an option given with it takes precedence.")
     confidence_threshold: float | None = Field(
         None, gt=0, le=1, description="Parallel decoding: commit the tokens that reach this probability."
@@ -504,7 +526,7 @@ class GRPOOptions(SamplingOptions, TrainingOptions):
 
     @model_validator(mode="after")
     def _check_exploration(self) -> "GRPOOptions":
-        if self.temperature == 0 and self.remasking != "random":
+        if self.temperature == 0 and self.remasking not in RANDOM_REMASKING:
             raise ValueError("temperature is 0; it must be above, or all answers to a prompt are the same")
         if self.stratified_noise:
             raise ValueError("stratified_noise: there are no noise levels to spread; leave it out")

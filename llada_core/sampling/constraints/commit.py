@@ -84,11 +84,13 @@ class _Draft:
         self._ranks_by_confidence = SCORES[block.params.remasking].is_confidence
 
     def replace(self, row: int, token_id: int) -> None:
-        """Propose another token; a score that is its confidence changes with it."""
+        """Propose another token; a score made of its confidence changes with it."""
         self.proposals.token_ids_R[row] = token_id
-        self.proposals.confidence_R[row] = confidence = self._candidates.confidence(row, token_id)
+        confidence = self._candidates.confidence(row, token_id)
         if self._ranks_by_confidence:
-            self.proposals.scores_R[row] = confidence
+            # What else the score holds stays: the noise of a remasking temperature.
+            self.proposals.scores_R[row] += confidence - self.proposals.confidence_R[row]
+        self.proposals.confidence_R[row] = confidence
 
 
 def _select_one_by_one(block: ActiveBlock, draft: _Draft, rule: CommitRule, candidates: Candidates) -> np.ndarray:

@@ -14,7 +14,7 @@ from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, frame_at, prepare_fork
-from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.params import RANDOM_REMASKING, GenerationParams
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
 from llada_core.sampling.sampler import Sampler
 
@@ -27,6 +27,9 @@ RULES = [
     {"temperature": 1.0, "seed": 3, "top_k": 40, "top_p": 0.9},
     {"remasking": "random", "temperature": 0.7, "steps": 7},
     {"remasking": "margin", "steps": 7},
+    {"remasking": "margin", "remasking_temperature": 0.5, "steps_per_block": 3},
+    {"schedule": "timestep", "eps": 0.1, "steps": 5},
+    {"schedule": "timestep", "remasking": "origin", "steps": 9, "temperature": 1.0},
     {"remasking": "entropy", "confidence_eos_eot_inf": True},
     {"confidence_threshold": 0.01, "temperature": 1.0},
     {"confidence_factor": 1.7},
@@ -139,7 +142,8 @@ def test_a_fork_whose_tokens_are_all_masked_again_is_a_fresh_run(tiny, rule):
     parent = response_to(tiny, **rule, pinned={4: [7]})
     (events,) = run(tiny, [parent])
     free = [position for position in range(14) if position != 4]
-    step = len(events) if rule.get("remasking") != "random" else 0
+    is_random = rule.get("remasking") in RANDOM_REMASKING or "remasking_temperature" in rule
+    step = 0 if is_random else len(events)
     canvas = fork(tiny, parent, changes_of(events), step, edits=Edits(remask=free))
     assert canvas.num_masked == 13
     (again,) = run(tiny, [canvas])
@@ -183,6 +187,21 @@ def test_steps_beside_a_fork_are_those_that_are_left(tiny):
     assert [block.transfers for block in again.start.blocks] == [(2,), (1,)]
     with pytest.raises(InvalidParameterError, match="at least the number of blocks"):
         fork(tiny, parent, changes_of(events), 4, steps=1)
+
+
+def test_another_schedule_spreads_the_masks_anew(tiny):
+    parent = response_to(tiny, gen_length=12, block_length=6, steps_per_block=3)
+    (events,) = run(tiny, [parent])
+    changes = changes_of(events)
+    assert [block.transfers for block in parent.start.blocks] == [(2, 2, 2), (2, 2, 2)]
+    assert (parent.params.steps, parent.start.num_steps) == (None, 6)
+    kept = fork(tiny, parent, changes, 1)
+    assert (kept.params.steps_per_block, kept.start.num_steps) == (3, 5)
+    timed = fork(tiny, parent, changes, 1, schedule="timestep", steps_per_block=2)
+    assert [block.transfers for block in timed.start.blocks] == [(1, 3), (2, 4)]
+    chance = fork(tiny, parent, changes, 1, schedule="timestep", remasking="origin").start.blocks[0]
+    assert (chance.transfers, chance.chances) == (None, pytest.approx((1 / 3, 1 / 2, 1), abs=1e-3))
+    assert [block.transfers for block in fork(tiny, parent, changes, 1, steps=2).start.blocks] == [(4,), (6,)]
 
 
 def test_other_settings_apply_from_the_fork_on(tiny):

@@ -7,6 +7,7 @@ import torch
 from llada_core import GenerationParams, denoise, load_model
 from llada_core.diffusion.loss import row_losses, token_normalizer
 from llada_core.diffusion.noise import Corrupted
+from llada_core.sampling.generate import finish
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.llada_core.model.architectures.test_family import CASES, FAMILY, MODELS, network_of
@@ -60,6 +61,85 @@ def test_deterministic_cases_are_reproduced_step_for_step(model_of, family, case
         assert tokens == case["output_ids"][row]
         assert numbers == case["unmask_step"][row]
         assert confidences == pytest.approx(case["unmask_confidence"][row], abs=1e-4)
+
+
+# Dream's algorithms → the fields that mean the same.
+ALGORITHMS = {"maskgit_plus": "low_confidence", "topk_margin": "margin", "entropy": "entropy"}
+
+
+def dream_params(case):
+    published = case["params"]
+    return GenerationParams(
+        gen_length=published["max_new_tokens"],
+        steps=published["steps"],
+        eps=published["eps"],
+        remasking=ALGORITHMS[published["alg"]],
+        remasking_temperature=published["alg_temp"] or 0,
+        temperature=published["temperature"],
+        top_k=published["top_k"] or 0,
+        top_p=published["top_p"] or 1,
+        ignore_eos=True,
+    )
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES["dream"]["generate"]])
+def test_dreams_sampler_is_reproduced_step_for_step(model_of, case):
+    params, model = dream_params(case), model_of("dream", case["model"])
+    for row, prompt in enumerate(prompts_of(case)):
+        steps = list(denoise(model, prompt, params))
+        ran = [step for step, counts in enumerate(case["transferred_per_step"]) if counts[row]]
+        assert len(steps) == len(ran)
+        changes = sorted(
+            (change.position, change.token_id, ran[number])
+            for number, step in enumerate(steps)
+            for change in step.changes
+        )
+        positions, tokens, numbers = map(list, zip(*changes, strict=True))
+        assert positions == list(range(params.gen_length))
+        assert tokens == case["output_ids"][row]
+        assert numbers == case["unmask_step"][row]
+
+
+@pytest.mark.parametrize("model_name", [name for family, name in MODELS if family == "dream"])
+def test_all_of_dreams_cases_in_one_batch_give_the_same_tokens(model_of, model_name):
+    model = model_of("dream", model_name)
+    cases = [case for case in CASES["dream"]["generate"] if case["model"] == model_name]
+    canvases = [
+        prepare_response(prompt, dream_params(case), Vocabulary.of(model))
+        for case in cases
+        for prompt in prompts_of(case)
+    ]
+    finish(model, canvases)
+    assert [canvas.response for canvas in canvases] == [row for case in cases for row in case["output_ids"]]
+
+
+RANDOM = [
+    {"remasking": "origin"},
+    {"remasking": "origin", "steps": 5, "block_length": 6, "temperature": 0.7},
+    {"remasking": "entropy", "remasking_temperature": 0.3, "temperature": 0.2, "top_p": 0.95},
+    {"remasking": "low_confidence", "remasking_temperature": 0.5, "steps": 4, "cfg_scale": 1.0},
+    {"remasking": "margin", "remasking_temperature": 1.0, "steps_per_block": 3, "block_length": 8, "top_k": 9},
+    {"remasking": "random", "steps": 6},
+]
+
+
+def test_random_remasking_gives_the_same_tokens_in_a_batch_as_one_by_one(model_of):
+    model = model_of("dream", "tiny-7b-like")
+    vocabulary = Vocabulary.of(model)
+
+    def canvases():
+        return [
+            prepare_response(prompt, GenerationParams(gen_length=16, seed=seed, **settings), vocabulary)
+            for seed, settings in enumerate(RANDOM)
+            for prompt in ([5, 7, 9], [40, 3, 3, 8, 120, 11])
+        ]
+
+    together, alone = canvases(), canvases()
+    finish(model, together)
+    for canvas in alone:
+        finish(model, [canvas])
+    assert [canvas.response for canvas in together] == [canvas.response for canvas in alone]
+    assert len({tuple(canvas.response) for canvas in together}) == len(together)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 from llada_core import GenerationParams, InvalidParameterError
 from llada_core.sampling.cache_policy import CACHE_POLICIES
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
-from llada_core.sampling.params import PRESETS, Cache, ParallelRule, Preset, Remasking
+from llada_core.sampling.params import PRESETS, Cache, ParallelRule, Preset, Remasking, ScheduleName
+from llada_core.sampling.schedule import SCHEDULES
 from llada_core.sampling.scores import SCORES
 
 
@@ -30,7 +31,18 @@ def test_what_a_presets_cache_or_window_cannot_stand_beside_drops_them():
     assert several.altered(entropy_threshold=0.1).active_blocks == 3
 
 
-@pytest.mark.parametrize("setting", [{"steps": 8}, {"confidence_threshold": 0.9}, {"remasking": "random"}], ids=str)
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"steps": 8},
+        {"steps_per_block": 8},
+        {"schedule": "timestep"},
+        {"confidence_threshold": 0.9},
+        {"remasking": "random"},
+        {"remasking": "origin"},
+    ],
+    ids=str,
+)
 def test_what_excludes_a_presets_parallel_rule_drops_it_and_leaves_the_rest(setting):
     params = GenerationParams.with_preset("fast", **setting)
     assert params.entropy_threshold is None
@@ -40,6 +52,16 @@ def test_what_excludes_a_presets_parallel_rule_drops_it_and_leaves_the_rest(sett
 def test_an_unknown_preset_is_refused_by_name():
     with pytest.raises(InvalidParameterError, match=r"preset is 'quick'; it must be one of exact, balanced, fast"):
         GenerationParams.with_preset("quick")
+
+
+def test_what_other_steps_of_a_fork_exclude_is_dropped():
+    timed = GenerationParams(schedule="timestep", eps=0.1, steps_per_block=4)
+    ruled = timed.altered(confidence_threshold=0.9)
+    assert (ruled.schedule, ruled.eps, ruled.steps_per_block) == (None, None, None)
+    assert ruled.altered(schedule="timestep").parallel_rule is None
+    assert timed.altered(steps=3).steps_per_block is None
+    assert timed.altered(schedule="uniform").eps is None
+    assert (timed.altered(seed=1).eps, timed.altered(seed=1).steps_per_block) == (0.1, 4)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +74,16 @@ def test_an_unknown_preset_is_refused_by_name():
         ({"confidence_threshold": 0.9, "entropy_bound": 0.1}, "entropy_bound", "absent beside confidence_threshold"),
         ({"confidence_threshold": 0.9, "steps": 4}, "steps", "follow from the rule"),
         ({"confidence_factor": 1.0, "remasking": "random"}, "remasking", "not be random"),
+        ({"confidence_factor": 1.0, "remasking": "origin"}, "remasking", "not be random"),
+        ({"confidence_threshold": 0.9, "schedule": "timestep"}, "schedule", "follow from the rule"),
+        ({"confidence_threshold": 0.9, "steps_per_block": 4}, "steps_per_block", "follow from the rule"),
+        ({"steps": 8, "steps_per_block": 4}, "steps_per_block", "absent beside steps"),
+        ({"schedule": "cosine"}, "schedule", "one of uniform, timestep"),
+        ({"schedule": "uniform", "eps": 0.1}, "eps", "absent without the schedule timestep"),
+        ({"eps": 1.0}, "eps", "above 0 and below 1"),
+        ({"schedule": "uniform", "remasking": "origin"}, "remasking", "needs the schedule timestep"),
+        ({"remasking": "random", "remasking_temperature": 0.5}, "remasking_temperature", "random already"),
+        ({"remasking_temperature": -1.0}, "remasking_temperature", "from 0 to"),
         ({"cache": "triple"}, "cache", "one of none, prefix, dual, delayed"),
         ({"entropy_threshold": -0.1}, "entropy_threshold", "from 0"),
         ({"active_blocks": 0, "entropy_bound": 0.1}, "active_blocks", "at least 1"),
@@ -94,6 +126,7 @@ def test_a_setting_out_of_range_is_named_with_value_and_rule(field, value):
 
 def test_every_named_choice_has_an_implementation():
     assert set(get_args(Remasking)) == set(SCORES)
+    assert set(get_args(ScheduleName)) == set(SCHEDULES)
     assert set(get_args(ParallelRule)) == set(PARALLEL_RULES)
     assert set(get_args(Cache)) == set(CACHE_POLICIES)
     assert set(get_args(Preset)) == set(PRESETS)

@@ -37,9 +37,12 @@ def test_top_k_and_top_p_limit_the_draw():
     assert top_p(logits_RV, 0.8, 0.5).isinf().tolist() == [[False, True, True, True]]
 
 
-def proposal_for(model, logits_RV, **params):
-    canvas = prepare_response([1], GenerationParams(gen_length=len(logits_RV), **params), Vocabulary.of(model))
-    packed = propose(logits_RV.clone(), canvas, torch.arange(len(logits_RV)), vocab_size=model.shape.vocab_size)
+def proposal_for(model, logits_RV, *, scores_drawn=False, **params):
+    # A row for each position of the response, and no more positions than the model has.
+    length = min(len(logits_RV), 100)
+    canvas = prepare_response([1], GenerationParams(gen_length=length, **params), Vocabulary.of(model))
+    rows, settings = torch.arange(len(logits_RV)), {"scores_drawn": scores_drawn, "vocab_size": model.shape.vocab_size}
+    packed = propose(logits_RV.clone(), canvas, rows, **settings)
     proposals = unpack(copy_to_host([packed]), 0)
     return proposals.token_ids_R.tolist(), proposals.confidence_R.tolist(), proposals.scores_R.tolist()
 
@@ -104,6 +107,31 @@ def test_margin_and_entropy_score_the_whole_distribution(gqa):
         assert proposal_for(gqa, logits_RV, remasking=remasking)[1] == [
             pytest.approx(float(probabilities[7]), rel=1e-4)
         ]
+
+
+def test_a_models_own_rule_scores_the_distribution_that_is_drawn_from(gqa):
+    logits_RV = logits_with(_300=9.0, _7=6.0, _8=5.0, _9=4.0)
+    # The mask counts in the distribution, though it is never drawn.
+    drawn = torch.tensor([9.0, 6.0, 5.0]).double()
+    for temperature in (0.0, 0.5):
+        probabilities = (drawn / (temperature or 1)).softmax(0)
+        settings = {"temperature": temperature, "top_k": 3, "scores_drawn": True}
+        _, (confidence,), (score,) = proposal_for(gqa, logits_RV, **settings)
+        assert confidence == pytest.approx(float(logits_RV.double().softmax(1)[0, 7]), rel=1e-4)
+        assert score == pytest.approx(float(probabilities[1]), rel=1e-4)
+        margin = proposal_for(gqa, logits_RV, remasking="margin", **settings)[2]
+        assert margin == [pytest.approx(float(probabilities[0] - probabilities[1]), rel=1e-4)]
+        entropy = proposal_for(gqa, logits_RV, remasking="entropy", **settings)[2]
+        assert entropy == [pytest.approx(float((probabilities * probabilities.log()).sum()), rel=1e-4)]
+
+
+def test_a_remasking_temperature_draws_in_proportion_to_the_exponential_of_the_scores(gqa):
+    # Pairs of rows whose probabilities, the scores, are about 0.9 and 0.6: the first wins by e^0.6 to 1.
+    first, second = logits_with(_7=math.log(383 * 9)), logits_with(_7=math.log(383 * 1.5))
+    count = 4000
+    scores = proposal_for(gqa, torch.cat([first, second] * count), remasking_temperature=0.5)[2]
+    wins = sum(a > b for a, b in zip(scores[::2], scores[1::2], strict=True)) / count
+    assert wins == pytest.approx(1 / (1 + math.exp(-0.3 / 0.5)), abs=0.025)
 
 
 def test_entropy_is_finite_where_a_token_is_excluded(gqa):

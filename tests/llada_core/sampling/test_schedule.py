@@ -5,13 +5,44 @@ from hypothesis import strategies as st
 
 from llada_core.errors import InvalidParameterError
 from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.schedule import Schedule, plan_blocks, share_steps, steps_per_block, transfer_schedule
+from llada_core.sampling.schedule import (
+    Schedule,
+    plan_blocks,
+    share_steps,
+    steps_per_block,
+    timestep_schedule,
+    transfer_schedule,
+)
 from tests.conftest import GOLDEN_CASES
+from tests.llada_core.model.architectures.test_family import CASES
+
+DREAM_SCHEDULES = CASES["dream"]["schedule"]
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES["schedule"], ids=lambda case: f"{case['masked']}-in-{case['steps']}")
 def test_schedules_equal_the_published_ones_without_their_idle_steps(case):
     assert transfer_schedule(case["masked"], case["steps"]) == [count for count in case["transfer"] if count]
+
+
+@pytest.mark.parametrize("case", DREAM_SCHEDULES, ids=lambda case: f"{case['masked']}-in-{case['steps']}")
+def test_schedules_in_time_equal_the_published_ones_without_their_idle_steps(case):
+    counts = timestep_schedule(case["masked"], case["steps"], case["eps"])
+    assert counts == [count for count in case["transfer"] if count]
+
+
+@given(st.integers(1, 200), st.integers(1, 300), st.floats(1e-3, 0.9))
+def test_a_schedule_in_time_commits_everything_and_no_step_is_idle(num_masked, steps, eps):
+    counts = timestep_schedule(num_masked, steps, eps)
+    assert sum(counts) == num_masked
+    assert min(counts) >= 1 and len(counts) <= steps
+
+
+def test_steps_per_block_are_those_of_every_block_with_masks():
+    is_masked = np.array([True] * 4 + [False] * 4 + [True] * 2)
+    params = GenerationParams(gen_length=10, block_length=4, steps_per_block=3)
+    shares = share_steps(is_masked, params)
+    assert shares == (3, 0, 3)
+    assert [block.transfers for block in plan_blocks(is_masked, params, shares)] == [(2, 1, 1), (1, 1)]
 
 
 @given(st.integers(1, 200), st.integers(1, 300))
