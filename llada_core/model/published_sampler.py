@@ -12,11 +12,15 @@ class PublishedSampler:
         schedule: the schedule of a request that names none.
         scores_drawn: `remasking` scores the distribution from which tokens are drawn, after temperature, top-k and
             top-p; otherwise the model's own.
+        confidence_threshold, steps_per_block: the settings of a request that names neither steps, a schedule nor a
+            parallel rule; None where it gets a fixed number of steps.
     """
 
     family: str = "LLaDA"
     schedule: str = "uniform"
     scores_drawn: bool = False
+    confidence_threshold: float | None = None
+    steps_per_block: int | None = None
 
 
 LLADA_SAMPLER = PublishedSampler()

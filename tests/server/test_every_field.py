@@ -238,7 +238,11 @@ CASES = {
     DETOKENIZE: [Case("model", "another"), Case("tokens", [40])],
 }
 # Tested elsewhere: fields that are only logged, have a single value, or do nothing on the demo model.
-ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key"}
+ELSEWHERE = {
+    *("user", "metadata", "safety_identifier", "prompt_cache_key"),
+    # Of block-causal models only: tests/server/test_block_causal.py.
+    *("editing_threshold", "eos_early_stop", "max_post_steps", "min_transfer"),
+}
 ELSEWHERE_ON = {
     DENOISE: {"stream", "fork"},  # true is its only value; tests/server/replies/test_forking.py
     # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore, and its masks are

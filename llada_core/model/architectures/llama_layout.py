@@ -101,7 +101,6 @@ class LlamaLayoutConfig(ModelConfig):
         *,
         biased: frozenset[str] = frozenset(),
         predicts_next: bool = False,
-        block_length: int | None = None,
     ) -> Description:
         return Description(
             names=self.names,
@@ -115,7 +114,6 @@ class LlamaLayoutConfig(ModelConfig):
             has_tied_head=self.tie_word_embeddings,
             biased=biased,
             predicts_next=predicts_next,
-            block_length=block_length,
             sampler=self.sampler,
         )
 
