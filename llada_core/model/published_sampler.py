@@ -12,11 +12,13 @@ class PublishedSampler:
         schedule: the schedule of a request that names none.
         scores_drawn: `remasking` scores the distribution from which tokens are drawn, after temperature, top-k and
             top-p; otherwise the model's own.
+        settings: the settings that only some samplers know, and this one does.
     """
 
     family: str = "LLaDA"
     schedule: str = "uniform"
     scores_drawn: bool = False
+    settings: frozenset[str] = frozenset()
 
 
 LLADA_SAMPLER = PublishedSampler()

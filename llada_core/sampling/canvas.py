@@ -21,7 +21,7 @@ from llada_core.sampling.constraints.fillings import Fillings
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, DenoisingStep, Prediction, Reporting
 from llada_core.sampling.frame import Frame
-from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
+from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.proposals import Proposals
 from llada_core.sampling.schedule import Schedule
 from llada_core.sampling.selection import CommitRule, select
@@ -181,7 +181,7 @@ class Canvas:
     @property
     def visible_length(self) -> int:
         """Tokens that the model sees in the next step, prompt included."""
-        if self.params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
+        if self.params.hides_later_blocks:
             return self.layout.prompt_length + self.schedule.active.stop
         if self.params.suffix_window is None:
             return len(self.tokens)
@@ -207,7 +207,7 @@ class Canvas:
         restorations = []
         for step, window, following in zip(steps, windows, windows[1:], strict=False):
             if not np.isin(window, following, assume_unique=True).all():
-                tokens = np.where(self.commit_steps < step, self.tokens, self.layout.mask_id)
+                tokens = tokens_before(self, step)
                 lost = window[:0]
                 if self.reporting.include_predictions and not self._predictions and step == self.refresh_step:
                     lost = window[tokens[window] == self.layout.mask_id] - self.layout.prompt_length
@@ -348,6 +348,11 @@ class Canvas:
         """Return which response positions from `start` to `stop` are masked, bool."""
         is_masked: np.ndarray = self.tokens[self.layout.response][start:stop] == self.layout.mask_id
         return is_masked
+
+
+def tokens_before(canvas: Canvas, step: int) -> np.ndarray:
+    """Return the tokens [L] as they were before a step that the canvas has run, or before the next one."""
+    return np.where(canvas.commit_steps < step, canvas.tokens, canvas.layout.mask_id)
 
 
 def _rows_within(span: range, positions_R: np.ndarray) -> np.ndarray:
