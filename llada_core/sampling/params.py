@@ -181,15 +181,21 @@ class GenerationParams:
         self._check_cache()
 
     @classmethod
-    def with_preset(cls, preset: Preset, **settings: Any) -> "GenerationParams":
+    def with_preset(
+        cls, preset: Preset, *, defaults: Mapping[str, Any] | None = None, **settings: Any
+    ) -> "GenerationParams":
         """Return the settings of a preset; `settings` take precedence.
 
         Steps, a schedule, random remasking and another parallel rule exclude the preset's rule, so they drop it.
 
+        Args:
+            defaults: a model's settings where neither names one; those that stand against others are left out.
+
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
         """
-        return cls(**preset_settings(preset, settings))
+        named = preset_settings(preset, settings)
+        return cls(**{**_fitting(defaults or {}, named), **named})
 
     def altered(self, preset: Preset | None = None, **settings: Any) -> "GenerationParams":
         """Return these settings with those of a preset and `settings` in place of some, for the rest of a run.
@@ -306,6 +312,21 @@ def preset_settings(preset: Preset, settings: Mapping[str, Any]) -> dict[str, An
     if settings.get("method") in APPENDING:
         excluded.add("suffix_window")
     return {name: value for name, value in PRESETS[preset].items() if name not in excluded} | dict(settings)
+
+
+def _fitting(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that may stand beside the settings."""
+    fitting = dict(defaults)
+    is_ruled = _names_rule(settings)
+    is_timed = not is_ruled and settings.get("schedule") in (None, TIMESTEP)
+    if not is_timed:
+        fitting.pop("eps", None)
+    excluded = RANDOM_REMASKING if is_ruled else () if is_timed else (ORIGIN,)
+    if fitting.get("remasking") in excluded:
+        del fitting["remasking"]
+    if {**fitting, **settings}.get("remasking") in RANDOM_REMASKING:
+        fitting.pop("remasking_temperature", None)
+    return fitting
 
 
 def _excludes_rule(settings: Mapping[str, Any]) -> bool:

@@ -247,13 +247,18 @@ class DiffusionFields(Body):
         """The requested generation length, under any of its names."""
         return getattr(self, self.length_name)
 
-    def to_params(self, *, gen_length: int, seed: int) -> GenerationParams:
+    def to_params(self, *, gen_length: int, seed: int, defaults: Mapping[str, Any] | None = None) -> GenerationParams:
         """The settings for the core.
+
+        Args:
+            defaults: the model's, for settings that the request leaves out.
 
         Raises:
             InvalidParameterError: settings that contradict each other.
         """
-        return GenerationParams.with_preset(self.chosen_preset, gen_length=gen_length, seed=seed, **self._settings())
+        return GenerationParams.with_preset(
+            self.chosen_preset, defaults=defaults, gen_length=gen_length, seed=seed, **self._settings()
+        )
 
     def altered(self, params: GenerationParams) -> GenerationParams:
         """Return `params` with the settings that the request gives, for the rest of a run.

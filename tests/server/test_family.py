@@ -53,6 +53,16 @@ def test_dreams_default_is_its_schedule_in_time(dream):
     assert (used["schedule"], used["eps"], used["block_length"]) == ("timestep", 0.001, 16)
 
 
+def test_the_published_defaults_come_back(dream, illada):
+    used = completed(dream, prompt=[9], max_tokens=4)["generation_params"]
+    assert (used["schedule"], used["remasking"], used["eps"], used["steps"]) == ("timestep", "origin", 0.001, 4)
+    uniform = completed(dream, prompt=[9], max_tokens=4, schedule="uniform")["generation_params"]
+    assert (uniform["remasking"], uniform["eps"], uniform["block_length"]) == ("low_confidence", None, 4)
+    rule = completed(dream, prompt=[9], max_tokens=4, confidence_threshold=0.9)["generation_params"]
+    assert (rule["schedule"], rule["remasking"]) == (None, "low_confidence")
+    assert completed(illada, prompt=[9], max_tokens=4)["generation_params"]["schedule"] == "uniform"
+
+
 def test_the_start_of_a_stream_names_the_steps_of_all_blocks(illada):
     body = {"prompt": [9], "max_tokens": 10, "block_length": 4, "steps_per_block": 3}
     start = illada.post("/v1/denoise", json=body).text.splitlines()
