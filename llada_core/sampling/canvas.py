@@ -42,6 +42,7 @@ class Layout:
         fixed_L: the tokens fixed from the start: prompt, suffix, pinned tokens, an infilling canvas's segments.
         banned_ids: ids that are never written.
         end_ids: ids that end the text.
+        predicts_next: a token is predicted from the output at the position before it.
     """
 
     prompt_length: int
@@ -50,6 +51,7 @@ class Layout:
     special_tokens: SpecialTokens
     banned_ids: tuple[int, ...]
     end_ids: frozenset[int]
+    predicts_next: bool = False
 
     @property
     def mask_id(self) -> int:
@@ -300,11 +302,17 @@ class Canvas:
         return _rows_within(self.schedule.active, positions_R)
 
     def _window_at(self, step: int) -> np.ndarray:
-        """Return what a step of the active block recomputes if it is not a refresh."""
+        """Return what a step of the active block recomputes if it is not a refresh: the positions of the cache policy
+        and, if these predict the masks, the ones before masks.
+        """
         start, active = self.layout.prompt_length, self.schedule.active
         is_recent_L = self.commit_steps >= step - DELAY
         block = range(start + active.start, start + active.stop)
-        return CACHE_POLICIES[self.params.cache](block, range(self.visible_length), is_recent_L)
+        window = CACHE_POLICIES[self.params.cache](block, range(self.visible_length), is_recent_L)
+        if not self.layout.predicts_next:
+            return window
+        masked = window[self.commit_steps[window] >= step]
+        return np.union1d(window, np.maximum(masked - 1, 0))
 
     def _fillings(self) -> Fillings:
         assert self.progress is not None

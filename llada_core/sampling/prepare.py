@@ -185,6 +185,7 @@ def _canvases(
         special_tokens=special_tokens,
         banned_ids=tuple(sorted(banned_ids)),
         end_ids=end_ids_of(params, special_tokens, is_infilling=is_infilling),
+        predicts_next=vocabulary.shape.predicts_next,
     )
     shares = share_steps(is_masked, resolved)
     start = Frame(tokens, 0, plan_blocks(is_masked, resolved, shares), shares)
@@ -258,8 +259,8 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         is_infilling: for a canvas of segments and gaps, whose text has no end to be found.
 
     Raises:
-        InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a cache for a
-            model whose predictions a window cannot hold; a setting that this model's sampler does not know.
+        InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a setting that
+            this model's sampler does not know.
     """
     sampler = vocabulary.shape.sampler
     for name in FAMILY_SETTINGS:
@@ -270,11 +271,6 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
             )
     if params.end_thinking is not None:
         vocabulary.require_tokens(params.end_thinking.token_ids, "end_thinking")
-    if params.cache != "none" and vocabulary.shape.predicts_next:
-        raise InvalidParameterError(
-            f"cache is {params.cache!r}; it must be 'none' for a model whose tokens are predicted one position earlier",
-            "cache",
-        )
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
     if not is_infilling:
         vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")

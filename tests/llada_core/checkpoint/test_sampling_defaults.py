@@ -56,5 +56,7 @@ def test_a_value_that_the_published_sampler_does_not_take_is_refused_by_name(dre
 def test_a_sampler_that_reads_none_has_none(tmp_path):
     folder = tmp_path / "illada"
     shutil.copytree(GOLDEN / "family" / "illada" / "models" / "tiny-variant", folder)
-    (folder / "generation_config.json").write_text(json.dumps({"temperature": 0.6, "eos_token_id": 3, "mask_token_id": 5}))
+    (folder / "generation_config.json").write_text(
+        json.dumps({"temperature": 0.6, "eos_token_id": 3, "mask_token_id": 5})
+    )
     assert Checkpoint.open(folder).sampler.defaults == {}

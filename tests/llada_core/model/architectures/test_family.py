@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from llada_core import load_checkpoint, load_model
-from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.errors import UnsupportedCheckpointError
 from llada_core.model import layers
 from llada_core.model.backends import cpu
 from llada_core.model.network import Network
@@ -18,8 +18,6 @@ from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.registry import ARCHITECTURES
 from llada_core.model.rotary import RotaryTable, rotate
 from llada_core.model.routing import choose_experts, places_by_expert
-from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.prepare import Vocabulary, prepare_response
 from tests.conftest import GOLDEN
 
 FAMILY = GOLDEN / "family"
@@ -123,13 +121,6 @@ def test_lower_precision_stays_near(family, model, quantization, tolerance):
         for predictor in (load_model(folder), load_model(folder, dtype="bfloat16", quantization=quantization))
     )
     assert (rounded - exact).norm() / exact.norm() < tolerance
-
-
-@pytest.mark.parametrize("family", [family for family in CASES if config_of(*first_of(family)).shape.predicts_next])
-def test_a_cache_is_refused_where_a_window_lacks_the_position_that_predicts(family):
-    model = network_of(*first_of(family))
-    with pytest.raises(InvalidParameterError, match="cache is 'dual'; it must be 'none'"):
-        prepare_response([1, 2], GenerationParams(gen_length=8, cache="dual"), Vocabulary.of(model))
 
 
 def test_rotation_in_the_dtype_of_the_queries_rounds_as_the_published_code():
