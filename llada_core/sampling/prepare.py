@@ -14,7 +14,7 @@ from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.frame import Frame
-from llada_core.sampling.params import DEFAULT_EPS, SEMI_AUTOREGRESSIVE_ORIGIN, TIMESTEP, GenerationParams
+from llada_core.sampling.params import DEFAULT_EPS, FAMILY_SETTINGS, TIMESTEP, GenerationParams
 from llada_core.sampling.schedule import plan_blocks, share_steps
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.final_text import FinalText
@@ -113,7 +113,7 @@ def prepare_responses(
     require_settings(params, vocabulary, is_infilling=False)
     vocabulary.require_tokens(suffix, "suffix")
     if suffix:
-        _refuse_origin(params, "with a suffix")
+        _refuse_appending(params, "with a suffix")
     _require_positions(len(prompt) + params.gen_length + len(suffix), vocabulary, "gen_length")
     response = _masks(params.gen_length, vocabulary)
     for position, ids in sorted((pinned or {}).items()):
@@ -151,7 +151,7 @@ def prepare_infilling(
         raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
     _require_positions(len(response), vocabulary, "canvas")
     require_settings(params, vocabulary, is_infilling=True)
-    _refuse_origin(params, "on an infilling canvas")
+    _refuse_appending(params, "on an infilling canvas")
     params = replace(params, gen_length=len(response))
     (canvas,) = _canvases(([], response, []), params, vocabulary, seeds=(params.seed,), reporting=reporting)
     return canvas
@@ -185,6 +185,7 @@ def _canvases(
         special_tokens=special_tokens,
         banned_ids=tuple(sorted(banned_ids)),
         end_ids=end_ids_of(params, special_tokens, is_infilling=is_infilling),
+        predicts_next=vocabulary.shape.predicts_next,
     )
     shares = share_steps(is_masked, resolved)
     start = Frame(tokens, 0, plan_blocks(is_masked, resolved, shares), shares)
@@ -258,15 +259,19 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         is_infilling: for a canvas of segments and gaps, whose text has no end to be found.
 
     Raises:
-        InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a cache for a
-            model whose predictions a window cannot hold.
+        InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a setting that
+            this model's sampler does not know.
     """
     vocabulary.shape.require_full_attention("generation")
-    if params.cache != "none" and vocabulary.shape.predicts_next:
-        raise InvalidParameterError(
-            f"cache is {params.cache!r}; it must be 'none' for a model whose tokens are predicted one position earlier",
-            "cache",
-        )
+    sampler = vocabulary.shape.sampler
+    for name in FAMILY_SETTINGS:
+        value = getattr(params, name)
+        if value is not None and name not in sampler.settings:
+            raise InvalidParameterError(
+                f"{name} is {value!r}; it must be absent: the sampler of {sampler.family} does not know it", name
+            )
+    if params.end_thinking is not None:
+        vocabulary.require_tokens(params.end_thinking.token_ids, "end_thinking")
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
     if not is_infilling:
         vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")
@@ -275,6 +280,7 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         "stop": list(params.stop),
         "stop_token_ids": sorted(params.stop_token_ids),
         "min_tokens": params.min_tokens,
+        "end_thinking": params.end_thinking,
     }
     for field, value in unsupported.items():
         if value:
@@ -309,8 +315,8 @@ def _stop_text(params: GenerationParams, tokenizer: Tokenizer | None) -> FinalTe
     return FinalText(tokenizer, params.stop)
 
 
-def _refuse_origin(params: GenerationParams, where: str) -> None:
-    if params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
+def _refuse_appending(params: GenerationParams, where: str) -> None:
+    if params.hides_later_blocks:
         raise InvalidParameterError(
             f"method is {params.method!r}; {where} it must be another: this one does not see the tokens that follow",
             "method",

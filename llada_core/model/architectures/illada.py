@@ -3,6 +3,7 @@
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Description, FeedForward
+from llada_core.model.published_sampler import PublishedSampler
 from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
@@ -26,6 +27,7 @@ class ILLaDAConfig(LlamaLayoutConfig):
     architecture = "ILLaDAForCausalLM"
     rules = _RULES
     published_tokens = _TOKENS
+    sampler = PublishedSampler(family="iLLaDA", settings=frozenset({"end_thinking"}))
     attention_bias: bool = False
     attention_dropout: float = 0.0
     intermediate_size: int = 96

@@ -9,6 +9,7 @@ from dataclasses import replace
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, PartlyRotatedConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward
+from llada_core.model.published_sampler import PublishedSampler
 from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
@@ -67,6 +68,7 @@ class LLaDAMoEConfig(PartlyRotatedConfig):
     architecture = "LLaDAMoEModelLM"
     rules = _RULES
     published_tokens = TOKENS
+    sampler = PublishedSampler(family="LLaDA-MoE")
     attention_bias: bool = False
     attention_dropout: float = 0.0
     dense_intermediate_size: int | None = None
