@@ -10,6 +10,7 @@ from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, prepare_fork
 from llada_core.sampling.frame import Frame
+from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_responses
 from server.http.api_error import bad_request
 from server.schemas.denoise import DenoiseRequest, MaskGap
@@ -94,7 +95,7 @@ class Canvases:
             )
         return prepare_infilling(
             [Gap(segment.mask) if isinstance(segment, MaskGap) else segment for segment in segments],
-            body.to_params(gen_length=max(1, length), seed=seed_or_random(body.seed)),
+            self._params(body, gen_length=max(1, length), seed=seed_or_random(body.seed)),
             self.vocabulary,
             reporting=body.reporting(),
         )
@@ -139,6 +140,9 @@ class Canvases:
             )
         return length
 
+    def _params(self, body: DiffusionFields, *, gen_length: int, seed: int) -> GenerationParams:
+        return body.to_params(gen_length=gen_length, seed=seed, defaults=self.vocabulary.shape.sampler.defaults)
+
     def _responses(
         self,
         body: DiffusionFields,
@@ -161,7 +165,7 @@ class Canvases:
         try:
             return prepare_responses(
                 prompt,
-                body.to_params(gen_length=length, seed=seeds[0]),
+                self._params(body, gen_length=length, seed=seeds[0]),
                 self.vocabulary,
                 seeds=seeds,
                 suffix=suffix,

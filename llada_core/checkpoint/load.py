@@ -26,6 +26,7 @@ from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
 from llada_core.model.backends.host_memory import total_memory
 from llada_core.model.config import ModelConfig
 from llada_core.model.interface import MaskPredictor
+from llada_core.model.published_sampler import PublishedSampler
 from llada_core.model.registry import find_architecture
 from llada_core.text.chat_template import ChatTemplate
 from llada_core.text.special_tokens import PublishedTokens, SpecialTokens, resolve_special_tokens
@@ -99,6 +100,7 @@ class Checkpoint:
     """A checkpoint folder from which everything but the weights has been read.
 
     Attributes:
+        sampler: the published sampler, with the checkpoint's own defaults.
         decision_temperature: divides the logits of a decision's answers.
     """
 
@@ -106,6 +108,7 @@ class Checkpoint:
     config: ModelConfig
     tokenizer: Tokenizer | None
     special_tokens: SpecialTokens
+    sampler: PublishedSampler
     decision_temperature: float = 1.0
     adapter: Adapter | None = None
 
@@ -128,8 +131,8 @@ class Checkpoint:
 
         Raises:
             UnsupportedCheckpointError: an unknown architecture, an unimplemented field, no mask or EOS id, a
-                decision_temperature outside its range; an adapter that is not plain LoRA, or not one of this
-                model.
+                decision_temperature or a default of the sampler outside its range; an adapter that is not plain LoRA,
+                or not one of this model.
             FileNotFoundError: no such folder, or no config.json in it.
         """
         folder = resolve_folder(path, revision=revision, with_weights=with_weights)
@@ -143,8 +146,10 @@ class Checkpoint:
         updates = None if adapter is None else Adapter(Path(adapter))
         if updates is not None:
             updates.check(config.tensor_shapes())
+        generation_file = folder / "generation_config.json"
+        sampler = architecture.sampler.of_checkpoint(read_json(generation_file) if generation_file.exists() else {})
         temperature = read_decision_temperature(folder)
-        return cls(folder, config, tokenizer, special_tokens, temperature, updates)
+        return cls(folder, config, tokenizer, special_tokens, sampler, temperature, updates)
 
     def load_model(self, placement: Placement, *, on_progress: OnProgress | None = None) -> MaskPredictor:
         """Read the weights, for inference.
@@ -157,13 +162,15 @@ class Checkpoint:
         read = self._reader(on_progress)
         self._require_memory(placement)
         tensor_name = self.config.describe().names.tensor
-        return CPUMaskPredictor(
+        model = CPUMaskPredictor(
             self.config,
             self.special_tokens,
             lambda role, depth: read(tensor_name(role, depth)),
             dtype=placement.dtype_for(self.config),
             quantization=placement.quantization,
         )
+        model.shape = replace(model.shape, sampler=self.sampler)
+        return model
 
     def load_network(self, placement: Placement, *, on_progress: OnProgress | None = None) -> "Network":
         """Read the weights into the trainable network; arguments as `load_model`.
@@ -188,6 +195,7 @@ class Checkpoint:
         state = {name: read(name).to(placement.device, dtype, copy=True) for name in self.config.tensor_shapes()}
         network.load_state_dict(state, assign=True)
         network.special_tokens = self.special_tokens
+        network.shape = replace(network.shape, sampler=self.sampler)
         return network
 
     def _reader(self, on_progress: OnProgress | None) -> Callable[[str], Tensor]:

@@ -21,7 +21,7 @@ from llada_core.sampling.constraints.fillings import Fillings
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, DenoisingStep, Prediction, Reporting
 from llada_core.sampling.frame import Frame
-from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
+from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.proposals import Proposals
 from llada_core.sampling.schedule import Schedule
 from llada_core.sampling.selection import CommitRule, select
@@ -42,6 +42,7 @@ class Layout:
         fixed_L: the tokens fixed from the start: prompt, suffix, pinned tokens, an infilling canvas's segments.
         banned_ids: ids that are never written.
         end_ids: ids that end the text.
+        predicts_next: a token is predicted from the output at the position before it.
         block_length: the blocks by which the model attends, counted from the canvas's first token; None if every
             position sees all.
         overhang: positions right of the response that its last block has; they are denoised with it.
@@ -53,6 +54,7 @@ class Layout:
     special_tokens: SpecialTokens
     banned_ids: tuple[int, ...]
     end_ids: frozenset[int]
+    predicts_next: bool = False
     block_length: int | None = None
     overhang: int = 0
 
@@ -198,7 +200,7 @@ class Canvas:
     @property
     def visible_length(self) -> int:
         """Tokens that the model sees in the next step, prompt included."""
-        if self.params.method == SEMI_AUTOREGRESSIVE_ORIGIN or self.layout.block_length is not None:
+        if self.params.hides_later_blocks or self.layout.block_length is not None:
             return self.layout.prompt_length + self.schedule.active.stop
         if self.params.suffix_window is None:
             return len(self.tokens)
@@ -224,7 +226,7 @@ class Canvas:
         restorations = []
         for step, window, following in zip(steps, windows, windows[1:], strict=False):
             if not np.isin(window, following, assume_unique=True).all():
-                tokens = np.where(self.commit_steps < step, self.tokens, self.layout.mask_id)
+                tokens = tokens_before(self, step)
                 lost = window[:0]
                 if self.reporting.include_predictions and not self._predictions and step == self.refresh_step:
                     lost = window[tokens[window] == self.layout.mask_id] - self.layout.prompt_length
@@ -352,11 +354,17 @@ class Canvas:
         return rows
 
     def _window_at(self, step: int) -> np.ndarray:
-        """Return what a step of the active block recomputes if it is not a refresh."""
+        """Return what a step of the active block recomputes if it is not a refresh: the positions of the cache policy
+        and, if these predict the masks, the ones before masks.
+        """
         start, active = self.layout.prompt_length, self.schedule.active
         is_recent_L = self.commit_steps >= step - DELAY
         block = range(start + active.start, start + active.stop)
-        return CACHE_POLICIES[self.params.cache](block, range(self.visible_length), is_recent_L)
+        window = CACHE_POLICIES[self.params.cache](block, range(self.visible_length), is_recent_L)
+        if not self.layout.predicts_next:
+            return window
+        masked = window[self.commit_steps[window] >= step]
+        return np.union1d(window, np.maximum(masked - 1, 0))
 
     def _fillings(self) -> Fillings:
         assert self.progress is not None
@@ -418,6 +426,11 @@ class Canvas:
         """Return which response positions from `start` to `stop` are masked, bool."""
         is_masked: np.ndarray = self.tokens[self.layout.denoised][start:stop] == self.layout.mask_id
         return is_masked
+
+
+def tokens_before(canvas: Canvas, step: int) -> np.ndarray:
+    """Return the tokens [L] as they were before a step that the canvas has run, or before the next one."""
+    return np.where(canvas.commit_steps < step, canvas.tokens, canvas.layout.mask_id)
 
 
 def _rows_within(span: range, positions_R: np.ndarray) -> np.ndarray:

@@ -54,7 +54,7 @@ def denoise(
         constraint: the texts that the answer may be, from `compile_constraint`.
         settings: fields of `GenerationParams`, `max_tokens` and `preset`, instead of `params`.
     """
-    canvas = _canvas(model, prompt, _params_of(params, settings), tokenizer, constraint)
+    canvas = _canvas(model, prompt, _params_of(model, params, settings), tokenizer, constraint)
     sampler = Sampler(model)
     while canvas.finish_reason is None:
         yield sampler.step([canvas])[0]
@@ -76,16 +76,17 @@ def generate(
             mappings of role and content).
         params: one for all, or one per prompt.
         constraint: the texts that the answers may be, from `compile_constraint`.
-        settings: fields of `GenerationParams`, `max_tokens` and `preset`, instead of `params`.
+        settings: fields of `GenerationParams`, `max_tokens` and `preset`, instead of `params`; the others are the
+            model's defaults.
 
     Raises:
         InvalidParameterError: a prompt or setting that breaks a rule; names field, value and rule.
     """
     all_prompts: Sequence[Prompt] = [prompts] if _is_one_prompt(prompts) else prompts  # type: ignore[assignment, list-item]
     if params is None or isinstance(params, GenerationParams):
-        all_params = [_params_of(params, settings)] * len(all_prompts)
+        all_params = [_params_of(model, params, settings)] * len(all_prompts)
     else:
-        all_params = [_params_of(one, settings) for one in params]
+        all_params = [_params_of(model, one, settings) for one in params]
     if len(all_params) != len(all_prompts):
         raise InvalidParameterError(
             f"params has {len(all_params)} entries; it must have one per prompt, {len(all_prompts)}"
@@ -117,7 +118,7 @@ def _is_one_prompt(prompts: Any) -> bool:
     return isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], Integral | Message | Mapping))
 
 
-def _params_of(params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:
+def _params_of(model: MaskPredictor, params: GenerationParams | None, settings: Mapping[str, Any]) -> GenerationParams:
     if params is not None:
         if settings:
             name = next(iter(settings))
@@ -130,7 +131,7 @@ def _params_of(params: GenerationParams | None, settings: Mapping[str, Any]) -> 
     for name in fields:
         if name not in known:
             raise InvalidParameterError(f"{name} is no setting; known are max_tokens, {', '.join(sorted(known))}", name)
-    return GenerationParams.with_preset(**{"preset": "exact", **fields})
+    return GenerationParams.with_preset(**{"preset": "exact", "defaults": model.shape.sampler.defaults, **fields})
 
 
 def _canvas(

@@ -2,15 +2,14 @@
 refused by name.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model.shape import ModelShape
 from llada_core.sampling.params import (
     DEFAULT_EPS,
     DEFAULT_POST_STEPS,
+    FAMILY_SETTINGS,
     FIXED_LENGTH,
     RANDOM_REMASKING,
     SEQUENTIAL,
@@ -54,32 +53,35 @@ def require_known(params: GenerationParams, shape: ModelShape) -> None:
     Raises:
         InvalidParameterError: names field, value and model.
     """
-    if shape.block_length is None:
-        unknown: Mapping[str, Any] = {
-            "min_transfer": params.min_transfer,
-            "editing_threshold": params.editing_threshold,
-            "eos_early_stop": params.eos_early_stop,
-            "steps_per_block": params.steps_per_block if params.parallel_rule else None,
-        }
-        reason = "which does not attend block by block"
-    else:
-        unknown = {
-            "suffix_window": params.suffix_window,
-            "method": params.method if params.method == FIXED_LENGTH else None,
-            "cache": None if params.cache == "none" else params.cache,
-        }
-        reason = "which attends block by block"
-    for field, value in unknown.items():
-        if value is not None and value is not False:
-            beside = f" beside {params.parallel_rule[0]}" if field == "steps_per_block" and params.parallel_rule else ""
+    family = shape.sampler.family
+    for name in FAMILY_SETTINGS:
+        value = getattr(params, name)
+        is_given = value is not None and value is not False
+        if is_given and name not in shape.sampler.settings:
             raise InvalidParameterError(
-                f"{field} is {value!r}{beside}; it must be absent for {shape.sampler.family}, {reason}", field
+                f"{name} is {value!r}; it must be absent: the sampler of {family} does not know it", name
             )
-    if params.cache != "none" and shape.predicts_next:
+    if shape.block_length is not None:
+        _require_block_causal(params, family)
+    elif params.parallel_rule is not None and params.steps_per_block is not None:
         raise InvalidParameterError(
-            f"cache is {params.cache!r}; it must be 'none' for a model whose tokens are predicted one position earlier",
-            "cache",
+            f"steps_per_block is {params.steps_per_block}; it must be absent: the steps of {family} follow from "
+            f"{params.parallel_rule[0]}",
+            "steps_per_block",
         )
+
+
+def _require_block_causal(params: GenerationParams, family: str) -> None:
+    unknown = {
+        "suffix_window": params.suffix_window,
+        "method": params.method if params.method == FIXED_LENGTH else None,
+        "cache": None if params.cache == "none" else params.cache,
+    }
+    for field, value in unknown.items():
+        if value is not None:
+            raise InvalidParameterError(
+                f"{field} is {value!r}; it must be absent: {family} attends block by block", field
+            )
 
 
 def _names_steps(params: GenerationParams) -> bool:

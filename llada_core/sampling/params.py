@@ -9,10 +9,11 @@ from typing import Any, Final, Literal, get_args
 
 from llada_core.errors import InvalidParameterError
 
-Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin"]
+Method = Literal["semi_autoregressive_padding", "fixed_length", "semi_autoregressive_origin", "append"]
 FIXED_LENGTH: Final = "fixed_length"
 SEMI_AUTOREGRESSIVE_PADDING: Final = "semi_autoregressive_padding"
-SEMI_AUTOREGRESSIVE_ORIGIN: Final = "semi_autoregressive_origin"
+# Two names of one method: LLaDA's and iLLaDA's.
+APPENDING: Final = ("semi_autoregressive_origin", "append")
 
 # The names in `schedule.SCHEDULES`, `scores.SCORES`, `parallel_rules.PARALLEL_RULES` and `cache_policy.CACHE_POLICIES`;
 # tests compare them.
@@ -41,8 +42,39 @@ MOST_POST_STEPS = 1024
 # The time at which the schedule `timestep` ends (Dream's `diffusion_generate`).
 DEFAULT_EPS = 1e-3
 
+# Settings that only some models' samplers know; see `PublishedSampler.settings`.
+FAMILY_SETTINGS = ("end_thinking", "min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop")
+
 # Remasking that chooses at random, whatever the model is sure of.
 RANDOM_REMASKING = ("random", ORIGIN)
+
+
+@dataclass(frozen=True, slots=True)
+class EndThinking:
+    """A push towards the end of thinking, by a boost to the logit of the next token that closes it.
+
+    Attributes:
+        token_ids: the tokens that close the thinking, such as those of `</think>`.
+        boost: the boost at the last position of the response.
+        power: the boost is in proportion to this power of the share of the response up to the position.
+
+    Raises:
+        InvalidParameterError: no token, or a number out of range.
+    """
+
+    token_ids: tuple[int, ...]
+    boost: float = 100.0
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        for name, is_met, rule in (
+            ("token_ids", len(self.token_ids) > 0, "have at least 1 token"),
+            ("boost", 0 <= self.boost <= 1e6, "be from 0 to 1000000"),
+            ("power", 0 <= self.power <= 1e6, "be from 0 to 1000000"),
+        ):
+            if not is_met:
+                value = getattr(self, name)
+                raise InvalidParameterError(f"end_thinking: {name} is {value!r}; it must {rule}", "end_thinking")
 
 
 # More than a dozen attributes: one for each sampling setting of the API.
@@ -62,7 +94,7 @@ class GenerationParams:
             `timestep`. Clamped to gen_length. Block-causal models have a default of their own, and attend block by
             block; their blocks are counted from the prompt's first token and never clamped.
         method: `semi_autoregressive_padding` (blocks left to right on a full canvas), `fixed_length` (one block), or
-            `semi_autoregressive_origin` (later blocks are not yet on the canvas).
+            `semi_autoregressive_origin`, also called `append` (later blocks are not yet on the canvas).
         remasking: which proposals a step keeps: a name in `SCORES`.
         remasking_temperature: above 0, the proposals that a step keeps are drawn in proportion to
             exp(score / temperature).
@@ -86,6 +118,7 @@ class GenerationParams:
         cfg_scale: strength of unsupervised classifier-free guidance; doubles the forward passes.
         seed: decides all noise; the same request with the same seed gives the same tokens in any batch.
         logit_bias: token id → a number added to its logit, after guidance and before the logit is used.
+        end_thinking: pushes the model to close its thinking; only on models whose sampler knows it.
         logits_eos_inf: never generate EOS (appendix B.4).
         confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
         ignore_eos: EOS and EoT do not end the text.
@@ -125,6 +158,7 @@ class GenerationParams:
     cfg_scale: float = 0.0
     seed: int = 0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    end_thinking: EndThinking | None = None
     logits_eos_inf: bool = False
     confidence_eos_eot_inf: bool = False
     ignore_eos: bool = False
@@ -167,15 +201,21 @@ class GenerationParams:
         self._check_cache()
 
     @classmethod
-    def with_preset(cls, preset: Preset, **settings: Any) -> "GenerationParams":
+    def with_preset(
+        cls, preset: Preset, *, defaults: Mapping[str, Any] | None = None, **settings: Any
+    ) -> "GenerationParams":
         """Return the settings of a preset; `settings` take precedence.
 
         Steps, a schedule, random remasking and another parallel rule exclude the preset's rule, so they drop it.
 
+        Args:
+            defaults: a model's settings where neither names one; those that stand against others are left out.
+
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
         """
-        return cls(**preset_settings(preset, settings))
+        named = preset_settings(preset, settings)
+        return cls(**{**_fitting(defaults or {}, named), **named})
 
     def altered(self, preset: Preset | None = None, **settings: Any) -> "GenerationParams":
         """Return these settings with those of a preset and `settings` in place of some, for the rest of a run.
@@ -212,6 +252,11 @@ class GenerationParams:
         """The parallel rule that applies and its value; None for a fixed schedule."""
         given = ((name, getattr(self, name)) for name in get_args(ParallelRule))
         return next(((name, value) for name, value in given if value is not None), None)
+
+    @property
+    def hides_later_blocks(self) -> bool:
+        """Whether the blocks after the active ones are not yet on the canvas."""
+        return self.method in APPENDING
 
     @property
     def effective_block_length(self) -> int:
@@ -277,12 +322,12 @@ class GenerationParams:
         self._require(
             "cache_refresh_interval", interval is None or self.cache != "none", "must be absent without a cache"
         )
-        window, is_origin = self.suffix_window, self.method == SEMI_AUTOREGRESSIVE_ORIGIN
+        window = self.suffix_window
         self._require("suffix_window", window is None or window >= 0, "must be at least 0")
         self._require(
             "suffix_window",
-            window is None or not is_origin,
-            f"must be absent under method {SEMI_AUTOREGRESSIVE_ORIGIN}, which sees nothing right of the block",
+            window is None or not self.hides_later_blocks,
+            f"must be absent under method {self.method}, which sees nothing right of the block",
         )
 
     def _require(self, name: str, is_met: bool, rule: str) -> None:
@@ -301,9 +346,24 @@ def preset_settings(preset: Preset, settings: Mapping[str, Any]) -> dict[str, An
             excluded.add("active_blocks")
     if settings.get("cache") == "none":
         excluded.add("cache_refresh_interval")
-    if settings.get("method") == SEMI_AUTOREGRESSIVE_ORIGIN:
+    if settings.get("method") in APPENDING:
         excluded.add("suffix_window")
     return {name: value for name, value in PRESETS[preset].items() if name not in excluded} | dict(settings)
+
+
+def _fitting(defaults: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that may stand beside the settings."""
+    fitting = dict(defaults)
+    is_ruled = _names_rule(settings)
+    is_timed = not is_ruled and settings.get("schedule") in (None, TIMESTEP)
+    if not is_timed:
+        fitting.pop("eps", None)
+    excluded = RANDOM_REMASKING if is_ruled else () if is_timed else (ORIGIN,)
+    if fitting.get("remasking") in excluded:
+        del fitting["remasking"]
+    if {**fitting, **settings}.get("remasking") in RANDOM_REMASKING:
+        fitting.pop("remasking_temperature", None)
+    return fitting
 
 
 def _excludes_rule(settings: Mapping[str, Any]) -> bool:

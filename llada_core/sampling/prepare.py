@@ -15,7 +15,7 @@ from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.frame import Frame
 from llada_core.sampling.model_settings import block_length, require_known, with_schedule
-from llada_core.sampling.params import SEMI_AUTOREGRESSIVE_ORIGIN, GenerationParams
+from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.schedule import plan_blocks, share_steps
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.final_text import FinalText
@@ -115,7 +115,7 @@ def prepare_responses(
     vocabulary.require_tokens(suffix, "suffix")
     if suffix:
         vocabulary.shape.require_full_attention("a suffix")
-        _refuse_origin(params, "with a suffix")
+        _refuse_appending(params, "with a suffix")
     _require_positions(len(prompt) + params.gen_length + len(suffix), vocabulary, "gen_length")
     response = _masks(params.gen_length, vocabulary)
     for position, ids in sorted((pinned or {}).items()):
@@ -154,7 +154,7 @@ def prepare_infilling(
         raise InvalidParameterError('canvas has no gap; it must have at least one {"mask": n}', "canvas")
     _require_positions(len(response), vocabulary, "canvas")
     require_settings(params, vocabulary, is_infilling=True)
-    _refuse_origin(params, "on an infilling canvas")
+    _refuse_appending(params, "on an infilling canvas")
     params = replace(params, gen_length=len(response))
     (canvas,) = _canvases(([], response, []), params, vocabulary, seeds=(params.seed,), reporting=reporting)
     return canvas
@@ -192,6 +192,7 @@ def _canvases(
         special_tokens=special_tokens,
         banned_ids=tuple(sorted(banned_ids)),
         end_ids=end_ids_of(params, special_tokens, is_infilling=is_infilling),
+        predicts_next=vocabulary.shape.predicts_next,
         block_length=None if vocabulary.shape.block_length is None else params.block_length,
         overhang=overhang,
     )
@@ -265,9 +266,11 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
 
     Raises:
         InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a setting that
-            the model's sampler does not know.
+            this model's sampler does not know.
     """
     require_known(params, vocabulary.shape)
+    if params.end_thinking is not None:
+        vocabulary.require_tokens(params.end_thinking.token_ids, "end_thinking")
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
     if not is_infilling:
         vocabulary.require_tokens(params.stop_token_ids, "stop_token_ids")
@@ -276,6 +279,7 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         "stop": list(params.stop),
         "stop_token_ids": sorted(params.stop_token_ids),
         "min_tokens": params.min_tokens,
+        "end_thinking": params.end_thinking,
     }
     for field, value in unsupported.items():
         if value:
@@ -310,8 +314,8 @@ def _stop_text(params: GenerationParams, tokenizer: Tokenizer | None) -> FinalTe
     return FinalText(tokenizer, params.stop)
 
 
-def _refuse_origin(params: GenerationParams, where: str) -> None:
-    if params.method == SEMI_AUTOREGRESSIVE_ORIGIN:
+def _refuse_appending(params: GenerationParams, where: str) -> None:
+    if params.hides_later_blocks:
         raise InvalidParameterError(
             f"method is {params.method!r}; {where} it must be another: this one does not see the tokens that follow",
             "method",

@@ -1,7 +1,7 @@
 """Turn logits into proposals: a token for every masked row, its confidence, and the score that ranks it.
 
-The order of operations (docs/api.md has it too): logits → `logits_eos_inf` → `logit_bias` → confidence is taken
-here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past
+The order of operations (docs/api.md has it too): logits → `logits_eos_inf` → `logit_bias` → `end_thinking` → confidence
+is taken here, untempered, over all columns → x0 by Gumbel-max among top-k, then top-p, with the mask id and ids past
 `vocab_size` banned from x0 only. Some models score the distribution that is drawn from (`scores_drawn`); confidence is
 the same there.
 
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
-from llada_core.sampling.canvas import Canvas
+from llada_core.sampling.canvas import Canvas, tokens_before
 from llada_core.sampling.constraints.candidates import TokenSet
+from llada_core.sampling.end_thinking import Boost, next_boost
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
-from llada_core.sampling.params import RANDOM_REMASKING, GenerationParams
+from llada_core.sampling.params import RANDOM_REMASKING, EndThinking, GenerationParams
 from llada_core.sampling.proposals import pack
 from llada_core.sampling.scores import SCORES, shannon_entropy
 
@@ -88,6 +89,8 @@ def draft(
         logits_RV[:, special_tokens.eos_id] = -torch.inf
     for token_id, bias in params.logit_bias.items():
         logits_RV[:, token_id] += bias
+    if params.end_thinking is not None and (boost := _boost(params.end_thinking, canvas, step)) is not None:
+        logits_RV[:, boost.token_id] += boost.value * (positions_R == boost.position)
     # torch's softmax takes half the time of its logsumexp.
     probabilities_RV = logits_RV.softmax(dim=1)
     scores_drawn = scores_drawn and _alters_the_draw(params)
@@ -115,6 +118,12 @@ def draft(
     entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)
     packed = pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
     return Draft(packed, candidates_RV, allowed_RV, probabilities_RV)
+
+
+def _boost(end: EndThinking, canvas: Canvas, step: int) -> Boost | None:
+    response_L, active = tokens_before(canvas, step)[canvas.layout.response], canvas.schedule.active
+    is_masked = response_L[active.start : active.stop] == canvas.layout.mask_id
+    return next_boost(end, response_L, active.start + int(is_masked.argmax()))
 
 
 def _score(

@@ -10,6 +10,7 @@ from llada_core.sampling.params import (
     MOST_POST_STEPS,
     SEMI_AUTOREGRESSIVE_PADDING,
     Cache,
+    EndThinking,
     GenerationParams,
     Method,
     Preset,
@@ -110,6 +111,16 @@ PRESET_OF_EFFORT: Mapping[Effort, Preset] = {
 }
 
 
+class EndThinkingField(Body):
+    """iLLaDA's boost to the tokens that close the thinking; see `EndThinking`."""
+
+    token_ids: Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_ENTRIES)] = Field(
+        description="the tokens that close the thinking"
+    )
+    boost: float = Field(100.0, ge=0, le=1e6, description="the boost at the response's last position")
+    power: float = Field(3.0, ge=0, le=1e6, description="the boost grows with this power of the response's share")
+
+
 # One attribute for each field of the protocol.
 class DiffusionFields(Body):
     """The fields of `GenerationParams`. An absent one has the preset's value or the default."""
@@ -204,6 +215,9 @@ class DiffusionFields(Body):
     logit_bias: NumberDict[Annotated[float, Field(ge=-100, le=100)]] = Field(
         {}, description="token id → number added to its logit"
     )
+    end_thinking: EndThinkingField | None = Field(
+        None, description="iLLaDA: boost the next token that closes the thinking, the more the later it is"
+    )
     logits_eos_inf: bool = Field(False, description="never generate EOS")
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
@@ -260,13 +274,18 @@ class DiffusionFields(Body):
         """The requested generation length, under any of its names."""
         return getattr(self, self.length_name)
 
-    def to_params(self, *, gen_length: int, seed: int) -> GenerationParams:
+    def to_params(self, *, gen_length: int, seed: int, defaults: Mapping[str, Any] | None = None) -> GenerationParams:
         """The settings for the core.
+
+        Args:
+            defaults: the model's, for settings that the request leaves out.
 
         Raises:
             InvalidParameterError: settings that contradict each other.
         """
-        return GenerationParams.with_preset(self.chosen_preset, gen_length=gen_length, seed=seed, **self._settings())
+        return GenerationParams.with_preset(
+            self.chosen_preset, defaults=defaults, gen_length=gen_length, seed=seed, **self._settings()
+        )
 
     def altered(self, params: GenerationParams) -> GenerationParams:
         """Return `params` with the settings that the request gives, for the rest of a run.
@@ -289,6 +308,9 @@ class DiffusionFields(Body):
             params["stop_token_ids"] = frozenset(self.stop_token_ids)
         if "stop" in params:
             params["stop"] = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if self.end_thinking is not None:
+            end = self.end_thinking
+            params["end_thinking"] = EndThinking(tuple(end.token_ids), boost=end.boost, power=end.power)
         if "logit_bias" in params:
             params["logit_bias"] = {int(token_id): bias for token_id, bias in self.logit_bias.items()}
         return params

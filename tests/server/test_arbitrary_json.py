@@ -66,9 +66,13 @@ values = st.recursive(
 # Plausible values, so that combinations of fields are tried and not only refused.
 plausible = {
     "steps": st.integers(1, 6),
+    "steps_per_block": st.integers(1, 6),
+    "schedule": st.sampled_from(["uniform", "timestep"]),
+    "eps": st.sampled_from([1e-3, 0.5]),
     "block_length": st.integers(1, 6),
     "method": st.sampled_from(["fixed_length", "semi_autoregressive_padding", "semi_autoregressive_origin"]),
-    "remasking": st.sampled_from(["low_confidence", "random", "margin", "entropy"]),
+    "remasking": st.sampled_from(["low_confidence", "random", "margin", "entropy", "origin"]),
+    "remasking_temperature": st.sampled_from([0, 0.5, 1e6]),
     "confidence_threshold": st.sampled_from([0.01, 0.9, 1.0]),
     "confidence_factor": st.sampled_from([0.5, 100.0]),
     "entropy_bound": st.sampled_from([0, 0.1, 100.0]),

@@ -65,7 +65,7 @@ def test_published_defaults_come_back(client):
 def test_a_field_that_does_not_apply_is_refused_with_the_models_name(client, fields):
     error = client.post("/v1/completions", json={**BASE, **fields, "block_length": None}).json()["error"]
     assert error["param"] == next(iter(fields))
-    assert "LLaDA2, which attends block by block" in error["message"]
+    assert "LLaDA2 attends block by block" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_other_models_refuse_the_fields_of_block_causal_ones(tiny_client, field,
     answer = tiny_client.post("/v1/completions", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == field
-    assert "LLaDA, which does not attend block by block" in answer.json()["error"]["message"]
+    assert "the sampler of LLaDA does not know it" in answer.json()["error"]["message"]
 
 
 def test_likelihoods_and_infilling_are_refused(client):

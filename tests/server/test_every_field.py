@@ -240,8 +240,8 @@ CASES = {
 # Tested elsewhere: fields that are only logged, have a single value, or do nothing on the demo model.
 ELSEWHERE = {
     *("user", "metadata", "safety_identifier", "prompt_cache_key"),
-    # Of block-causal models only: tests/server/test_block_causal.py.
-    *("editing_threshold", "eos_early_stop", "max_post_steps", "min_transfer"),
+    "end_thinking",  # tests/server/test_family.py
+    *("editing_threshold", "eos_early_stop", "max_post_steps", "min_transfer"),  # tests/server/test_block_causal.py
 }
 ELSEWHERE_ON = {
     DENOISE: {"stream", "fork"},  # true is its only value; tests/server/replies/test_forking.py

@@ -18,6 +18,7 @@ from llada_core.sampling.params import (
     PRESETS,
     RANDOM_REMASKING,
     Cache,
+    EndThinking,
     GenerationParams,
     Method,
     Preset,
@@ -421,6 +422,9 @@ class SamplingOptions(Options):
     top_p: float = Field(1.0, ge=0, le=1, description="Draw only from the nucleus of this probability.")
     cfg_scale: float = Field(0.0, ge=0, description="Classifier-free guidance; doubles the work.")
     logit_bias: list[str] = Field([], description="ID=BIAS, added to the logit of a token; may be repeated.")
+    end_thinking: str | None = Field(
+        None, description="iLLaDA: IDS:BOOST:POWER, as in 27,91:100:3, which boosts the tokens that close the thinking."
+    )
     logits_eos_inf: bool = Field(False, description="Never generate EOS.")
     confidence_eos_eot_inf: bool = Field(False, description="Commit EOS and EoT last.")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text.")
@@ -476,7 +480,12 @@ class SamplingOptions(Options):
         """
         names = {field.name for field in fields(GenerationParams)} & SamplingOptions.model_fields.keys()
         values = self.model_dump(include=names)
-        convert: dict[str, Callable[[Any], Any]] = {"stop": tuple, "stop_token_ids": frozenset, "logit_bias": _biases}
+        convert: dict[str, Callable[[Any], Any]] = {
+            "stop": tuple,
+            "stop_token_ids": frozenset,
+            "logit_bias": _biases,
+            "end_thinking": _end_thinking,
+        }
         values |= {name: convert[name](values[name]) for name in convert}
         return GenerationParams(**values, seed=seed)
 
@@ -646,3 +655,14 @@ def _biases(pairs: Sequence[str]) -> dict[int, float]:
         return {int(token_id): float(bias) for token_id, bias in (pair.split("=") for pair in pairs)}
     except ValueError:
         raise ValueError(f"logit_bias is {', '.join(pairs)}; it must be ID=BIAS, as in 42=-1.5") from None
+
+
+def _end_thinking(text: str | None) -> EndThinking | None:
+    """Read IDS:BOOST:POWER."""
+    if text is None:
+        return None
+    try:
+        ids, boost, power = text.split(":")
+        return EndThinking(tuple(int(part) for part in ids.split(",")), boost=float(boost), power=float(power))
+    except ValueError as error:
+        raise ValueError(f"end_thinking is {text}; it must be IDS:BOOST:POWER, as in 27,91:100:3") from error

@@ -3,7 +3,7 @@
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Description, FeedForward
-from llada_core.model.published_sampler import PublishedSampler
+from llada_core.model.published_sampler import PublishedSampler, PublishedSetting
 from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
@@ -18,6 +18,22 @@ _TOKENS = PublishedTokens(
     eot="<|im_end|>",
     vocab_size=152064,
     ids={"<|endoftext|>": 151643, "<|im_end|>": 151645, "<|mask|>": 151666},
+)
+
+_ALGORITHMS = {"origin": "origin", "maskgit_plus": "low_confidence", "topk_margin": "margin", "entropy": "entropy"}
+_SAMPLER = PublishedSampler(
+    family="Dream",
+    schedule="timestep",
+    defaults={"remasking": "origin"},
+    scores_drawn=True,
+    reads={
+        "alg": PublishedSetting(setting="remasking", names=_ALGORITHMS),
+        "alg_temp": PublishedSetting(setting="remasking_temperature"),
+        "eps": PublishedSetting(setting="eps", least=1e-9, most=0.999),
+        "temperature": PublishedSetting(setting="temperature"),
+        "top_k": PublishedSetting(setting="top_k", is_whole=True),
+        "top_p": PublishedSetting(setting="top_p", most=1.0),
+    },
 )
 
 
@@ -35,7 +51,7 @@ class DreamConfig(LlamaLayoutConfig):
     architecture = "DreamModel"
     rules = _RULES
     published_tokens = _TOKENS
-    sampler = PublishedSampler(family="Dream", schedule="timestep", scores_drawn=True)
+    sampler = _SAMPLER
     attention_dropout: float = 0.0
     intermediate_size: int = 96
     max_window_layers: int = 28

@@ -27,7 +27,7 @@ class ILLaDAConfig(LlamaLayoutConfig):
     architecture = "ILLaDAForCausalLM"
     rules = _RULES
     published_tokens = _TOKENS
-    sampler = PublishedSampler(family="iLLaDA")
+    sampler = PublishedSampler(family="iLLaDA", settings=frozenset({"end_thinking"}))
     attention_bias: bool = False
     attention_dropout: float = 0.0
     intermediate_size: int = 96

@@ -8,17 +8,23 @@ from llada_core import GenerationParams, denoise, load_model
 from llada_core.diffusion.loss import row_losses, token_normalizer
 from llada_core.diffusion.noise import Corrupted
 from llada_core.sampling.generate import finish
+from llada_core.sampling.params import EndThinking
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.llada_core.model.architectures.test_family import CASES, FAMILY, MODELS, network_of
 
-# The families whose sampler is LLaDA's, and what else a case may ask for that is not implemented.
+# The families whose sampler is LLaDA's.
 LIKE_LLADA = ("illada", "llada_moe")
-NOT_IMPLEMENTED = {"end_think_token_ids", "end_think_logit_boost", "end_think_boost_power"}
 
 
-def implemented(case):
-    return not NOT_IMPLEMENTED & case["params"].keys()
+def params_of(case, **settings):
+    published = {**case["params"], **settings}
+    if "end_think_token_ids" in published:
+        token_ids, boost, power = (
+            published.pop(f"end_think_{name}") for name in ("token_ids", "logit_boost", "boost_power")
+        )
+        published["end_thinking"] = EndThinking(tuple(token_ids), boost, power)
+    return GenerationParams(**published, ignore_eos=True)
 
 
 def prompts_of(case):
@@ -27,12 +33,7 @@ def prompts_of(case):
         yield [token for token, is_token in zip(prompt, mask, strict=True) if is_token]
 
 
-GENERATED = [
-    pytest.param(family, case, id=case["id"])
-    for family in LIKE_LLADA
-    for case in CASES[family]["generate"]
-    if implemented(case)
-]
+GENERATED = [pytest.param(family, case, id=case["id"]) for family in LIKE_LLADA for case in CASES[family]["generate"]]
 
 
 @pytest.fixture(params=["network", "cpu"], scope="module")
@@ -48,7 +49,7 @@ def model_of(request):
 def test_deterministic_cases_are_reproduced_step_for_step(model_of, family, case):
     model = model_of(family, case["model"])
     for row, prompt in enumerate(prompts_of(case)):
-        steps = list(denoise(model, prompt, GenerationParams(**case["params"], ignore_eos=True)))
+        steps = list(denoise(model, prompt, params_of(case)))
         ran = [step for step, counts in enumerate(case["transferred_per_step"]) if np.atleast_1d(counts)[row]]
         assert len(steps) == len(ran)
         changes = sorted(
@@ -142,24 +143,18 @@ def test_random_remasking_gives_the_same_tokens_in_a_batch_as_one_by_one(model_o
     assert len({tuple(canvas.response) for canvas in together}) == len(together)
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, id=case["id"]) for case in CASES["illada"]["generate_append"] if implemented(case)]
-)
-def test_appended_blocks_are_the_method_without_later_masks(model_of, case):
-    settings = case["params"]
-    num_blocks = settings["gen_length"] // settings["block_length"]
-    params = GenerationParams(
-        **{**settings, "steps": settings["steps"] * num_blocks}, method="semi_autoregressive_origin", ignore_eos=True
-    )
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in CASES["illada"]["generate_append"]])
+def test_appended_blocks_are_reproduced(model_of, case):
+    params = params_of(case, method="append", steps=None, steps_per_block=case["params"]["steps"])
     (prompt,) = case["prompt_ids"]
-    (expected,) = case["output_ids"]
+    (expected,), (steps,) = case["output_ids"], case["unmask_step"]
     tokens = {
-        change.position: change.token_id
+        change.position: (change.token_id, change.step)
         for step in denoise(model_of("illada", case["model"]), prompt, params)
         for change in step.changes
     }
     # The published loop ends after the block that holds EOS.
-    assert [tokens[position] for position in range(len(expected))] == expected
+    assert [tokens[position] for position in range(len(expected))] == list(zip(expected, steps, strict=True))
 
 
 @pytest.mark.parametrize(("family", "model_name"), [model for model in MODELS if model[0] in LIKE_LLADA])
@@ -167,10 +162,9 @@ def test_all_cases_in_one_batch_give_the_same_tokens(model_of, family, model_nam
     model = model_of(family, model_name)
     canvases, expected = [], []
     for case in CASES[family]["generate"]:
-        if case["model"] == model_name and implemented(case):
+        if case["model"] == model_name:
             for row, prompt in enumerate(prompts_of(case)):
-                params = GenerationParams(**case["params"], ignore_eos=True)
-                canvases.append(prepare_response(prompt, params, Vocabulary.of(model)))
+                canvases.append(prepare_response(prompt, params_of(case), Vocabulary.of(model)))
                 expected.append(case["output_ids"][row])
     sampler = Sampler(model)
     while open_canvases := [canvas for canvas in canvases if canvas.finish_reason is None]:

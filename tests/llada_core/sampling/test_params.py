@@ -49,6 +49,24 @@ def test_what_excludes_a_presets_parallel_rule_drops_it_and_leaves_the_rest(sett
     assert params.cache == PRESETS["fast"]["cache"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, {"remasking": "origin", "eps": 0.01, "temperature": 0.2}),
+        ({"remasking": "entropy", "eps": 0.5}, {"remasking": "entropy", "remasking_temperature": 0.3, "eps": 0.5}),
+        ({"schedule": "timestep", "temperature": 0.0}, {"remasking": "origin", "eps": 0.01, "temperature": 0.0}),
+        ({"schedule": "uniform"}, {"remasking": "low_confidence", "remasking_temperature": 0.3, "eps": None}),
+        ({"confidence_threshold": 0.9}, {"remasking": "low_confidence", "eps": None, "temperature": 0.2}),
+        ({"preset": "fast"}, {"remasking": "low_confidence", "eps": None, "schedule": None}),
+    ],
+    ids=str,
+)
+def test_a_models_defaults_stand_where_nothing_is_named_against_them(settings, expected):
+    defaults = {"remasking": "origin", "remasking_temperature": 0.3, "eps": 0.01, "temperature": 0.2}
+    params = GenerationParams.with_preset(**{"preset": "exact", "defaults": defaults, **settings})
+    assert {name: getattr(params, name) for name in expected} == expected
+
+
 def test_an_unknown_preset_is_refused_by_name():
     with pytest.raises(InvalidParameterError, match=r"preset is 'quick'; it must be one of exact, balanced, fast"):
         GenerationParams.with_preset("quick")

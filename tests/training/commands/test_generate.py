@@ -1,9 +1,12 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from llada_core import DEMO_FOLDER
+from llada_core.sampling.params import EndThinking
 from tests.training.conftest import llada_train, succeed, write_jsonl
+from training.options.fields import GenerateOptions
 
 FRANCE = "What is the capital of France?"
 SHORT = ["--model-name-or-path", DEMO_FOLDER, "--gen-length", 16]
@@ -35,6 +38,15 @@ def test_stop_strings_and_biases_reach_the_sampler(demo_tokenizer):
     assert set(succeed("generate", *SHORT, "--prompt", FRANCE, "--logit-bias", bias).split()) == {"Rome"}
     refused = llada_train("generate", *SHORT, "--prompt", FRANCE, "--logit-bias", "Rome")
     assert refused.returncode and "it must be ID=BIAS" in refused.stderr
+
+
+def test_the_end_of_thinking_is_written_as_one_text():
+    options = {"model_name_or_path": "model", "prompt": ["x"]}
+    params = GenerateOptions(**options, end_thinking="27,91:100:3").generation_params(seed=0)
+    assert params.end_thinking == EndThinking((27, 91), boost=100, power=3)
+    for text in ("27", "a:1:1", "5:-1:1"):
+        with pytest.raises(ValidationError, match=f"end_thinking is {text}; it must be IDS:BOOST:POWER"):
+            GenerateOptions(**options, end_thinking=text)
 
 
 def test_a_base_model_is_prompted_without_the_template():

@@ -21,8 +21,6 @@ from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.registry import ARCHITECTURES
 from llada_core.model.rotary import RotaryTable, rotate
 from llada_core.model.routing import choose_experts, places_by_expert
-from llada_core.sampling.params import GenerationParams
-from llada_core.sampling.prepare import Vocabulary, prepare_response
 from tests.conftest import GOLDEN
 
 FAMILY = GOLDEN / "family"
@@ -130,13 +128,6 @@ def test_lower_precision_stays_near(family, model, quantization, tolerance):
     # A token whose experts change by rounding is far off; there are few.
     errors_T = (rounded - exact).norm(dim=1) / exact.norm(dim=1)
     assert errors_T.quantile(0.9) < tolerance
-
-
-@pytest.mark.parametrize("family", [family for family in CASES if config_of(*first_of(family)).shape.predicts_next])
-def test_a_cache_is_refused_where_a_window_lacks_the_position_that_predicts(family):
-    model = network_of(*first_of(family))
-    with pytest.raises(InvalidParameterError, match="cache is 'dual'; it must be 'none'"):
-        prepare_response([1, 2], GenerationParams(gen_length=8, cache="dual"), Vocabulary.of(model))
 
 
 def test_rotation_in_the_dtype_of_the_queries_rounds_as_the_published_code():
