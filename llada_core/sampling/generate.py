@@ -29,6 +29,8 @@ class GenerationResult:
     Attributes:
         token_ids: the ids of the text; under `ignore_eos`, of the whole response.
         finish_reason: `stop` or `length`.
+        forward_passes: those that proposed tokens.
+        cache_passes: those that only wrote keys and values, under cache `exact`.
         text: None without a tokenizer.
     """
 
@@ -37,6 +39,7 @@ class GenerationResult:
     denoising_steps: int
     forward_passes: int
     text: str | None = None
+    cache_passes: int = 0
 
 
 def denoise(
@@ -92,17 +95,21 @@ def generate(
             f"params has {len(all_params)} entries; it must have one per prompt, {len(all_prompts)}"
         )
     canvases = [_canvas(model, *pair, tokenizer, constraint) for pair in zip(all_prompts, all_params, strict=True)]
-    finish(model, canvases)
-    return [_result(canvas, tokenizer) for canvas in canvases]
+    cache_passes = finish(model, canvases)
+    return [_result(canvas, tokenizer, passes) for canvas, passes in zip(canvases, cache_passes, strict=True)]
 
 
-def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> None:
-    """Denoise canvases to their ends, as many at a time as a batch may have."""
+def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> list[int]:
+    """Denoise canvases to their ends, as many at a time as a batch may have; return the `cache_passes` of each."""
     sampler = Sampler(model)
+    cache_passes = dict.fromkeys(canvases, 0)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
-        sampler.step(waiting[:_MAX_BATCH_SIZE])
+        batch = waiting[:_MAX_BATCH_SIZE]
+        for canvas, step in zip(batch, sampler.step(batch), strict=True):
+            cache_passes[canvas] += step.cache_passes
         waiting = [canvas for canvas in waiting if canvas.finish_reason is None]
+    return list(cache_passes.values())
 
 
 def text_of(canvas: Canvas, tokenizer: Tokenizer) -> str:
@@ -170,7 +177,9 @@ def _message(turn: object) -> Message:
     raise InvalidParameterError(f"prompt holds {turn!r}; a message must have a role and a content, both text", "prompt")
 
 
-def _result(canvas: Canvas, tokenizer: Tokenizer | None) -> GenerationResult:
+def _result(canvas: Canvas, tokenizer: Tokenizer | None, cache_passes: int) -> GenerationResult:
     assert canvas.finish_reason is not None
     text = None if tokenizer is None else text_of(canvas, tokenizer)
-    return GenerationResult(canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text)
+    return GenerationResult(
+        canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text, cache_passes
+    )
