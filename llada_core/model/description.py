@@ -5,10 +5,10 @@ All networks are pre-norm transformers without a causal mask. A description says
 a role in the network; an architecture's table gives its name in published checkpoints.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
 from llada_core.model.shape import ModelShape
 
 
@@ -86,6 +86,7 @@ class Experts:
         width: the hidden features of each expert.
         shared_width: those of another SwiGLU, through which all tokens go; None if there is none.
         has_bias: the experts' probabilities have a bias, the tensor `expert_bias`.
+        balance_weight: the weight in training of the loss that balances their load.
     """
 
     num_experts: int
@@ -93,6 +94,7 @@ class Experts:
     width: int
     shared_width: int | None = None
     has_bias: bool = False
+    balance_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,6 @@ class Description:
         has_tied_head: the head is the embedding.
         biased: the roles of the linear maps that have a bias.
         predicts_next: a token is predicted from the output at the position before it; the first one from its own.
-        sampler: in what its published sampler differs from LLaDA's.
     """
 
     names: TensorNames
@@ -124,7 +125,6 @@ class Description:
     has_tied_head: bool
     biased: frozenset[str] = frozenset()
     predicts_next: bool = False
-    sampler: PublishedSampler = LLADA_SAMPLER
 
     @property
     def num_layers(self) -> int:
@@ -140,7 +140,6 @@ class Description:
             vocab_size=self.vocab_size,
             max_sequence_length=self.max_sequence_length,
             predicts_next=self.predicts_next,
-            sampler=self.sampler,
         )
 
     @property
@@ -175,6 +174,22 @@ class Description:
             if isinstance(feed_forward, Experts)
             for stack, roles in self.names.stacks.items()
         }
+
+    def adaptable(self) -> tuple[str, ...]:
+        """Return the names of the linear maps of blocks that low-rank adapters can be added to.
+
+        Those of experts share a name. The router has none: it chooses experts.
+        """
+        names: dict[str, None] = {}
+        for depth in range(self.num_layers):
+            for role, shape in self.block_shapes(depth).items():
+                if len(shape) == 2 and role != "router":
+                    names[self.names.tensor(role, depth).removesuffix(".weight").rpartition(".")[2]] = None
+        return tuple(names)
+
+    def adapter_pattern(self, targets: Sequence[str]) -> str:
+        """Return a regular expression for the modules of these names that get adapters: in blocks, never the head."""
+        return rf"(.*\.)?{re.escape(self.names.blocks)}\.\d+\.(.*\.)?({'|'.join(targets)})"
 
     def block_shapes(self, depth: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every tensor of a block, by its role."""

@@ -16,6 +16,8 @@ class ModelShape:
         vocab_size: token ids are below it.
         max_sequence_length: the longest canvas, prompt included.
         predicts_next: a token is predicted from the output at the position before it.
+        context_weight: its training weighs masked tokens by their neighbours, with this p (`context_weights`); None to
+            weigh them by one over the masking probability.
         sampler: in what its published sampler differs from LLaDA's.
     """
 
@@ -25,6 +27,7 @@ class ModelShape:
     vocab_size: int
     max_sequence_length: int
     predicts_next: bool = False
+    context_weight: float | None = None
     sampler: PublishedSampler = LLADA_SAMPLER
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:
