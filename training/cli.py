@@ -125,6 +125,18 @@ def rollouts(
 
 
 @app.command()
+def tiny(
+    architecture: Annotated[str, typer.Argument(help="llada, illada, llada-moe or dream.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+) -> None:
+    """Write a miniature of an architecture with random weights, to serve or train on: it writes nonsense."""
+    from training.commands.tiny import run_tiny
+
+    run_tiny(architecture, output_dir, seed=seed, log=typer.echo)
+
+
+@app.command()
 def pipeline(
     config: Annotated[Path, typer.Option(help="YAML file with a section for every stage.")],
     stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft, dpo, grpo or inference.")] = "all",

@@ -1,4 +1,5 @@
-"""The training objective: cross-entropy at the masked positions, weighted by one over their masking probability.
+"""The training objective: cross-entropy at the masked positions, weighted by one over their masking probability, or as
+the model's authors weigh it.
 
 Pre-training and SFT differ in two inputs only. Pre-training masks anywhere and divides by the number of tokens in the
 batch; SFT masks only the answer and divides each row by its answer's length, EOS padding included, then by the number
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from llada_core.diffusion.context_weights import context_weights
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.packed import PackedTokens
@@ -37,6 +39,8 @@ def row_losses(
 ) -> Tensor:
     """Return Σ over a row's masked positions of cross-entropy / p_mask, float64 [B].
 
+    A model with a `context_weight` weighs each position by `context_weights` instead.
+
     Args:
         spans: for each row the lengths of the parts that attend within themselves, from the left. The rest of the
             row is padding, which is not computed and must not be masked. None if a row attends to all of itself.
@@ -44,8 +48,11 @@ def row_losses(
     cross_entropy_R = masked_cross_entropy(model, tokens_BL, corrupted, spans=spans)
     # A dense sum, since on a GPU index_add adds in a different order each time.
     cross_entropy_BL = torch.zeros(tokens_BL.shape, dtype=torch.float32, device=tokens_BL.device)
-    sums_B = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R).sum(dim=1, dtype=torch.float64)
-    return sums_B / corrupted.p_mask_B
+    cross_entropy_BL = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R)
+    if (p := model.shape.context_weight) is not None:
+        weights_BL = context_weights(corrupted.masked_BL, p, spans=spans)
+        return (weights_BL * cross_entropy_BL).sum(dim=1, dtype=torch.float64)
+    return cross_entropy_BL.sum(dim=1, dtype=torch.float64) / corrupted.p_mask_B
 
 
 def masked_cross_entropy(

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from llada_core.decisions.orders import MOST_ORDERS
-from llada_core.model.architectures.llada.names import ADAPTABLE, adapter_pattern
 from llada_core.sampling.params import (
     PRESETS,
     RANDOM_REMASKING,
@@ -41,11 +40,6 @@ class LoraParams:
     alpha: int
     targets: tuple[str, ...]
     token_ids: tuple[int, ...] = ()
-
-    @property
-    def pattern(self) -> str:
-        """A regular expression for the names of the adapted modules."""
-        return adapter_pattern(self.targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +191,7 @@ class TrainingOptions(DataOptions):
     lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
     lora_alpha: int = Field(32, gt=0, description="Adapters are scaled by this / r.")
     lora_target_modules: list[str] = Field(
-        list(ADAPTABLE), min_length=1, description="Linear layers of a block to adapt."
+        [], description="Names of the linear layers of a block to adapt; all of them if not given."
     )
     adapter: Path | None = Field(
         None,
@@ -295,9 +289,6 @@ class TrainingOptions(DataOptions):
             raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r or adapter all weights are trained")
         if self.base_dtype is not None and self.strategy == "fsdp":
             raise ValueError("base_dtype: a base in 8 or 4 bits is replicated, not sharded; choose strategy ddp")
-        unknown = set(self.lora_target_modules) - set(ADAPTABLE)
-        if unknown:
-            raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(ADAPTABLE)}")
         return self
 
 

@@ -11,7 +11,6 @@ earlier micro-batches are already allocated.
 Shape suffixes: T tokens of all rows, R of them that reach the head, V columns of the head.
 """
 
-import copy
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
 from llada_core.diffusion.loss import head_cross_entropy
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
 from training.options.fields import LoraParams
@@ -64,22 +63,29 @@ class StepBytes:
     autocast: Sizes
 
 
-def two_blocks(config: LLaDAConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> Network:
+def two_blocks(config: ModelConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> Network:
     """The model cut to two blocks, with its adapters, on the meta device."""
-    cut = copy.deepcopy(config)
-    cut.n_layers = 2
     with torch.device("meta"), no_init_weights():
-        sketch = Network(cut).train()
+        sketch = Network(config.cut(2)).train()
+        for block in sketch.blocks:
+            block.sort_by_expert = _evenly
         if base_dtype is not None:
             _sketch_quantized(sketch.blocks)
         if lora is not None:
             # Imported here: `peft` takes seconds, and most runs train all weights.
             from peft import LoraConfig, inject_adapter_in_model
 
-            inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=lora.pattern), sketch)
+            pattern = config.describe().adapter_pattern(lora.targets)
+            inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=pattern), sketch)
             if lora.token_ids:
                 train_rows(sketch, lora.token_ids)
     return sketch
+
+
+def _evenly(experts_TN: Tensor, num_experts: int, *, with_idle: bool) -> list[tuple[int, Tensor]]:
+    """Give every expert as many tokens: fake ones choose none."""
+    places = torch.arange(experts_TN.numel()).chunk(num_experts)
+    return list(enumerate(places))
 
 
 class _SketchedLinear(QuantizedLinear):

@@ -13,7 +13,7 @@ the allocator's fragmentation, together a few gigabytes on a GPU.
 from dataclasses import astuple, dataclass
 from typing import Literal
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.config import ModelConfig
 from training.options.fields import LoraParams, TrainingOptions
 from training.run.fake_step import follow_step, num_quantized, sizes_of, two_blocks
 from training.run.optimizer import block_matrices
@@ -53,7 +53,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    config: LLaDAConfig,
+    config: ModelConfig,
     options: TrainingOptions,
     *,
     rows: int,
@@ -69,7 +69,7 @@ def estimate_memory(
         rows: those that one device computes at once (a micro-batch), of `length` tokens each.
         has_reference: whether the objective holds a frozen copy of the model. Its pass comes first, and keeps nothing.
     """
-    is_sharded, num_blocks = strategy == "fsdp", config.n_layers
+    is_sharded, num_blocks = strategy == "fsdp", config.shape.num_layers
     bfloat16 = options.dtype == "bfloat16"
     sketch = two_blocks(config, options.lora, options.base_dtype)
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
@@ -124,7 +124,8 @@ def estimate_memory(
     )
 
 
-def count_parameters(config: LLaDAConfig, lora: LoraParams | None = None) -> tuple[int, int]:
+def count_parameters(config: ModelConfig, lora: LoraParams | None = None) -> tuple[int, int]:
     """The number of all parameters, adapters included, and of those that are trained."""
     sketch = two_blocks(config, lora)
-    return sizes_of(sketch).total(config.n_layers), sizes_of(sketch, is_trained=True).total(config.n_layers)
+    num_blocks = config.shape.num_layers
+    return sizes_of(sketch).total(num_blocks), sizes_of(sketch, is_trained=True).total(num_blocks)

@@ -67,6 +67,7 @@ class LlamaLayoutConfig(ModelConfig):
     """
 
     names: ClassVar[TensorNames] = NAMES
+    depth_field = "num_hidden_layers"
     hidden_act: str = "silu"
     hidden_size: int = 64
     initializer_range: float = 0.02
@@ -116,7 +117,6 @@ class LlamaLayoutConfig(ModelConfig):
             biased=biased,
             predicts_next=predicts_next,
             block_length=block_length,
-            sampler=self.sampler,
         )
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:
