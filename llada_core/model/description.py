@@ -64,6 +64,8 @@ class Attention:
     Attributes:
         has_head_norms: each query and key is normed before it is rotated, with one weight for all heads.
         is_fused: one map, `query_key_value`, gives the queries of all heads, then their keys, then their values.
+        block_length: attention is block-causal (see `PackedTokens`), by default in blocks of this length; None if every
+            position sees all.
     """
 
     num_heads: int
@@ -72,6 +74,7 @@ class Attention:
     rotary: Rotary
     has_head_norms: bool = False
     is_fused: bool = False
+    block_length: int | None = None
 
     @property
     def widths(self) -> tuple[int, int, int]:
@@ -136,8 +139,6 @@ class Description:
         has_tied_head: the head is the embedding.
         biased: the roles of the linear maps that have a bias.
         predicts_next: a token is predicted from the output at the position before it; the first one from its own.
-        block_length: attention is block-causal (see `PackedTokens`), by default in blocks of this length; None if every
-            position sees all.
     """
 
     names: TensorNames
@@ -151,7 +152,6 @@ class Description:
     has_tied_head: bool
     biased: frozenset[str] = frozenset()
     predicts_next: bool = False
-    block_length: int | None = None
 
     @property
     def num_layers(self) -> int:
@@ -167,7 +167,7 @@ class Description:
             vocab_size=self.vocab_size,
             max_sequence_length=self.max_sequence_length,
             predicts_next=self.predicts_next,
-            block_length=self.block_length,
+            block_length=self.attention.block_length,
         )
 
     @property

@@ -55,6 +55,8 @@ class PublishedSampler:
         defaults: other settings that differ from LLaDA's where a request names none.
         scores_drawn: `remasking` scores the distribution from which tokens are drawn, after temperature, top-k and
             top-p; otherwise the model's own.
+        confidence_threshold, steps_per_block: the settings of a request that names neither steps, a schedule nor a
+            parallel rule; None where it gets a fixed number of steps.
         settings: the settings that only some samplers know, and this one does.
         reads: the fields of a checkpoint's `generation_config.json` that it reads.
     """
@@ -63,6 +65,8 @@ class PublishedSampler:
     schedule: str = "uniform"
     defaults: Mapping[str, Any] = field(default_factory=dict, hash=False)
     scores_drawn: bool = False
+    confidence_threshold: float | None = None
+    steps_per_block: int | None = None
     settings: frozenset[str] = frozenset()
     reads: Mapping[str, PublishedSetting] = field(default_factory=dict, hash=False)
 
@@ -79,5 +83,8 @@ class PublishedSampler:
         }
         return replace(self, defaults={**self.defaults, **stated})
 
+
+# Settings that the samplers of block-causal models know.
+BLOCK_SETTINGS = frozenset({"min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop"})
 
 LLADA_SAMPLER = PublishedSampler()

@@ -43,6 +43,9 @@ class Layout:
         banned_ids: ids that are never written.
         end_ids: ids that end the text.
         predicts_next: a token is predicted from the output at the position before it.
+        block_length: the blocks by which the model attends, counted from the canvas's first token; None if every
+            position sees all.
+        overhang: positions right of the response that its last block has; they are denoised with it.
     """
 
     prompt_length: int
@@ -52,6 +55,8 @@ class Layout:
     banned_ids: tuple[int, ...]
     end_ids: frozenset[int]
     predicts_next: bool = False
+    block_length: int | None = None
+    overhang: int = 0
 
     @property
     def mask_id(self) -> int:
@@ -62,6 +67,16 @@ class Layout:
     def response(self) -> slice:
         """The response among the tokens of the canvas."""
         return slice(self.prompt_length, self.prompt_length + self.response_length)
+
+    @property
+    def denoised(self) -> slice:
+        """The response and its overhang: all that steps fill."""
+        return slice(self.prompt_length, self.response.stop + self.overhang)
+
+    @property
+    def num_before(self) -> int | None:
+        """The tokens before the response, from which block-causal attention counts its blocks; else None."""
+        return None if self.block_length is None else self.prompt_length
 
     @property
     def num_given(self) -> int:
@@ -76,7 +91,7 @@ class Layout:
     @property
     def num_prompt_tokens(self) -> int:
         """Tokens that the request supplied: prompt, suffix, an infilling canvas's segments."""
-        return len(self.fixed_L) - self.response_length + self.num_given
+        return len(self.fixed_L) - self.response_length - self.overhang + self.num_given
 
 
 class Restoration(NamedTuple):
@@ -96,8 +111,10 @@ def schedule_at(frame: Frame, params: GenerationParams, layout: Layout) -> Sched
     """Return the schedule of a canvas at a frame."""
     return Schedule(
         frame.blocks,
-        frame.tokens[layout.response] == layout.mask_id,
+        frame.tokens[layout.denoised] == layout.mask_id,
         block_step=frame.block_step,
+        post_steps=frame.post_steps,
+        max_post_steps=params.max_post_steps or 0,
         cache_refresh_interval=params.cache_refresh_interval,
         max_active=params.active_blocks,
     )
@@ -153,7 +170,7 @@ class Canvas:
         self.refresh_step = start.refresh_step
         self._last_token = int((start.tokens != layout.mask_id).nonzero()[0].max(initial=-1))
         self._predictions: dict[int, Prediction] = {}
-        self._advance_ends()
+        self._advance_ends(may_end=layout.block_length is None)
 
     @property
     def response(self) -> list[int]:
@@ -183,7 +200,7 @@ class Canvas:
     @property
     def visible_length(self) -> int:
         """Tokens that the model sees in the next step, prompt included."""
-        if self.params.hides_later_blocks:
+        if self.params.hides_later_blocks or self.layout.block_length is not None:
             return self.layout.prompt_length + self.schedule.active.stop
         if self.params.suffix_window is None:
             return len(self.tokens)
@@ -219,13 +236,19 @@ class Canvas:
     def proposal_positions(self) -> np.ndarray:
         """Return the response positions at which the next step needs logits.
 
-        These are the masks of the active blocks or, where predictions are reported, all masks of the window.
+        These are the masks of the active blocks or, where predictions are reported, all masks of the window; and
+        written tokens of the active block, if they may be edited.
         """
+        active, is_open = self.schedule.active, self._is_masked(0, self._num_denoised)
         if self.reporting.include_predictions:
-            window = self.window
-            return window[self.tokens[window] == self.layout.mask_id] - self.layout.prompt_length
-        active = self.schedule.active
-        return self._is_masked(active.start, active.stop).nonzero()[0] + active.start
+            window = self.window - self.layout.prompt_length
+            is_open &= np.isin(np.arange(len(is_open)), window, assume_unique=True)
+        else:
+            is_open[: active.start] = is_open[active.stop :] = False
+        if self.params.editing_threshold is not None:
+            is_fixed = self.layout.fixed_L[self.layout.denoised]
+            is_open[active.start : active.stop] = ~is_fixed[active.start : active.stop]
+        return is_open.nonzero()[0]
 
     def select_viable(
         self, positions_R: np.ndarray, proposals: Proposals, candidates: Candidates
@@ -255,23 +278,26 @@ class Canvas:
             self.refresh_step = self.step
         if rows is None:
             rows = select(self._active_rows(positions_R), proposals, self._commit_rule(positions_R))
-        changes = self._write(positions_R, proposals, rows)
+        edits = self._edited_rows(positions_R, proposals)
+        changes = self._write(positions_R, proposals, np.sort(np.concatenate((rows, edits))))
         if self.reporting.include_predictions:
             self.remember_predictions(positions_R, proposals)
         self.step += 1
-        self.schedule.advance(self._is_masked(0, self.layout.response_length))
-        self._advance_ends()
+        self.schedule.advance(self._is_masked(0, self._num_denoised), has_edits=len(edits) > 0)
+        is_finished = self.schedule.is_over or self.schedule.block is not block
+        self._advance_ends(may_end=self._may_end(changes, is_finished=is_finished))
         if self.finish_reason is not None:
             self.caches = None
         return DenoisingStep(
             step=self.step - 1,
             block=block.index,
-            changes=changes,
+            changes=tuple(change for change in changes if change.position < self.layout.response_length),
+            overhang=tuple(change for change in changes if change.position >= self.layout.response_length),
             masked=self.num_masked,
             final_length=self.text_end.final_length,
             text_length=self.text_end.text_length,
             finish_reason=self.finish_reason,
-            predictions=tuple(self._predictions.values()) if self.reporting.include_predictions else None,
+            predictions=self._reported_predictions() if self.reporting.include_predictions else None,
         )
 
     def remember_predictions(self, positions_R: np.ndarray, proposals: Proposals) -> None:
@@ -282,24 +308,50 @@ class Canvas:
                 positions_R, proposals.token_ids_R, proposals.confidence_R, strict=True
             )
         }
-        is_masked = self._is_masked(0, self.layout.response_length)
+        is_masked = self._is_masked(0, self._num_denoised)
         if self.progress is not None:
             is_masked[self._impossible(latest.values())] = False
         predictions = sorted((self._predictions | latest).items())
         self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
 
+    @property
+    def _num_denoised(self) -> int:
+        return self.layout.response_length + self.layout.overhang
+
+    def _reported_predictions(self) -> tuple[Prediction, ...]:
+        end = self.layout.response_length
+        return tuple(prediction for prediction in self._predictions.values() if prediction.position < end)
+
     def _commit_rule(self, positions_R: np.ndarray) -> CommitRule:
-        held_back = self.schedule.held_back
+        held_back, rule, num_transfers = self.schedule.held_back, self.params.parallel_rule, self.schedule.num_transfers
+        if rule is not None:
+            num_transfers = num_transfers or self.params.min_transfer or 1
+            if self.layout.block_length is not None and rule[0] == "confidence_threshold":
+                # The samplers of block-causal models ask for more than the threshold.
+                rule = rule[0], float(np.nextafter(rule[1], np.inf))
         return CommitRule(
-            self.schedule.num_transfers,
-            self.params.parallel_rule,
+            num_transfers,
+            rule,
             is_first_block_R=positions_R < self.schedule.block.stop,
             chance=self.schedule.chance,
             held_back=tuple(_rows_within(range(block.start, block.stop), positions_R) for block in held_back),
         )
 
     def _active_rows(self, positions_R: np.ndarray) -> np.ndarray:
-        return _rows_within(self.schedule.active, positions_R)
+        """Return the rows of masks in the active blocks, from left to right."""
+        rows = _rows_within(self.schedule.active, positions_R)
+        is_masked: np.ndarray = self.tokens[self.layout.prompt_length + positions_R[rows]] == self.layout.mask_id
+        return rows if is_masked.all() else rows[is_masked]
+
+    def _edited_rows(self, positions_R: np.ndarray, proposals: Proposals) -> np.ndarray:
+        """Return the rows of written tokens that the step replaces."""
+        threshold = self.params.editing_threshold
+        if threshold is None:
+            return np.empty(0, dtype=np.int64)
+        tokens_R = self.tokens[self.layout.prompt_length + positions_R]
+        is_edited_R = (tokens_R != self.layout.mask_id) & (tokens_R != proposals.token_ids_R)
+        rows: np.ndarray = (is_edited_R & (proposals.confidence_R > threshold)).nonzero()[0]
+        return rows
 
     def _window_at(self, step: int) -> np.ndarray:
         """Return what a step of the active block recomputes if it is not a refresh: the positions of the cache policy
@@ -318,26 +370,44 @@ class Canvas:
         assert self.progress is not None
         return self.progress.fillings(self.tokens[self.layout.response], self.schedule.active.stop)
 
-    def _advance_ends(self) -> None:
+    def _may_end(self, changes: Iterable[Change], *, is_finished: bool) -> bool:
+        """Whether an end token may end the text after a step: a block-causal model finishes the block first.
+
+        Where tokens may be edited, it finishes all blocks without `eos_early_stop`, as published.
+        """
+        if self.layout.block_length is None:
+            return True
+        if self.params.editing_threshold is not None:
+            return is_finished and self.params.eos_early_stop
+        if is_finished:
+            return True
+        return self.params.eos_early_stop and any(change.token_id in self.layout.end_ids for change in changes)
+
+    def _advance_ends(self, *, may_end: bool) -> None:
         """Follow the tokens to the active block, and to the end of the text as far as it is certain."""
         if self.progress is not None and not self.schedule.is_over:
             self.progress.advance(self.tokens[self.layout.response], self.schedule.active.start)
-        self.text_end.advance(self.response, is_over=self.schedule.is_over)
+        response = self.response
+        if self.params.editing_threshold is not None and not self.schedule.is_over:
+            # Tokens of the active block may still change.
+            response = response[: self.schedule.active.start]
+        self.text_end.advance(response, is_over=self.schedule.is_over, may_end=may_end)
 
     def _write(self, positions_R: np.ndarray, proposals: Proposals, rows: np.ndarray) -> tuple[Change, ...]:
         written = self.layout.prompt_length + positions_R[rows]
+        was_masked = self.tokens[written] == self.layout.mask_id
         self.tokens[written] = proposals.token_ids_R[rows]
         self.commit_steps[written] = self.step
         return tuple(
             Change(
-                "commit",
+                "commit" if is_commit else "edit",
                 self.step,
                 int(positions_R[i]),
                 int(proposals.token_ids_R[i]),
                 float(proposals.confidence_R[i]),
                 proposals.alternatives(i),
             )
-            for i in rows
+            for i, is_commit in zip(rows, was_masked, strict=True)
         )
 
     def _impossible(self, predictions: Iterable[Prediction]) -> list[int]:
@@ -354,7 +424,7 @@ class Canvas:
 
     def _is_masked(self, start: int, stop: int) -> np.ndarray:
         """Return which response positions from `start` to `stop` are masked, bool."""
-        is_masked: np.ndarray = self.tokens[self.layout.response][start:stop] == self.layout.mask_id
+        is_masked: np.ndarray = self.tokens[self.layout.denoised][start:stop] == self.layout.mask_id
         return is_masked
 
 

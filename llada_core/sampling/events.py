@@ -21,7 +21,7 @@ class Change:
     """A position of the response, counted from its first token, that a step changed.
 
     Attributes:
-        op: `commit`: a mask became this token.
+        op: `commit`: a mask became this token; `edit`: a written token did.
         confidence: the token's softmax probability when it was committed.
         alternatives: the most probable tokens there with their probabilities; see `Reporting.num_alternatives`.
     """
@@ -53,6 +53,8 @@ class DenoisingStep:
         final_length: positions from the left that no later step changes; the end token is not counted.
         text_length: how many of them belong to the text; under a stop string, those before it.
         finish_reason: `stop` or `length` with the last step, else None.
+        overhang: the changes right of the response, which its last block has under block-causal attention; they matter
+            to forks only.
         predictions: guesses at the positions still masked; None unless `Reporting.include_predictions`.
     """
 
@@ -64,3 +66,4 @@ class DenoisingStep:
     text_length: int
     finish_reason: str | None
     predictions: tuple[Prediction, ...] | None = None
+    overhang: tuple[Change, ...] = ()

@@ -21,6 +21,7 @@ from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, Reporting
 from llada_core.sampling.frame import Frame
+from llada_core.sampling.model_settings import with_schedule
 from llada_core.sampling.params import ORIGIN, GenerationParams
 from llada_core.sampling.prepare import (
     Vocabulary,
@@ -29,7 +30,6 @@ from llada_core.sampling.prepare import (
     progress_at,
     require_constrainable,
     require_settings,
-    with_schedule,
 )
 from llada_core.sampling.schedule import BlockPlan, plan_blocks, share_steps
 
@@ -103,15 +103,25 @@ def frame_at(canvas: Canvas, changes: Iterable[Change], step: int) -> Frame:
     schedule = schedule_at(start, params, layout)
     tokens, refresh_step = start.tokens.copy(), start.refresh_step
     commit_steps = commit_steps_of(start, layout)
-    response = tokens[layout.response]
+    denoised = tokens[layout.denoised]
     for number in range(start.step, step):
         if params.cache != "none" and schedule.is_refresh:
             refresh_step = number
         for change in changes_of[number]:
-            response[change.position] = change.token_id
-            commit_steps[layout.response][change.position] = number
-        schedule.advance(response == layout.mask_id)
-    return Frame(tokens, step, schedule.blocks, start.shares, schedule.block_step, commit_steps, refresh_step)
+            denoised[change.position] = change.token_id
+            commit_steps[layout.denoised][change.position] = number
+        has_edits = any(change.op == "edit" for change in changes_of[number])
+        schedule.advance(denoised == layout.mask_id, has_edits=has_edits)
+    return Frame(
+        tokens,
+        step,
+        schedule.blocks,
+        start.shares,
+        schedule.block_step,
+        schedule.post_steps,
+        commit_steps,
+        refresh_step,
+    )
 
 
 def prepare_fork(
@@ -139,7 +149,7 @@ def prepare_fork(
     require_settings(params, vocabulary, is_infilling=layout.prompt_length == 0)
     layout = replace(layout, end_ids=end_ids_of(params, layout.special_tokens, is_infilling=is_infilling))
     tokens = edits.apply(frame.tokens, layout, vocabulary)
-    params = with_schedule(params, vocabulary)
+    params = with_schedule(params, vocabulary.shape)
     if (tokens == frame.tokens).all() and _keeps_course(parent.params, params):
         start = frame
     else:
@@ -178,11 +188,11 @@ def _restarted(
     frame: Frame, tokens: np.ndarray, layout: Layout, parent: GenerationParams, params: GenerationParams
 ) -> Frame:
     """The frame after edits: each block begins anew, so that the caches are filled with the edited tokens."""
-    is_masked_L = tokens[layout.response] == layout.mask_id
-    was_masked_L = frame.tokens[layout.response] == layout.mask_id
+    is_masked_L = tokens[layout.denoised] == layout.mask_id
+    was_masked_L = frame.tokens[layout.denoised] == layout.mask_id
     shares = frame.shares
     if params.steps is not None or params.steps_per_block != parent.steps_per_block:
-        present = share_steps(is_masked_L, params)
+        present = share_steps(is_masked_L, params, num_before=layout.num_before)
         shares = tuple(new or old for new, old in zip(present, shares, strict=True))
     remaining = _remaining_plans(frame) if _keeps_plan(parent, params) else {}
 
@@ -190,7 +200,8 @@ def _restarted(
         is_untouched = (is_masked_L == was_masked_L)[block.start : block.stop].all()
         return remaining.get(block.index, block) if is_untouched else block
 
-    blocks = tuple(scheduled(block) for block in plan_blocks(is_masked_L, params, shares))
+    planned = plan_blocks(is_masked_L, params, shares, num_before=layout.num_before)
+    blocks = tuple(scheduled(block) for block in planned)
     return Frame(tokens, frame.step, blocks, shares)
 
 

@@ -20,6 +20,7 @@ class Frame:
         blocks: the blocks that have masks, left to right.
         shares: how many steps each block of the response has for its masks, the blocks without masks included.
         block_step: the number of steps already run in the first of `blocks`.
+        post_steps: how many of them began without masks in it.
         commit_steps: int64 [L], see `Canvas`; None if no step has committed anything that caches depend on.
         refresh_step: the step that filled the caches last; None if the next step fills them.
     """
@@ -29,6 +30,7 @@ class Frame:
     blocks: tuple[BlockPlan, ...]
     shares: tuple[int, ...]
     block_step: int = 0
+    post_steps: int = 0
     commit_steps: np.ndarray | None = None
     refresh_step: int | None = None
 

@@ -19,7 +19,8 @@ APPENDING: Final = ("semi_autoregressive_origin", "append")
 # tests compare them.
 ScheduleName = Literal["uniform", "timestep"]
 TIMESTEP: Final = "timestep"
-Remasking = Literal["low_confidence", "random", "margin", "entropy", "origin"]
+Remasking = Literal["low_confidence", "random", "margin", "entropy", "origin", "sequential"]
+SEQUENTIAL: Final = "sequential"
 ORIGIN: Final = "origin"
 ParallelRule = Literal["confidence_threshold", "confidence_factor", "entropy_bound", "entropy_threshold"]
 Cache = Literal["none", "prefix", "dual", "delayed"]
@@ -34,11 +35,15 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 
 DEFAULT_BLOCK_LENGTH = 32
 
+# LLaDA2.1's; the most bounds the steps of a block whose tokens never settle.
+DEFAULT_POST_STEPS = 16
+MOST_POST_STEPS = 1024
+
 # The time at which the schedule `timestep` ends (Dream's `diffusion_generate`).
 DEFAULT_EPS = 1e-3
 
 # Settings that only some models' samplers know; see `PublishedSampler.settings`.
-FAMILY_SETTINGS = ("end_thinking",)
+FAMILY_SETTINGS = ("end_thinking", "min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop")
 
 # Remasking that chooses at random, whatever the model is sure of.
 RANDOM_REMASKING = ("random", ORIGIN)
@@ -80,12 +85,14 @@ class GenerationParams:
     Attributes:
         gen_length: positions of the response.
         steps: denoising steps over the whole response; None for one per masked position, or for a parallel rule.
-        steps_per_block: denoising steps of every block, instead of `steps`.
+        steps_per_block: denoising steps of every block, instead of `steps`. Block-causal models also take it beside a
+            parallel rule, which then commits at least as many tokens in a step as these steps would.
         schedule: how many tokens each step of a block commits: a name in `SCHEDULES`; None for the model's own, or for
             a parallel rule.
         eps: the time at which the schedule `timestep` ends; None for DEFAULT_EPS.
         block_length: positions of a block; None for 32, or for everything under `fixed_length` and the schedule
-            `timestep`. Clamped to gen_length.
+            `timestep`. Clamped to gen_length. Block-causal models have a default of their own, and attend block by
+            block; their blocks are counted from the prompt's first token and never clamped.
         method: `semi_autoregressive_padding` (blocks left to right on a full canvas), `fixed_length` (one block), or
             `semi_autoregressive_origin`, also called `append` (later blocks are not yet on the canvas).
         remasking: which proposals a step keeps: a name in `SCORES`.
@@ -94,6 +101,12 @@ class GenerationParams:
         confidence_threshold, confidence_factor, entropy_bound, entropy_threshold: parallel decoding, at most one of
             them: the rule in `parallel_rules` decides how many proposals a step keeps, in the order that `remasking`
             ranks them.
+        min_transfer: the fewest tokens that a parallel rule commits in a step, where no `steps_per_block` says it;
+            None for 1. Block-causal models only.
+        editing_threshold: replace a written token of the active block where another one's probability exceeds it
+            (LLaDA2.1); None never does. Block-causal models only.
+        max_post_steps: the most steps of a block without masks, in which its tokens settle; None for 16 if tokens may
+            be edited.
         active_blocks: the most blocks that a parallel rule fills at once; see `Schedule`.
         cache: which positions later steps of a block recompute: `none` (all), or a name in `CACHE_POLICIES`.
             Approximate.
@@ -109,6 +122,8 @@ class GenerationParams:
         logits_eos_inf: never generate EOS (appendix B.4).
         confidence_eos_eot_inf: commit EOS and EoT last (appendix B.4).
         ignore_eos: EOS and EoT do not end the text.
+        eos_early_stop: a block-causal model stops as soon as an EOS is written behind finished text; otherwise it
+            finishes the block. Other models always stop so.
         min_tokens: no token that ends the text is written before so many others.
         stop_token_ids: further tokens that end the text.
         stop: strings that end the text, which is cut before the first of them; they need a tokenizer.
@@ -130,6 +145,9 @@ class GenerationParams:
     confidence_factor: float | None = None
     entropy_bound: float | None = None
     entropy_threshold: float | None = None
+    min_transfer: int | None = None
+    editing_threshold: float | None = None
+    max_post_steps: int | None = None
     active_blocks: int = 1
     cache: str = "none"
     cache_refresh_interval: int | None = None
@@ -144,6 +162,7 @@ class GenerationParams:
     logits_eos_inf: bool = False
     confidence_eos_eot_inf: bool = False
     ignore_eos: bool = False
+    eos_early_stop: bool = False
     min_tokens: int = 0
     stop_token_ids: frozenset[int] = field(default_factory=frozenset)
     stop: tuple[str, ...] = ()
@@ -178,6 +197,7 @@ class GenerationParams:
                 )
         self._check_schedule()
         self._check_parallel_rule()
+        self._check_editing()
         self._check_cache()
 
     @classmethod
@@ -214,13 +234,15 @@ class GenerationParams:
         if preset is not None or _excludes_rule(settings):
             dropped |= dict.fromkeys(get_args(ParallelRule))
             if not _names_rule(settings):
-                dropped["active_blocks"] = 1
+                dropped |= {"active_blocks": 1, "min_transfer": None, "editing_threshold": None, "max_post_steps": None}
         if _names_rule(settings):
             dropped |= {"steps_per_block": None, "schedule": None, "eps": None}
         if settings.get("steps") is not None:
             dropped["steps_per_block"] = None
         if settings.get("schedule") not in (None, TIMESTEP):
             dropped["eps"] = None
+        if "editing_threshold" in settings:
+            dropped |= {"steps_per_block": None, "schedule": None, "eps": None, "max_post_steps": None}
         if settings.get("cache") == "none":
             dropped["cache_refresh_interval"] = None
         return replace(self, **{**dropped, **settings})
@@ -267,16 +289,31 @@ class GenerationParams:
         self._require("entropy_bound", bound is None or 0 <= bound <= 1e6, "must be from 0 to 1000000")
         self._require("entropy_threshold", entropy is None or 0 <= entropy <= 1e6, "must be from 0 to 1000000")
         self._require("active_blocks", self.active_blocks >= 1, "must be at least 1")
+        is_floor_free = self.steps is None and self.steps_per_block is None
+        self._require("min_transfer", self.min_transfer is None or self.min_transfer >= 1, "must be at least 1")
+        self._require("min_transfer", self.min_transfer is None or is_floor_free, "must be absent beside steps")
         if self.parallel_rule is None:
             self._require("active_blocks", self.active_blocks == 1, "must be 1 without a parallel rule")
             return
         rule, _ = self.parallel_rule
         for other in get_args(ParallelRule):
             self._require(other, other == rule or getattr(self, other) is None, f"must be absent beside {rule}")
-        for name in ("steps", "steps_per_block", "schedule", "eps"):
+        for name in ("steps", "schedule", "eps"):
             is_absent = getattr(self, name) is None
             self._require(name, is_absent, f"must be absent: under {rule} the steps follow from the rule")
         self._require("remasking", self.remasking not in RANDOM_REMASKING, f"must not be random under {rule}")
+
+    def _check_editing(self) -> None:
+        threshold, post_steps = self.editing_threshold, self.max_post_steps
+        self._require("editing_threshold", threshold is None or 0 <= threshold <= 1, "must be from 0 to 1")
+        is_bounded = post_steps is None or 0 <= post_steps <= MOST_POST_STEPS
+        self._require("max_post_steps", is_bounded, f"must be from 0 to {MOST_POST_STEPS}")
+        if threshold is None:
+            self._require("max_post_steps", post_steps is None, "must be absent without editing_threshold")
+            return
+        for name in ("steps", "steps_per_block", "schedule"):
+            self._require(name, getattr(self, name) is None, "must be absent beside editing_threshold")
+        self._require("active_blocks", self.active_blocks == 1, "must be 1 beside editing_threshold")
 
     def _check_cache(self) -> None:
         self._require("cache", self.cache in get_args(Cache), f"must be one of {', '.join(get_args(Cache))}")

@@ -14,7 +14,8 @@ from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.frame import Frame
-from llada_core.sampling.params import DEFAULT_EPS, FAMILY_SETTINGS, TIMESTEP, GenerationParams
+from llada_core.sampling.model_settings import block_length, require_known, with_schedule
+from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.schedule import plan_blocks, share_steps
 from llada_core.sampling.text_end import TextEnd
 from llada_core.text.final_text import FinalText
@@ -113,6 +114,7 @@ def prepare_responses(
     require_settings(params, vocabulary, is_infilling=False)
     vocabulary.require_tokens(suffix, "suffix")
     if suffix:
+        vocabulary.shape.require_full_attention("a suffix")
         _refuse_appending(params, "with a suffix")
     _require_positions(len(prompt) + params.gen_length + len(suffix), vocabulary, "gen_length")
     response = _masks(params.gen_length, vocabulary)
@@ -145,6 +147,7 @@ def prepare_infilling(
         InvalidParameterError: no gap, an empty one, an id out of range or the mask id in a segment; a canvas longer
             than the model's positions; stop strings, stop ids or a method that an infilling canvas cannot have.
     """
+    vocabulary.shape.require_full_attention("an infilling canvas")
     parts = [_part(segment, vocabulary) for segment in segments]
     response = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
     if not (response == vocabulary.special_tokens.mask_id).any():
@@ -174,10 +177,14 @@ def _canvases(
     prompt, response, suffix = parts
     special_tokens = vocabulary.special_tokens
     is_infilling = not prompt or len(suffix) > 0
-    tokens = np.concatenate((np.array(prompt, dtype=np.int64), response, np.array(suffix, dtype=np.int64)))
-    is_masked = response == special_tokens.mask_id
+    params, overhang = _laid_out(params, vocabulary, len(prompt) + len(response), is_constrained=constraint is not None)
+    denoised = np.concatenate((response, _masks(overhang, vocabulary)))
+    tokens = np.concatenate((np.array(prompt, dtype=np.int64), denoised, np.array(suffix, dtype=np.int64)))
+    is_masked = denoised == special_tokens.mask_id
     banned_ids = {special_tokens.mask_id} | (special_tokens.end_ids if is_infilling else set())
-    resolved = _resolved(params, vocabulary, params.gen_length if prompt else int(is_masked.sum()))
+    if params.parallel_rule is None and params.steps_per_block is None:
+        default_steps = len(response) if prompt and not overhang else int(is_masked.sum())
+        params = replace(params, steps=params.steps or default_steps)
     layout = Layout(
         prompt_length=len(prompt),
         response_length=len(response),
@@ -186,34 +193,33 @@ def _canvases(
         banned_ids=tuple(sorted(banned_ids)),
         end_ids=end_ids_of(params, special_tokens, is_infilling=is_infilling),
         predicts_next=vocabulary.shape.predicts_next,
+        block_length=None if vocabulary.shape.block_length is None else params.block_length,
+        overhang=overhang,
     )
-    shares = share_steps(is_masked, resolved)
-    start = Frame(tokens, 0, plan_blocks(is_masked, resolved, shares), shares)
+    shares = share_steps(is_masked, params, num_before=layout.num_before)
+    start = Frame(tokens, 0, plan_blocks(is_masked, params, shares, num_before=layout.num_before), shares)
     progress = None if constraint is None else progress_at(start, constraint, layout)
     return [
-        canvas_at(start, replace(resolved, seed=seed), layout, vocabulary, progress=copy(progress), reporting=reporting)
+        canvas_at(start, replace(params, seed=seed), layout, vocabulary, progress=copy(progress), reporting=reporting)
         for seed in seeds
     ]
 
 
-def with_schedule(params: GenerationParams, vocabulary: Vocabulary) -> GenerationParams:
-    """Return settings that name the schedule, unless a parallel rule decides.
+def _laid_out(
+    params: GenerationParams, vocabulary: Vocabulary, length: int, *, is_constrained: bool
+) -> tuple[GenerationParams, int]:
+    """Return settings that name the schedule and the block length, and the canvas's overhang (see `Layout`).
 
-    Raises:
-        InvalidParameterError: a setting that needs another schedule than the model's own.
+    Args:
+        length: the positions of prompt and response.
+        is_constrained: the response must be an answer of its length, so its last block ends with it.
     """
-    if params.parallel_rule is not None:
-        return params
-    schedule = params.schedule or vocabulary.shape.sampler.schedule
-    return replace(params, schedule=schedule, eps=params.eps or (DEFAULT_EPS if schedule == TIMESTEP else None))
-
-
-def _resolved(params: GenerationParams, vocabulary: Vocabulary, default_steps: int) -> GenerationParams:
-    """The settings with every default filled in."""
-    params = with_schedule(params, vocabulary)
-    if params.parallel_rule is None and params.steps_per_block is None:
-        params = replace(params, steps=params.steps or default_steps)
-    return replace(params, block_length=params.effective_block_length)
+    shape = vocabulary.shape
+    params = with_schedule(params, shape)
+    size = block_length(params, shape)
+    has_overhang = shape.block_length is not None and not is_constrained
+    overhang = min(-length % size, shape.max_sequence_length - length) if has_overhang else 0
+    return replace(params, block_length=size), overhang
 
 
 def canvas_at(
@@ -262,14 +268,7 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a setting that
             this model's sampler does not know.
     """
-    vocabulary.shape.require_full_attention("generation")
-    sampler = vocabulary.shape.sampler
-    for name in FAMILY_SETTINGS:
-        value = getattr(params, name)
-        if value is not None and name not in sampler.settings:
-            raise InvalidParameterError(
-                f"{name} is {value!r}; it must be absent: the sampler of {sampler.family} does not know it", name
-            )
+    require_known(params, vocabulary.shape)
     if params.end_thinking is not None:
         vocabulary.require_tokens(params.end_thinking.token_ids, "end_thinking")
     vocabulary.shape.require_token_ids(params.logit_bias, "logit_bias")
@@ -338,6 +337,7 @@ def require_constrainable(params: GenerationParams, constraint: Constraint, voca
     unsupported = {
         "stop": list(params.stop),
         "stop_token_ids": sorted(params.stop_token_ids),
+        "editing_threshold": None if params.editing_threshold is None else str(params.editing_threshold),
         "ignore_eos": params.ignore_eos,
         "logits_eos_inf": params.logits_eos_inf,
     }

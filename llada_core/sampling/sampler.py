@@ -223,6 +223,7 @@ class Sampler:
             tuple(len(tokens) for _, tokens, _ in sequences),
             tuple(turn.window for turn, _, _ in sequences),
             tuple(cache for _, _, cache in sequences),
+            tuple(turn.canvas.layout.block_length for turn, _, _ in sequences),
         )
         rows = Rows.of(packed, [turn.rows_R for turn, _, _ in sequences])
         return iter(self._model.hidden_states(packed, rows).split(rows.counts))

@@ -22,7 +22,8 @@ class BlockPlan:
     Attributes:
         index: the block's number, counting the blocks without masks too.
         start, stop: response positions.
-        transfers: the number of tokens to commit, step by step; None if something else decides.
+        transfers: the number of tokens to commit, step by step, or at least to commit beside a parallel rule; None if
+            something else decides.
         chances: the probability with which each mask is committed, step by step; None if something else decides.
     """
 
@@ -52,8 +53,12 @@ class Schedule:
     Several are active only under a parallel rule. The next block joins as soon as JOINS_AT of the one before it is
     filled (Discrete Diffusion Forcing, arXiv:2508.09192; d3LLM). It may be filled up only once FILLS_AT of that one is.
 
+    Where tokens may be edited, a block without masks stays active until a step changes nothing in it, or a number of
+    steps have run.
+
     Attributes:
         block_step: the number of steps run since the active blocks were last others.
+        post_steps: how many of them began without masks in the first active block.
     """
 
     JOINS_AT: Final = 0.1
@@ -65,6 +70,8 @@ class Schedule:
         is_masked_L: np.ndarray,
         *,
         block_step: int = 0,
+        post_steps: int = 0,
+        max_post_steps: int = 0,
         cache_refresh_interval: int | None = None,
         max_active: int = 1,
     ) -> None:
@@ -72,6 +79,8 @@ class Schedule:
         Args:
             is_masked_L: which positions of the response are masked.
             block_step: the number of steps already run with the present active blocks.
+            post_steps: how many of them began without masks.
+            max_post_steps: the most steps of a block without masks; 0 if no token is edited.
             cache_refresh_interval: steps between two refreshes of the cache; None for only when blocks change.
             max_active: the most blocks that are active at once.
         """
@@ -80,6 +89,8 @@ class Schedule:
         self._max_active = max_active
         self._filled = self._shares_filled(is_masked_L)
         self.block_step = block_step
+        self.post_steps = post_steps
+        self._max_post_steps = max_post_steps
 
     @property
     def blocks(self) -> tuple[BlockPlan, ...]:
@@ -116,7 +127,7 @@ class Schedule:
 
     @property
     def num_transfers(self) -> int | None:
-        """The number of tokens that the next step commits; None if something else decides."""
+        """The number of tokens that the next step commits, or at least commits; None if something else decides."""
         transfers = self.block.transfers
         return None if transfers is None else transfers[self.block_step]
 
@@ -126,17 +137,21 @@ class Schedule:
         chances = self.block.chances
         return None if chances is None else chances[self.block_step]
 
-    def advance(self, is_masked_L: np.ndarray) -> None:
-        """Move past the step that was run: within the active blocks or, as they fill, to others.
+    def advance(self, is_masked_L: np.ndarray, *, has_edits: bool = False) -> None:
+        """Move past the step that was run: within the active blocks or, as they fill and settle, to others.
 
         Args:
             is_masked_L: which positions of the response are masked now.
+            has_edits: the step replaced a token.
         """
-        before = self.active
-        while self._blocks and not is_masked_L[self.block.start : self.block.stop].any():
+        before, was_full = self.active, self._filled[0] == 1
+        post_steps = self.post_steps + was_full
+        is_settled = post_steps >= self._max_post_steps or (was_full and not has_edits)
+        while is_settled and self._blocks and not is_masked_L[self.block.start : self.block.stop].any():
             del self._blocks[0]
         self._filled = self._shares_filled(is_masked_L)
-        self.block_step = 0 if self.is_over or self.active != before else self.block_step + 1
+        is_same = not self.is_over and self.active == before
+        self.block_step, self.post_steps = (self.block_step + 1, post_steps) if is_same else (0, 0)
 
     def _shares_filled(self, is_masked_L: np.ndarray) -> list[float]:
         """Return for each active block the share of its positions that are not masked."""
@@ -148,33 +163,45 @@ class Schedule:
         return shares
 
 
-def share_steps(is_masked_L: np.ndarray, params: GenerationParams) -> tuple[int, ...]:
+def share_steps(is_masked_L: np.ndarray, params: GenerationParams, *, num_before: int | None = None) -> tuple[int, ...]:
     """Return how many of the steps each block of a response gets: none if it has no masks.
+
+    Args:
+        num_before: the tokens before the response, from the first of which block-causal attention counts blocks; None
+            if they are counted from the response's first position.
 
     Raises:
         InvalidParameterError: fewer steps than blocks with masks.
     """
-    masked_per_block = [int(is_masked_L[block.start : block.stop].sum()) for block in _blocks(params)]
+    blocks = _blocks(len(is_masked_L), params, num_before)
+    masked_per_block = [int(is_masked_L[block.start : block.stop].sum()) for block in blocks]
     if params.steps_per_block is not None:
         return tuple(params.steps_per_block if masked else 0 for masked in masked_per_block)
     return tuple(steps_per_block(masked_per_block, params.steps or max(1, sum(masked_per_block))))
 
 
-def plan_blocks(is_masked_L: np.ndarray, params: GenerationParams, shares: Sequence[int]) -> tuple[BlockPlan, ...]:
+def plan_blocks(
+    is_masked_L: np.ndarray, params: GenerationParams, shares: Sequence[int], *, num_before: int | None = None
+) -> tuple[BlockPlan, ...]:
     """Return the blocks of a response that have masks, left to right.
 
     Args:
         shares: how many steps each block of the response has for its masks; see `share_steps`.
+        num_before: see `share_steps`.
     """
     plans = []
-    for index, (block, share) in enumerate(zip(_blocks(params), shares, strict=True)):
+    for block, share in zip(_blocks(len(is_masked_L), params, num_before), shares, strict=True):
         if masked := int(is_masked_L[block.start : block.stop].sum()):
-            plans.append(_planned(BlockPlan(index, block.start, block.stop, None), masked, share, params))
+            if num_before is not None and params.steps_per_block is not None:
+                # As published: the tokens of a prompt count, so a block that begins with some ends early.
+                assert params.block_length is not None
+                masked = params.block_length
+            plans.append(_planned(block, masked, share, params))
     return tuple(plans)
 
 
 def _planned(block: BlockPlan, num_masked: int, steps: int, params: GenerationParams) -> BlockPlan:
-    if params.parallel_rule is not None:
+    if params.parallel_rule is not None and params.steps_per_block is None:
         return block
     eps = params.eps or DEFAULT_EPS
     if params.remasking == ORIGIN:
@@ -182,10 +209,16 @@ def _planned(block: BlockPlan, num_masked: int, steps: int, params: GenerationPa
     return replace(block, transfers=tuple(SCHEDULES[params.schedule or "uniform"](num_masked, steps, eps)))
 
 
-def _blocks(params: GenerationParams) -> list[range]:
-    """Cut a response into blocks; the last one may be shorter."""
-    length, block_length = params.gen_length, params.effective_block_length
-    return [range(start, min(start + block_length, length)) for start in range(0, length, block_length)]
+def _blocks(length: int, params: GenerationParams, num_before: int | None) -> list[BlockPlan]:
+    """Cut a response into blocks without a plan; the last one may be shorter, and the first one if tokens before the
+    response are in it.
+    """
+    size = params.block_length or params.effective_block_length
+    first, before = divmod(num_before or 0, size)
+    return [
+        BlockPlan(index, max(0, start), min(start + size, length), None)
+        for index, start in enumerate(range(-before, length, size), start=first)
+    ]
 
 
 def transfer_schedule(num_masked: int, steps: int) -> list[int]:

@@ -63,10 +63,16 @@ def shannon_entropy(logits_RV: Tensor) -> Tensor:
     return sums_R.log() - shifted_RV.mul_(powers_RV).sum(dim=-1) / sums_R
 
 
+def sequential(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor]) -> Tensor:
+    """Score all alike, so that the leftmost are committed (SDAR)."""
+    return confidence_R.new_zeros(len(confidence_R))
+
+
 SCORES: Mapping[str, Score] = {
     "low_confidence": Score(low_confidence, is_confidence=True),
     "random": Score(random),
     "margin": Score(margin, reads_logits=True),
     "entropy": Score(entropy, reads_logits=True),
     "origin": Score(origin),
+    "sequential": Score(sequential),
 }

@@ -18,7 +18,7 @@ class CommitRule:
     """How many of the ranked proposals are committed.
 
     Attributes:
-        num_transfers: this many; None if something else decides.
+        num_transfers: this many or, under a parallel rule, at least this many; None if something else decides.
         parallel_rule: its name and value.
         chance: each with this probability; their scores are independent and uniform between 0 and 1.
         is_first_block_R: which of the step's proposals lie in the first active block.
@@ -37,12 +37,12 @@ class CommitRule:
         return np.setdiff1d(rows, np.concatenate(worst)) if worst else rows
 
     def keeps(self, ranked_N: np.ndarray, proposals: Proposals) -> np.ndarray:
-        """Return which rows are committed, bool [N]; under a parallel rule, the best of the first active block is.
+        """Return which rows are committed, bool [N]; under a parallel rule, the best of the first active block are.
 
         Args:
             ranked_N: the rows, best first.
         """
-        if self.num_transfers is not None:
+        if self.parallel_rule is None and self.num_transfers is not None:
             return np.arange(len(ranked_N)) < self.num_transfers
         if self.chance is not None:
             is_chosen_N: np.ndarray = proposals.scores_R[ranked_N] > 1 - self.chance
@@ -51,7 +51,7 @@ class CommitRule:
         name, value = self.parallel_rule
         confidence_N, entropies_N = proposals.confidence_R[ranked_N], proposals.entropies_R[ranked_N]
         is_kept_N = PARALLEL_RULES[name].choose(confidence_N, entropies_N, value)
-        is_kept_N[self.is_first_block_R[ranked_N].nonzero()[0][:1]] = True
+        is_kept_N[self.is_first_block_R[ranked_N].nonzero()[0][: self.num_transfers]] = True
         return is_kept_N
 
     def next_row(self, selected: Sequence[int], waiting: Sequence[int], proposals: Proposals) -> int | None:
@@ -61,7 +61,7 @@ class CommitRule:
             selected: the rows committed before it, in order.
             waiting: the other rows, best first.
         """
-        if self.num_transfers is not None:
+        if self.parallel_rule is None and self.num_transfers is not None:
             return waiting[0] if waiting and len(selected) < self.num_transfers else None
         ranked_N = np.array([*selected, *waiting], dtype=np.int64)
         is_kept_N = self.keeps(ranked_N, proposals)[len(selected) :]

@@ -34,18 +34,19 @@ class TextEnd:
         self.final_length = self.text_length = 0
         self.finish_reason: str | None = None
 
-    def advance(self, response: Sequence[int], *, is_over: bool) -> None:
+    def advance(self, response: Sequence[int], *, is_over: bool, may_end: bool = True) -> None:
         """Extend the final text to the right, at most up to the first mask.
 
         Args:
             response: the response's ids as they stand.
             is_over: no step remains.
+            may_end: an end token ends the text now; otherwise the text stays before it for the time being.
         """
         for token_id in response[self.final_length :]:
             if token_id == self._mask_id:
                 break
             if token_id in self._end_ids:
-                self.finish_reason = "stop"
+                self.finish_reason = "stop" if may_end or is_over else None
                 return
             self.final_length += 1
             self.text_length = self.final_length

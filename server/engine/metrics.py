@@ -48,6 +48,7 @@ class EngineMetrics:
             "llada_failed_steps", "Denoising steps that failed, each with its request", registry=registry
         )
         self._commits = Counter("llada_committed_tokens", "Tokens committed to canvases", registry=registry)
+        self._edits = Counter("llada_edited_tokens", "Written tokens replaced by others", registry=registry)
         self._likelihood_tokens = Counter(
             "llada_likelihood_model_tokens",
             "Tokens that likelihoods, decisions and readings sent through the model",
@@ -78,8 +79,10 @@ class EngineMetrics:
         self._batch_tokens.observe(tokens)
         self._steps.inc(len(events))
         for event in events:
-            self._step_commits.observe(len(event.changes))
-            self._commits.inc(len(event.changes))
+            num_commits = sum(change.op == "commit" for change in event.changes)
+            self._step_commits.observe(num_commits)
+            self._commits.inc(num_commits)
+            self._edits.inc(len(event.changes) - num_commits)
 
     def observe_failed_step(self) -> None:
         self._failed_steps.inc()

@@ -76,14 +76,16 @@ class DenoiseReply:
             "prompt_tokens": generation.canvas.layout.num_prompt_tokens,
             "gen_length": params.gen_length,
             "block_length": params.block_length,
-            "steps": params.steps or generation.canvas.start.num_steps,
+            "steps": None if params.parallel_rule else params.steps or generation.canvas.start.num_steps,
             "mask_token_id": self.vocabulary.special_tokens.mask_id,
             "special_tokens": special_token_names(self.vocabulary.special_tokens, self.vocabulary.tokenizer),
             "token_ids": list(generation.text.token_ids),
             "generation_params": generation.generation_params(),
         }
         if parent is not None:
-            changes = generation.text.changes_before(parent.step)
+            inherited = generation.text.changes_before(parent.step)
+            # A block-causal model's last block reaches beyond the response.
+            changes = [change for change in inherited if change.position < params.gen_length]
             data["parent"] = parent.as_object()
             data["changes"] = [change_object(change, self.vocabulary.tokenizer) for change in changes]
         return data

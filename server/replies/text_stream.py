@@ -32,6 +32,7 @@ class TextStream:
         self._passes_per_step = num_passes(canvas.params.cfg_scale)
         self._mask_id = canvas.layout.mask_id
         self._stop_token_ids = canvas.params.stop_token_ids
+        self._changes: list[Change] = []
         self._commits: dict[int, Change] = {}
         self._num_taken = 0
         self._text_length = canvas.text_end.text_length
@@ -68,6 +69,7 @@ class TextStream:
         for change in event.changes:
             self.token_ids[change.position] = change.token_id
             self._commits[change.position] = change
+        self._changes += (*event.changes, *event.overhang)
         self.denoising_steps = event.step + 1 - self._first_step
         self.finish_reason = event.finish_reason
         self._text_length = event.text_length
@@ -75,11 +77,12 @@ class TextStream:
 
     def inherit(self, changes: Iterable[Change]) -> None:
         """Take over the changes that a fork has from its parent."""
-        self._commits |= {change.position: change for change in changes}
+        self._changes += changes
+        self._commits |= {change.position: change for change in self._changes}
 
     def changes_before(self, step: int) -> list[Change]:
-        """The changes that stood before a step: its own, and those inherited."""
-        return [change for change in self._commits.values() if change.step < step]
+        """All changes before a step: its own and those inherited, in the order in which they were made."""
+        return [change for change in self._changes if change.step < step]
 
     def take_tokens(self, *, text_offset: int = 0) -> list[ScoredToken]:
         """The tokens whose text became final since the last call.

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Tag, WithJsonSchema, model_validator
 
 from llada_core.sampling.params import (
+    MOST_POST_STEPS,
     SEMI_AUTOREGRESSIVE_PADDING,
     Cache,
     EndThinking,
@@ -132,13 +133,18 @@ class DiffusionFields(Body):
     max_completion_tokens: int | None = Field(None, ge=1, description="another name for max_tokens")
     gen_length: int | None = Field(None, ge=1, description="LLaDA's name for max_tokens")
     steps: int | None = Field(None, ge=1, description="denoising steps over the whole response; default max_tokens")
-    steps_per_block: int | None = Field(None, ge=1, description="denoising steps of every block, instead of steps")
+    steps_per_block: int | None = Field(
+        None,
+        ge=1,
+        description="denoising steps of every block, instead of steps; of a block-causal model also beside a parallel "
+        "rule, whose steps then commit at least as many tokens",
+    )
     schedule: ScheduleName | None = Field(
         None, description="how many tokens each step of a block commits; default the model's own"
     )
     eps: float | None = Field(None, gt=0, lt=1, description="time at which the schedule timestep ends; default 0.001")
     block_length: int | None = Field(
-        None, ge=1, description="positions in a block; default 32, or all of them under the schedule timestep"
+        None, ge=1, description="positions in a block; default the model's, or all of them under the schedule timestep"
     )
     method: Method = Field(SEMI_AUTOREGRESSIVE_PADDING, description="how blocks and canvas relate")
     remasking: Remasking = Field("low_confidence", description="which proposals stay masked")
@@ -165,6 +171,24 @@ class DiffusionFields(Body):
         ge=0,
         allow_inf_nan=False,
         description="parallel decoding: commit every position whose entropy, in nats, is at most this",
+    )
+    min_transfer: int | None = Field(
+        None,
+        ge=1,
+        description="block-causal models: the fewest tokens that a step of a parallel rule commits; default 1",
+    )
+    editing_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="block-causal models: replace a written token of the active block where another is more probable "
+        "than this",
+    )
+    max_post_steps: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_POST_STEPS,
+        description="the most steps in which a block without masks is edited; default 16",
     )
     active_blocks: int = Field(1, ge=1, description="the most blocks that a parallel rule fills at once")
     cache: Cache = Field("none", description="approximate KV cache: which keys and values later steps of a block keep")
@@ -197,6 +221,9 @@ class DiffusionFields(Body):
     logits_eos_inf: bool = Field(False, description="never generate EOS")
     confidence_eos_eot_inf: bool = Field(False, description="commit EOS and EoT last")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text")
+    eos_early_stop: bool = Field(
+        False, description="block-causal models: end the text before the block of its EOS is finished"
+    )
     min_tokens: int = Field(0, ge=0, description="number of tokens before which no end token is written")
     stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, max_length=MAX_ENTRIES)] = Field(
         [], description="further tokens that end the text"

@@ -237,9 +237,12 @@ CASES = {
     ],
     DETOKENIZE: [Case("model", "another"), Case("tokens", [40])],
 }
-# Tested elsewhere: fields that are only logged, have a single value, or do nothing on the demo model
-# (tests/server/test_family.py).
-ELSEWHERE = {"user", "metadata", "safety_identifier", "prompt_cache_key", "end_thinking"}
+# Tested elsewhere: fields that are only logged, have a single value, or do nothing on the demo model.
+ELSEWHERE = {
+    *("user", "metadata", "safety_identifier", "prompt_cache_key"),
+    "end_thinking",  # tests/server/test_family.py
+    *("editing_threshold", "eos_early_stop", "max_post_steps", "min_transfer"),  # tests/server/test_block_causal.py
+}
 ELSEWHERE_ON = {
     DENOISE: {"stream", "fork"},  # true is its only value; tests/server/replies/test_forking.py
     # No form of an answer may stand beside the suffix, which is required; a gap has no EOS to ignore, and its masks are

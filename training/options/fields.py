@@ -389,7 +389,12 @@ class SamplingOptions(Options):
     method: Method = Field("semi_autoregressive_padding", description="How blocks follow one another.")
     gen_length: int = Field(128, ge=1, description="Positions of the response.")
     steps: int | None = Field(None, ge=1, description="Denoising steps; one per position if not given.")
-    steps_per_block: int | None = Field(None, ge=1, description="Denoising steps of every block, instead of --steps.")
+    steps_per_block: int | None = Field(
+        None,
+        ge=1,
+        description="Denoising steps of every block, instead of --steps; of a block-causal model also beside a "
+        "parallel rule.",
+    )
     schedule: ScheduleName | None = Field(
         None, description="How many tokens each step of a block commits; the model's own schedule if not given."
     )
@@ -397,7 +402,9 @@ class SamplingOptions(Options):
         None, gt=0, lt=1, description="Time at which the schedule timestep ends; 0.001 if not given."
     )
     block_length: int | None = Field(
-        None, ge=1, description="Positions of a block; 32 if not given, or all of them under the schedule timestep."
+        None,
+        ge=1,
+        description="Positions of a block; the model's if not given, or all of them under the schedule timestep.",
     )
     temperature: float = Field(
         0.0, ge=0, description="Temperature of the Gumbel noise; 0 takes the most probable token."
@@ -412,6 +419,9 @@ class SamplingOptions(Options):
     logits_eos_inf: bool = Field(False, description="Never generate EOS.")
     confidence_eos_eot_inf: bool = Field(False, description="Commit EOS and EoT last.")
     ignore_eos: bool = Field(False, description="EOS and EoT do not end the text.")
+    eos_early_stop: bool = Field(
+        False, description="Block-causal models: end the text before the block of its EOS is finished."
+    )
     min_tokens: int = Field(0, ge=0, description="Number of tokens before which nothing ends the text.")
     stop: list[str] = Field([], description="String before which the text ends; may be repeated.")
     stop_token_ids: list[int] = Field([], description="Id of a further token that ends the text; may be repeated.")
@@ -431,6 +441,18 @@ class SamplingOptions(Options):
     )
     entropy_threshold: float | None = Field(
         None, ge=0, description="Parallel decoding: commit the tokens of at most this entropy, in nats."
+    )
+    min_transfer: int | None = Field(
+        None, ge=1, description="Block-causal models: the fewest tokens that a step of a parallel rule commits; 1."
+    )
+    editing_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Block-causal models: replace a written token of the active block if another is more probable.",
+    )
+    max_post_steps: int | None = Field(
+        None, ge=0, description="The most steps in which a block without masks is edited; 16 if not given."
     )
     active_blocks: int = Field(1, ge=1, description="The most blocks that a parallel rule fills at once.")
     cache: Cache = Field("none", description="Approximate KV cache.")

@@ -16,6 +16,7 @@ from llada_core.model.architectures.llama_layout import (
 )
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward, Groups
+from llada_core.model.published_sampler import BLOCK_SETTINGS, PublishedSampler
 
 # The length of a block in training and in the published samplers; no field says it.
 _BLOCK_LENGTH = 32
@@ -90,6 +91,7 @@ class LLaDA2MoeConfig(PartlyRotatedConfig, StatedHeadDimConfig):
     architecture = "LLaDA2MoeModelLM"
     rules = _RULES
     published_tokens = TOKENS
+    sampler = PublishedSampler(settings=BLOCK_SETTINGS, family="LLaDA2", confidence_threshold=0.95, steps_per_block=32)
     names = _NAMES
     attention_dropout: float = 0.0
     embedding_dropout: float = 0.0
@@ -131,10 +133,11 @@ class LLaDA2MoeConfig(PartlyRotatedConfig, StatedHeadDimConfig):
         layers = [dense if depth < self.first_k_dense_replace else experts for depth in range(self.num_hidden_layers)]
         has_bias = {"query_key_value": self.use_qkv_bias, "attention_out": self.use_bias}
         biased = frozenset(role for role, is_biased in has_bias.items() if is_biased)
-        return self._description(layers, biased=biased, block_length=_BLOCK_LENGTH)
+        return self._description(layers, biased=biased)
 
     def _attention(self) -> Attention:
-        return replace(super()._attention(), has_head_norms=self.use_qk_norm, is_fused=True)
+        attention = super()._attention()
+        return replace(attention, has_head_norms=self.use_qk_norm, is_fused=True, block_length=_BLOCK_LENGTH)
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:
         yield from super()._size_rules()

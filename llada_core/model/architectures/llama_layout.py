@@ -102,7 +102,6 @@ class LlamaLayoutConfig(ModelConfig):
         *,
         biased: frozenset[str] = frozenset(),
         predicts_next: bool = False,
-        block_length: int | None = None,
     ) -> Description:
         return Description(
             names=self.names,
@@ -116,7 +115,6 @@ class LlamaLayoutConfig(ModelConfig):
             has_tied_head=self.tie_word_embeddings,
             biased=biased,
             predicts_next=predicts_next,
-            block_length=block_length,
         )
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:

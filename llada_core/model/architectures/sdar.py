@@ -5,6 +5,7 @@ from dataclasses import replace
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, StatedHeadDimConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, FeedForward
+from llada_core.model.published_sampler import BLOCK_SETTINGS, PublishedSampler
 from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
@@ -38,6 +39,7 @@ class SDARConfig(StatedHeadDimConfig):
     architecture = "SDARForCausalLM"
     rules = _RULES
     published_tokens = _TOKENS
+    sampler = PublishedSampler(settings=BLOCK_SETTINGS, family="SDAR", confidence_threshold=0.85)
     attention_bias: bool = False
     attention_dropout: float = 0.0
     block_size: int = 4
@@ -49,7 +51,7 @@ class SDARConfig(StatedHeadDimConfig):
     def describe(self) -> Description:
         biased = {"query", "key", "value", "attention_out"} if self.attention_bias else set()
         feed_forwards = [FeedForward(width=self.intermediate_size)] * self.num_hidden_layers
-        return self._description(feed_forwards, biased=frozenset(biased), block_length=self.block_size)
+        return self._description(feed_forwards, biased=frozenset(biased))
 
     def _attention(self) -> Attention:
-        return replace(super()._attention(), has_head_norms=True)
+        return replace(super()._attention(), has_head_norms=True, block_length=self.block_size)

@@ -94,7 +94,6 @@ def test_what_other_steps_of_a_fork_exclude_is_dropped():
         ({"confidence_factor": 1.0, "remasking": "random"}, "remasking", "not be random"),
         ({"confidence_factor": 1.0, "remasking": "origin"}, "remasking", "not be random"),
         ({"confidence_threshold": 0.9, "schedule": "timestep"}, "schedule", "follow from the rule"),
-        ({"confidence_threshold": 0.9, "steps_per_block": 4}, "steps_per_block", "follow from the rule"),
         ({"steps": 8, "steps_per_block": 4}, "steps_per_block", "absent beside steps"),
         ({"schedule": "cosine"}, "schedule", "one of uniform, timestep"),
         ({"schedule": "uniform", "eps": 0.1}, "eps", "absent without the schedule timestep"),

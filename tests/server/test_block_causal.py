@@ -1,0 +1,89 @@
+"""A block-causal model behind the server: what its sampler adds to the API, and what it does not know."""
+
+import httpx
+import pytest
+
+from llada_core import load_model
+from tests.conftest import GOLDEN
+from tests.server.conftest import events_of, serving
+
+PROMPT = [10, 20, 30, 40, 50]
+BASE = {"prompt": PROMPT, "max_tokens": 21, "block_length": 8, "ignore_eos": True}
+EDITING = {"confidence_threshold": 0.4, "editing_threshold": 0.2, "max_post_steps": 3}
+ENDING = {"logit_bias": {"156": 30}, "ignore_eos": False}
+
+
+@pytest.fixture(scope="module")
+def client():
+    model = load_model(GOLDEN / "family" / "llada2_moe" / "models" / "tiny-mini-like")
+    with serving(model) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield client
+
+
+def ids_of(client, **fields):
+    answer = client.post("/v1/completions", json={**BASE, **fields, "return_token_ids": True})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["choices"][0]["token_ids"], answer.json()
+
+
+def test_edits_are_events_whose_replay_gives_the_answer(client):
+    events = events_of(client.post("/v1/denoise", json={**BASE, **EDITING}))
+    canvas, done = list(events[0][1]["token_ids"]), events[-1][1]
+    assert len(canvas) == 21
+    assert events[0][1]["steps"] is None
+    changes = [change for _, step in events[1:-1] for change in step["changes"]]
+    assert {change["op"] for change in changes} == {"commit", "edit"}
+    for change in changes:
+        canvas[change["position"]] = change["token_id"]
+    assert canvas == done["token_ids"] == ids_of(client, **EDITING)[0]
+    assert {step["block"] for _, step in events[1:-1]} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "beside"),
+    [
+        ("editing_threshold", 0.0, EDITING),
+        ("max_post_steps", 0, EDITING),
+        ("min_transfer", 4, {"confidence_threshold": 0.9}),
+        ("steps_per_block", 2, {"confidence_threshold": 0.9}),
+        ("eos_early_stop", True, {**ENDING, "remasking": "sequential", "steps_per_block": 8}),
+        ("remasking", "sequential", {"steps_per_block": 8}),
+    ],
+)
+def test_a_field_of_block_causal_models_has_an_effect(client, field, value, beside):
+    (without, plain), (with_it, changed) = ids_of(client, **beside), ids_of(client, **{**beside, field: value})
+    assert (without, plain["usage"]) != (with_it, changed["usage"])
+
+
+def test_published_defaults_come_back(client):
+    answer = client.post("/v1/completions", json={"prompt": PROMPT, "max_tokens": 3}).json()
+    params = answer["generation_params"]
+    assert (params["confidence_threshold"], params["steps_per_block"], params["block_length"]) == (0.95, 32, 32)
+
+
+@pytest.mark.parametrize("fields", [{"suffix_window": 3}, {"method": "fixed_length"}, {"cache": "dual"}])
+def test_a_field_that_does_not_apply_is_refused_with_the_models_name(client, fields):
+    error = client.post("/v1/completions", json={**BASE, **fields, "block_length": None}).json()["error"]
+    assert error["param"] == next(iter(fields))
+    assert "LLaDA2 attends block by block" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("editing_threshold", 0.5), ("eos_early_stop", True), ("min_transfer", 2)]
+)
+def test_other_models_refuse_the_fields_of_block_causal_ones(tiny_client, field, value):
+    body = {"prompt": [1], "max_tokens": 2, "confidence_threshold": 0.5, field: value}
+    answer = tiny_client.post("/v1/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+    assert "the sampler of LLaDA does not know it" in answer.json()["error"]["message"]
+
+
+def test_likelihoods_and_infilling_are_refused(client):
+    for route, body in (
+        ("/v1/score", {"prompt": PROMPT, "completion": [7]}),
+        ("/v1/denoise", {"canvas": [{"tokens": PROMPT}, {"mask": 3}]}),
+        ("/v1/completions", {"prompt": PROMPT, "suffix": [7]}),
+    ):
+        answer = client.post(route, json=body)
+        assert answer.status_code == 400, (route, answer.text)
