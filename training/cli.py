@@ -1,5 +1,5 @@
-"""`llada-train`: tokenizer, pre-training, SFT, preferences, rewards, generation, evaluation, calibration, export, and a
-pipeline of them from one file.
+"""`llada-train`: tokenizer, pre-training, SFT, preferences, rewards, generation, evaluation, calibration, export, a
+pipeline of them from one file, and a page of what was rewarded.
 """
 
 from pathlib import Path
@@ -114,7 +114,9 @@ def export(options: ExportOptions) -> None:
 
 @app.command()
 def tiny(
-    architecture: Annotated[str, typer.Argument(help="llada, illada, llada-moe or dream.")],
+    architecture: Annotated[
+        str, typer.Argument(help="The published class, such as DreamModel; docs/models.md has all.")
+    ],
     output_dir: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
 ) -> None:
@@ -122,6 +124,18 @@ def tiny(
     from training.commands.tiny import run_tiny
 
     run_tiny(architecture, output_dir, seed=seed, log=typer.echo)
+
+
+@app.command()
+def rollouts(
+    output_dir: Annotated[Path, typer.Argument(help="The output folder of a `grpo` run; it may still be running.")],
+    steps: Annotated[int, typer.Option(help="Steps shown, spread over the run.", min=1, max=1000)] = 20,
+    prompts: Annotated[int, typer.Option(help="Prompts shown of each step.", min=1, max=1000)] = 8,
+) -> None:
+    """Write rollouts.html into a run's folder: the reward's curve, and answers with their rewards."""
+    from training.commands.rollouts import write_page
+
+    write_page(output_dir, num_steps=steps, num_prompts=prompts, log=typer.echo)
 
 
 @app.command()

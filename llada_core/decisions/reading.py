@@ -117,7 +117,7 @@ def _label_logits(model: MaskPredictor, labels: Labels, rows: Sequence[_Row]) ->
     tokens_T = torch.tensor([token_id for ids in sequences for token_id in ids], device=model.device)
     # The mask is the last token but one.
     masks_R = (lengths.cumsum(0) - 2).to(model.device)
-    packed = PackedTokens(tokens_T, tuple(lengths.tolist()))
+    packed = PackedTokens(tokens_T, tuple(lengths.tolist()), block_lengths=(model.shape.block_length,) * len(sequences))
     logits_RV = model.head(model.hidden_states(packed, Rows(masks_R, (1,) * len(rows))))
     label_ids = labels.token_ids[: max(len(row.order) for row in rows)]
     logits_RL = logits_RV[:, list(label_ids)].double().cpu()

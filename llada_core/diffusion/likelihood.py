@@ -45,7 +45,7 @@ def log_likelihood(
     """Estimate log p(answer | prompt) from `mc_num` draws; only guidance masks the prompt.
 
     Raises:
-        InvalidParameterError: an empty answer, or fewer than one draw.
+        InvalidParameterError: an empty answer, fewer than one draw, or a model that attends block by block.
     """
     if not answer:
         raise InvalidParameterError("answer has 0 tokens; it must have at least 1", "answer")
@@ -79,7 +79,11 @@ def answer_masks(length: int, mc_num: int, *, seed: int, draws: range | None = N
 
 @dataclass(frozen=True, slots=True)
 class AnswerScorer:
-    """Scores an answer after a prompt under given masks; what may follow it is given, as for a gap in a text."""
+    """Scores an answer after a prompt under given masks; what may follow it is given, as for a gap in a text.
+
+    Raises:
+        InvalidParameterError: the model attends block by block, and has another bound on the likelihood.
+    """
 
     model: MaskPredictor
     prompt: Sequence[int]
@@ -88,6 +92,9 @@ class AnswerScorer:
     _: KW_ONLY
     mask_id: int
     cfg_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.model.shape.require_full_attention("likelihoods")
 
     def estimate_per_draw(self, masks_NL: Tensor) -> Tensor:
         """Return each draw's estimate, float64 [N]: Σ over its masked tokens of log p, times L / masked."""

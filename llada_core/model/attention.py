@@ -1,6 +1,7 @@
-"""Bidirectional attention over a ragged batch, with or without cached keys.
+"""Attention over a ragged batch, with or without cached keys: to a whole sequence, or block by block.
 
-Without a mask, query heads that share a key head are simply more queries to that head, so grouped heads need no copies.
+There is no mask: under block-causal attention the queries of a block attend to the keys up to its end, in a call of
+their own. So query heads that share a key head are simply more queries to that head, and grouped heads need no copies.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.model.kv_cache import KVCache
-from llada_core.model.packed import PackedTokens
+from llada_core.model.packed import PackedTokens, Rows
 
 # (queries [N, H, Q, D], keys [N, K, L, D], values [N, K, L, D]) → [N, H, Q, D]
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -27,12 +28,30 @@ _MOST_JOINED_BYTES = 320 << 10
 
 
 @dataclass(frozen=True, slots=True)
+class _Span:
+    """Queries of a sequence that see the same keys, those from its first on: of all its blocks, or up to one's end."""
+
+    start: int
+    stop: int
+    num_keys: int
+
+    @property
+    def num_queries(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
 class _Run:
-    """Sequences that attend in one call: adjacent ones of the same shape, or a single one with a cache."""
+    """Adjacent sequences of the same shape, all of one span, or a single sequence of any.
+
+    Attributes:
+        queries, keys: their places in the packed batch.
+    """
 
     queries: slice
     keys: slice
     num_sequences: int
+    spans: tuple[_Span, ...]
     cached: "_Cached | None"
 
     def keys_and_values(self, layer: int, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +80,7 @@ class _Cached:
 
 @dataclass(frozen=True, slots=True)
 class _Offsets:
-    """The offsets of each sequence's queries and keys, which variable-length kernels need."""
+    """The offsets of each span's queries and keys, which variable-length kernels need."""
 
     queries: Tensor
     keys: Tensor
@@ -69,30 +88,29 @@ class _Offsets:
     longest_key: int
 
     @classmethod
-    def of(cls, packed: PackedTokens, counts: Sequence[int]) -> "_Offsets":
-        caches = packed.caches or (None,) * len(counts)
-        keys = [cache.length if cache else length for cache, length in zip(caches, packed.lengths, strict=True)]
+    def of(cls, runs: Sequence[_Run], device: torch.device) -> "_Offsets":
+        spans = [span for run in runs for span in run.spans * run.num_sequences]
+        queries, keys = [span.num_queries for span in spans], [span.num_keys for span in spans]
         query_offsets, key_offsets = (
-            torch.tensor((0, *lengths)).cumsum(0, dtype=torch.int32).to(packed.tokens_T.device, non_blocking=True)
-            for lengths in (counts, keys)
+            torch.tensor((0, *lengths)).cumsum(0, dtype=torch.int32).to(device, non_blocking=True)
+            for lengths in (queries, keys)
         )
-        return cls(query_offsets, key_offsets, max(counts), max(keys))
+        return cls(query_offsets, key_offsets, max(queries), max(keys))
 
 
 class AttentionPlan:
     """The attention pattern of a batch, built once per forward pass and used by all layers."""
 
-    def __init__(self, packed: PackedTokens, row_counts: Sequence[int] | None = None) -> None:
+    def __init__(self, packed: PackedTokens, rows: Rows | None = None) -> None:
         """
         Args:
-            row_counts: how many positions of each sequence have queries; None for all of them.
+            rows: the positions that have queries; None for all of them.
         """
-        counts = tuple(packed.lengths if row_counts is None else row_counts)
-        self._runs = list(_runs(packed, counts))
-        self._offsets = _Offsets.of(packed, counts) if packed.tokens_T.is_cuda else None
+        self._runs = list(_runs(packed, rows))
+        self._offsets = _Offsets.of(self._runs, packed.tokens_T.device) if packed.tokens_T.is_cuda else None
 
     def attend(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, kernel: Kernel | None = None) -> Tensor:
-        """Compute softmax attention in which every position sees its whole sequence and nothing else: [Q, H, D].
+        """Compute softmax attention to a position's sequence, or to the blocks of it up to the position's: [Q, H, D].
 
         Args:
             q_QHD: queries of H heads; head h reads key head h // (H / K).
@@ -108,7 +126,11 @@ class AttentionPlan:
         inputs = []
         for run in self._runs:
             run_inputs = (q_QHD[run.queries], *run.keys_and_values(layer, k_TKD, v_TKD))
-            inputs.append(tuple(_batched(x, run.num_sequences) for x in run_inputs))
+            q_NHQD, k_NKLD, v_NKLD = (_batched(x, run.num_sequences) for x in run_inputs)
+            inputs += [
+                (q_NHQD[:, :, span.start : span.stop], k_NKLD[:, :, : span.num_keys], v_NKLD[:, :, : span.num_keys])
+                for span in run.spans
+            ]
         outputs = [kernel(*qkv).transpose(1, 2).flatten(0, 1) for qkv in _joined(inputs)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -118,7 +140,12 @@ class AttentionPlan:
 
         offsets = self._offsets
         assert offsets is not None
-        keys, values = zip(*(run.keys_and_values(layer, k_TKD, v_TKD) for run in self._runs), strict=True)
+        keys, values = [], []
+        for run in self._runs:
+            run_keys, run_values = run.keys_and_values(layer, k_TKD, v_TKD)
+            for span in run.spans:
+                keys.append(run_keys[: run.num_sequences * span.num_keys])
+                values.append(run_values[: run.num_sequences * span.num_keys])
         attended = varlen_attn(
             q_QHD,
             torch.cat(keys),
@@ -164,21 +191,62 @@ def _batched(x_THD: Tensor, num_sequences: int) -> Tensor:
     return x_THD.unflatten(0, (num_sequences, -1)).transpose(1, 2)
 
 
-def _runs(packed: PackedTokens, counts: tuple[int, ...]) -> Iterator[_Run]:
+def _runs(packed: PackedTokens, rows: Rows | None) -> Iterator[_Run]:
     sequences = len(packed.lengths)
     caches = packed.caches or (None,) * sequences
     query = key = first = 0
-    # Padding is a sequence without queries at the last layer, so that layer's counts leave it out.
-    counts += (0,) * (len(packed.lengths) - len(counts))
-    # A cached sequence differs from every other by its cache, so it is a run of its own.
-    shapes = zip(counts, packed.lengths, caches, strict=True)
-    for (count, length, cache), run in groupby(shapes):
+    # A cached sequence differs from every other by its cache, so it is a run of its own; so is one of several spans.
+    kinds = [
+        (spans, length, cache, 0 if len(spans) == 1 else number)
+        for number, (spans, length, cache) in enumerate(zip(_spans(packed, rows), packed.lengths, caches, strict=True))
+    ]
+    for (spans, length, cache, _), run in groupby(kinds):
         size = sum(1 for _ in run)
-        queries, keys = slice(query, query + size * count), slice(key, key + size * length)
+        queries, keys = slice(query, query + size * spans[-1].stop), slice(key, key + size * length)
         query, key = queries.stop, keys.stop
-        if count:
-            yield _Run(queries, keys, size, None if cache is None else _cached(packed, first, cache))
+        if spans[-1].stop:
+            yield _Run(queries, keys, size, spans, None if cache is None else _cached(packed, first, cache))
         first += size
+
+
+def _spans(packed: PackedTokens, rows: Rows | None) -> list[tuple[_Span, ...]]:
+    """Return the spans of each sequence; one without queries has a single, empty one."""
+    sequences = len(packed.lengths)
+    # Padding is a sequence without queries at the last layer, so that layer's counts leave it out.
+    counts = packed.lengths if rows is None else rows.counts + (0,) * (sequences - len(rows.counts))
+    caches = packed.caches or (None,) * sequences
+    lengths = [cache.length if cache else length for cache, length in zip(caches, packed.lengths, strict=True)]
+    if packed.block_lengths is None:
+        return [(_Span(0, count, length),) for count, length in zip(counts, lengths, strict=True)]
+    windows = packed.all_windows()
+    positions = _query_positions(windows, packed.block_lengths, rows)
+    return [
+        (_Span(0, count, length),) if block_length is None else tuple(_spans_of_blocks(asked, block_length, length))
+        for asked, block_length, count, length in zip(positions, packed.block_lengths, counts, lengths, strict=True)
+    ]
+
+
+def _query_positions(
+    windows: Sequence[np.ndarray], block_lengths: Sequence[int | None], rows: Rows | None
+) -> Sequence[np.ndarray]:
+    """Return a position for each query of a window, in the query's block."""
+    if rows is None:
+        return windows
+    counts = rows.counts + (0,) * (len(windows) - len(rows.counts))
+    pairs = zip(windows, block_lengths, strict=True)
+    if all(length is None or window[0] // length == window[-1] // length for window, length in pairs):
+        # So it is for steps over caches, and the device need not be asked which rows these are.
+        return [np.repeat(window[:1], count) for window, count in zip(windows, counts, strict=True)]
+    return np.split(np.concatenate(windows)[rows.index_R.cpu().numpy()], np.cumsum(counts)[:-1])
+
+
+def _spans_of_blocks(positions_Q: np.ndarray, block_length: int, num_keys: int) -> Iterator[_Span]:
+    """Yield the spans of ascending positions of a sequence, one for each block."""
+    blocks_Q = positions_Q // block_length
+    starts = [0, *(np.diff(blocks_Q).nonzero()[0] + 1).tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(positions_Q)], strict=True):
+        end = (int(blocks_Q[start]) + 1) * block_length if stop else 0
+        yield _Span(start, stop, min(end, num_keys))
 
 
 def _cached(packed: PackedTokens, sequence: int, cache: KVCache) -> _Cached:

@@ -1,8 +1,9 @@
 """A description of a network, made from a config, which two interpreters read: the network that can be trained
 (`network`) and the packed weights of a CPU (`backends/cpu`).
 
-All networks are pre-norm transformers without a causal mask. A description says only in what they differ. A tensor has
-a role in the network; an architecture's table gives its name in published checkpoints.
+All networks are pre-norm transformers in which a position sees those after it, all of them or those of its block. A
+description says only in what they differ. A tensor has a role in the network; an architecture's table gives its name in
+published checkpoints.
 """
 
 import re
@@ -58,10 +59,11 @@ class Rotary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Bidirectional attention: H query heads, which read K key heads of width D.
+    """Attention of H query heads, which read K key heads of width D.
 
     Attributes:
         has_head_norms: each query and key is normed before it is rotated, with one weight for all heads.
+        is_fused: one map, `query_key_value`, gives the queries of all heads, then their keys, then their values.
     """
 
     num_heads: int
@@ -69,6 +71,13 @@ class Attention:
     head_dim: int
     rotary: Rotary
     has_head_norms: bool = False
+    is_fused: bool = False
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """The features of all queries, all keys and all values."""
+        keys = self.num_key_value_heads * self.head_dim
+        return self.num_heads * self.head_dim, keys, keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +88,19 @@ class FeedForward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """A choice of experts in two stages, by sigmoids: the best groups, then the best experts in them (see `routing`).
+
+    Attributes:
+        scale: the weights of a token's experts add up to it.
+    """
+
+    num_groups: int
+    num_chosen: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experts:
     """A mixture of SwiGLUs, `num_chosen` of which each token goes through (see `routing`).
 
@@ -86,6 +108,7 @@ class Experts:
         width: the hidden features of each expert.
         shared_width: those of another SwiGLU, through which all tokens go; None if there is none.
         has_bias: the experts' probabilities have a bias, the tensor `expert_bias`.
+        groups: how experts are chosen by groups; None if they are chosen among all, by a softmax.
         balance_weight: the weight in training of the loss that balances their load.
     """
 
@@ -94,6 +117,7 @@ class Experts:
     width: int
     shared_width: int | None = None
     has_bias: bool = False
+    groups: Groups | None = None
     balance_weight: float = 0.0
 
 
@@ -112,6 +136,8 @@ class Description:
         has_tied_head: the head is the embedding.
         biased: the roles of the linear maps that have a bias.
         predicts_next: a token is predicted from the output at the position before it; the first one from its own.
+        block_length: attention is block-causal (see `PackedTokens`), by default in blocks of this length; None if every
+            position sees all.
     """
 
     names: TensorNames
@@ -125,6 +151,7 @@ class Description:
     has_tied_head: bool
     biased: frozenset[str] = frozenset()
     predicts_next: bool = False
+    block_length: int | None = None
 
     @property
     def num_layers(self) -> int:
@@ -140,6 +167,7 @@ class Description:
             vocab_size=self.vocab_size,
             max_sequence_length=self.max_sequence_length,
             predicts_next=self.predicts_next,
+            block_length=self.block_length,
         )
 
     @property
@@ -194,14 +222,13 @@ class Description:
     def block_shapes(self, depth: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every tensor of a block, by its role."""
         attention = self.attention
-        queries, keys = attention.num_heads * attention.head_dim, attention.num_key_value_heads * attention.head_dim
+        widths = attention.widths
+        inputs = {role: (width, self.width) for role, width in zip(("query", "key", "value"), widths, strict=True)}
         head_norms = {"query_norm": (attention.head_dim,), "key_norm": (attention.head_dim,)}
         shapes: dict[str, tuple[int, ...]] = {
             "attention_norm": (self.width,),
-            "query": (queries, self.width),
-            "key": (keys, self.width),
-            "value": (keys, self.width),
-            "attention_out": (self.width, queries),
+            **({"query_key_value": (sum(widths), self.width)} if attention.is_fused else inputs),
+            "attention_out": (self.width, widths[0]),
             **(head_norms if attention.has_head_norms else {}),
             "feed_forward_norm": (self.width,),
             **self._feed_forward_shapes(self.feed_forwards[depth]),

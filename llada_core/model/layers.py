@@ -50,6 +50,7 @@ class Block(GradientCheckpointingLayer):
         super().__init__()
         self.depth = depth
         self._head_dim = description.attention.head_dim
+        self._fused_widths = description.attention.widths if description.attention.is_fused else None
         self._rotate = partial(rotate, is_float32=description.attention.rotary.is_float32)
         self._has_head_norms = description.attention.has_head_norms
         feed_forward = description.feed_forwards[depth]
@@ -94,10 +95,12 @@ class Block(GradientCheckpointingLayer):
     ) -> Tensor:
         # Keys and values come from all positions; queries and everything after them are needed only at the rows.
         x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
-        q_QHD, k_TKD, v_TKD = (
-            self.part(role)(x).unflatten(-1, (-1, self._head_dim))
-            for role, x in (("query", x_QE), ("key", x_TE), ("value", x_TE))
-        )
+        if self._fused_widths is None:
+            qkv = [self.part(role)(x) for role, x in (("query", x_QE), ("key", x_TE), ("value", x_TE))]
+        else:
+            qkv = list(self.part("query_key_value")(x_TE).split(self._fused_widths, dim=-1))
+            qkv[0] = qkv[0] if rows is None else qkv[0][rows.index_R]
+        q_QHD, k_TKD, v_TKD = (x.unflatten(-1, (-1, self._head_dim)) for x in qkv)
         if self._has_head_norms:
             q_QHD, k_TKD = self.part("query_norm")(q_QHD), self.part("key_norm")(k_TKD)
         q_QHD, k_TKD = self._rotate(q_QHD, cos_Q1D, sin_Q1D), self._rotate(k_TKD, cos_T1D, sin_T1D)
@@ -109,7 +112,10 @@ class Block(GradientCheckpointingLayer):
         if self.experts is None:
             return self._swiglu(x_TE, "gate", "up", "down")
         bias_X = self.part("mixture.expert_bias") if self.experts.has_bias else None
-        weights_TN, experts_TN = choose_experts(self.part("router")(x_TE), self.experts.num_chosen, bias_X)
+        router = self.part("router")
+        # By groups, experts are chosen in float32; without, as published, from logits in the dtype of the weights.
+        logits_TX = router(x_TE) if self.experts.groups is None else F.linear(x_TE.float(), router.weight.float())
+        weights_TN, experts_TN = choose_experts(logits_TX, self.experts, bias_X)
         weights = weights_TN.to(x_TE.dtype).flatten().unsqueeze(1)
         output_TE = torch.zeros_like(x_TE)
         # In training every weight needs a gradient, if of zeros: DDP waits for all of them.

@@ -1,4 +1,4 @@
-"""The network of every architecture, for training and accelerators: a transformer without a causal mask
+"""The network of every architecture, for training and accelerators: a transformer whose positions see those after them
 (arXiv:2502.09992, section 2.1), built from a description.
 
 Parameter names are those of the published checkpoints.
@@ -43,7 +43,7 @@ class LoadBalance:
         experts = self._blocks[0].experts
         assert experts is not None
         biases = [block.part("mixture.expert_bias") if experts.has_bias else None for block in self._blocks]
-        return experts.balance_weight * load_balance(self._logits, experts.num_chosen, biases)
+        return experts.balance_weight * load_balance(self._logits, experts, biases)
 
 
 class Network(PreTrainedModel):
@@ -76,7 +76,12 @@ class Network(PreTrainedModel):
         self.post_init()
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool = True
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        return_dict: bool = True,
+        *,
+        block_length: int | None = None,
     ) -> MaskedLMOutput | tuple[Tensor]:
         """Compute the network's output at every position of a padded batch: the interface of the published models.
 
@@ -84,13 +89,16 @@ class Network(PreTrainedModel):
             input_ids: [B, L]
             attention_mask: [B, L], 1 = token, 0 = padding on either side. Padding is left out of the computation,
                 and its rows of the result are zero.
+            block_length: attention is block-causal, in blocks of this length from each row's first token on; None for
+                attention of all tokens to all, which is the published classes' without a mask.
 
         Returns:
             `MaskedLMOutput` with `logits` [B, L, V].
         """
         is_token_BL = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         lengths = tuple(is_token_BL.sum(dim=1).tolist()) if attention_mask is not None else self._full(input_ids)
-        hidden_TE = self._outputs(PackedTokens(input_ids[is_token_BL], lengths))
+        block_lengths = None if block_length is None else (block_length,) * len(lengths)
+        hidden_TE = self._outputs(PackedTokens(input_ids[is_token_BL], lengths, block_lengths=block_lengths))
         logits_TV = self.head(hidden_TE)
         logits_BLV = logits_TV.new_zeros(*input_ids.shape, logits_TV.shape[-1])
         logits_BLV = logits_BLV.masked_scatter(is_token_BL.unsqueeze(-1), logits_TV)
@@ -157,7 +165,7 @@ class Network(PreTrainedModel):
         hidden_TE = self.get_input_embeddings()(packed.tokens_T)
         for block in blocks:
             hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
-        last_plan = plan if rows is None else AttentionPlan(packed, rows.counts)
+        last_plan = plan if rows is None else AttentionPlan(packed, rows)
         # Rebinding the name frees the last layer's input.
         hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
         normed_TE: Tensor = self.final_norm(hidden_TE)

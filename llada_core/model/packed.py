@@ -19,7 +19,7 @@ from llada_core.model.kv_cache import KVCache
 
 @dataclass(frozen=True, slots=True)
 class PackedTokens:
-    """Windows of sequences laid end to end. A position attends to its own sequence only.
+    """Windows of sequences, end to end. A position attends to its own sequence only, to all of it or block by block.
 
     A window is the whole sequence unless a cache holds the rest of it, and then any set of positions. Positions outside
     the window are attended to as the cache holds them; those inside replace their cached keys and values.
@@ -29,16 +29,20 @@ class PackedTokens:
         lengths: the length of each window; they sum to T.
         windows: the positions of each window's tokens in their sequence, ascending; None for all windows from 0 on.
         caches: each sequence's cache of keys and values, or None; None if no sequence has one.
+        block_lengths: for each sequence whose attention is block-causal, the length of its blocks, which are counted
+            from its first position: a position sees its own block and those before it. None for a sequence, or for all
+            of them, whose positions see the whole of it.
     """
 
     tokens_T: Tensor
     lengths: tuple[int, ...]
     windows: tuple[np.ndarray, ...] | None = None
     caches: tuple[KVCache | None, ...] | None = None
+    block_lengths: tuple[int | None, ...] | None = None
 
     def positions(self) -> Tensor:
         """Return the position of every token within its own sequence, int64 [T]."""
-        return torch.from_numpy(np.concatenate(self._windows())).to(self.tokens_T.device, non_blocking=True)
+        return torch.from_numpy(np.concatenate(self.all_windows())).to(self.tokens_T.device, non_blocking=True)
 
     def padded(self, multiple: int) -> "PackedTokens":
         """Return the batch with a last sequence of padding that makes T a multiple of `multiple`."""
@@ -49,16 +53,18 @@ class PackedTokens:
         return PackedTokens(
             F.pad(self.tokens_T, (0, missing)),
             (*self.lengths, missing),
-            (*self._windows(), np.arange(missing)),
+            (*self.all_windows(), np.arange(missing)),
             (*(self.caches or (None,) * sequences), None),
+            (*(self.block_lengths or (None,) * sequences), None),
         )
 
     @property
     def longest(self) -> int:
         """An exclusive upper bound on the positions."""
-        return max((int(window[-1]) + 1 for window in self._windows() if len(window)), default=0)
+        return max((int(window[-1]) + 1 for window in self.all_windows() if len(window)), default=0)
 
-    def _windows(self) -> tuple[np.ndarray, ...]:
+    def all_windows(self) -> tuple[np.ndarray, ...]:
+        """Return the positions of each window's tokens in their sequence."""
         return self.windows or tuple(np.arange(length) for length in self.lengths)
 
 

@@ -8,7 +8,9 @@ from llada_core.errors import UnsupportedCheckpointError
 from llada_core.model.architectures.dream import DreamConfig
 from llada_core.model.architectures.illada import ILLaDAConfig
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada2_moe import LLaDA2MoeConfig
 from llada_core.model.architectures.llada_moe import LLaDAMoEConfig
+from llada_core.model.architectures.sdar import SDARConfig
 from llada_core.model.config import ModelConfig
 
 
@@ -29,7 +31,10 @@ def find_architecture(config: Mapping[str, Any]) -> type[ModelConfig]:
 
 # The class named in `architectures` → the class that reads the config and describes the network.
 ARCHITECTURES: Mapping[str, type[ModelConfig]] = {
-    **{config.architecture: config for config in (DreamConfig, ILLaDAConfig, LLaDAConfig, LLaDAMoEConfig)},
+    **{
+        config.architecture: config
+        for config in (DreamConfig, ILLaDAConfig, LLaDA2MoeConfig, LLaDAConfig, LLaDAMoEConfig, SDARConfig)
+    },
     # The experts of a layer are stacked in its checkpoints.
     "FusedLLaDAMoEModelLM": LLaDAMoEConfig,
 }

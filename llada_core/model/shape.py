@@ -18,6 +18,7 @@ class ModelShape:
         predicts_next: a token is predicted from the output at the position before it.
         context_weight: its training weighs masked tokens by their neighbours, with this p (`context_weights`); None to
             weigh them by one over the masking probability.
+        block_length: attention is block-causal, by default in blocks of this length; None if every position sees all.
         sampler: in what its published sampler differs from LLaDA's.
     """
 
@@ -28,7 +29,22 @@ class ModelShape:
     max_sequence_length: int
     predicts_next: bool = False
     context_weight: float | None = None
+    block_length: int | None = None
     sampler: PublishedSampler = LLADA_SAMPLER
+
+    def require_full_attention(self, purpose: str) -> None:
+        """Check that every position sees all others.
+
+        Args:
+            purpose: what would be computed, for the error.
+
+        Raises:
+            InvalidParameterError: attention is block-causal.
+        """
+        if self.block_length is not None:
+            raise InvalidParameterError(
+                f"model attends block by block; it must be one whose positions see all others for {purpose}", "model"
+            )
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:
         """Check that every id is in the vocabulary.

@@ -262,6 +262,7 @@ def require_settings(params: GenerationParams, vocabulary: Vocabulary, *, is_inf
         InvalidParameterError: ids out of range; settings about the text's end on an infilling canvas; a setting that
             this model's sampler does not know.
     """
+    vocabulary.shape.require_full_attention("generation")
     sampler = vocabulary.shape.sampler
     for name in FAMILY_SETTINGS:
         value = getattr(params, name)

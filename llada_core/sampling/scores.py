@@ -7,7 +7,6 @@ strategy is a function, an entry in the table and a name in `params.Remasking`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 # (logits_RV in float32, confidence_R of the proposals, a function that draws a uniform number for each) → score_R
@@ -56,7 +55,12 @@ def entropy(logits_RV: Tensor, confidence_R: Tensor, draw: Callable[[], Tensor])
 
 def shannon_entropy(logits_RV: Tensor) -> Tensor:
     """Return the entropy of softmax(logits) in nats, [R]."""
-    return torch.special.entr(logits_RV.softmax(dim=-1)).sum(dim=-1)
+    # log Z - Σ p x with x below the largest logit: a fourth of the time of torch's `entr`, which takes a logarithm of
+    # every p. Below e^-87 there are no normal float32 numbers, with which a CPU is slow; -∞ would give 0 · ∞.
+    shifted_RV = (logits_RV - logits_RV.amax(dim=-1, keepdim=True)).clamp_(min=-87.0)
+    powers_RV = shifted_RV.exp()
+    sums_R = powers_RV.sum(dim=-1)
+    return sums_R.log() - shifted_RV.mul_(powers_RV).sum(dim=-1) / sums_R
 
 
 SCORES: Mapping[str, Score] = {

@@ -33,8 +33,10 @@ class Likelihood:
         """Check that `completion` has a likelihood after `prompt`.
 
         Raises:
-            APIError, InvalidParameterError: no ids, ids out of range, the mask id, or too many ids.
+            APIError, InvalidParameterError: no ids, ids out of range, the mask id, too many ids; a model that attends
+                block by block.
         """
+        self.vocabulary.shape.require_full_attention("likelihoods")
         # The lengths first: the ids are checked one by one, on the event loop.
         if len(prompt) + len(completion) > self.max_model_len:
             raise bad_request(

@@ -47,7 +47,7 @@ PRODUCT = Operation(
 )
 OPERATIONS = (SUM, DIFFERENCE, PRODUCT)
 
-_SHARES = {"sums": 0.35, "differences": 0.55, "products": 0.10}
+_SHARES = {"sums": 0.37, "differences": 0.48, "products": 0.15}
 _SHARE_OF_CLOSE_PAIRS = 0.4
 _SHARES_OF_DIGITS = {"one": 0.3, "mixed": 0.25, "two": 0.45}
 

@@ -1,4 +1,4 @@
-"""The reports of a run: progress, `metrics.jsonl`, trackers, a plot of the loss."""
+"""The reports of a run: progress, `metrics.jsonl`, trackers, a plot of loss and reward."""
 
 import json
 import sys
@@ -130,27 +130,32 @@ class Reporter:
                     records.append(record)
         return records
 
-    def draw_curve(self, *, val_loss: str) -> None:
-        """Plot training and validation loss over the steps into `loss.png`.
+    def draw_curves(self, *, val_loss: str, watched: str | None) -> None:
+        """Plot training and validation loss over the steps into `loss.png`, and below them what else is watched.
 
         Args:
             val_loss: what the validation loss is.
+            watched: the name of a figure.
         """
         records = self.records()
         if not self._is_main or not records:
             return
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 4.5), layout="constrained")
-        axes = figure.subplots()
-        for name, label in (("loss", "training loss"), ("val_loss", f"validation: {val_loss}")):
-            points = [(record["step"], record[name]) for record in records if name in record]
-            if points:
-                axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker="." if name != "loss" else "")
+        panels = [("loss", {"loss": "training loss", "val_loss": f"validation: {val_loss}"})]
+        if watched is not None:
+            panels.append((watched.replace("_", " "), {watched: "training", f"val_{watched}": "validation"}))
+        figure = Figure(figsize=(8, 0.5 + 4 * len(panels)), layout="constrained")
+        for axes, (unit, labels) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
+            for name, label in labels.items():
+                points = [(record["step"], record[name]) for record in records if name in record]
+                if points:
+                    marker = "." if name.startswith("val_") else ""
+                    axes.plot(*zip(*points, strict=True), label=label, linewidth=1, marker=marker)
+            axes.set_ylabel(unit)
+            axes.grid(alpha=0.3)
+            axes.legend()
         axes.set_xlabel("optimizer step")
-        axes.set_ylabel("nats")
-        axes.grid(alpha=0.3)
-        axes.legend()
         figure.savefig(self._output_dir / "loss.png", dpi=120)
 
 

@@ -88,6 +88,7 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
         validation=Validation(start, samples.validation, reporter),
         practice=start.stage.practice(parallel.unwrapped, workplace),
         reporter=reporter,
+        watched=start.stage.watched,
     )
 
 
@@ -127,7 +128,7 @@ def _finish(start: Start, reporter: Reporter) -> None:
         chosen = best[0] if options.early_stopping is not None else chosen
     assert chosen is not None
     export(chosen, options.output_dir, adapter_only=options.adapter_only)
-    reporter.draw_curve(val_loss=start.stage.val_loss)
+    reporter.draw_curves(val_loss=start.stage.val_loss, watched=start.stage.watched)
     model = str(options.output_dir)
     if options.adapter_only:
         model = f"{options.model_name_or_path} --adapter {options.output_dir / 'adapter'}"

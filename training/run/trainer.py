@@ -42,7 +42,12 @@ class Trainer:
         validation: Validation,
         practice: Practice | None,
         reporter: Reporter,
+        watched: str | None,
     ) -> None:
+        """
+        Args:
+            watched: see `Stage`.
+        """
         self.step = 0
         self._parallel = parallel
         self._world = parallel.world
@@ -54,6 +59,7 @@ class Trainer:
         self._validation = validation
         self._practice = practice
         self._reporter = reporter
+        self._watched = watched
         optimizers = build_optimizers(parallel.model, options)
         average = None if options.ema_decay is None else WeightAverage(parallel.model, options.ema_decay)
         self._learned = Learned(parallel.model, optimizers, average)
@@ -151,9 +157,10 @@ class Trainer:
             **summary.figures,
         }
         remaining = (self.max_steps - self.step) * summary.seconds / len(summary.losses)
-        figures = f"loss {record['loss']:.4f}  lr {learning_rate:.2e}  {summary.tokens_per_second:,} tokens/s"
-        line = f"step {self.step}/{self.max_steps}  {figures}  {_duration(remaining)} left"
-        self._reporter.log(record, line, figures=figures)
+        loss, speed = f"loss {record['loss']:.4f}", f"lr {learning_rate:.2e}  {summary.tokens_per_second:,} tokens/s"
+        watched = "" if self._watched is None else f"  {self._watched} {record[self._watched]:.3f}"
+        line = f"step {self.step}/{self.max_steps}  {loss}{watched}  {speed}  {_duration(remaining)} left"
+        self._reporter.log(record, line, figures=loss + (watched or f"  {speed}"))
 
     def _loop(self) -> None:
         self._window = Window()

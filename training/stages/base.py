@@ -39,11 +39,14 @@ class Stage(Protocol):
         name: the stage's name in checkpoints; a run resumes only checkpoints of its own stage.
         required_tokens: special tokens that the tokenizer must have.
         val_loss: what the validation loss is, for people.
+        watched: the figure that tells how well it goes, where the loss does not; in validation its name begins with
+            `val_`.
     """
 
     name: ClassVar[str]
     required_tokens: ClassVar[Sequence[str]]
     val_loss: ClassVar[str]
+    watched: ClassVar[str | None]
 
     @property
     def has_reference(self) -> bool:

@@ -23,6 +23,7 @@ class Denoising:
     __slots__ = ()
 
     val_loss: ClassVar[str] = "NLL bound, nats per token; end padding is not counted"
+    watched: ClassVar[str | None] = None
     rows_per_sample: ClassVar[int] = 1
     has_reference: ClassVar[bool] = False
     steps_per_batch: ClassVar[int] = 1

@@ -49,6 +49,7 @@ class GroupPolicy(Chat):
 
     name: ClassVar[str] = "grpo"
     val_loss: ClassVar[str] = "minus the mean reward of greedy answers"
+    watched: ClassVar[str | None] = "reward"
 
     @classmethod
     def from_options(cls, options: GRPOOptions) -> "GroupPolicy":

@@ -56,6 +56,7 @@ class Preferences(Chat):
 
     name: ClassVar[str] = "dpo"
     val_loss: ClassVar[str] = "preference loss"
+    watched: ClassVar[str | None] = "reward_accuracy"
     has_reference: ClassVar[bool] = True
     steps_per_batch: ClassVar[int] = 1
 

@@ -6,7 +6,7 @@ resumes between two updates on the same answers: the weights that wrote them are
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -222,7 +222,7 @@ class Rollouts:
         """The answers that were logged for a step."""
         logged = {
             SampleKey(record["sample"], record["epoch"]): record["rollouts"]
-            for record in _records(self._file)
+            for record in read_rollouts(self._file)
             if record["step"] == step + 1
         }
         missing = [asked.key.sample for asked in prompts if asked.key not in logged]
@@ -237,9 +237,18 @@ class Rollouts:
         """Drop the records of steps that are run again."""
         if not self._file.exists():
             return
-        kept = [record for record in _records(self._file) if record["step"] <= before]
+        kept = [record for record in read_rollouts(self._file) if record["step"] <= before]
         with new_file(self._file) as aside:
             aside.write_text("".join(_as_line(record) for record in kept), encoding="utf-8")
+
+
+def read_rollouts(file: Path) -> Iterator[dict[str, Any]]:
+    """The records of `rollouts.jsonl`; a line that a kill cut short is passed over."""
+    if file.exists():
+        with file.open("rb") as lines:
+            for line in lines:
+                with suppress(ValueError):
+                    yield json.loads(line)
 
 
 def _seeds(seed: int, key: SampleKey, group_size: int) -> list[int]:
@@ -271,12 +280,3 @@ def _line(group: Group, step: int) -> str:
 
 def _as_line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _records(file: Path) -> Iterable[dict[str, Any]]:
-    """The records of a log; a line that a kill cut short is passed over."""
-    if file.exists():
-        with file.open("rb") as lines:
-            for line in lines:
-                with suppress(ValueError):
-                    yield json.loads(line)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Self
 
-from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaLayoutConfig
+from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, PartlyRotatedConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward
 from llada_core.model.published_sampler import PublishedSampler
@@ -42,9 +42,9 @@ _RULES = FieldRules(
 )
 
 # Every expert has three tensors, whose names are checked: a file may come from strangers.
-_MOST_EXPERTS = 1 << 17
+MOST_EXPERTS = 1 << 17
 
-_TOKENS = PublishedTokens(
+TOKENS = PublishedTokens(
     mask="<|mask|>",
     eos="<|endoftext|>",
     eot="<|role_end|>",
@@ -53,7 +53,7 @@ _TOKENS = PublishedTokens(
 )
 
 
-class LLaDAMoEConfig(LlamaLayoutConfig):
+class LLaDAMoEConfig(PartlyRotatedConfig):
     """LLaDA-MoE's architecture; a `config.json` must state what it relies on.
 
     Attributes:
@@ -68,7 +68,7 @@ class LLaDAMoEConfig(LlamaLayoutConfig):
     model_type = "llada"
     architecture = "LLaDAMoEModelLM"
     rules = _RULES
-    published_tokens = _TOKENS
+    published_tokens = TOKENS
     sampler = PublishedSampler(family="LLaDA-MoE")
     attention_bias: bool = False
     attention_dropout: float = 0.0
@@ -80,7 +80,6 @@ class LLaDAMoEConfig(LlamaLayoutConfig):
     norm_topk_prob: bool | None = None
     num_experts: int = 8
     num_experts_per_tok: int = 2
-    partial_rotary_factor: float = 1.0
     qk_layernorm: bool = True
     routed_scaling_factor: float | None = None
     router_aux_loss_coef: float = 0.01
@@ -106,15 +105,8 @@ class LLaDAMoEConfig(LlamaLayoutConfig):
         assert self.dense_intermediate_size is not None
         return self.dense_intermediate_size
 
-    @property
-    def rotary_dim(self) -> int:
-        return int(self.head_dim * self.partial_rotary_factor)
-
     def _attention(self) -> Attention:
-        attention = super()._attention()
-        return replace(
-            attention, has_head_norms=self.qk_layernorm, rotary=replace(attention.rotary, dim=self.rotary_dim)
-        )
+        return replace(super()._attention(), has_head_norms=self.qk_layernorm)
 
     def cut(self, num_layers: int) -> Self:
         shorter = super().cut(num_layers)
@@ -135,17 +127,12 @@ class LLaDAMoEConfig(LlamaLayoutConfig):
         )
         yield (
             f"num_hidden_layers × num_experts ({self.num_hidden_layers} × {self.num_experts}) must be at most "
-            f"{_MOST_EXPERTS:,}",
-            self.num_hidden_layers * self.num_experts <= _MOST_EXPERTS,
+            f"{MOST_EXPERTS:,}",
+            self.num_hidden_layers * self.num_experts <= MOST_EXPERTS,
         )
         yield (
             f"num_experts_per_tok ({self.num_experts_per_tok}) must be at most num_experts ({self.num_experts})",
             self.num_experts_per_tok <= self.num_experts,
-        )
-        yield (
-            f"hidden_size / num_attention_heads × partial_rotary_factor ({self.head_dim} × "
-            f"{self.partial_rotary_factor}) must be even for RoPE",
-            self.rotary_dim > 0 and self.rotary_dim % 2 == 0,
         )
         widths = {
             "shared_expert_intermediate_size": self.shared_expert_intermediate_size,

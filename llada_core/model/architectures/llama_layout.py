@@ -1,6 +1,7 @@
 """The layout of Llama's checkpoints, which most relatives of LLaDA have: field names, tensor names and layers."""
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from llada_core.model.config import MOST_ROTATIONS, ModelConfig
 from llada_core.model.description import Attention, Description, Experts, FeedForward, Rotary, TensorNames
@@ -61,10 +62,12 @@ class LlamaLayoutConfig(ModelConfig):
     """The fields that all configs of this layout have; a file must state those that matter.
 
     Attributes:
+        names: role → published name.
         initializer_range: has an effect on random weights only.
     """
 
     depth_field = "num_hidden_layers"
+    names: ClassVar[TensorNames] = NAMES
     hidden_act: str = "silu"
     hidden_size: int = 64
     initializer_range: float = 0.02
@@ -86,8 +89,12 @@ class LlamaLayoutConfig(ModelConfig):
             num_heads=self.num_attention_heads,
             num_key_value_heads=self.num_key_value_heads,
             head_dim=self.head_dim,
-            rotary=Rotary(theta=self.rope_theta, dim=self.head_dim, is_float32=False),
+            rotary=Rotary(theta=self.rope_theta, dim=self._rotated(), is_float32=False),
         )
+
+    def _rotated(self) -> int:
+        """How many features of a head are rotated."""
+        return self.head_dim
 
     def _description(
         self,
@@ -95,9 +102,10 @@ class LlamaLayoutConfig(ModelConfig):
         *,
         biased: frozenset[str] = frozenset(),
         predicts_next: bool = False,
+        block_length: int | None = None,
     ) -> Description:
         return Description(
-            names=NAMES,
+            names=self.names,
             width=self.hidden_size,
             vocab_size=self.vocab_size,
             num_columns=self.vocab_size,
@@ -108,21 +116,52 @@ class LlamaLayoutConfig(ModelConfig):
             has_tied_head=self.tie_word_embeddings,
             biased=biased,
             predicts_next=predicts_next,
+            block_length=block_length,
         )
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:
-        width, heads, kv_heads = self.hidden_size, self.num_attention_heads, self.num_key_value_heads
-        yield f"hidden_size ({width}) must be a multiple of num_attention_heads ({heads})", width % heads == 0
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        yield from self._head_width_rules()
         yield (
             f"num_attention_heads ({heads}) must be a multiple of num_key_value_heads ({kv_heads})",
             heads % kv_heads == 0,
         )
         yield (
+            f"max_position_embeddings × half the width of a head ({self.max_position_embeddings} × "
+            f"{self.head_dim // 2}) must be at most {MOST_ROTATIONS:,}",
+            self.max_position_embeddings * self.head_dim // 2 <= MOST_ROTATIONS,
+        )
+
+    def _head_width_rules(self) -> Iterator[tuple[str, bool]]:
+        width, heads = self.hidden_size, self.num_attention_heads
+        yield f"hidden_size ({width}) must be a multiple of num_attention_heads ({heads})", width % heads == 0
+        yield (
             f"hidden_size / num_attention_heads ({width}/{heads}) must be even for RoPE",
             self.head_dim % 2 == 0,
         )
+
+
+class StatedHeadDimConfig(LlamaLayoutConfig):
+    """The same with a field for the width of a head: all heads together need not be as wide as hidden states."""
+
+    head_dim: int = 16
+
+    def _head_width_rules(self) -> Iterator[tuple[str, bool]]:
+        yield f"head_dim ({self.head_dim}) must be even for RoPE", self.head_dim % 2 == 0
+
+
+class PartlyRotatedConfig(LlamaLayoutConfig):
+    """The same with rotary embedding of a part of each head, its first features."""
+
+    partial_rotary_factor: float = 1.0
+
+    def _rotated(self) -> int:
+        return int(self.head_dim * self.partial_rotary_factor)
+
+    def _size_rules(self) -> Iterator[tuple[str, bool]]:
+        yield from super()._size_rules()
         yield (
-            f"max_position_embeddings × hidden_size / num_attention_heads / 2 ({self.max_position_embeddings} × "
-            f"{self.head_dim // 2}) must be at most {MOST_ROTATIONS:,}",
-            self.max_position_embeddings * self.head_dim // 2 <= MOST_ROTATIONS,
+            f"partial_rotary_factor × the width of a head ({self.partial_rotary_factor} × {self.head_dim}) must be "
+            "even for RoPE",
+            self._rotated() > 0 and self._rotated() % 2 == 0,
         )

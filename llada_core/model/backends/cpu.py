@@ -9,10 +9,10 @@ output features of a linear map.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +123,7 @@ class CPUMaskPredictor:
         hidden_TE = F.embedding(packed.tokens_T, self._embedding_VE).to(self._hidden_dtype)
         for block in self._blocks[:-1]:
             hidden_TE = block(hidden_TE, rotations_T1C, plan)
-        last_plan = AttentionPlan(packed, rows.counts)
+        last_plan = AttentionPlan(packed, rows)
         hidden_RE = self._blocks[-1](hidden_TE, rotations_T1C, last_plan, rows)
         return _normalize(hidden_RE[kept_R], self._eps)
 
@@ -155,9 +155,9 @@ class _Block:
         self._most_rows = _most_rows(feed_forward.width)
         self._eps = torch.tensor(description.norm_eps)
 
-        def weight(role: str, norm_E: Tensor | None = None, **changes: Any) -> _Weight:
+        def weight(role: str, norm_E: Tensor | None = None) -> _Weight:
             bias_N = read(f"{role}.bias", depth) if role in description.biased else None
-            return _Weight(read(role, depth), norm_E, bias_N, **changes)
+            return _Weight(read(role, depth), norm_E, bias_N)
 
         norm_E, scale = read("attention_norm", depth), attention.head_dim**-0.5
         self._query_norm_HD: Tensor | None = None
@@ -170,9 +170,11 @@ class _Block:
             self._query_norm_HD = (query_norm_D * scale).to(hidden_dtype).expand(attention.num_heads, -1)
             self._key_norm_KD = key_norm_D.to(hidden_dtype).expand(attention.num_key_value_heads, -1)
             scale = 1.0
-        query = weight("query", norm_E, heads=attention, scale=scale)
-        key = weight("key", norm_E, heads=attention)
-        value = weight("value", norm_E)
+        if attention.is_fused:
+            query, key, value = weight("query_key_value", norm_E).split(attention.widths)
+        else:
+            query, key, value = (weight(role, norm_E) for role in ("query", "key", "value"))
+        query, key = replace(query, heads=attention, scale=scale), replace(key, heads=attention)
         if depth < description.num_layers - 1:
             self._query_key_value = linear(query, key, value)
         else:
@@ -270,7 +272,7 @@ class _Mixture:
 
     def __call__(self, x_TE: Tensor) -> Tensor:
         logits_TX = F.linear(x_TE.float(), self._router_XE)
-        weights_TN, experts_TN = choose_experts(logits_TX, self._sizes.num_chosen, self._bias_X)
+        weights_TN, experts_TN = choose_experts(logits_TX, self._sizes, self._bias_X)
         weights = weights_TN.to(x_TE.dtype).flatten().unsqueeze(1)
         output_TE = self._shared(x_TE)
         for expert, places in places_by_expert(experts_TN, self._sizes.num_experts):
@@ -296,6 +298,12 @@ class _Weight:
     bias_N: Tensor | None = None
     heads: Attention | None = None
     scale: float = 1.0
+
+    def split(self, sizes: Sequence[int]) -> "list[_Weight]":
+        """Return the weights of so many features each."""
+        biases = [None] * len(sizes) if self.bias_N is None else self.bias_N.split(list(sizes))
+        parts = zip(self.stored_NE.split(list(sizes)), biases, strict=True)
+        return [replace(self, stored_NE=stored_NE, bias_N=bias_N) for stored_NE, bias_N in parts]
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield its rows in float32, so that low precision rounds once; only a piece at a time is in memory."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def stacked(tmp_path) -> Stacked:
     tensors[f"{prefix}.w1"] = torch.stack([torch.cat(pair) for pair in zip(gates, ups, strict=True)])
     tensors[f"{prefix}.w2"] = torch.stack(downs)
     return Stacked(folder, tensors)
+
+
+@torch.inference_mode()
+def test_experts_as_dfactory_stacks_them_are_the_same_weights(tmp_path):
+    model = GOLDEN / "family" / "llada2_moe" / "models" / "tiny-mini-like"
+    folder = shutil.copytree(model, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    for depth, part in product((1, 2), ("gate", "up", "down")):
+        prefix = f"model.layers.{depth}.mlp.experts"
+        experts = [tensors.pop(f"{prefix}.{expert}.{part}_proj.weight") for expert in range(16)]
+        tensors[f"{prefix}.{part}_proj"] = torch.stack(experts)
+    save_file(tensors, folder / "model.safetensors")
+    packed = PackedTokens(torch.arange(3, 20), (17,))
+    for load in (load_checkpoint, load_model):
+        ours, theirs = (model.head(model.hidden_states(packed)) for model in (load(folder), load(model)))
+        assert torch.equal(ours, theirs)
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from llada_core.model import attention
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.attention import AttentionPlan, _joined, _Offsets, scaled_dot_product
 from llada_core.model.kv_cache import KVCache
-from llada_core.model.packed import PackedTokens
+from llada_core.model.packed import PackedTokens, Rows
 
 CONFIG = LLaDAConfig(d_model=32, n_heads=4, n_kv_heads=2, n_layers=1, mlp_hidden_size=8, vocab_size=9)
 
@@ -44,11 +44,55 @@ def test_the_variable_length_kernel_is_given_what_the_dense_one_sees(monkeypatch
         cache.replace(0, slice(9), torch.ones(9, 2, 8), torch.ones(9, 2, 8))
         windows = (np.arange(lengths[0]), np.array([0, 3, 4, 8]), np.arange(lengths[2]))
         packed = PackedTokens(torch.zeros(16, dtype=torch.long), lengths, windows, (None, cache, None))
-        plan = AttentionPlan(packed, row_counts)
+        plan = AttentionPlan(packed, row_counts and Rows.of(packed, [np.arange(count) for count in row_counts]))
         if is_varied:  # as on a GPU
-            plan._offsets = _Offsets.of(packed, counts)
+            plan._offsets = _Offsets.of(plan._runs, packed.tokens_T.device)
         attended.append(plan.attend(q_QHD, k_TKD, v_TKD, 0))
     torch.testing.assert_close(attended[0], attended[1], atol=1e-2, rtol=0)
+
+
+def masked(q_QHD, k_LKD, v_LKD, positions_Q, block_length):
+    """Attention to the blocks up to a position's own, by a mask over all keys."""
+    is_seen_QL = torch.from_numpy(np.arange(len(k_LKD)) // block_length <= (positions_Q // block_length)[:, None])
+    q, k, v = (x.transpose(0, 1)[None] for x in (q_QHD, k_LKD, v_LKD))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=is_seen_QL, enable_gqa=True)[0].transpose(0, 1)
+
+
+@pytest.mark.parametrize("is_varied", [False, True])
+@pytest.mark.parametrize("has_rows", [False, True])
+@torch.inference_mode()
+def test_block_causal_attention_is_the_masked_one_in_any_batch(monkeypatch, has_rows, is_varied):
+    monkeypatch.setattr(varlen, "varlen_attn", one_by_one)
+    torch.manual_seed(0)
+    lengths, block_lengths = (10, 10, 5, 9, 4), (4, 3, None, 3, 4)
+    # The fourth sequence has cached keys for its first block, and its window is the next three; the fifth one's is its
+    # second block. What lies behind them was never written.
+    caches = (None,) * 3 + tuple(KVCache(CONFIG.shape, size, dtype=torch.float32, device="cpu") for size in (14, 9))
+    cached = {}
+    windows = (np.arange(10), np.arange(10), np.arange(5), np.arange(3, 12), np.arange(4, 8))
+    for number, length in ((3, 3), (4, 4)):
+        cached[number] = torch.randn(2, length, 2, 8)
+        caches[number].replace(0, slice(None), *torch.full((2, caches[number].length, 2, 8), torch.nan))
+        caches[number].replace(0, slice(length), *cached[number])
+    packed = PackedTokens(torch.zeros(sum(lengths), dtype=torch.long), lengths, windows, caches, block_lengths)
+    every = [np.arange(length) for length in lengths]
+    asked = [np.array([2, 5, 9]), np.array([0, 9]), np.array([1]), np.array([0, 1, 8]), np.array([3])]
+    asked = asked if has_rows else every
+    q_THD, (k_TKD, v_TKD) = torch.randn(sum(lengths), 4, 8), torch.randn(2, sum(lengths), 2, 8)
+    rows = Rows.of(packed, asked)
+    plan = AttentionPlan(packed, rows if has_rows else None)
+    if is_varied:  # as on a GPU
+        plan._offsets = _Offsets.of(plan._runs, packed.tokens_T.device)
+        found = plan._attend_at_once(q_THD[rows.index_R], k_TKD, v_TKD, 0)
+    else:
+        found = plan.attend(q_THD[rows.index_R], k_TKD, v_TKD, 0)
+    expected, pieces = [], (q_THD.split(lengths), k_TKD.split(lengths), v_TKD.split(lengths))
+    for number, (q, *keys_and_values) in enumerate(zip(*pieces, strict=True)):
+        before = cached.get(number, torch.empty(2, 0, 2, 8))
+        k, v = (torch.cat(pair) for pair in zip(before, keys_and_values, strict=True))
+        index = asked[number]
+        expected.append(masked(q[index], k, v, windows[number][index], block_lengths[number] or 99))
+    torch.testing.assert_close(found, torch.cat(expected))
 
 
 @pytest.mark.parametrize("num_key_heads", [1, 2, 4])

@@ -17,15 +17,18 @@ MIXTURE = {
     "moe_layer_freq": [0, 1], "dense_intermediate_size": 48, "shared_expert_intermediate_size": 8,
     "moe_router_enable_expert_bias": True, "num_experts": 3, "partial_rotary_factor": 0.5,
 }  # fmt: skip
+HEADS = {**LLAMA_LAYOUT, "head_dim": 12}
 SMALL = {
     "FusedLLaDAMoEModelLM": MIXTURE,
     "DreamModel": LLAMA_LAYOUT,
     "ILLaDAForCausalLM": {**LLAMA_LAYOUT, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "LLaDA2MoeModelLM": {**HEADS, "moe_intermediate_size": 8, "use_bias": True, "use_qkv_bias": True},
     "LLaDAMoEModelLM": MIXTURE,
     "LLaDAModelLM": {
         "d_model": 32, "n_heads": 4, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 48, "vocab_size": 60,
         "max_sequence_length": 64,
     },
+    "SDARForCausalLM": {**HEADS, "attention_bias": True},
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from math import prod
 from shutil import copy
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from llada_core import load_checkpoint, load_model
-from llada_core.errors import UnsupportedCheckpointError
+from llada_core.diffusion.likelihood import log_likelihood
+from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
 from llada_core.model import layers
 from llada_core.model.backends import cpu
+from llada_core.model.description import Experts
 from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.registry import ARCHITECTURES
@@ -55,7 +58,8 @@ def cases(kind: str) -> list[Any]:
 @torch.inference_mode()
 def test_outputs_of_the_network_equal_the_published_model(family, case):
     mask_BL = None if case["attention_mask"] is None else torch.tensor(case["attention_mask"])
-    logits_BLV = network_of(family, case["model"])(torch.tensor(case["input_ids"]), mask_BL).logits
+    network, block_length = network_of(family, case["model"]), case.get("block_length")
+    logits_BLV = network(torch.tensor(case["input_ids"]), mask_BL, block_length=block_length).logits
     is_token_BL = torch.ones(logits_BLV.shape[:2]).bool() if mask_BL is None else mask_BL.bool()
     assert list(logits_BLV.shape) == case["shape"]
     expected_BLV = logits_of(family)[case["tensor"]]
@@ -67,7 +71,8 @@ def test_outputs_of_the_network_equal_the_published_model(family, case):
 def test_predictions_equal_the_published_model(family, case):
     ids_BL = torch.tensor(case["input_ids"])
     is_token_BL = torch.tensor(case["attention_mask"] or torch.ones(ids_BL.shape).tolist()).bool()
-    packed = PackedTokens(ids_BL[is_token_BL], tuple(is_token_BL.sum(dim=1).tolist()))
+    lengths = tuple(is_token_BL.sum(dim=1).tolist())
+    packed = PackedTokens(ids_BL[is_token_BL], lengths, block_lengths=(case.get("block_length"),) * len(lengths))
     expected_TV = logits_of(family)[case["tensor"]][is_token_BL]
     if network_of(family, case["model"]).shape.predicts_next:
         # The published sampler: cat([logits[:, :1], logits[:, :-1]], dim=1).
@@ -95,8 +100,8 @@ def test_experts_and_their_weights_equal_the_published_model(monkeypatch, family
     monkeypatch.setattr(interpreter, "choose_experts", recorded)
     (ids,) = case["input_ids"]
     model.hidden_states(PackedTokens(torch.tensor(ids), (len(ids),)))
-    layers_before = json.loads((folder / "config.json").read_text())["moe_layer_freq"][: case["layer"]]
-    weights_TN, experts_TN = chosen[sum(layers_before)]
+    layers_before = config_of(family, case["model"]).describe().feed_forwards[: case["layer"]]
+    weights_TN, experts_TN = chosen[sum(isinstance(layer, Experts) for layer in layers_before)]
     assert experts_TN[: len(ids)].tolist() == case["experts"]
     torch.testing.assert_close(weights_TN[: len(ids)], torch.tensor(case["weights"]), atol=2e-6, rtol=0)
 
@@ -120,7 +125,9 @@ def test_lower_precision_stays_near(family, model, quantization, tolerance):
         predictor.head(predictor.hidden_states(packed)).float()
         for predictor in (load_model(folder), load_model(folder, dtype="bfloat16", quantization=quantization))
     )
-    assert (rounded - exact).norm() / exact.norm() < tolerance
+    # A token whose experts change by rounding is far off; there are few.
+    errors_T = (rounded - exact).norm(dim=1) / exact.norm(dim=1)
+    assert errors_T.quantile(0.9) < tolerance
 
 
 def test_rotation_in_the_dtype_of_the_queries_rounds_as_the_published_code():
@@ -131,6 +138,12 @@ def test_rotation_in_the_dtype_of_the_queries_rounds_as_the_published_code():
     expected = x_THD * cos + torch.cat((-x_THD[..., 4:], x_THD[..., :4]), dim=-1) * sin
     assert torch.equal(rotate(x_THD, cos_T1D, sin_T1D, is_float32=False), expected)
     assert not torch.equal(rotate(x_THD, cos_T1D, sin_T1D), expected)
+
+
+@pytest.mark.parametrize("family", [family for family in CASES if config_of(*first_of(family)).shape.block_length])
+def test_what_needs_attention_of_all_to_all_is_refused_for_block_causal_models(family):
+    with pytest.raises(InvalidParameterError, match="model attends block by block"):
+        log_likelihood(network_of(*first_of(family)), [1], [2], mask_id=3)
 
 
 REFUSED: dict[str, list[tuple[str, object]]] = {
@@ -151,6 +164,20 @@ REFUSED: dict[str, list[tuple[str, object]]] = {
         ("hidden_act", "gelu"), ("use_sliding_window", True), ("sliding_window", 128), ("attention_dropout", 0.1),
         ("rope_scaling", {"type": "yarn", "factor": 2}), ("num_key_value_heads", 2), ("rms_norm_eps", 0),
     ],
+    "sdar": [
+        ("hidden_act", "gelu"), ("use_sliding_window", True), ("sliding_window", 128), ("attention_dropout", 0.1),
+        ("rope_scaling", {"type": "yarn", "factor": 2}), ("head_dim", 15), ("head_dim", 0), ("block_size", 0),
+        ("num_key_value_heads", 3), ("attention_bias", "no"),
+    ],
+    "llada2_moe": [
+        ("hidden_act", "gelu"), ("use_sliding_window", True), ("rope_scaling", {"type": "yarn"}), ("head_dim", 15),
+        ("use_bias", "no"), ("use_qk_norm", "no"), ("use_rmsnorm", False), ("using_split_qkv_in_self_attention", True),
+        ("score_function", "softmax"), ("router_dtype", "bf16"), ("norm_head", True), ("norm_softmax", True),
+        ("moe_router_enable_expert_bias", False), ("attention_dropout", 0.1), ("embedding_dropout", 0.1),
+        ("output_dropout", 0.1), ("n_group", 3), ("n_group", 16), ("topk_group", 5), ("topk_group", 0),
+        ("num_experts_per_tok", 9), ("num_experts", 5000), ("partial_rotary_factor", 0.2), ("num_shared_experts", 0),
+        ("routed_scaling_factor", 0), ("first_k_dense_replace", -1), ("num_hidden_layers", 10_001),
+    ],
 }  # fmt: skip
 
 
@@ -160,6 +187,38 @@ REFUSED: dict[str, list[tuple[str, object]]] = {
 def test_a_field_that_is_not_implemented_is_refused_by_name(family, field, value):
     with pytest.raises(UnsupportedCheckpointError, match=rf"config\.json: .*{field}"):
         config_of(*first_of(family), **{"dense_intermediate_size": None, field: value})
+
+
+# The published sizes, and the numbers of parameters that follow from them.
+PUBLISHED = {
+    "sdar-8b": (
+        "SDARForCausalLM",
+        {"hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+         "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "max_position_embeddings": 32768},
+        8_190_735_360,
+    ),
+    "llada2-mini": (
+        "LLaDA2MoeModelLM",
+        {"hidden_size": 2048, "intermediate_size": 5120, "moe_intermediate_size": 512, "num_hidden_layers": 20,
+         "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 256, "n_group": 8,
+         "topk_group": 4, "num_experts_per_tok": 8, "vocab_size": 157184, "max_position_embeddings": 16384},
+        16_255_643_392,
+    ),
+    "llada2-flash": (
+        "LLaDA2MoeModelLM",
+        {"hidden_size": 4096, "intermediate_size": 9216, "moe_intermediate_size": 1024, "num_hidden_layers": 32,
+         "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 256, "n_group": 8,
+         "topk_group": 4, "num_experts_per_tok": 8, "vocab_size": 157184, "max_position_embeddings": 16384},
+        102_889_705_216,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes_have_the_published_numbers_of_parameters(name):
+    architecture, fields, num_parameters = PUBLISHED[name]
+    shapes = ARCHITECTURES[architecture](**fields).tensor_shapes()
+    assert sum(map(prod, shapes.values())) == num_parameters
 
 
 @pytest.mark.parametrize(("family", "model"), MODELS)
