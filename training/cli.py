@@ -126,7 +126,9 @@ def rollouts(
 
 @app.command()
 def tiny(
-    architecture: Annotated[str, typer.Argument(help="llada, illada, llada-moe or dream.")],
+    architecture: Annotated[
+        str, typer.Argument(help="The published class, such as DreamModel; docs/models.md has all.")
+    ],
     output_dir: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
 ) -> None:

@@ -22,8 +22,8 @@ from training.errors import DataError
 
 
 def miniatures() -> Mapping[str, type[ModelConfig]]:
-    """The architectures by the names that the command takes: those of their families."""
-    return {config.sampler.family.lower(): config for config in ARCHITECTURES.values()}
+    """The architectures by the names that the command takes: those of the published classes."""
+    return {config.architecture: config for config in ARCHITECTURES.values()}
 
 
 def run_tiny(name: str, output_dir: Path, *, seed: int, log: Callable[[str], None]) -> None:
@@ -33,11 +33,11 @@ def run_tiny(name: str, output_dir: Path, *, seed: int, log: Callable[[str], Non
         DataError: an unknown architecture, or a folder that is not empty.
     """
     architectures = miniatures()
-    if name.lower() not in architectures:
+    if name not in architectures:
         raise DataError(f"ARCHITECTURE is {name}; it must be one of {', '.join(sorted(architectures))}")
     if output_dir.exists() and any(output_dir.iterdir()):
         raise DataError(f"--output-dir {output_dir}: is not empty")
-    architecture = architectures[name.lower()]
+    architecture = architectures[name]
     published = architecture.published_tokens
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -114,6 +114,7 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     else:
         assert options.model_name_or_path is not None
         model = _from_checkpoint(options.model_name_or_path, with_weights=with_weights)
+    model.config.shape.require_full_attention("training")
     if options.max_length is None:
         default = min(_LONGEST_DEFAULT, model.config.shape.max_sequence_length)
         options = options.model_copy(update={"max_length": default})

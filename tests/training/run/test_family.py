@@ -10,7 +10,7 @@ from llada_core.checkpoint.adapter import Adapter
 from llada_core.text.tokenizer import Message
 from tests.training.conftest import llada_train, losses, succeed, write_jsonl
 
-FAMILIES = ("illada", "llada-moe", "dream")
+FAMILIES = ("ILLaDAForCausalLM", "LLaDAMoEModelLM", "DreamModel")
 SHORT = ["--max-length", 48, "--batch-size", 4, "--max-steps", 3, "--warmup-steps", 1, "--dtype", "float32"]
 SHORT += ["--threads", 1, "--log-steps", 1, "--learning-rate", 1e-3]
 
@@ -51,7 +51,7 @@ def test_all_weights_are_trained_and_the_folder_loads_bit_for_bit(folder, tmp_pa
     succeed("export", "--checkpoint", output, "--output-dir", exported)
     again = load_checkpoint(exported)
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in after.state_dict().items())
-    if family == "llada-moe":
+    if family == "LLaDAMoEModelLM":
         assert all(load > 0 for load in losses(output, "load_balance_loss").values())
 
 
@@ -76,7 +76,7 @@ def test_adapters_are_trained_on_chats_in_the_checkpoints_own_format(folder, tmp
 
 def test_an_answer_is_what_the_template_writes_after_its_prompt(folder):
     shown = succeed(
-        "sft", "--model-name-or-path", folder / "llada-moe", "--train-data-path", folder / "chats.jsonl", *SHORT,
+        "sft", "--model-name-or-path", folder / "LLaDAMoEModelLM", "--train-data-path", folder / "chats.jsonl", *SHORT,
         "--output-dir", folder / "unused", "--dry-run",
     )  # fmt: skip
     clean = next(line for line in shown.splitlines() if "clean:" in line)
@@ -97,10 +97,19 @@ def test_a_dry_run_counts_the_parameters_and_the_memory(folder, family):
 def test_a_layer_that_the_model_has_not_is_refused_by_name(folder):
     data = ["--train-data-path", folder / "chats.jsonl", "--output-dir", folder / "unused"]
     options = ["--lora-r", 2, "--lora-target-modules", "att_proj", *data, *SHORT]
-    refused = llada_train("sft", "--model-name-or-path", folder / "dream", *options)
+    refused = llada_train("sft", "--model-name-or-path", folder / "DreamModel", *options)
     assert refused.returncode and "['att_proj'] unknown; choose from q_proj, k_proj" in refused.stderr
 
 
 def test_an_unknown_miniature_is_refused(tmp_path):
     refused = llada_train("tiny", "gpt", "--output-dir", tmp_path)
-    assert refused.returncode and "must be one of dream, illada, llada, llada-moe" in refused.stderr
+    assert refused.returncode and "must be one of DreamModel, ILLaDAForCausalLM, LLaDA" in refused.stderr
+
+
+@pytest.mark.parametrize("family", ["LLaDA2MoeModelLM", "SDARForCausalLM"])
+def test_a_model_that_attends_block_by_block_is_not_trained_with_full_attention(folder, tmp_path, family):
+    succeed("tiny", family, "--output-dir", tmp_path / "start")
+    data = ["--train-data-path", folder / "chats.jsonl", "--output-dir", tmp_path / "out"]
+    refused = llada_train("sft", "--model-name-or-path", tmp_path / "start", *data, *SHORT)
+    assert refused.returncode and "model attends block by block" in refused.stderr and "for training" in refused.stderr
+    assert not (tmp_path / "out").exists()
