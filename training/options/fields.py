@@ -522,6 +522,9 @@ class GenerateOptions(SamplingOptions):
     output: Path | None = Field(
         None, description="JSONL file to append results to; those it already has are not generated again."
     )
+    trajectory: bool = Field(
+        False, description="Write into --output also which step committed each token: what `distill` learns from."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all noise.")
     is_instruct: bool = Field(
         True, description="Put the prompt into the chat template; --no-is-instruct for a base model."
