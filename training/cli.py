@@ -1,5 +1,5 @@
-"""`llada-train`: tokenizer, pre-training, SFT, preferences, rewards, generation, evaluation, calibration, export, a
-pipeline of them from one file, and a page of what was rewarded.
+"""`llada-train`: tokenizer, pre-training, SFT, preferences, rewards, distillation, generation, evaluation, calibration,
+export, a pipeline of them from one file, and a page of what was rewarded.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from training.launch import read_launch
 from training.options.command_line import Command, command_for
 from training.options.fields import (
     CalibrateOptions,
+    DistillOptions,
     DPOOptions,
     EvalOptions,
     ExportOptions,
@@ -71,6 +72,13 @@ def dpo(options: DPOOptions, *, dry_run: bool = False) -> None:
 @command_for("grpo", can_dry_run=True)
 def grpo(options: GRPOOptions, *, dry_run: bool = False) -> None:
     """Learn from rewards: the model answers, and what is rewarded above its other answers becomes likelier (GRPO)."""
+    _train(options, dry_run=dry_run)
+
+
+@app.command(cls=Command)
+@command_for("distill", can_dry_run=True)
+def distill(options: DistillOptions, *, dry_run: bool = False) -> None:
+    """Teach a model to be sure of its own answers sooner, so that a parallel rule needs fewer steps (dParallel)."""
     _train(options, dry_run=dry_run)
 
 
@@ -141,7 +149,9 @@ def tiny(
 @app.command()
 def pipeline(
     config: Annotated[Path, typer.Option(help="YAML file with a section for every stage.")],
-    stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft, dpo, grpo or inference.")] = "all",
+    stage: Annotated[
+        str, typer.Option(help="all, tokenizer, pretraining, sft, dpo, grpo, distill or inference.")
+    ] = "all",
     prompt: Annotated[list[str] | None, typer.Option(help="Prompt for inference; may be repeated.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip finished stages and continue a started one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the stages would do; write nothing.")] = False,

@@ -9,7 +9,7 @@ accumulation the normaliser is that of the whole optimizer step, so that the par
 Shape suffixes: B rows, L positions of a row, R masked positions of the batch, V columns of the head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,14 @@ _ROWS_MULTIPLE = 64
 # Logits in float32 that may exist at once. For LLaDA-8B they take 2 GB at 4,096 rows, and so does each of the three
 # copies that the cross-entropy and its gradient need.
 _LOGITS_BYTES = 1 << 28
+
+# From logits [R, V] in float32 and the tokens behind the masks [R] to what each row is worth, [R] or [R, K].
+RowLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits_RV: Tensor, targets_R: Tensor) -> Tensor:
+    """Return -log p(target) of each row, [R]: the loss of every objective that is a likelihood."""
+    return F.cross_entropy(logits_RV, targets_R, reduction="none")
 
 
 def row_losses(
@@ -62,9 +70,21 @@ def masked_cross_entropy(
     *,
     spans: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Return -log p(token) at every masked position in row-major order, float32 [R].
+    """Return -log p(token) at every masked position in row-major order, float32 [R]."""
+    return losses_at_masks(model, tokens_BL, corrupted, cross_entropy, spans=spans)
 
-    Only these positions go through the head, see `head_cross_entropy`.
+
+def losses_at_masks(
+    model: MaskPredictor,
+    tokens_BL: Tensor,
+    corrupted: Corrupted,
+    row_loss: RowLoss,
+    *,
+    spans: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Return `row_loss` at every masked position in row-major order, float32.
+
+    Only these positions go through the head, see `head_losses`.
     """
     batch_size, length = tokens_BL.shape
     if spans is None:
@@ -78,25 +98,25 @@ def masked_cross_entropy(
     num_rows = len(rows_R)
     padding = (0, -num_rows % _ROWS_MULTIPLE)
     hidden_RE = model.hidden_states(packed)[F.pad(rows_R, padding)]
-    return head_cross_entropy(model, hidden_RE, F.pad(tokens_BL[corrupted.masked_BL], padding))[:num_rows]
+    return head_losses(model, hidden_RE, F.pad(tokens_BL[corrupted.masked_BL], padding), row_loss)[:num_rows]
 
 
-def head_cross_entropy(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
-    """Return -log p(target) for normed hidden states, float32 [R], without ever holding all logits.
+def head_losses(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor, row_loss: RowLoss) -> Tensor:
+    """Return `row_loss` of normed hidden states, float32, without ever holding all logits.
 
     With a large vocabulary the rows go through the head in parts, whose logits are computed again in backward: a third
     more work at the head, which is a sixteenth of LLaDA-8B. What fits at once is computed once.
     """
+
+    def losses_of(hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
+        return row_loss(model.head(hidden_RE).float(), targets_R)
+
     num_rows = _LOGITS_BYTES // (4 * model.shape.vocab_size) // _ROWS_MULTIPLE * _ROWS_MULTIPLE
     num_rows = max(num_rows, _ROWS_MULTIPLE)
     if len(hidden_RE) <= num_rows:
-        return _cross_entropy(model, hidden_RE, targets_R)
+        return losses_of(hidden_RE, targets_R)
     parts = zip(hidden_RE.split(num_rows), targets_R.split(num_rows), strict=True)
-    return torch.cat([checkpoint(_cross_entropy, model, *part, use_reentrant=False) for part in parts])
-
-
-def _cross_entropy(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
-    return F.cross_entropy(model.head(hidden_RE).float(), targets_R, reduction="none")
+    return torch.cat([checkpoint(losses_of, *part, use_reentrant=False) for part in parts])
 
 
 def token_normalizer(num_targets_B: Tensor) -> Tensor:

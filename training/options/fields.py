@@ -555,6 +555,35 @@ class GRPOOptions(SamplingOptions, TrainingOptions):
         return self
 
 
+class DistillOptions(TrainingOptions):
+    """The options of `distill`, which starts from a checkpoint and learns from its recorded answers."""
+
+    usual_warmup_steps: ClassVar[int] = 50
+
+    model_name_or_path: str = Field(
+        description="Start from this checkpoint, which wrote the answers: a folder or a hub id."
+    )
+    train_data_path: list[str] = Field(
+        min_length=1,
+        description="Answers recorded by `generate --trajectory` or a client of /v1/denoise: file, glob, or hub "
+        "dataset id; may be repeated. PATH=0.3 gives it this share of every batch.",
+    )
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate.")
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        description="Tokens of a prompt and its canvas; what the model has positions for, at most 4096, if not given.",
+    )
+    block_length: int = Field(32, ge=1, description="Positions of a block, as the answers were written.")
+    entropy_weight: float = Field(
+        2.0, ge=0, description="Weight of the entropy where the best guess is right, beside the cross-entropy."
+    )
+    entropy_temperature: float = Field(
+        0.5, gt=0, description="Temperature of the distribution whose entropy is lowered."
+    )
+    group_by_length: bool = Field(False, description="Batch answers of similar length.")
+
+
 class GenerateOptions(SamplingOptions):
     """The options of `generate`; the defaults are the server's."""
 
@@ -565,6 +594,9 @@ class GenerateOptions(SamplingOptions):
     )
     output: Path | None = Field(
         None, description="JSONL file to append results to; those it already has are not generated again."
+    )
+    trajectory: bool = Field(
+        False, description="Write into --output also which step committed each token: what `distill` learns from."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all noise.")
     is_instruct: bool = Field(

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
-from llada_core.diffusion.loss import head_cross_entropy
+from llada_core.diffusion.loss import RowLoss, head_losses
 from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
@@ -126,10 +126,13 @@ def sizes_of(sketch: Network, *, is_trained: bool = False) -> Sizes:
     return Sizes(block, count(sketch) - 2 * block)
 
 
-def follow_step(sketch: Network, rows: int, length: int, *, is_sharded: bool, bfloat16: bool) -> StepBytes:
+def follow_step(
+    sketch: Network, rows: int, length: int, *, row_loss: RowLoss, is_sharded: bool, bfloat16: bool
+) -> StepBytes:
     """Run a step of `rows` samples of `length` tokens, and measure it.
 
     Args:
+        row_loss: what the objective takes of the logits at each masked position.
         is_sharded: weights arrive in the dtype of the computation, and gradients do not accumulate on the device.
     """
     _, second = sketch.blocks
@@ -139,7 +142,7 @@ def follow_step(sketch: Network, rows: int, length: int, *, is_sharded: bool, bf
         at_second, at_head = memory.watch(second), memory.watch(sketch.final_norm)
         with memory:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-                loss = _loss(sketch, rows, length)
+                loss = _loss(sketch, rows, length, row_loss)
             after_forward = memory.moment()
             loss.backward()
     after_first, after_second = at_second[0], at_head[0]
@@ -167,11 +170,11 @@ def _allocate(sketch: Network, *, is_sharded: bool, bfloat16: bool) -> None:
             setattr(module, name, allocated)
 
 
-def _loss(model: Network, rows: int, length: int) -> Tensor:
-    """`masked_cross_entropy` with everything masked: fake tensors cannot be indexed by a mask."""
+def _loss(model: Network, rows: int, length: int, row_loss: RowLoss) -> Tensor:
+    """`losses_at_masks` with everything masked: fake tensors cannot be indexed by a mask."""
     packed = PackedTokens(torch.zeros(rows * length, dtype=torch.long), (length,) * rows)
     hidden_RE = model.hidden_states(packed)[torch.arange(rows * length)]
-    return head_cross_entropy(model, hidden_RE, packed.tokens_T).sum()
+    return head_losses(model, hidden_RE, packed.tokens_T, row_loss).sum()
 
 
 @dataclass(frozen=True, slots=True)

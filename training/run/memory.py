@@ -13,6 +13,7 @@ the allocator's fragmentation, together a few gigabytes on a GPU.
 from dataclasses import astuple, dataclass
 from typing import Literal
 
+from llada_core.diffusion.loss import RowLoss, cross_entropy
 from llada_core.model.config import ModelConfig
 from training.options.fields import LoraParams, TrainingOptions
 from training.run.fake_step import follow_step, num_quantized, sizes_of, two_blocks
@@ -61,6 +62,7 @@ def estimate_memory(
     strategy: Strategy,
     world_size: int,
     has_reference: bool = False,
+    row_loss: RowLoss = cross_entropy,
 ) -> MemoryEstimate:
     """The memory of one training step on one of `world_size` devices.
 
@@ -68,6 +70,7 @@ def estimate_memory(
         options: decide what is trained and kept, and in which dtypes.
         rows: those that one device computes at once (a micro-batch), of `length` tokens each.
         has_reference: whether the objective holds a frozen copy of the model. Its pass comes first, and keeps nothing.
+        row_loss: what the objective takes of the logits at each masked position.
     """
     is_sharded, num_blocks = strategy == "fsdp", config.shape.num_layers
     bfloat16 = options.dtype == "bfloat16"
@@ -75,7 +78,7 @@ def estimate_memory(
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
     if options.activation_checkpointing:
         sketch.activation_checkpointing_enable()
-    step = follow_step(sketch, rows, length, is_sharded=is_sharded, bfloat16=bfloat16)
+    step = follow_step(sketch, rows, length, row_loss=row_loss, is_sharded=is_sharded, bfloat16=bfloat16)
 
     num_trained = trained.total(num_blocks)
     num_frozen = everything.total(num_blocks) - num_trained
