@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     VALIDATION = 11
     FILLING = 12
     ROLLOUT = 13
+    BLOCK = 14
 
 
 def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:

@@ -141,27 +141,14 @@ def test_only_architectures_spell_tensor_names():
                 assert not tensor.search(line), f"{file}:{number}: {line.strip()}"
 
 
-# The modules that know LLaDA's config or names: only its models are saved and trained so far.
-KNOW_LLADA = {
-    "llada_core.checkpoint.save",
-    "training.options.fields",
-    "training.run.adapter",
-    "training.run.export",
-    "training.run.fake_step",
-    "training.run.lora",
-    "training.run.memory",
-    "training.run.start",
-}
-
-
-def test_loading_sampling_and_serving_do_not_know_which_model_they_drive():
+def test_nothing_but_the_registry_knows_which_model_it_drives():
     architectures = "llada_core.model.architectures"
     knowing = {
         module
         for module in FILES
         if not within(module, architectures) and any(within(name, architectures) for name in imports_of(module))
     }
-    assert knowing == {"llada_core.model.registry"} | KNOW_LLADA
+    assert knowing == {"llada_core.model.registry"}
 
 
 def test_only_one_module_of_the_server_prepares_canvases():

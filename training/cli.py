@@ -1,5 +1,5 @@
-"""`llada-train`: tokenizer, pre-training, SFT, preferences, rewards, generation, evaluation, calibration, export, a
-pipeline of them from one file, and a page of what was rewarded.
+"""`llada-train`: tokenizer, pre-training, SFT, preferences, rewards, distillation, generation, evaluation, calibration,
+export, a pipeline of them from one file, and a page of what was rewarded.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from training.launch import read_launch
 from training.options.command_line import Command, command_for
 from training.options.fields import (
     CalibrateOptions,
+    DistillOptions,
     DPOOptions,
     EvalOptions,
     ExportOptions,
@@ -75,6 +76,13 @@ def grpo(options: GRPOOptions, *, dry_run: bool = False) -> None:
 
 
 @app.command(cls=Command)
+@command_for("distill", can_dry_run=True)
+def distill(options: DistillOptions, *, dry_run: bool = False) -> None:
+    """Teach a model to be sure of its own answers sooner, so that a parallel rule needs fewer steps (dParallel)."""
+    _train(options, dry_run=dry_run)
+
+
+@app.command(cls=Command)
 @command_for("generate")
 def generate(options: GenerateOptions) -> None:
     """Answer prompts, or every line of a file; a file that was interrupted continues where it stopped."""
@@ -125,9 +133,25 @@ def rollouts(
 
 
 @app.command()
+def tiny(
+    architecture: Annotated[
+        str, typer.Argument(help="The published class, such as DreamModel; docs/models.md has all.")
+    ],
+    output_dir: Annotated[Path, typer.Option(help="Folder to write; must be empty or missing.")],
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
+) -> None:
+    """Write a miniature of an architecture with random weights, to serve or train on: it writes nonsense."""
+    from training.commands.tiny import run_tiny
+
+    run_tiny(architecture, output_dir, seed=seed, log=typer.echo)
+
+
+@app.command()
 def pipeline(
     config: Annotated[Path, typer.Option(help="YAML file with a section for every stage.")],
-    stage: Annotated[str, typer.Option(help="all, tokenizer, pretraining, sft, dpo, grpo or inference.")] = "all",
+    stage: Annotated[
+        str, typer.Option(help="all, tokenizer, pretraining, sft, dpo, grpo, distill or inference.")
+    ] = "all",
     prompt: Annotated[list[str] | None, typer.Option(help="Prompt for inference; may be repeated.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip finished stages and continue a started one.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what the stages would do; write nothing.")] = False,

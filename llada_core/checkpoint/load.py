@@ -92,7 +92,7 @@ def load_tokenizer(
     """
     folder = resolve_folder(path, revision=revision)
     fields = read_json(folder / "config.json")
-    return _read_tokenizer(folder, find_architecture(fields), fields.get("vocab_size"), chat_template)
+    return read_tokenizer(folder, find_architecture(fields), fields.get("vocab_size"), chat_template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Checkpoint:
         fields = read_json(folder / "config.json")
         architecture = find_architecture(fields)
         config: ModelConfig = architecture.from_dict(fields)
-        tokenizer = _read_tokenizer(folder, architecture, config.shape.vocab_size, chat_template)
+        tokenizer = read_tokenizer(folder, architecture, config.shape.vocab_size, chat_template)
         special_tokens = resolve_special_tokens(
             folder, fields, tokenizer.token_to_id if tokenizer else lambda _token: None, architecture.published_tokens
         )
@@ -231,9 +231,13 @@ class Checkpoint:
             )
 
 
-def _read_tokenizer(
-    folder: Path, architecture: type[ModelConfig], vocab_size: int | None, chat_template: ChatTemplate | None
+def read_tokenizer(
+    folder: Path,
+    architecture: type[ModelConfig],
+    vocab_size: int | None = None,
+    chat_template: ChatTemplate | None = None,
 ) -> Tokenizer | None:
+    """Read the tokenizer in a folder, with the chat format of an architecture; None if there is none."""
     if not (folder / "tokenizer.json").exists():
         return None
     published = architecture.published_tokens

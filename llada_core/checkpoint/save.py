@@ -1,4 +1,4 @@
-"""Write a checkpoint folder that this project and LLaDA's own code load."""
+"""Write a checkpoint folder that this project and the authors' own code load: with the published names."""
 
 import json
 import shutil
@@ -9,24 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from llada_core.errors import UnsupportedCheckpointError
 from llada_core.files import make_empty, move_files, share
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.config import ModelConfig
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens
 from llada_core.text.tokenizer import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
     from llada_core.model.network import Network
 
-# The location of LLaDA's own loading code, which `AutoModel.from_pretrained(folder, trust_remote_code=True)` fetches.
-_AUTO_MAP = {
-    auto_class: f"GSAI-ML/LLaDA-8B-Instruct--{name}"
-    for auto_class, name in (
-        ("AutoConfig", "configuration_llada.LLaDAConfig"),
-        ("AutoModel", "modeling_llada.LLaDAModelLM"),
-        ("AutoModelForCausalLM", "modeling_llada.LLaDAModelLM"),
-    )
-}
+# The files of a folder that belong to its tokenizer.
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def save_checkpoint(
@@ -37,30 +29,25 @@ def save_checkpoint(
     special_tokens: SpecialTokens,
     dtype: torch.dtype,
 ) -> None:
-    """Write a checkpoint into `folder` that this server and LLaDA's own code load.
+    """Write a checkpoint into `folder` that this server and the authors' own code load.
 
     The files are written to a temporary folder and moved in, `config.json` last: until then the folder is not a
     checkpoint. Older weights are deleted first, since an old single file would be loaded in place of new shards.
 
     Args:
-        tokenizer_file: copied, with a config for other programs; None for a model without a tokenizer.
-
-    Raises:
-        UnsupportedCheckpointError: a model of another architecture than LLaDA's.
+        tokenizer_file: copied, with the chat format beside it or, where the format is LLaDA's, a config for other
+            programs; None for a model without a tokenizer.
     """
-    if not isinstance(model.config, LLaDAConfig):
-        raise UnsupportedCheckpointError(
-            f"{folder}: architectures is {model.config.architectures}; only LLaDA's can be saved so far"
-        )
     aside = make_empty(folder / "incomplete")
-    config = LLaDAConfig(
+    architecture = type(model.config)
+    config = architecture(
         **{
             **model.config.to_dict(),
             "mask_token_id": special_tokens.mask_id,
             "eos_token_id": special_tokens.eos_id,
             "pad_token_id": special_tokens.eos_id,
             "dtype": dtype,
-            "auto_map": _AUTO_MAP,
+            **({"auto_map": dict(architecture.published_code)} if architecture.published_code else {}),
         }
     )
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
@@ -74,14 +61,25 @@ def save_checkpoint(
         "pad_token_id": special_tokens.eos_id,
     }
     if tokenizer_file is not None:
-        shutil.copyfile(tokenizer_file, aside / "tokenizer.json")
-        (aside / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(config), indent=2) + "\n")
+        copy_tokenizer(tokenizer_file, aside)
+        if config.has_own_chat_format:
+            (aside / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(config), indent=2) + "\n")
+            (aside / "chat_template.jinja").unlink(missing_ok=True)
     (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    for old in (folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
+    stale = (folder / name for name in ("config.json", *_TOKENIZER_FILES[1:]))
+    for old in (*stale, *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         old.unlink(missing_ok=True)
     for file in aside.iterdir():
         share(file)
     move_files(aside, folder, last="config.json")
+
+
+def copy_tokenizer(tokenizer_file: Path, folder: Path) -> None:
+    """Copy a `tokenizer.json`, with the chat format that lies beside it."""
+    for name in _TOKENIZER_FILES:
+        source = tokenizer_file.with_name(name)
+        if source.exists():
+            shutil.copyfile(source, folder / name)
 
 
 @contextmanager
@@ -97,7 +95,7 @@ def _without_progress_bar() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _tokenizer_config(config: LLaDAConfig) -> dict[str, Any]:
+def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:
     """Return the content of `tokenizer_config.json`, which transformers needs beside `tokenizer.json`."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -107,5 +105,5 @@ def _tokenizer_config(config: LLaDAConfig) -> dict[str, Any]:
         "mask_token": MASK_TOKEN,
         "chat_template": CHAT_TEMPLATE,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": config.max_sequence_length,
+        "model_max_length": config.shape.max_sequence_length,
     }

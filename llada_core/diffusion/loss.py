@@ -1,4 +1,5 @@
-"""The training objective: cross-entropy at the masked positions, weighted by one over their masking probability.
+"""The training objective: cross-entropy at the masked positions, weighted by one over their masking probability, or as
+the model's authors weigh it.
 
 Pre-training and SFT differ in two inputs only. Pre-training masks anywhere and divides by the number of tokens in the
 batch; SFT masks only the answer and divides each row by its answer's length, EOS padding included, then by the number
@@ -8,13 +9,14 @@ accumulation the normaliser is that of the whole optimizer step, so that the par
 Shape suffixes: B rows, L positions of a row, R masked positions of the batch, V columns of the head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from llada_core.diffusion.context_weights import context_weights
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.packed import PackedTokens
@@ -27,6 +29,14 @@ _ROWS_MULTIPLE = 64
 # copies that the cross-entropy and its gradient need.
 _LOGITS_BYTES = 1 << 28
 
+# From logits [R, V] in float32 and the tokens behind the masks [R] to what each row is worth, [R] or [R, K].
+RowLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits_RV: Tensor, targets_R: Tensor) -> Tensor:
+    """Return -log p(target) of each row, [R]: the loss of every objective that is a likelihood."""
+    return F.cross_entropy(logits_RV, targets_R, reduction="none")
+
 
 def row_losses(
     model: MaskPredictor,
@@ -37,6 +47,8 @@ def row_losses(
 ) -> Tensor:
     """Return Σ over a row's masked positions of cross-entropy / p_mask, float64 [B].
 
+    A model with a `context_weight` weighs each position by `context_weights` instead.
+
     Args:
         spans: for each row the lengths of the parts that attend within themselves, from the left. The rest of the
             row is padding, which is not computed and must not be masked. None if a row attends to all of itself.
@@ -44,8 +56,11 @@ def row_losses(
     cross_entropy_R = masked_cross_entropy(model, tokens_BL, corrupted, spans=spans)
     # A dense sum, since on a GPU index_add adds in a different order each time.
     cross_entropy_BL = torch.zeros(tokens_BL.shape, dtype=torch.float32, device=tokens_BL.device)
-    sums_B = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R).sum(dim=1, dtype=torch.float64)
-    return sums_B / corrupted.p_mask_B
+    cross_entropy_BL = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R)
+    if (p := model.shape.context_weight) is not None:
+        weights_BL = context_weights(corrupted.masked_BL, p, spans=spans)
+        return (weights_BL * cross_entropy_BL).sum(dim=1, dtype=torch.float64)
+    return cross_entropy_BL.sum(dim=1, dtype=torch.float64) / corrupted.p_mask_B
 
 
 def masked_cross_entropy(
@@ -55,9 +70,21 @@ def masked_cross_entropy(
     *,
     spans: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Return -log p(token) at every masked position in row-major order, float32 [R].
+    """Return -log p(token) at every masked position in row-major order, float32 [R]."""
+    return losses_at_masks(model, tokens_BL, corrupted, cross_entropy, spans=spans)
 
-    Only these positions go through the head, see `head_cross_entropy`.
+
+def losses_at_masks(
+    model: MaskPredictor,
+    tokens_BL: Tensor,
+    corrupted: Corrupted,
+    row_loss: RowLoss,
+    *,
+    spans: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Return `row_loss` at every masked position in row-major order, float32.
+
+    Only these positions go through the head, see `head_losses`.
     """
     batch_size, length = tokens_BL.shape
     if spans is None:
@@ -71,25 +98,25 @@ def masked_cross_entropy(
     num_rows = len(rows_R)
     padding = (0, -num_rows % _ROWS_MULTIPLE)
     hidden_RE = model.hidden_states(packed)[F.pad(rows_R, padding)]
-    return head_cross_entropy(model, hidden_RE, F.pad(tokens_BL[corrupted.masked_BL], padding))[:num_rows]
+    return head_losses(model, hidden_RE, F.pad(tokens_BL[corrupted.masked_BL], padding), row_loss)[:num_rows]
 
 
-def head_cross_entropy(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
-    """Return -log p(target) for normed hidden states, float32 [R], without ever holding all logits.
+def head_losses(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor, row_loss: RowLoss) -> Tensor:
+    """Return `row_loss` of normed hidden states, float32, without ever holding all logits.
 
     With a large vocabulary the rows go through the head in parts, whose logits are computed again in backward: a third
     more work at the head, which is a sixteenth of LLaDA-8B. What fits at once is computed once.
     """
+
+    def losses_of(hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
+        return row_loss(model.head(hidden_RE).float(), targets_R)
+
     num_rows = _LOGITS_BYTES // (4 * model.shape.vocab_size) // _ROWS_MULTIPLE * _ROWS_MULTIPLE
     num_rows = max(num_rows, _ROWS_MULTIPLE)
     if len(hidden_RE) <= num_rows:
-        return _cross_entropy(model, hidden_RE, targets_R)
+        return losses_of(hidden_RE, targets_R)
     parts = zip(hidden_RE.split(num_rows), targets_R.split(num_rows), strict=True)
-    return torch.cat([checkpoint(_cross_entropy, model, *part, use_reentrant=False) for part in parts])
-
-
-def _cross_entropy(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor) -> Tensor:
-    return F.cross_entropy(model.head(hidden_RE).float(), targets_R, reduction="none")
+    return torch.cat([checkpoint(losses_of, *part, use_reentrant=False) for part in parts])
 
 
 def token_normalizer(num_targets_B: Tensor) -> Tensor:

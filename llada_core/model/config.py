@@ -5,11 +5,12 @@ not implemented is refused: computed with the wrong arithmetic, it would silentl
 before anything is made in them: a file may come from strangers.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from reprlib import repr as short
 from types import NoneType
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from transformers import PreTrainedConfig
 
@@ -76,6 +77,11 @@ class ModelConfig(PreTrainedConfig):
         rules: what is asked of the fields.
         published_tokens: the special tokens of its published checkpoints.
         sampler: in what its published sampler differs from LLaDA's.
+        context_weight: see `ModelShape`.
+        miniature: the fields of a tiny model of random weights.
+        depth_field: the field with the number of layers.
+        vocabulary_fields: the fields with the size of the vocabulary.
+        published_code: where the authors' loading code is, as a saved config says in `auto_map`; empty if not known.
         has_own_chat_format: chats are written in LLaDA's format, in place of the template that a checkpoint has.
 
     Raises:
@@ -86,6 +92,11 @@ class ModelConfig(PreTrainedConfig):
     rules: ClassVar[FieldRules]
     published_tokens: ClassVar[PublishedTokens]
     sampler: ClassVar[PublishedSampler] = LLADA_SAMPLER
+    context_weight: ClassVar[float | None] = None
+    miniature: ClassVar[Mapping[str, Any]] = {}
+    depth_field: ClassVar[str]
+    vocabulary_fields: ClassVar[tuple[str, ...]] = ("vocab_size",)
+    published_code: ClassVar[Mapping[str, str]] = {}
     has_own_chat_format: ClassVar[bool] = False
     mask_token_id: int | None = None
 
@@ -138,12 +149,18 @@ class ModelConfig(PreTrainedConfig):
 
     @property
     def shape(self) -> ModelShape:
-        """The sizes that the code around the network depends on."""
-        return self.describe().shape
+        """What the code around the network depends on."""
+        return replace(self.describe().shape, sampler=self.sampler, context_weight=self.context_weight)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor of a checkpoint, by its published name."""
         return self.describe().tensor_shapes()
+
+    def cut(self, num_layers: int) -> Self:
+        """Return the config of the same model with fewer layers: its last ones."""
+        shorter = copy.deepcopy(self)
+        setattr(shorter, self.depth_field, num_layers)
+        return shorter
 
     def _fill_in(self) -> None:
         """Apply the published rules for fields left null."""

@@ -6,10 +6,10 @@ description says only in what they differ. A tensor has a role in the network; a
 published checkpoints.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
 from llada_core.model.shape import ModelShape
 
 
@@ -112,6 +112,7 @@ class Experts:
         shared_width: those of another SwiGLU, through which all tokens go; None if there is none.
         has_bias: the experts' probabilities have a bias, the tensor `expert_bias`.
         groups: how experts are chosen by groups; None if they are chosen among all, by a softmax.
+        balance_weight: the weight in training of the loss that balances their load.
     """
 
     num_experts: int
@@ -120,6 +121,7 @@ class Experts:
     shared_width: int | None = None
     has_bias: bool = False
     groups: Groups | None = None
+    balance_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,6 @@ class Description:
         has_tied_head: the head is the embedding.
         biased: the roles of the linear maps that have a bias.
         predicts_next: a token is predicted from the output at the position before it; the first one from its own.
-        sampler: in what its published sampler differs from LLaDA's.
     """
 
     names: TensorNames
@@ -151,7 +152,6 @@ class Description:
     has_tied_head: bool
     biased: frozenset[str] = frozenset()
     predicts_next: bool = False
-    sampler: PublishedSampler = LLADA_SAMPLER
 
     @property
     def num_layers(self) -> int:
@@ -168,7 +168,6 @@ class Description:
             max_sequence_length=self.max_sequence_length,
             predicts_next=self.predicts_next,
             block_length=self.attention.block_length,
-            sampler=self.sampler,
         )
 
     @property
@@ -203,6 +202,22 @@ class Description:
             if isinstance(feed_forward, Experts)
             for stack, roles in self.names.stacks.items()
         }
+
+    def adaptable(self) -> tuple[str, ...]:
+        """Return the names of the linear maps of blocks that low-rank adapters can be added to.
+
+        Those of experts share a name. The router has none: it chooses experts.
+        """
+        names: dict[str, None] = {}
+        for depth in range(self.num_layers):
+            for role, shape in self.block_shapes(depth).items():
+                if len(shape) == 2 and role != "router":
+                    names[self.names.tensor(role, depth).removesuffix(".weight").rpartition(".")[2]] = None
+        return tuple(names)
+
+    def adapter_pattern(self, targets: Sequence[str]) -> str:
+        """Return a regular expression for the modules of these names that get adapters: in blocks, never the head."""
+        return rf"(.*\.)?{re.escape(self.names.blocks)}\.\d+\.(.*\.)?({'|'.join(targets)})"
 
     def block_shapes(self, depth: int) -> dict[str, tuple[int, ...]]:
         """Return the shape of every tensor of a block, by its role."""

@@ -54,7 +54,9 @@ class Block(GradientCheckpointingLayer):
         self._rotate = partial(rotate, is_float32=description.attention.rotary.is_float32)
         self._has_head_norms = description.attention.has_head_norms
         feed_forward = description.feed_forwards[depth]
-        self._experts = feed_forward if isinstance(feed_forward, Experts) else None
+        self.experts = feed_forward if isinstance(feed_forward, Experts) else None
+        # Sorts tokens by expert; a dry run, which has no tokens, puts another in its place.
+        self.sort_by_expert = places_by_expert
         # Looked up by name at every use: adapters and quantised layers are put in the place of modules.
         self._lookups: dict[str, attrgetter[nn.Module]] = {}
         shapes = description.block_shapes(depth)
@@ -107,20 +109,22 @@ class Block(GradientCheckpointingLayer):
         return attended_QE
 
     def _feed_forward(self, x_TE: Tensor) -> Tensor:
-        if self._experts is None:
+        if self.experts is None:
             return self._swiglu(x_TE, "gate", "up", "down")
-        bias_X = self.part("mixture.expert_bias") if self._experts.has_bias else None
+        bias_X = self.part("mixture.expert_bias") if self.experts.has_bias else None
         router = self.part("router")
         # By groups, experts are chosen in float32; without, as published, from logits in the dtype of the weights.
-        logits_TX = router(x_TE) if self._experts.groups is None else F.linear(x_TE.float(), router.weight.float())
-        weights_TN, experts_TN = choose_experts(logits_TX, self._experts, bias_X)
+        logits_TX = router(x_TE) if self.experts.groups is None else F.linear(x_TE.float(), router.weight.float())
+        weights_TN, experts_TN = choose_experts(logits_TX, self.experts, bias_X)
         weights = weights_TN.to(x_TE.dtype).flatten().unsqueeze(1)
         output_TE = torch.zeros_like(x_TE)
-        for expert, places in places_by_expert(experts_TN, self._experts.num_experts):
-            rows = places // self._experts.num_chosen
+        # In training every weight needs a gradient, if of zeros: DDP waits for all of them.
+        with_idle = torch.is_grad_enabled()
+        for expert, places in self.sort_by_expert(experts_TN, self.experts.num_experts, with_idle=with_idle):
+            rows = places // self.experts.num_chosen
             chosen = self._swiglu(x_TE[rows], f"expert_gate.{expert}", f"expert_up.{expert}", f"expert_down.{expert}")
             output_TE = output_TE.index_add(0, rows, chosen * weights[places])
-        if self._experts.shared_width is None:
+        if self.experts.shared_width is None:
             return output_TE
         return output_TE + self._swiglu(x_TE, "shared_gate", "shared_up", "shared_down")
 

@@ -4,6 +4,9 @@
 Parameter names are those of the published checkpoints.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from operator import attrgetter
 
 import torch
@@ -17,7 +20,30 @@ from llada_core.model.config import ModelConfig
 from llada_core.model.layers import Block, Projection, RMSNorm, place
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import RotaryTable
+from llada_core.model.routing import load_balance
 from llada_core.text.special_tokens import SpecialTokens
+
+
+class LoadBalance:
+    """How evenly forward passes load the experts of a network's mixtures."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Block] = []
+        self._logits: list[Tensor] = []
+
+    def add(self, block: Block, _router: nn.Module, _inputs: object, logits_TX: Tensor) -> None:
+        """Take the output of a router."""
+        self._blocks.append(block)
+        self._logits.append(logits_TX)
+
+    def loss(self) -> Tensor | None:
+        """Return the loss that balances their load, with its weight; None for a network without mixtures."""
+        if not self._blocks:
+            return None
+        experts = self._blocks[0].experts
+        assert experts is not None
+        biases = [block.part("mixture.expert_bias") if experts.has_bias else None for block in self._blocks]
+        return experts.balance_weight * load_balance(self._logits, experts, biases)
 
 
 class Network(PreTrainedModel):
@@ -36,7 +62,7 @@ class Network(PreTrainedModel):
         description = config.describe()
         self._names = description.names
         self._has_tied_head = description.has_tied_head
-        self.shape = description.shape
+        self.shape = config.shape
         parts = {
             self._names.outside["embedding"]: nn.Embedding(description.num_columns, description.width),
             self._names.blocks: nn.ModuleList(Block(description, depth) for depth in range(description.num_layers)),
@@ -92,6 +118,21 @@ class Network(PreTrainedModel):
         head = self.get_output_embeddings()
         logits_RV: Tensor = F.linear(hidden_RE, head.weight) if self._has_tied_head else head(hidden_RE)
         return logits_RV
+
+    @contextmanager
+    def balancing(self) -> Iterator["LoadBalance"]:
+        """Watch the routers of all mixtures in the forward passes of a block of code."""
+        balance = LoadBalance()
+        hooks = [
+            block.part("router").register_forward_hook(partial(balance.add, block))
+            for block in self.blocks
+            if isinstance(block, Block) and block.experts is not None
+        ]
+        try:
+            yield balance
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -3,6 +3,8 @@
 Shape suffixes besides those of `packed`: X experts, N experts that a token goes through, G groups of experts.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,8 +51,30 @@ def _choose_by_groups(
     return weights_TN / (weights_TN.sum(dim=-1, keepdim=True) + 1e-20) * groups.scale, experts_TN
 
 
-def places_by_expert(experts_TN: Tensor, num_experts: int) -> list[tuple[int, Tensor]]:
+def load_balance(logits: Sequence[Tensor], experts: Experts, biases: Sequence[Tensor | None]) -> Tensor:
+    """Return how unevenly a batch loads the experts: X Σ f_x P_x, which is least, N, if all are chosen equally often.
+
+    f is the share of tokens that choose an expert, P its mean probability, both over the tokens of all layers (Switch
+    Transformers, arXiv:2101.03961, for N experts a token). The gradient flows through P.
+
+    Args:
+        logits: the router logits [T, X] of each mixture.
+        biases: see `choose_experts`, for each mixture.
+    """
+    chosen, probabilities = [], []
+    for logits_TX, bias_X in zip(logits, biases, strict=True):
+        _, experts_TN = choose_experts(logits_TX.detach(), experts, bias_X)
+        chosen.append(torch.zeros_like(logits_TX, dtype=torch.float32).scatter_(1, experts_TN, 1.0))
+        probabilities.append(logits_TX.softmax(dim=-1, dtype=torch.float32))
+    shares_X, means_X = torch.cat(chosen).mean(dim=0), torch.cat(probabilities).mean(dim=0)
+    return len(shares_X) * (shares_X * means_X).sum()
+
+
+def places_by_expert(experts_TN: Tensor, num_experts: int, *, with_idle: bool = False) -> list[tuple[int, Tensor]]:
     """Sort the tokens by expert.
+
+    Args:
+        with_idle: return the experts without tokens too.
 
     Returns:
         For each expert that has tokens, its number and its places in the flattened `experts_TN`, ascending.
@@ -58,4 +82,4 @@ def places_by_expert(experts_TN: Tensor, num_experts: int) -> list[tuple[int, Te
     experts = experts_TN.flatten()
     counts = experts.bincount(minlength=num_experts).tolist()
     places = experts.argsort(stable=True).split(counts)
-    return [(expert, places[expert]) for expert in range(num_experts) if counts[expert]]
+    return [(expert, places[expert]) for expert in range(num_experts) if with_idle or counts[expert]]

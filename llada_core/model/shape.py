@@ -17,6 +17,8 @@ class ModelShape:
         max_sequence_length: the longest canvas, prompt included.
         predicts_next: a token is predicted from the output at the position before it.
         block_length: attention is block-causal, by default in blocks of this length; None if every position sees all.
+        context_weight: its training weighs masked tokens by their neighbours, with this p (`context_weights`); None to
+            weigh them by one over the masking probability.
         sampler: in what its published sampler differs from LLaDA's.
     """
 
@@ -27,6 +29,7 @@ class ModelShape:
     max_sequence_length: int
     predicts_next: bool = False
     block_length: int | None = None
+    context_weight: float | None = None
     sampler: PublishedSampler = LLADA_SAMPLER
 
     def require_full_attention(self, purpose: str) -> None:

@@ -23,6 +23,19 @@ _MAX_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
+class Trajectory:
+    """The response of a finished generation, position by position, as `llada-train distill` learns from it.
+
+    Attributes:
+        token_ids: masks remain where the text had ended before anything was written.
+        commit_steps: the step that committed each token; None at those masks.
+    """
+
+    token_ids: list[int]
+    commit_steps: list[int | None]
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationResult:
     """A finished generation.
 
@@ -31,6 +44,7 @@ class GenerationResult:
         finish_reason: `stop` or `length`.
         forward_passes: those that proposed tokens.
         cache_passes: those that only wrote keys and values, under cache `exact`.
+        trajectory: the whole response, and the step that wrote each token.
         text: None without a tokenizer.
     """
 
@@ -38,6 +52,7 @@ class GenerationResult:
     finish_reason: str
     denoising_steps: int
     forward_passes: int
+    trajectory: Trajectory
     text: str | None = None
     cache_passes: int = 0
 
@@ -180,6 +195,10 @@ def _message(turn: object) -> Message:
 def _result(canvas: Canvas, tokenizer: Tokenizer | None, cache_passes: int) -> GenerationResult:
     assert canvas.finish_reason is not None
     text = None if tokenizer is None else text_of(canvas, tokenizer)
+    steps = zip(canvas.response, canvas.commit_steps[canvas.layout.response].tolist(), strict=True)
+    trajectory = Trajectory(
+        canvas.response, [None if token_id == canvas.layout.mask_id else step for token_id, step in steps]
+    )
     return GenerationResult(
-        canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, text, cache_passes
+        canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, trajectory, text, cache_passes
     )

@@ -70,6 +70,7 @@ class Tokenizer:
         fingerprint: identifies the definition.
         special_tokens: the tokens that decode to no text, by id.
         chat_template: the source of the chat format, as a Jinja template.
+        has_template: chats are in the format of a template, in place of LLaDA's own.
         knows_tools: the chat format has a place of its own for tools.
         call_form: how the assistant writes calls.
         longest_token: the most bytes of text that one token stands for; None where that has no bound.
@@ -107,6 +108,7 @@ class Tokenizer:
         self.chat_template = CHAT_TEMPLATE if chat_template is None else chat_template.source
         self._headers: dict[str, list[int]] = {}
         self._chat_template = chat_template
+        self.has_template = chat_template is not None
         self.knows_tools = chat_template is not None and chat_template.knows_tools
         self.call_form = chat_template.call_form if chat_template and self.knows_tools else PLAIN_CALLS
         self._has_published_ids = vocab_size == published.vocab_size

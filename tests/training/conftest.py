@@ -88,7 +88,7 @@ def write_jsonl(file: Path, rows: list[dict[str, Any]]) -> Path:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder with pretrain.jsonl, sft.jsonl, pairs.jsonl, questions.jsonl, config.json, tokenizer/ and base/."""
+    """A folder with a file of data for each stage, config.json, tokenizer/ and base/."""
 
     folder: Path
 
@@ -122,6 +122,14 @@ class Workspace:
             "--save-steps", 4, "--learning-rate", 1e-3, "--warmup-steps", 4, "--log-steps", 1, "--threads", 1, *options,
         ]  # fmt: skip
 
+    def distill(self, output: Path, *options: object, answers: object = None) -> list[object]:
+        return [
+            "distill", "--model-name-or-path", self.folder / "base",
+            "--train-data-path", answers or self.folder / "answers.jsonl", "--output-dir", output, "--max-length", 48,
+            "--block-length", 4, "--batch-size", 4, "--max-steps", 12,
+            "--save-steps", 4, "--learning-rate", 1e-3, "--warmup-steps", 4, "--log-steps", 1, "--threads", 1, *options,
+        ]  # fmt: skip
+
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory) -> Workspace:
@@ -144,6 +152,11 @@ def workspace(tmp_path_factory) -> Workspace:
     )  # fmt: skip
     workspace = Workspace(folder)
     succeed(*workspace.pretrain(folder / "base"))
+    succeed(
+        "generate", "--model-name-or-path", folder / "base", "--input", folder / "questions.jsonl",
+        "--output", folder / "answers.jsonl", "--trajectory", "--gen-length", 10, "--block-length", 4,
+        "--confidence-threshold", 0.02,
+    )  # fmt: skip
     return workspace
 
 

@@ -64,7 +64,7 @@ def test_a_wrong_option_is_named():
 
 
 @pytest.mark.parametrize(
-    "command", ["tokenizer", "pretrain", "sft", "dpo", "grpo", "pipeline", "generate", "eval", "export"]
+    "command", ["tokenizer", "pretrain", "sft", "dpo", "grpo", "distill", "pipeline", "generate", "eval", "export"]
 )
 def test_every_command_has_help(command):
     result = llada_train(command, "--help")

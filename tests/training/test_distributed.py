@@ -82,6 +82,15 @@ def test_rewards_are_learnt_by_two_processes_as_by_one(workspace, tmp_path, two_
     assert texts[0] == texts[1] and len(texts[0]) == 4
 
 
+@pytest.mark.parametrize("options", [["--strategy", "ddp"], ["--strategy", "fsdp", "--lora-r", 2]], ids=str)
+def test_own_answers_are_learnt_by_two_processes_as_by_one(workspace, tmp_path, two_processes, options):
+    shared = [*EXACT, "--max-steps", 3, "--val-size", 5, "--eval-samples", 3, *options]
+    succeed(*workspace.distill(tmp_path / "one", *shared))
+    two_processes.run(*workspace.distill(tmp_path / "out", *shared, "--micro-batch-size", 2))
+    for name in ("loss", "val_loss", "entropy", "val_accuracy"):
+        assert_same_curve(*(losses(tmp_path / folder, name) for folder in ("one", "out")))
+
+
 def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(workspace, tmp_path):
     process = start(*workspace.pretrain(tmp_path / "out", "--batch-size", 3), processes=2)
     _, errors = process.communicate(timeout=110)

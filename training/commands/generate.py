@@ -34,6 +34,8 @@ def run_generate(options: GenerateOptions, *, log: Callable[[str], None]) -> Non
         raise DataError("generate: give either prompt or input")
     if (options.input is None) != (options.output is None):
         raise DataError("generate: input and output go together")
+    if options.trajectory and not options.output:
+        raise DataError("generate: trajectory is written into output; give that too")
     if options.output:
         require_writable(options.output.parent, option="--output")
     params = options.generation_params(seed=options.seed)
@@ -95,6 +97,8 @@ def _write(
                 "denoising_steps": result.denoising_steps,
                 "options": settings,
             }
+            if settings.get("trajectory"):
+                record["trajectory"] = asdict(result.trajectory)
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
@@ -145,6 +149,7 @@ def _settings(options: GenerateOptions, params: GenerationParams) -> dict[str, A
     default = GenerationParams()
     changed = {name: value for name, value in asdict(params).items() if value != getattr(default, name)}
     model = str(resolve_folder(options.model_name_or_path).resolve())
-    settings = {"model": model, "is_instruct": options.is_instruct, **changed}
+    recorded = {"trajectory": True} if options.trajectory else {}
+    settings = {"model": model, "is_instruct": options.is_instruct, **recorded, **changed}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=sorted))
     return plain

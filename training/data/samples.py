@@ -168,7 +168,9 @@ class Dialogues:
 
 
 class Pairs(Dialogues):
-    """Pairs of answers to one prompt: its row with the chosen answer, and after that, as its suffix, with the other."""
+    """Samples of two spans: a row with its target, and as its suffix what belongs to it: another answer to the prompt,
+    or the steps that wrote the answer.
+    """
 
     def __getitem__(self, index: int) -> Sample:
         sample = super().__getitem__(index)

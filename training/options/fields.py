@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from llada_core.decisions.orders import MOST_ORDERS
-from llada_core.model.architectures.llada.names import ADAPTABLE, adapter_pattern
 from llada_core.sampling.params import (
     PRESETS,
     RANDOM_REMASKING,
@@ -41,11 +40,6 @@ class LoraParams:
     alpha: int
     targets: tuple[str, ...]
     token_ids: tuple[int, ...] = ()
-
-    @property
-    def pattern(self) -> str:
-        """A regular expression for the names of the adapted modules."""
-        return adapter_pattern(self.targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +191,7 @@ class TrainingOptions(DataOptions):
     lora_r: int | None = Field(None, ge=1, description="Train low-rank adapters of this rank instead of all weights.")
     lora_alpha: int = Field(32, gt=0, description="Adapters are scaled by this / r.")
     lora_target_modules: list[str] = Field(
-        list(ADAPTABLE), min_length=1, description="Linear layers of a block to adapt."
+        [], description="Names of the linear layers of a block to adapt; all of them if not given."
     )
     adapter: Path | None = Field(
         None,
@@ -295,9 +289,6 @@ class TrainingOptions(DataOptions):
             raise ValueError(f"{', '.join(sorted(of_adapters))}: without lora_r or adapter all weights are trained")
         if self.base_dtype is not None and self.strategy == "fsdp":
             raise ValueError("base_dtype: a base in 8 or 4 bits is replicated, not sharded; choose strategy ddp")
-        unknown = set(self.lora_target_modules) - set(ADAPTABLE)
-        if unknown:
-            raise ValueError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(ADAPTABLE)}")
         return self
 
 
@@ -564,6 +555,35 @@ class GRPOOptions(SamplingOptions, TrainingOptions):
         return self
 
 
+class DistillOptions(TrainingOptions):
+    """The options of `distill`, which starts from a checkpoint and learns from its recorded answers."""
+
+    usual_warmup_steps: ClassVar[int] = 50
+
+    model_name_or_path: str = Field(
+        description="Start from this checkpoint, which wrote the answers: a folder or a hub id."
+    )
+    train_data_path: list[str] = Field(
+        min_length=1,
+        description="Answers recorded by `generate --trajectory` or a client of /v1/denoise: file, glob, or hub "
+        "dataset id; may be repeated. PATH=0.3 gives it this share of every batch.",
+    )
+    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate.")
+    max_length: int | None = Field(
+        None,
+        ge=8,
+        description="Tokens of a prompt and its canvas; what the model has positions for, at most 4096, if not given.",
+    )
+    block_length: int = Field(32, ge=1, description="Positions of a block, as the answers were written.")
+    entropy_weight: float = Field(
+        2.0, ge=0, description="Weight of the entropy where the best guess is right, beside the cross-entropy."
+    )
+    entropy_temperature: float = Field(
+        0.5, gt=0, description="Temperature of the distribution whose entropy is lowered."
+    )
+    group_by_length: bool = Field(False, description="Batch answers of similar length.")
+
+
 class GenerateOptions(SamplingOptions):
     """The options of `generate`; the defaults are the server's."""
 
@@ -574,6 +594,9 @@ class GenerateOptions(SamplingOptions):
     )
     output: Path | None = Field(
         None, description="JSONL file to append results to; those it already has are not generated again."
+    )
+    trajectory: bool = Field(
+        False, description="Write into --output also which step committed each token: what `distill` learns from."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of all noise.")
     is_instruct: bool = Field(

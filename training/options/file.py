@@ -1,6 +1,6 @@
 """One YAML file for a whole run, and how its keys and the command line's become the options of a stage.
 
-    output_dir: out                 # stages write out/tokenizer, base, instruct, preferred, rewarded
+    output_dir: out                 # stages write out/tokenizer, base, instruct, preferred, …
     seed: 0                         # top-level keys are defaults for every stage that has such an option
     model: {config: config.json, max_length: 512}         # or name_or_path: a checkpoint to start from
     tokenizer: {train_data_path: [text.jsonl], vocab_size: 4096}
@@ -8,6 +8,7 @@
     sft: {train_data_path: [chats.jsonl], max_steps: 500}
     dpo: {train_data_path: [pairs.jsonl], max_steps: 100}
     grpo: {train_data_path: [questions.jsonl], reward: [exact], max_steps: 100}
+    distill: {train_data_path: [answers.jsonl], max_steps: 100}
     inference: {default_method: semi_autoregressive_padding, gen_length: 128}
     evaluation: {val_data_path: [val.jsonl]}
     calibration: {decisions: [questions.jsonl]}

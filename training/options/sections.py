@@ -2,6 +2,7 @@
 
 from training.options.fields import (
     CalibrateOptions,
+    DistillOptions,
     DPOOptions,
     EvalOptions,
     ExportOptions,
@@ -20,6 +21,7 @@ SECTIONS: dict[str, type[Options]] = {
     "sft": SFTOptions,
     "dpo": DPOOptions,
     "grpo": GRPOOptions,
+    "distill": DistillOptions,
     "inference": GenerateOptions,
     "evaluation": EvalOptions,
     "calibration": CalibrateOptions,
@@ -31,6 +33,7 @@ SECTION_OF_COMMAND = {
     "sft": "sft",
     "dpo": "dpo",
     "grpo": "grpo",
+    "distill": "distill",
     "generate": "inference",
     "eval": "evaluation",
     "calibrate": "calibration",
@@ -39,7 +42,7 @@ SECTION_OF_COMMAND = {
 
 # The sections that `pipeline` runs from the file alone, in this order, and the folders they write in `output_dir`; a
 # model's stage starts from the model of the one before.
-MODEL_STAGES = ("pretraining", "sft", "dpo", "grpo")
+MODEL_STAGES = ("pretraining", "sft", "dpo", "grpo", "distill")
 TRAINING_STAGES = ("tokenizer", *MODEL_STAGES)
 FOLDERS = {
     "tokenizer": "tokenizer",
@@ -47,6 +50,7 @@ FOLDERS = {
     "sft": "instruct",
     "dpo": "preferred",
     "grpo": "rewarded",
+    "distill": "distilled",
 }
 
 

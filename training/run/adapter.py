@@ -1,17 +1,18 @@
 """Adapters that a run goes on training: what they decide about it."""
 
+import re
 from pathlib import Path
 
 import torch
 
 from llada_core.checkpoint.adapter import Adapter
-from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.names import ADAPTABLE, NAMES, tensor_name
+from llada_core.model.config import ModelConfig
+from llada_core.model.description import Description
 from llada_core.model.network import Network
 from training.errors import TrainingError
 
 
-def read_adapter(folder: Path, config: LLaDAConfig) -> tuple[dict[str, object], tuple[int, ...]]:
+def read_adapter(folder: Path, config: ModelConfig) -> tuple[dict[str, object], tuple[int, ...]]:
     """The options of the run that made a folder of adapters, whichever trainer it was, and the tokens it trained.
 
     Raises:
@@ -28,26 +29,28 @@ def read_adapter(folder: Path, config: LLaDAConfig) -> tuple[dict[str, object], 
     alpha = scale * rank
     if alpha != int(alpha):
         raise TrainingError(f"--adapter {folder}: is scaled by {scale:g}, which is no whole alpha / {rank}")
-    roles = {name: role for role, name in NAMES.block.items()}
-    targets = [name for name in ADAPTABLE if tensor_name(roles[name], 0) in updates]
-    whole = {tensor_name(roles[name], depth) for name in targets for depth in range(config.n_layers)}
+    description = config.describe()
+    names = {name.removesuffix(".weight").rpartition(".")[2] for name in updates}
+    targets = [name for name in description.adaptable() if name in names]
+    pattern = re.compile(description.adapter_pattern(targets) + r"\.weight")
+    whole = {name for name in config.tensor_shapes() if targets and pattern.fullmatch(name)}
     if set(updates) != whole:
         example = min(set(updates) ^ whole)
         raise TrainingError(
-            f"--adapter {folder}: must adapt the same layers in each of the {config.n_layers} blocks, out of "
-            f"{', '.join(ADAPTABLE)}; it differs in {example}"
+            f"--adapter {folder}: must adapt the same layers in each of the {description.num_layers} blocks, out of "
+            f"{', '.join(description.adaptable())}; it differs in {example}"
         )
     with torch.device("meta"):
         adapter.check({name: tuple(weight.shape) for name, weight in Network(config).state_dict().items()})
     return {"lora_r": rank, "lora_alpha": int(alpha), "lora_target_modules": targets}, _token_ids(
-        adapter, folder, config
+        adapter, folder, description
     )
 
 
-def _token_ids(adapter: Adapter, folder: Path, config: LLaDAConfig) -> tuple[int, ...]:
+def _token_ids(adapter: Adapter, folder: Path, description: Description) -> tuple[int, ...]:
     if not adapter.rows:
         return ()
-    matrices = {tensor_name("embedding")} | (set() if config.weight_tying else {tensor_name("head")})
+    matrices = {description.names.tensor(role) for role in ("embedding", description.head_role)}
     ids = {rows.token_ids for rows in adapter.rows.values()}
     if set(adapter.rows) != matrices or len(ids) > 1:
         raise TrainingError(

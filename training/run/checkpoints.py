@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from llada_core.checkpoint.save import copy_tokenizer
 from llada_core.files import make_empty, remove_folder, remove_incomplete, replace_folder
 from llada_core.memory import is_out_of_memory
 from llada_core.model.network import Network
@@ -184,7 +185,7 @@ class Checkpoints:
 
         def complete() -> None:
             (aside / "config.json").write_text(learned.model.config.to_json_string())
-            shutil.copyfile(self._tokenizer_file, aside / "tokenizer.json")
+            copy_tokenizer(self._tokenizer_file, aside)
             write_state(aside, state)
             replace_folder(aside, self._folder / f"step-{state.step}")
             self._remove_old(state.step)

@@ -117,7 +117,7 @@ def _estimates(start: Start, batch_size: int, length: int) -> Iterator[tuple[int
         if batch_size % size:
             continue
         strategy: Strategy = "single" if size == 1 else options.strategy
-        rows = min(options.micro_batch_size or batch_size, batch_size // size) * start.stage.rows_per_sample
+        rows = min(options.micro_batch_size or batch_size, batch_size // size) * start.stage.work.rows
         estimate = estimate_memory(
             start.model.config,
             options,
@@ -126,6 +126,7 @@ def _estimates(start: Start, batch_size: int, length: int) -> Iterator[tuple[int
             strategy=strategy,
             world_size=size,
             has_reference=start.stage.has_reference,
+            row_loss=start.stage.work.row_loss,
         )
         yield size, strategy, rows, estimate
 

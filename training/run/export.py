@@ -1,4 +1,4 @@
-"""Turns a training checkpoint into a Hugging Face folder that this server and LLaDA's own code load."""
+"""Turns a training checkpoint into a Hugging Face folder that this server and the authors' own code load."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,10 @@ from llada_core.checkpoint.adapter import Adapter
 from llada_core.checkpoint.load import Checkpoint, load_checkpoint
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.save import save_checkpoint
-from llada_core.files import share
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.files import read_json, share
+from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
+from llada_core.model.registry import find_architecture
 from llada_core.text.special_tokens import SpecialTokens
 from training.errors import TrainingError
 from training.options.fields import LoraParams
@@ -45,7 +46,7 @@ def export(
     if run.lora is None:
         if adapter_only:
             raise TrainingError(f"{checkpoint}: was trained without adapters; leave --adapter-only out")
-        model = Network(LLaDAConfig.from_pretrained(checkpoint))
+        model = Network(_config_in(checkpoint))
         read_weights(model, checkpoint, averaged=run.is_averaged)
     else:
         # Looked for first: a refused export leaves nothing behind.
@@ -89,6 +90,12 @@ def merge_adapter(
     )
 
 
+def _config_in(checkpoint: Path) -> ModelConfig:
+    fields = read_json(checkpoint / "config.json")
+    config: ModelConfig = find_architecture(fields).from_dict(fields)
+    return config
+
+
 def _find_base(run: RunIdentity, base_model: str | None) -> Path:
     base = Path(base_model or str(run.base_model))
     if not (base / "config.json").exists():
@@ -103,7 +110,7 @@ def _write_adapter(checkpoint: Path, run: RunIdentity, base_model: str, folder: 
     from training.run import lora
 
     params = _lora_params(run)
-    model = lora.adapters_alone(LLaDAConfig.from_pretrained(checkpoint), params)
+    model = lora.adapters_alone(_config_in(checkpoint), params)
     read_weights(model, checkpoint, averaged=run.is_averaged)
     folder.mkdir(parents=True, exist_ok=True)
     weights_file = folder / "adapter_model.safetensors"

@@ -11,7 +11,6 @@ earlier micro-batches are already allocated.
 Shape suffixes: T tokens of all rows, R of them that reach the head, V columns of the head.
 """
 
-import copy
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
-from llada_core.diffusion.loss import head_cross_entropy
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.diffusion.loss import RowLoss, head_losses
+from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
 from training.options.fields import LoraParams
@@ -64,22 +63,29 @@ class StepBytes:
     autocast: Sizes
 
 
-def two_blocks(config: LLaDAConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> Network:
+def two_blocks(config: ModelConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> Network:
     """The model cut to two blocks, with its adapters, on the meta device."""
-    cut = copy.deepcopy(config)
-    cut.n_layers = 2
     with torch.device("meta"), no_init_weights():
-        sketch = Network(cut).train()
+        sketch = Network(config.cut(2)).train()
+        for block in sketch.blocks:
+            block.sort_by_expert = _evenly
         if base_dtype is not None:
             _sketch_quantized(sketch.blocks)
         if lora is not None:
             # Imported here: `peft` takes seconds, and most runs train all weights.
             from peft import LoraConfig, inject_adapter_in_model
 
-            inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=lora.pattern), sketch)
+            pattern = config.describe().adapter_pattern(lora.targets)
+            inject_adapter_in_model(LoraConfig(r=lora.r, target_modules=pattern), sketch)
             if lora.token_ids:
                 train_rows(sketch, lora.token_ids)
     return sketch
+
+
+def _evenly(experts_TN: Tensor, num_experts: int, *, with_idle: bool) -> list[tuple[int, Tensor]]:
+    """Give every expert as many tokens: fake ones choose none."""
+    places = torch.arange(experts_TN.numel()).chunk(num_experts)
+    return list(enumerate(places))
 
 
 class _SketchedLinear(QuantizedLinear):
@@ -120,10 +126,13 @@ def sizes_of(sketch: Network, *, is_trained: bool = False) -> Sizes:
     return Sizes(block, count(sketch) - 2 * block)
 
 
-def follow_step(sketch: Network, rows: int, length: int, *, is_sharded: bool, bfloat16: bool) -> StepBytes:
+def follow_step(
+    sketch: Network, rows: int, length: int, *, row_loss: RowLoss, is_sharded: bool, bfloat16: bool
+) -> StepBytes:
     """Run a step of `rows` samples of `length` tokens, and measure it.
 
     Args:
+        row_loss: what the objective takes of the logits at each masked position.
         is_sharded: weights arrive in the dtype of the computation, and gradients do not accumulate on the device.
     """
     _, second = sketch.blocks
@@ -133,7 +142,7 @@ def follow_step(sketch: Network, rows: int, length: int, *, is_sharded: bool, bf
         at_second, at_head = memory.watch(second), memory.watch(sketch.final_norm)
         with memory:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-                loss = _loss(sketch, rows, length)
+                loss = _loss(sketch, rows, length, row_loss)
             after_forward = memory.moment()
             loss.backward()
     after_first, after_second = at_second[0], at_head[0]
@@ -161,11 +170,11 @@ def _allocate(sketch: Network, *, is_sharded: bool, bfloat16: bool) -> None:
             setattr(module, name, allocated)
 
 
-def _loss(model: Network, rows: int, length: int) -> Tensor:
-    """`masked_cross_entropy` with everything masked: fake tensors cannot be indexed by a mask."""
+def _loss(model: Network, rows: int, length: int, row_loss: RowLoss) -> Tensor:
+    """`losses_at_masks` with everything masked: fake tensors cannot be indexed by a mask."""
     packed = PackedTokens(torch.zeros(rows * length, dtype=torch.long), (length,) * rows)
     hidden_RE = model.hidden_states(packed)[torch.arange(rows * length)]
-    return head_cross_entropy(model, hidden_RE, packed.tokens_T).sum()
+    return head_losses(model, hidden_RE, packed.tokens_T, row_loss).sum()
 
 
 @dataclass(frozen=True, slots=True)

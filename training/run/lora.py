@@ -9,7 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from llada_core.checkpoint.adapter import Adapter
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from training.options.fields import LoraParams
 from training.run.token_rows import TokenRows, merge_rows, train_rows
@@ -21,7 +21,7 @@ def add_adapters(model: Network, params: LoraParams, *, seed: int) -> None:
     """Freeze the model and add float32 adapters, whose output is zero at first, to its blocks, and rows of tokens."""
     torch.manual_seed(seed)
     model.requires_grad_(False)
-    LoraModel(model, _config(params), _ADAPTER)
+    LoraModel(model, _config(model, params), _ADAPTER)
     if params.token_ids:
         train_rows(model, params.token_ids)
     for parameter in model.parameters():
@@ -41,7 +41,7 @@ def load_adapters(model: Network, folder: Path) -> None:
                 side.get_parameter(f"{_ADAPTER}.weight").data.copy_(tensor)
 
 
-def adapters_alone(config: LLaDAConfig, params: LoraParams) -> Network:
+def adapters_alone(config: ModelConfig, params: LoraParams) -> Network:
     """A model whose adapters are allocated, and whose other weights are on the meta device."""
     with torch.device("meta"):
         model = Network(config)
@@ -54,7 +54,7 @@ def adapters_alone(config: LLaDAConfig, params: LoraParams) -> Network:
 
 
 def merge_adapters(model: Network) -> None:
-    """Merge the adapters into the weights they adapt and remove them, which leaves a plain LLaDA model."""
+    """Merge the adapters into the weights they adapt and remove them, which leaves a plain model."""
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)]
     for name, layer in adapted:
         layer.merge(safe_merge=True)
@@ -80,7 +80,7 @@ def adapter_weights(model: Network) -> dict[str, torch.Tensor]:
 
 def adapter_config(model: Network, params: LoraParams, base_model: str) -> dict[str, Any]:
     """The content of `adapter_config.json`, for loading the model's adapters with `peft`."""
-    config = _config(params)
+    config = _config(model, params)
     config.base_model_name_or_path = base_model
     if params.token_ids:
         names = [name for name, module in model.named_modules() if isinstance(module, TokenRows)]
@@ -88,5 +88,6 @@ def adapter_config(model: Network, params: LoraParams, base_model: str) -> dict[
     return {name: sorted(value) if isinstance(value, set) else value for name, value in config.to_dict().items()}
 
 
-def _config(params: LoraParams) -> LoraConfig:
-    return LoraConfig(r=params.r, lora_alpha=params.alpha, target_modules=params.pattern, bias="none")
+def _config(model: Network, params: LoraParams) -> LoraConfig:
+    pattern = model.config.describe().adapter_pattern(params.targets)
+    return LoraConfig(r=params.r, lora_alpha=params.alpha, target_modules=pattern, bias="none")

@@ -13,7 +13,8 @@ the allocator's fragmentation, together a few gigabytes on a GPU.
 from dataclasses import astuple, dataclass
 from typing import Literal
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.diffusion.loss import RowLoss, cross_entropy
+from llada_core.model.config import ModelConfig
 from training.options.fields import LoraParams, TrainingOptions
 from training.run.fake_step import follow_step, num_quantized, sizes_of, two_blocks
 from training.run.optimizer import block_matrices
@@ -53,7 +54,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    config: LLaDAConfig,
+    config: ModelConfig,
     options: TrainingOptions,
     *,
     rows: int,
@@ -61,6 +62,7 @@ def estimate_memory(
     strategy: Strategy,
     world_size: int,
     has_reference: bool = False,
+    row_loss: RowLoss = cross_entropy,
 ) -> MemoryEstimate:
     """The memory of one training step on one of `world_size` devices.
 
@@ -68,14 +70,15 @@ def estimate_memory(
         options: decide what is trained and kept, and in which dtypes.
         rows: those that one device computes at once (a micro-batch), of `length` tokens each.
         has_reference: whether the objective holds a frozen copy of the model. Its pass comes first, and keeps nothing.
+        row_loss: what the objective takes of the logits at each masked position.
     """
-    is_sharded, num_blocks = strategy == "fsdp", config.n_layers
+    is_sharded, num_blocks = strategy == "fsdp", config.shape.num_layers
     bfloat16 = options.dtype == "bfloat16"
     sketch = two_blocks(config, options.lora, options.base_dtype)
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
     if options.activation_checkpointing:
         sketch.activation_checkpointing_enable()
-    step = follow_step(sketch, rows, length, is_sharded=is_sharded, bfloat16=bfloat16)
+    step = follow_step(sketch, rows, length, row_loss=row_loss, is_sharded=is_sharded, bfloat16=bfloat16)
 
     num_trained = trained.total(num_blocks)
     num_frozen = everything.total(num_blocks) - num_trained
@@ -124,7 +127,8 @@ def estimate_memory(
     )
 
 
-def count_parameters(config: LLaDAConfig, lora: LoraParams | None = None) -> tuple[int, int]:
+def count_parameters(config: ModelConfig, lora: LoraParams | None = None) -> tuple[int, int]:
     """The number of all parameters, adapters included, and of those that are trained."""
     sketch = two_blocks(config, lora)
-    return sizes_of(sketch).total(config.n_layers), sizes_of(sketch, is_trained=True).total(config.n_layers)
+    num_blocks = config.shape.num_layers
+    return sizes_of(sketch).total(num_blocks), sizes_of(sketch, is_trained=True).total(num_blocks)

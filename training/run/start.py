@@ -1,7 +1,6 @@
 """The starting point of a run: its options, its stage, and a model, with random weights or from a checkpoint."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 
 import torch
 
-from llada_core.checkpoint.load import Checkpoint, load_checkpoint
-from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.checkpoint.load import Checkpoint, load_checkpoint, read_tokenizer
+from llada_core.checkpoint.save import copy_tokenizer
 from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from llada_core.model.registry import find_architecture
-from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
+from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
 from training.options.fields import LoraParams, RandomWeights, TrainingOptions
@@ -32,7 +31,7 @@ class StartModel:
         folder: the checkpoint that has the weights, None for random ones.
     """
 
-    config: LLaDAConfig
+    config: ModelConfig
     tokenizer: Tokenizer
     tokenizer_file: Path
     special_tokens: SpecialTokens
@@ -41,7 +40,7 @@ class StartModel:
     def save(self, folder: Path) -> None:
         """Write config and tokenizer: enough for a dry run to start from."""
         self.config.save_pretrained(folder)
-        shutil.copyfile(self.tokenizer_file, folder / "tokenizer.json")
+        copy_tokenizer(self.tokenizer_file, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +114,22 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     else:
         assert options.model_name_or_path is not None
         model = _from_checkpoint(options.model_name_or_path, with_weights=with_weights)
+    model.config.shape.require_full_attention("training")
     if options.max_length is None:
-        default = min(_LONGEST_DEFAULT, model.config.max_sequence_length)
+        default = min(_LONGEST_DEFAULT, model.config.shape.max_sequence_length)
         options = options.model_copy(update={"max_length": default})
+    if options.lora_r is not None:
+        targets = _adapted(options.lora_target_modules, model.config)
+        options = options.model_copy(update={"lora_target_modules": targets})
     token_ids = _ids_of(options.train_tokens, model.tokenizer)
     if options.adapter is not None:
         decided, token_ids = read_adapter(options.adapter, model.config)
         options = options.model_copy(update=decided)
     stage = stage_of(options)
-    _require_fitting_lengths(options, stage, model.config.max_sequence_length)
-    missing = [token for token in stage.required_tokens if model.tokenizer.token_to_id(token) is None]
+    _require_fitting_lengths(options, stage, model.config.shape.max_sequence_length)
+    # The tokens of LLaDA's own chat format; a template brings its own.
+    required = () if model.tokenizer.has_template else stage.required_tokens
+    missing = [token for token in required if model.tokenizer.token_to_id(token) is None]
     if missing:
         raise DataError(f"the tokenizer has no {', '.join(missing)}, which this stage's chat template needs")
     return Start(options, stage, model, token_ids)
@@ -137,14 +142,27 @@ def _ids_of(tokens: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:
     return tuple(sorted(token_id for token_id in ids.values() if token_id is not None))
 
 
+def _adapted(names: list[str], config: ModelConfig) -> list[str]:
+    adaptable = config.describe().adaptable()
+    if unknown := set(names) - set(adaptable):
+        raise TrainingError(f"lora_target_modules: {sorted(unknown)} unknown; choose from {', '.join(adaptable)}")
+    return names or list(adaptable)
+
+
 def _untrained(random_weights: RandomWeights, log: Callable[[str], None]) -> StartModel:
-    file = random_weights.tokenizer / "tokenizer.json"
-    if not file.is_file():
-        raise DataError(f"--tokenizer {random_weights.tokenizer}: no tokenizer.json in this folder")
-    tokenizer = Tokenizer.from_folder(random_weights.tokenizer)
-    special_tokens = _special_tokens_of(tokenizer)
-    config = _config_for(random_weights.config_file, tokenizer, special_tokens, log)
-    return StartModel(config, tokenizer, file, special_tokens, None)
+    folder = random_weights.tokenizer
+    fields = _config_fields(random_weights.config_file)
+    architecture = find_architecture(fields)
+    tokenizer = read_tokenizer(folder, architecture)
+    if tokenizer is None:
+        raise DataError(f"--tokenizer {folder}: no tokenizer.json in this folder")
+    published = architecture.published_tokens
+    needed = [token for token in (published.bos, published.eos, published.mask) if token is not None]
+    if any(tokenizer.token_to_id(token) is None for token in needed):
+        raise DataError(f"the tokenizer needs the tokens {', '.join(needed[:-1])} and {needed[-1]}")
+    special_tokens = resolve_special_tokens(folder, {"vocab_size": len(tokenizer)}, tokenizer.token_to_id, published)
+    config = _config_for(fields, random_weights.config_file, tokenizer, special_tokens, log)
+    return StartModel(config, tokenizer, folder / "tokenizer.json", special_tokens, None)
 
 
 def _from_checkpoint(name_or_path: str, *, with_weights: bool) -> StartModel:
@@ -152,7 +170,7 @@ def _from_checkpoint(name_or_path: str, *, with_weights: bool) -> StartModel:
     if checkpoint.tokenizer is None:
         raise DataError(f"{name_or_path}: no tokenizer.json in this checkpoint; training needs one")
     return StartModel(
-        _trainable(checkpoint.config, name_or_path),
+        checkpoint.config,
         checkpoint.tokenizer,
         checkpoint.folder / "tokenizer.json",
         checkpoint.special_tokens,
@@ -160,25 +178,26 @@ def _from_checkpoint(name_or_path: str, *, with_weights: bool) -> StartModel:
     )
 
 
-def _special_tokens_of(tokenizer: Tokenizer) -> SpecialTokens:
-    mask_id, eos_id, bos_id = (tokenizer.token_to_id(token) for token in (MASK_TOKEN, EOS_TOKEN, BOS_TOKEN))
-    if mask_id is None or eos_id is None or bos_id is None:
-        raise DataError(f"the tokenizer needs the tokens {BOS_TOKEN}, {EOS_TOKEN} and {MASK_TOKEN}")
-    return SpecialTokens(mask_id, eos_id, tokenizer.token_to_id(EOT_TOKEN))
-
-
-def _config_for(
-    file: Path, tokenizer: Tokenizer, special_tokens: SpecialTokens, log: Callable[[str], None]
-) -> LLaDAConfig:
+def _config_fields(file: Path) -> dict[str, Any]:
     try:
         fields: dict[str, Any] = json.loads(file.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise TrainingError(f"--model-config {file}: cannot be read: {error}") from None
     if not isinstance(fields, dict):
         raise TrainingError(f"--model-config {file}: is a {type(fields).__name__}; it must be an object")
+    return fields
+
+
+def _config_for(
+    fields: dict[str, Any],
+    file: Path,
+    tokenizer: Tokenizer,
+    special_tokens: SpecialTokens,
+    log: Callable[[str], None],
+) -> ModelConfig:
+    architecture = find_architecture(fields)
     from_tokenizer = {
-        "vocab_size": len(tokenizer),
-        "embedding_size": len(tokenizer),
+        **dict.fromkeys(architecture.vocabulary_fields, len(tokenizer)),
         "mask_token_id": special_tokens.mask_id,
         "eos_token_id": special_tokens.eos_id,
         "pad_token_id": special_tokens.eos_id,
@@ -186,13 +205,7 @@ def _config_for(
     for name, value in from_tokenizer.items():
         if fields.get(name) not in (None, value):
             log(f"{name}: {fields[name]} in {file.name}, {value} in the tokenizer; taking the tokenizer's")
-    config: ModelConfig = find_architecture(fields).from_dict({**fields, **from_tokenizer})
-    return _trainable(config, f"--model-config {file}")
-
-
-def _trainable(config: ModelConfig, source: str) -> LLaDAConfig:
-    if not isinstance(config, LLaDAConfig):
-        raise TrainingError(f"{source}: architectures is {config.architectures}; only LLaDA's can be trained so far")
+    config: ModelConfig = architecture.from_dict({**fields, **from_tokenizer})
     return config
 
 

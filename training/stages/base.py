@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 
 from torch import nn
 
+from llada_core.diffusion.loss import RowLoss, cross_entropy
 from llada_core.model.network import Network
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner
@@ -30,6 +31,19 @@ class NoisyRow:
     noisy: list[int]
     target_start: int
     noise_level: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a model computes for a sample, by which a dry run counts memory.
+
+    Attributes:
+        rows: the rows that go through the model.
+        row_loss: what the objective takes of the logits at each masked position.
+    """
+
+    rows: int = 1
+    row_loss: RowLoss = cross_entropy
 
 
 class Stage(Protocol):
@@ -64,8 +78,8 @@ class Stage(Protocol):
         ...
 
     @property
-    def rows_per_sample(self) -> int:
-        """The rows that the model computes for a sample."""
+    def work(self) -> Work:
+        """What the model computes for a sample."""
         ...
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> Encoder:

@@ -9,7 +9,7 @@ from llada_core.model.network import Network
 from training.data.batches import Batch
 from training.data.samples import Samples
 from training.evaluation.likelihood_bound import evaluate
-from training.stages.base import NoisyRow
+from training.stages.base import NoisyRow, Work
 from training.stages.measurement import Conditions, Measurement
 from training.stages.objective import Objective, corrupt_batch
 from training.stages.practice import Workplace
@@ -24,7 +24,7 @@ class Denoising:
 
     val_loss: ClassVar[str] = "NLL bound, nats per token; end padding is not counted"
     watched: ClassVar[str | None] = None
-    rows_per_sample: ClassVar[int] = 1
+    work: ClassVar[Work] = Work()
     has_reference: ClassVar[bool] = False
     steps_per_batch: ClassVar[int] = 1
 

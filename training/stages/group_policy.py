@@ -24,7 +24,7 @@ from training.data.sources import Source
 from training.errors import TrainingError
 from training.options.fields import GRPOOptions
 from training.rewards import rewards_of
-from training.stages.base import NoisyRow
+from training.stages.base import NoisyRow, Work
 from training.stages.chat import Chat
 from training.stages.measurement import Conditions, Measurement
 from training.stages.policy_objective import PolicyObjective, Updating
@@ -90,8 +90,8 @@ class GroupPolicy(Chat):
         return {"max_length": self.max_length}
 
     @property
-    def rows_per_sample(self) -> int:
-        return self.asking.group_size * self.updating.num_views
+    def work(self) -> Work:
+        return Work(self.asking.group_size * self.updating.num_views)
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "QuestionEncoder":
         return QuestionEncoder(

@@ -16,7 +16,7 @@ from llada_core.diffusion.loss import row_losses
 from llada_core.diffusion.noise import Corrupted, corrupt, corruption_draws
 from llada_core.model.network import Network
 from training.data.batches import Batch
-from training.stages.figures import mean_by_level
+from training.stages.figures import mean_by_level, mean_of
 
 
 class BatchLoss(NamedTuple):
@@ -32,7 +32,11 @@ class BatchLoss(NamedTuple):
 
 
 class Objective(nn.Module):
-    """LLaDA's pre-training and SFT losses (GUIDELINES), which differ only in the batch's targets and normaliser."""
+    """LLaDA's pre-training and SFT losses (GUIDELINES), which differ only in the batch's targets and normaliser.
+
+    A mixture of experts also learns to balance their load. That loss is a batch's own: that of a step is the mean of
+    its parts', by their share in the step.
+    """
 
     def __init__(self, model: Network, *, mask_id: int, seed: int) -> None:
         super().__init__()
@@ -43,9 +47,15 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> BatchLoss:
         corrupted, is_target_BL, t_B = corrupt_batch(batch, mask_id=self.mask_id, seed=self.seed)
         is_one_span = all(spans == (batch.tokens_BL.shape[1],) for spans in batch.spans)
-        losses_B = row_losses(self.model, batch.tokens_BL, corrupted, spans=None if is_one_span else batch.spans)
+        with self.model.balancing() as balance:
+            losses_B = row_losses(self.model, batch.tokens_BL, corrupted, spans=None if is_one_span else batch.spans)
         loss = (losses_B / batch.normalizer_B).sum().float()
-        return BatchLoss(loss, {"loss_by_noise_level": mean_by_level(losses_B / is_target_BL.sum(dim=1), t_B)})
+        num_targets_B = is_target_BL.sum(dim=1)
+        figures = {"loss_by_noise_level": mean_by_level(losses_B / num_targets_B, t_B)}
+        if (load := balance.loss()) is not None:
+            loss = loss + load * (num_targets_B / batch.normalizer_B).sum().float()
+            figures["load_balance_loss"] = mean_of(load.expand(len(num_targets_B)))
+        return BatchLoss(loss, figures)
 
 
 def corrupt_batch(batch: Batch, *, mask_id: int, seed: int) -> tuple[Corrupted, Tensor, Tensor]:

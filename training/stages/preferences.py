@@ -25,7 +25,7 @@ from training.data.samples import Pairs, Samples
 from training.data.shards import Encoded, Encoder, Shard
 from training.data.sources import Source
 from training.options.fields import DPOOptions
-from training.stages.base import NoisyRow
+from training.stages.base import NoisyRow, Work
 from training.stages.chat import Chat
 from training.stages.measurement import Conditions, Measurement
 from training.stages.practice import Workplace
@@ -77,8 +77,8 @@ class Preferences(Chat):
         return {"max_length": self.max_length}
 
     @property
-    def rows_per_sample(self) -> int:
-        return 2 * self.sampling.num_draws
+    def work(self) -> Work:
+        return Work(2 * self.sampling.num_draws)
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "PreferenceEncoder":
         return PreferenceEncoder(

@@ -11,13 +11,14 @@ import torch
 
 from llada_core.counter_noise import Purpose, uniform
 from llada_core.text.special_tokens import BOS_TOKEN, EOT_TOKEN
-from llada_core.text.tokenizer import Tokenizer
+from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import NORMALIZERS, Batching, BatchPlanner, LossNorm, RowLayout, StepRows
 from training.data.dialogues import Dialogue, DialogueRules
 from training.data.formats import Document, FilledGap, Item, ReadReport, read_dialogues
 from training.data.samples import Dialogues, Samples
 from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
+from training.errors import DataError
 from training.options.fields import SFTOptions
 from training.stages.chat import Chat
 from training.stages.denoising import Denoising
@@ -133,7 +134,15 @@ class DialogueEncoder(Encoder):
 
 
 def encode_answers(tokenizer: Tokenizer, dialogues: Sequence[Dialogue], *, eos_id: int) -> Iterator[Encoded]:
-    """Encode every turn that is a target, with its dialogue's turns before it as the prompt."""
+    """Encode every turn that is a target, with its dialogue's turns before it as the prompt.
+
+    Raises:
+        DataError: in the tokenizer's template, a conversation does not begin with the prompt for its last turn.
+    """
+    if tokenizer.has_template:
+        for number, dialogue in enumerate(dialogues):
+            yield from _in_template(tokenizer, dialogue, number, eos_id=eos_id)
+        return
     bos_id, end_of_turn = (tokenizer.token_to_id(token) for token in (BOS_TOKEN, EOT_TOKEN))
     assert bos_id is not None and end_of_turn is not None
     # Not as `Tokenizer.encode_chat`, which trims: a completion keeps its spaces.
@@ -146,6 +155,19 @@ def encode_answers(tokenizer: Tokenizer, dialogues: Sequence[Dialogue], *, eos_i
             if turn.is_target:
                 yield Encoded([*ids, eos_id], len(history) + len(header), item=number)
             history = ids
+
+
+def _in_template(tokenizer: Tokenizer, dialogue: Dialogue, number: int, *, eos_id: int) -> Iterator[Encoded]:
+    messages = [Message(turn.role, turn.content) for turn in dialogue]
+    for index, turn in enumerate(dialogue):
+        if turn.is_target:
+            prompt = tokenizer.encode_chat(messages[:index])
+            ids = tokenizer.encode_chat(messages[: index + 1], add_generation_prompt=False)
+            if ids[: len(prompt)] != prompt:
+                raise DataError(
+                    "the tokenizer's chat template writes an answer that does not follow its own prompt; give another"
+                )
+            yield Encoded([*ids, eos_id], len(prompt), item=number)
 
 
 def fit(sample: Encoded, *, max_length: int, overlong: Overlong) -> Encoded | None:

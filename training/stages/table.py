@@ -3,8 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from training.options.fields import DPOOptions, GRPOOptions, PretrainOptions, SFTOptions, TrainingOptions
+from training.options.fields import (
+    DistillOptions,
+    DPOOptions,
+    GRPOOptions,
+    PretrainOptions,
+    SFTOptions,
+    TrainingOptions,
+)
 from training.stages.base import Stage
+from training.stages.distill import Distillation
 from training.stages.group_policy import GroupPolicy
 from training.stages.preferences import Preferences
 from training.stages.pretrain import Pretraining
@@ -15,6 +23,7 @@ STAGES: dict[type[TrainingOptions], Callable[[Any], Stage]] = {
     SFTOptions: SFT.from_options,
     DPOOptions: Preferences.from_options,
     GRPOOptions: GroupPolicy.from_options,
+    DistillOptions: Distillation.from_options,
 }
 
 

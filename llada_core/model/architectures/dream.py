@@ -52,6 +52,8 @@ class DreamConfig(LlamaLayoutConfig):
     rules = _RULES
     published_tokens = _TOKENS
     sampler = _SAMPLER
+    # The published training's `cart[geo_p:0.3]`.
+    context_weight = 0.3
     attention_dropout: float = 0.0
     intermediate_size: int = 96
     max_window_layers: int = 28

@@ -5,6 +5,7 @@ Its `model_type` is LLaDA's. The published class has sentinels for defaults: a f
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Self
 
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, PartlyRotatedConfig
 from llada_core.model.config import FieldRules
@@ -89,6 +90,7 @@ class LLaDAMoEConfig(PartlyRotatedConfig):
             num_experts=self.num_experts,
             num_chosen=self.num_experts_per_tok,
             width=self.expert_intermediate_size,
+            balance_weight=self.router_aux_loss_coef,
             shared_width=self.shared_expert_intermediate_size,
             has_bias=self.moe_router_enable_expert_bias,
         )
@@ -105,6 +107,12 @@ class LLaDAMoEConfig(PartlyRotatedConfig):
 
     def _attention(self) -> Attention:
         return replace(super()._attention(), has_head_norms=self.qk_layernorm)
+
+    def cut(self, num_layers: int) -> Self:
+        shorter = super().cut(num_layers)
+        assert self.moe_layer_freq is not None
+        shorter.moe_layer_freq = self.moe_layer_freq[-num_layers:]
+        return shorter
 
     def _fill_in(self) -> None:
         if self.moe_layer_freq is None:

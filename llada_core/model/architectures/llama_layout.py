@@ -67,6 +67,7 @@ class LlamaLayoutConfig(ModelConfig):
     """
 
     names: ClassVar[TensorNames] = NAMES
+    depth_field = "num_hidden_layers"
     hidden_act: str = "silu"
     hidden_size: int = 64
     initializer_range: float = 0.02
@@ -114,7 +115,6 @@ class LlamaLayoutConfig(ModelConfig):
             has_tied_head=self.tie_word_embeddings,
             biased=biased,
             predicts_next=predicts_next,
-            sampler=self.sampler,
         )
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:

@@ -80,7 +80,7 @@ class CPUMaskPredictor:
         """
         keep_freed_memory()
         description = config.describe()
-        self.shape = description.shape
+        self.shape = config.shape
         self.special_tokens = special_tokens
         self.dtype = dtype
 

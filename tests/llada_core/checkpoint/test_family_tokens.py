@@ -1,20 +1,23 @@
 """Special tokens and chat format of LLaDA's relatives, which come from the checkpoint's own files."""
 
 import json
-import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from llada_core import DEMO_FOLDER
 from llada_core.checkpoint.load import Checkpoint, load_checkpoint
 from llada_core.checkpoint.save import save_checkpoint
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.model.network import Network
 from llada_core.text.tokenizer import Message
 from tests.conftest import GOLDEN
-from training.errors import TrainingError
-from training.run.start import _trainable
+from tests.llada_core.model.architectures.test_family import MODELS, network_of
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|role_end|>{% endfor %}"
+# Fields that say how a file was written, not what the model computes.
+_WRITTEN_ANEW = {"dtype", "torch_dtype", "transformers_version"}
 CHAT = [Message("user", "Hello <|mask|><|role_end|>")]
 
 
@@ -86,12 +89,36 @@ def test_a_damaged_template_is_refused(folder, template):
         Checkpoint.open(folder)
 
 
-def test_a_model_of_another_architecture_is_neither_trained_nor_saved(tmp_path):
-    folder = shutil.copytree(GOLDEN / "family" / "dream" / "models" / "tiny-mha", tmp_path / "model")
-    network = load_checkpoint(folder)
-    with pytest.raises(UnsupportedCheckpointError, match="only LLaDA's can be saved"):
-        save_checkpoint(
-            network, tmp_path / "out", tokenizer_file=None, special_tokens=network.special_tokens, dtype=network.dtype
-        )
-    with pytest.raises(TrainingError, match="only LLaDA's can be trained"):
-        _trainable(network.config, str(folder))
+@pytest.mark.parametrize(("family", "model"), MODELS)
+def test_a_saved_model_has_the_published_names_and_loads_bit_for_bit(tmp_path, family, model):
+    original = GOLDEN / "family" / family / "models" / model
+    network = network_of(family, model)
+    special_tokens = network.special_tokens
+    settings = {"tokenizer_file": None, "special_tokens": special_tokens, "dtype": torch.float32}
+    save_checkpoint(network, tmp_path, **settings)
+    saved, published = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, original))
+    ids = {"mask_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
+    assert {name: saved.get(name) for name in published.keys() & saved.keys() - ids - _WRITTEN_ANEW} == {
+        name: value for name, value in published.items() if name in saved.keys() - ids - _WRITTEN_ANEW
+    }
+    assert saved["architectures"] == published["architectures"]
+    tensors, expected = load_file(tmp_path / "model.safetensors"), load_file(original / "model.safetensors")
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+    again = load_checkpoint(tmp_path)
+    assert again.special_tokens == special_tokens
+    assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in network.state_dict().items())
+
+
+def test_a_saved_model_keeps_the_chat_format_of_its_tokenizer(folder, tmp_path):
+    write_settings(folder, chat_template=TEMPLATE, eos_token="<|endoftext|>")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    checkpoint = Checkpoint.open(folder)
+    network = Network(checkpoint.config)
+    network.special_tokens = checkpoint.special_tokens
+    out = tmp_path / "out"
+    settings = {"special_tokens": checkpoint.special_tokens, "dtype": torch.float32}
+    save_checkpoint(network, out, tokenizer_file=folder / "tokenizer.json", **settings)
+    again = Checkpoint.open(out)
+    assert again.tokenizer.encode_chat(CHAT) == checkpoint.tokenizer.encode_chat(CHAT)
+    assert again.special_tokens == checkpoint.special_tokens

@@ -87,6 +87,6 @@ def test_parts_of_the_head_never_hold_all_logits(tiny_network, monkeypatch):
     head = type(tiny_network).head
     monkeypatch.setattr(type(tiny_network), "head", lambda self, rows: sizes.append(len(rows)) or head(self, rows))
     hidden_RE = torch.randn(300, tiny_network.config.d_model, requires_grad=True)
-    loss.head_cross_entropy(tiny_network, hidden_RE, torch.zeros(300, dtype=torch.long)).sum().backward()
+    loss.head_losses(tiny_network, hidden_RE, torch.zeros(300, dtype=torch.long), loss.cross_entropy).sum().backward()
     # Each part once in forward and once more in backward.
     assert sizes[:5] == [64, 64, 64, 64, 44] and sorted(sizes) == sorted(2 * sizes[:5])

@@ -3,7 +3,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from llada_core import DEMO_FOLDER
+from llada_core import DEMO_FOLDER, load_tokenizer
 from llada_core.sampling.params import EndThinking
 from tests.training.conftest import llada_train, succeed, write_jsonl
 from training.options.fields import GenerateOptions
@@ -67,6 +67,22 @@ def test_an_interrupted_file_continues_where_it_stopped(tmp_path):
     output.write_text(whole[: whole.index("\n", 300) + 20])
     assert "of 6 prompts are in" in succeed(*options)
     assert output.read_text() == whole
+
+
+def test_a_trajectory_says_which_step_committed_each_token(tmp_path):
+    source, output = write_jsonl(tmp_path / "in.jsonl", [{"prompt": FRANCE}]), tmp_path / "out.jsonl"
+    options = ["generate", *SHORT, "--input", source, "--output", output, "--entropy-threshold", 0.1]
+    succeed(*options, "--trajectory")
+    (record,) = [json.loads(line) for line in output.read_text().splitlines()]
+    ids, steps = record["trajectory"]["token_ids"], record["trajectory"]["commit_steps"]
+    assert len(ids) == len(steps) == 16
+    assert {step for step in steps if step is not None} == set(range(record["denoising_steps"]))
+    text = load_tokenizer(DEMO_FOLDER).decode([i for i, step in zip(ids, steps, strict=True) if step is not None])
+    assert text.startswith(record["text"])
+    # Lines with and without do not mix.
+    assert "choose another --output" in llada_train(*options).stderr
+    refused = llada_train("generate", *SHORT, "--prompt", FRANCE, "--trajectory")
+    assert "trajectory is written into output; give that too" in refused.stderr
 
 
 def test_results_of_other_prompts_are_not_appended_to(tmp_path):

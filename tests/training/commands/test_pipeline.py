@@ -177,7 +177,8 @@ def test_a_finished_stage_whose_start_was_trained_again_is_not_skipped(config, t
 def test_a_stage_that_does_not_exist_is_named(config):
     result = llada_train("pipeline", "--config", config(), "--stage", "sleep")
     assert (
-        "--stage is 'sleep'; it must be one of all, tokenizer, pretraining, sft, dpo, grpo, inference" in result.stderr
+        "--stage is 'sleep'; it must be one of all, tokenizer, pretraining, sft, dpo, grpo, distill, inference"
+        in result.stderr
     )
 
 

@@ -14,6 +14,7 @@ STAGES = {
     "dpo": lambda workspace, output: workspace.dpo(output),
     # Of three updates on the same answers the checkpoint that is killed after follows the first.
     "grpo": lambda workspace, output: workspace.grpo(output, "--updates", 3),
+    "distill": lambda workspace, output: workspace.distill(output),
     "lora": lambda workspace, output: workspace.sft(output, "--lora-r", 2),
 }
 

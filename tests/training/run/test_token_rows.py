@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from llada_core import load_checkpoint
-from llada_core.diffusion.loss import head_cross_entropy
+from llada_core.diffusion.loss import cross_entropy, head_losses
 from llada_core.model.packed import PackedTokens
 from tests.training.conftest import llada_train, losses, succeed
 from training.run.token_rows import TokenRows, merge_rows, train_rows
@@ -26,7 +26,7 @@ def network(request, golden_networks, workspace):
 
 
 def loss(network):
-    return head_cross_entropy(network, network.hidden_states(TOKENS), TARGETS).sum()
+    return head_losses(network, network.hidden_states(TOKENS), TARGETS, cross_entropy).sum()
 
 
 def test_logits_and_gradients_of_rows_are_those_of_the_whole_matrices(network):

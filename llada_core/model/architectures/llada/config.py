@@ -5,6 +5,7 @@ Most of the published fields choose between variants of the OLMo code base that 
 
 from collections.abc import Iterator
 from reprlib import repr as short
+from types import MappingProxyType
 from typing import Any
 
 from llada_core.model.architectures.llada.names import NAMES
@@ -64,6 +65,17 @@ _RULES = FieldRules(
 )
 
 
+# What `AutoModel.from_pretrained(folder, trust_remote_code=True)` fetches.
+_CODE = {
+    auto_class: f"GSAI-ML/LLaDA-8B-Instruct--{name}"
+    for auto_class, name in (
+        ("AutoConfig", "configuration_llada.LLaDAConfig"),
+        ("AutoModel", "modeling_llada.LLaDAModelLM"),
+        ("AutoModelForCausalLM", "modeling_llada.LLaDAModelLM"),
+    )
+}
+
+
 class LLaDAConfig(ModelConfig):
     """LLaDA's architecture. Defaults are LLaDA-8B's; a `config.json` must state what it relies on.
 
@@ -75,6 +87,12 @@ class LLaDAConfig(ModelConfig):
     architecture = "LLaDAModelLM"
     rules = _RULES
     published_tokens = LLADA_TOKENS
+    published_code = _CODE
+    miniature = MappingProxyType(
+        {"d_model": 64, "n_heads": 4, "n_layers": 2, "mlp_hidden_size": 96, "max_sequence_length": 512}
+    )
+    depth_field = "n_layers"
+    vocabulary_fields = ("vocab_size", "embedding_size")
     # The published template adds the assistant's header where it must not.
     has_own_chat_format = True
     activation_type: str = "silu"

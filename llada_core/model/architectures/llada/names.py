@@ -3,8 +3,6 @@
 `ff_out` names both the head and the down projection of every block; the path tells them apart.
 """
 
-from collections.abc import Sequence
-
 from llada_core.model.description import TensorNames
 
 NAMES = TensorNames(
@@ -27,12 +25,7 @@ NAMES = TensorNames(
     },
 )
 
-# The linear maps of a block, which low-rank adapters can be added to.
+# The linear maps of a block.
 ADAPTABLE = tuple(name for role, name in NAMES.block.items() if not role.endswith("_norm"))
 
 tensor_name = NAMES.tensor
-
-
-def adapter_pattern(targets: Sequence[str]) -> str:
-    """Return a regular expression for the modules that get adapters: only those in blocks, never the head."""
-    return rf".*\.blocks\.\d+\.({'|'.join(targets)})"

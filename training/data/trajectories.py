@@ -1,0 +1,97 @@
+"""Recorded answers: what a sampler wrote after a prompt, and the step that committed each token.
+
+| format     | record                                                                                                |
+|------------|-------------------------------------------------------------------------------------------------------|
+| generation | a line of `llada-train generate --output FILE --trajectory`                                           |
+| recording  | what a client of /v1/denoise has saved: `{"format": "llada-recording", "runs": […]}`                  |
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llada_core.sampling.generate import Trajectory
+from llada_core.text.tokenizer import Message
+from training.data.dialogues import DialogueReader, DialogueRules, UnusableError, unicode_only
+from training.data.files import Record
+from training.data.formats import ReadReport
+
+_RECORDING = "llada-recording"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """An answer and its prompt: a chat, a text to go on with, or ids."""
+
+    prompt: str | list[Message] | list[int]
+    trajectory: Trajectory
+
+
+def read_trajectories(records: Iterable[Record], report: ReadReport) -> Iterator[RecordedAnswer]:
+    """Read recorded answers; a recording of several runs has as many."""
+    for record in records:
+        problem, report.share = record.problem, record.share
+        if problem is None:
+            try:
+                is_recording = record.value.get("format") == _RECORDING
+                yield from _runs(record.value) if is_recording else [_generation(record.value)]
+                report.format = "recording" if is_recording else "generation"
+                continue
+            except UnusableError as error:
+                problem = str(error)
+        report.add(record.place, problem)
+
+
+def _generation(value: Mapping[str, Any]) -> RecordedAnswer:
+    match value.get("trajectory"):
+        case {"token_ids": list(ids), "commit_steps": list(steps)} if len(ids) == len(steps) > 0:
+            return RecordedAnswer(_prompt(value), _checked(ids, steps))
+    raise UnusableError('needs a "trajectory" of token_ids and commit_steps, which `generate --trajectory` writes')
+
+
+def _runs(recording: Mapping[str, Any]) -> list[RecordedAnswer]:
+    runs = recording.get("runs")
+    if not isinstance(runs, list):
+        raise UnusableError('needs a list of "runs"')
+    return [_run(run, number) for number, run in enumerate(runs, start=1)]
+
+
+def _run(run: Any, number: int) -> RecordedAnswer:
+    try:
+        start, request = run["start"], run["request"]
+        mask_id = start["mask_token_id"]
+        if start.get("parent") is not None or any(token_id != mask_id for token_id in start["token_ids"]):
+            raise UnusableError(f"run {number} does not begin with masks only, so nothing tells how it was written")
+        ids: list[int] = list(start["token_ids"])
+        steps: list[int | None] = [None] * len(ids)
+        for step in run["steps"]:
+            for change in step["changes"]:
+                ids[change["position"]], steps[change["position"]] = change["token_id"], step["step"]
+        return RecordedAnswer(_prompt(request), _checked(ids, steps))
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UnusableError(f"run {number} is damaged: {error!r}") from None
+
+
+def _prompt(value: Mapping[str, Any]) -> str | list[Message] | list[int]:
+    """The prompt as the sampler was given it: a text or ids under `prompt`, or turns there or under `messages`."""
+    match value.get("prompt") or value.get("messages"):
+        case str(text):
+            return unicode_only(text)
+        case [int(), *_] as ids if all(isinstance(token_id, int) for token_id in ids):
+            return ids
+        case [*turns] if turns:
+            reader = DialogueReader(DialogueRules(allow_empty_answers=True))
+            dialogue = reader.prompt({"messages": turns})
+            assert not isinstance(dialogue, str)
+            return [Message(turn.role, turn.content) for turn in dialogue]
+    raise UnusableError("needs what was asked: a prompt or messages")
+
+
+def _checked(ids: Sequence[Any], steps: Sequence[Any]) -> Trajectory:
+    if not all(isinstance(token_id, int) and token_id >= 0 for token_id in ids):
+        raise UnusableError("token_ids must be ids")
+    if not all(step is None or (isinstance(step, int) and step >= 0) for step in steps):
+        raise UnusableError("commit_steps must be steps, or null where nothing was written")
+    if all(step is None for step in steps):
+        raise UnusableError("no step has written anything")
+    return Trajectory(list(ids), list(steps))
