@@ -230,12 +230,14 @@ class Sampler:
     def _forward(self, turns: Sequence[_Turn]) -> Iterator[Tensor]:
         """Run one forward pass over all windows; the hidden states [R, E] of each turn's passes, one after another."""
         sequences = [(turn, tokens, cache) for turn in turns for tokens, cache in turn.sequences()]
+        is_block_causal = self._model.shape.block_length is not None
+        block_lengths = tuple(turn.canvas.layout.block_length for turn, _, _ in sequences) if is_block_causal else None
         packed = PackedTokens(
             self._to_device(np.concatenate([tokens for _, tokens, _ in sequences])),
             tuple(len(tokens) for _, tokens, _ in sequences),
             tuple(turn.window for turn, _, _ in sequences),
             tuple(cache for _, _, cache in sequences),
-            tuple(turn.canvas.layout.block_length for turn, _, _ in sequences),
+            block_lengths,
         )
         rows = Rows.of(packed, [turn.rows_R for turn, _, _ in sequences])
         return iter(self._model.hidden_states(packed, rows).split(rows.counts))
