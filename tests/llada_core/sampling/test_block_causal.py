@@ -1,5 +1,6 @@
 """Sampling with block-causal models beyond the published cases: defaults, refusals, events, any mix of settings."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import strategies as st
 
 from llada_core import GenerationParams, generate, load_model
 from llada_core.errors import InvalidParameterError, NonFiniteLogitsError
+from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, frame_at, prepare_fork
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.llada_core.model.architectures.test_family import FAMILY
 from tests.random_cases import cases
+from tests.vocabularies import tokenizer_from
 
 PROMPT = [10, 20, 30, 40, 50, 60]
 PLAIN = Reporting()
@@ -306,3 +309,21 @@ def test_predictions_are_those_of_the_active_blocks_masks_in_the_response(sdar):
     canvas = canvas_of(sdar, gen_length=1, steps_per_block=8, reporting=Reporting(include_predictions=True))
     for step in steps_of(sdar, canvas):
         assert [prediction.position for prediction in step.predictions] == list(range(step.masked))
+
+
+@pytest.mark.parametrize("prompt", [PROMPT, PROMPT * 2])
+@pytest.mark.parametrize("fields", [{"steps_per_block": 8}, {"confidence_threshold": 0.02, "min_transfer": 2}])
+@pytest.mark.parametrize("cache", ["none", "exact"])
+def test_a_constrained_answer_matches_and_ends_with_its_last_block(sdar, prompt, fields, cache):
+    tokenizer = tokenizer_from([bytes([byte]) for byte in range(155)])
+    vocabulary = Vocabulary(sdar.shape, sdar.special_tokens, tokenizer)
+    constraint = compile_constraint(r"(yes|no)[a-z]{3,20}", vocabulary)
+    params = GenerationParams(gen_length=13, block_length=4, cache=cache, **fields)
+    canvas = prepare_response(prompt, params, vocabulary, constraint=constraint)
+    steps_of(sdar, canvas)
+    assert len(canvas.tokens) == len(prompt) + 13
+    assert re.fullmatch(r"(yes|no)[a-z]{3,20}", tokenizer.decode(canvas.text_ids))
+    with pytest.raises(InvalidParameterError, match=r"editing_threshold is 0\.0; it must be absent where"):
+        prepare_response(
+            prompt, replace(params, steps_per_block=None, editing_threshold=0.0), vocabulary, constraint=constraint
+        )
