@@ -1,7 +1,8 @@
 """Keys and values of one sequence, kept from step to step.
 
 In a bidirectional model every position's keys change whenever any token does, so a cache of them is an approximation:
-good for some steps, then refreshed by a forward pass over the whole sequence (Fast-dLLM, arXiv:2505.22618).
+good for some steps, then refreshed by a forward pass over the whole sequence (Fast-dLLM, arXiv:2505.22618). Under
+block-causal attention a finished block's keys are final, and a cache of them is exact.
 """
 
 import torch
@@ -11,12 +12,17 @@ from llada_core.model.shape import ModelShape
 
 
 class KVCache:
-    """Room for the keys and values of one sequence at every layer. Positions not yet written must not be read."""
+    """Room for the keys and values of one sequence at every layer. Positions not yet written must not be read.
+
+    Attributes:
+        filled: the positions, from the first on, whose keys and values never change any more (block-causal attention).
+    """
 
     def __init__(self, model: ModelShape, length: int, *, dtype: torch.dtype, device: torch.device) -> None:
         # Head before position: the order in which attention reads them.
         shape = (model.num_layers, 2, model.num_key_value_heads, length, model.head_dim)
         self._layers = torch.empty(shape, dtype=dtype, device=device)
+        self.filled = 0
 
     @staticmethod
     def num_bytes(model: ModelShape, length: int, dtype: torch.dtype) -> int:

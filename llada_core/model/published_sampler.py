@@ -86,5 +86,7 @@ class PublishedSampler:
 
 # Settings that the samplers of block-causal models know.
 BLOCK_SETTINGS = frozenset({"min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop"})
+# They see nothing right of a block, and a finished one's keys and values never change.
+BLOCK_DEFAULTS: Mapping[str, Any] = {"cache": "exact", "suffix_window": None}
 
 LLADA_SAMPLER = PublishedSampler()

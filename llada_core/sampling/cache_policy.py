@@ -1,6 +1,7 @@
 """Cache policies: the positions that a step recomputes. The step attends to all others as the cache holds them.
 
 The first step of a block covers all that the model sees and fills the cache; later steps recompute a set of positions.
+Only `exact` has no such step: what is left of the block is written once, by a forward pass of its own.
 A new policy is a function, an entry in the table and a name in `params.Cache`.
 
 Shape suffix: L tokens of the canvas.
@@ -39,9 +40,15 @@ def delayed(block: range, visible: range, is_recent_L: np.ndarray) -> np.ndarray
     return is_recent_L[: visible.stop].nonzero()[0]
 
 
+def exact(block: range, visible: range, is_recent_L: np.ndarray) -> np.ndarray:
+    """Keep the keys and values left of the active blocks: under block-causal attention they never change."""
+    return np.arange(block.start, block.stop)
+
+
 CACHE_POLICIES: Mapping[str, CachePolicy] = {
     "none": everything,
     "prefix": prefix,
     "dual": dual,
     "delayed": delayed,
+    "exact": exact,
 }

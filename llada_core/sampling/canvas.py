@@ -21,7 +21,7 @@ from llada_core.sampling.constraints.fillings import Fillings
 from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, DenoisingStep, Prediction, Reporting
 from llada_core.sampling.frame import Frame
-from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.params import EXACT, GenerationParams
 from llada_core.sampling.proposals import Proposals
 from llada_core.sampling.schedule import Schedule
 from llada_core.sampling.selection import CommitRule, select
@@ -210,15 +210,18 @@ class Canvas:
     @property
     def window(self) -> np.ndarray:
         """Positions, counted from the first token, that the next step sends through the model, ascending."""
-        return np.arange(self.visible_length) if self.schedule.is_refresh else self._window_at(self.step)
+        return np.arange(self.visible_length) if self._is_refresh else self._window_at(self.step)
 
     def restorations(self) -> list[Restoration]:
         """Return the steps that have to run again before the next one; mostly none.
 
         Where the next step reads caches that were released, these are the last refresh and the steps after it, without
-        those whose every position a later one wrote before it was read.
+        those whose every position a later one wrote before it was read. Under the policy `exact`, it is one over what
+        the caches lack left of the active blocks: the prompt's blocks, one that was finished, or all if released.
         """
-        if self.caches is not None or self.params.cache == "none" or self.schedule.is_refresh:
+        if self.params.cache == EXACT:
+            return self._unwritten()
+        if self.caches is not None or self.params.cache == "none" or self._is_refresh:
             return []
         assert self.refresh_step is not None
         steps = range(self.refresh_step, self.step)
@@ -274,7 +277,7 @@ class Canvas:
             rows: the proposals to commit instead, from left to right; see `select_viable`.
         """
         block = self.schedule.block
-        if self.caches is not None and self.schedule.is_refresh:
+        if self.caches is not None and self._is_refresh:
             self.refresh_step = self.step
         if rows is None:
             rows = select(self._active_rows(positions_R), proposals, self._commit_rule(positions_R))
@@ -313,6 +316,21 @@ class Canvas:
             is_masked[self._impossible(latest.values())] = False
         predictions = sorted((self._predictions | latest).items())
         self._predictions = {position: prediction for position, prediction in predictions if is_masked[position]}
+
+    @property
+    def _is_refresh(self) -> bool:
+        return self.params.cache != EXACT and self.schedule.is_refresh
+
+    @property
+    def _block_start(self) -> int:
+        """The first position of the first active block, in which a prompt may end."""
+        start = self.layout.prompt_length + self.schedule.active.start
+        return start if self.layout.block_length is None else start - start % self.layout.block_length
+
+    def _unwritten(self) -> list[Restoration]:
+        """Return what the caches lack left of the active blocks, to be written in one forward pass; mostly nothing."""
+        window = np.arange(self.caches[0].filled if self.caches else 0, self._block_start)
+        return [Restoration(self.step, self.tokens, window, window[:0])] if len(window) else []
 
     @property
     def _num_denoised(self) -> int:
@@ -357,9 +375,8 @@ class Canvas:
         """Return what a step of the active block recomputes if it is not a refresh: the positions of the cache policy
         and, if these predict the masks, the ones before masks.
         """
-        start, active = self.layout.prompt_length, self.schedule.active
         is_recent_L = self.commit_steps >= step - DELAY
-        block = range(start + active.start, start + active.stop)
+        block = range(self._block_start, self.layout.prompt_length + self.schedule.active.stop)
         window = CACHE_POLICIES[self.params.cache](block, range(self.visible_length), is_recent_L)
         if not self.layout.predicts_next:
             return window

@@ -53,6 +53,8 @@ class DenoisingStep:
         final_length: positions from the left that no later step changes; the end token is not counted.
         text_length: how many of them belong to the text; under a stop string, those before it.
         finish_reason: `stop` or `length` with the last step, else None.
+        cache_passes: the forward passes before the step that proposed nothing: under cache `exact`, they wrote the keys
+            and values of the prompt's blocks or of a finished one.
         overhang: the changes right of the response, which its last block has under block-causal attention; they matter
             to forks only.
         predictions: guesses at the positions still masked; None unless `Reporting.include_predictions`.
@@ -67,3 +69,4 @@ class DenoisingStep:
     finish_reason: str | None
     predictions: tuple[Prediction, ...] | None = None
     overhang: tuple[Change, ...] = ()
+    cache_passes: int = 0

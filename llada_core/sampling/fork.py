@@ -22,7 +22,7 @@ from llada_core.sampling.constraints.progress import Progress
 from llada_core.sampling.events import Change, Reporting
 from llada_core.sampling.frame import Frame
 from llada_core.sampling.model_settings import with_schedule
-from llada_core.sampling.params import ORIGIN, GenerationParams
+from llada_core.sampling.params import EXACT, ORIGIN, GenerationParams
 from llada_core.sampling.prepare import (
     Vocabulary,
     canvas_at,
@@ -105,7 +105,7 @@ def frame_at(canvas: Canvas, changes: Iterable[Change], step: int) -> Frame:
     commit_steps = commit_steps_of(start, layout)
     denoised = tokens[layout.denoised]
     for number in range(start.step, step):
-        if params.cache != "none" and schedule.is_refresh:
+        if params.cache not in ("none", EXACT) and schedule.is_refresh:
             refresh_step = number
         for change in changes_of[number]:
             denoised[change.position] = change.token_id

@@ -42,6 +42,8 @@ class GenerationResult:
     Attributes:
         token_ids: the ids of the text; under `ignore_eos`, of the whole response.
         finish_reason: `stop` or `length`.
+        forward_passes: those that proposed tokens.
+        cache_passes: those that only wrote keys and values, under cache `exact`.
         trajectory: the whole response, and the step that wrote each token.
         text: None without a tokenizer.
     """
@@ -52,6 +54,7 @@ class GenerationResult:
     forward_passes: int
     trajectory: Trajectory
     text: str | None = None
+    cache_passes: int = 0
 
 
 def denoise(
@@ -107,17 +110,21 @@ def generate(
             f"params has {len(all_params)} entries; it must have one per prompt, {len(all_prompts)}"
         )
     canvases = [_canvas(model, *pair, tokenizer, constraint) for pair in zip(all_prompts, all_params, strict=True)]
-    finish(model, canvases)
-    return [_result(canvas, tokenizer) for canvas in canvases]
+    cache_passes = finish(model, canvases)
+    return [_result(canvas, tokenizer, passes) for canvas, passes in zip(canvases, cache_passes, strict=True)]
 
 
-def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> None:
-    """Denoise canvases to their ends, as many at a time as a batch may have."""
+def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> list[int]:
+    """Denoise canvases to their ends, as many at a time as a batch may have; return the `cache_passes` of each."""
     sampler = Sampler(model)
+    cache_passes = dict.fromkeys(canvases, 0)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
-        sampler.step(waiting[:_MAX_BATCH_SIZE])
+        batch = waiting[:_MAX_BATCH_SIZE]
+        for canvas, step in zip(batch, sampler.step(batch), strict=True):
+            cache_passes[canvas] += step.cache_passes
         waiting = [canvas for canvas in waiting if canvas.finish_reason is None]
+    return list(cache_passes.values())
 
 
 def text_of(canvas: Canvas, tokenizer: Tokenizer) -> str:
@@ -185,11 +192,13 @@ def _message(turn: object) -> Message:
     raise InvalidParameterError(f"prompt holds {turn!r}; a message must have a role and a content, both text", "prompt")
 
 
-def _result(canvas: Canvas, tokenizer: Tokenizer | None) -> GenerationResult:
+def _result(canvas: Canvas, tokenizer: Tokenizer | None, cache_passes: int) -> GenerationResult:
     assert canvas.finish_reason is not None
     text = None if tokenizer is None else text_of(canvas, tokenizer)
     steps = zip(canvas.response, canvas.commit_steps[canvas.layout.response].tolist(), strict=True)
     trajectory = Trajectory(
         canvas.response, [None if token_id == canvas.layout.mask_id else step for token_id, step in steps]
     )
-    return GenerationResult(canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, trajectory, text)
+    return GenerationResult(
+        canvas.text_ids, canvas.finish_reason, canvas.step, canvas.forward_passes, trajectory, text, cache_passes
+    )

@@ -9,6 +9,7 @@ from llada_core.model.shape import ModelShape
 from llada_core.sampling.params import (
     DEFAULT_EPS,
     DEFAULT_POST_STEPS,
+    EXACT,
     FAMILY_SETTINGS,
     FIXED_LENGTH,
     RANDOM_REMASKING,
@@ -63,6 +64,10 @@ def require_known(params: GenerationParams, shape: ModelShape) -> None:
             )
     if shape.block_length is not None:
         _require_block_causal(params, family)
+    elif params.cache == EXACT:
+        raise InvalidParameterError(
+            f"cache is {EXACT!r}; it must be another: {family} sees later positions, so no cache is exact", "cache"
+        )
     elif params.parallel_rule is not None and params.steps_per_block is not None:
         raise InvalidParameterError(
             f"steps_per_block is {params.steps_per_block}; it must be absent: the steps of {family} follow from "
@@ -75,13 +80,16 @@ def _require_block_causal(params: GenerationParams, family: str) -> None:
     unknown = {
         "suffix_window": params.suffix_window,
         "method": params.method if params.method == FIXED_LENGTH else None,
-        "cache": None if params.cache == "none" else params.cache,
     }
     for field, value in unknown.items():
         if value is not None:
             raise InvalidParameterError(
                 f"{field} is {value!r}; it must be absent: {family} attends block by block", field
             )
+    if params.cache not in ("none", EXACT):
+        raise InvalidParameterError(
+            f"cache is {params.cache!r}; it must be none or {EXACT}: {family} attends block by block", "cache"
+        )
 
 
 def _names_steps(params: GenerationParams) -> bool:

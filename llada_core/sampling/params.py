@@ -23,7 +23,8 @@ Remasking = Literal["low_confidence", "random", "margin", "entropy", "origin", "
 SEQUENTIAL: Final = "sequential"
 ORIGIN: Final = "origin"
 ParallelRule = Literal["confidence_threshold", "confidence_factor", "entropy_bound", "entropy_threshold"]
-Cache = Literal["none", "prefix", "dual", "delayed"]
+Cache = Literal["none", "prefix", "dual", "delayed", "exact"]
+EXACT: Final = "exact"
 
 Preset = Literal["exact", "balanced", "fast"]
 # Bundles of settings, from the reference's tokens to the least computation; measured in docs/board.md.
@@ -109,7 +110,7 @@ class GenerationParams:
             be edited.
         active_blocks: the most blocks that a parallel rule fills at once; see `Schedule`.
         cache: which positions later steps of a block recompute: `none` (all), or a name in `CACHE_POLICIES`.
-            Approximate.
+            Approximate, but for `exact`, which only block-causal models have.
         cache_refresh_interval: steps of a block between two refreshes of its cache; None for once per block.
         suffix_window: positions right of the active block that the model sees, as far as only masks lie beyond them;
             None for all. Approximate.
@@ -209,13 +210,17 @@ class GenerationParams:
         Steps, a schedule, random remasking and another parallel rule exclude the preset's rule, so they drop it.
 
         Args:
-            defaults: a model's settings where neither names one; those that stand against others are left out.
+            defaults: a model's settings, in place of the preset's, where no setting names one; those that stand against
+                others are left out.
 
         Raises:
             InvalidParameterError: no such preset, or a setting that breaks a rule.
         """
-        named = preset_settings(preset, settings)
-        return cls(**{**_fitting(defaults or {}, named), **named})
+        defaults = defaults or {}
+        bundle = preset_settings(preset, settings)
+        # A model with an exact cache needs no approximate one.
+        named = {name: value for name, value in bundle.items() if name in settings or name not in defaults}
+        return cls(**{**_fitting(defaults, named), **named})
 
     def altered(self, preset: Preset | None = None, **settings: Any) -> "GenerationParams":
         """Return these settings with those of a preset and `settings` in place of some, for the rest of a run.
@@ -230,7 +235,13 @@ class GenerationParams:
         dropped: dict[str, Any] = {"steps": None}
         if preset is not None:
             bundle = preset_settings(preset, {"method": self.method, **settings})
-            settings = {"cache": "none", "suffix_window": None, **bundle}
+            approximations = {"cache": "none", "suffix_window": None}
+            if self.cache == EXACT:
+                bundle = {
+                    name: value for name, value in bundle.items() if name in settings or name not in approximations
+                }
+                approximations = {}
+            settings = {**approximations, **bundle}
         if preset is not None or _excludes_rule(settings):
             dropped |= dict.fromkeys(get_args(ParallelRule))
             if not _names_rule(settings):
@@ -322,6 +333,8 @@ class GenerationParams:
         self._require(
             "cache_refresh_interval", interval is None or self.cache != "none", "must be absent without a cache"
         )
+        is_refreshed = interval is None or self.cache != EXACT
+        self._require("cache_refresh_interval", is_refreshed, f"must be absent beside cache {EXACT}, which needs none")
         window = self.suffix_window
         self._require("suffix_window", window is None or window >= 0, "must be at least 0")
         self._require(

@@ -8,7 +8,7 @@ Shape suffixes: T tokens of the packed batch, R rows at which a token is propose
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, zip_longest
 
 import numpy as np
@@ -23,6 +23,7 @@ from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas, Restoration
 from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.events import DenoisingStep
+from llada_core.sampling.params import EXACT
 from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
 from llada_core.sampling.propose import Draft, draft
 
@@ -113,7 +114,8 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity for a canvas.
         """
-        self._restore_caches({canvas: passes for canvas in canvases if (passes := canvas.restorations())})
+        restorations = {canvas: passes for canvas in canvases if (passes := canvas.restorations())}
+        self._restore_caches(restorations)
         turns = [self._turn(canvas) for canvas in canvases]
         selections = _Selections()
         # The step's only copy from device to host, but for canvases under a constraint.
@@ -128,7 +130,10 @@ class Sampler:
         steps = []
         for turn, commit in zip(turns, commits, strict=True):
             turn.canvas.caches = turn.caches
-            steps.append(turn.canvas.commit(turn.positions_R, *commit))
+            step = turn.canvas.commit(turn.positions_R, *commit)
+            if turn.canvas.params.cache == EXACT:
+                step = replace(step, cache_passes=len(restorations.get(turn.canvas, ())) * len(turn.passes))
+            steps.append(step)
         return steps
 
     @torch.inference_mode()
@@ -181,7 +186,8 @@ class Sampler:
         return _Turn(canvas, canvas.step, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
 
     def _restore_caches(self, restorations: Mapping[Canvas, Sequence[Restoration]]) -> None:
-        """Fill caches that were released with what they held, by the forward passes that filled them.
+        """Fill caches with what they lack: that of released ones, by the forward passes that filled them, or finished
+        blocks.
 
         Args:
             restorations: see `Canvas.restorations`.
@@ -198,14 +204,20 @@ class Sampler:
                 self._forward(plain)
             for turn, proposals in zip(guessing, self._proposals(guessing) if guessing else (), strict=True):
                 turn.canvas.remember_predictions(turn.positions_R, proposals)
-        for canvas in restorations:
-            canvas.caches = caches[canvas]
+        for canvas, passes in restorations.items():
+            canvas.caches = filled = caches[canvas]
+            if canvas.params.cache == EXACT and filled is not None:
+                for cache in filled:
+                    cache.filled = int(passes[-1].window[-1]) + 1
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
-        """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill."""
+        """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill.
+
+        Under the policy `exact` there is room for all blocks from the start, which are filled one by one.
+        """
         if canvas.params.cache == "none":
             return None
-        length = canvas.visible_length
+        length = len(canvas.tokens) if canvas.params.cache == EXACT else canvas.visible_length
         if canvas.caches is not None and canvas.caches[0].length == length:
             return canvas.caches
         # Free the old caches before allocating longer ones; holding both would exceed the reserved memory.

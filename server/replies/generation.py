@@ -39,6 +39,7 @@ class Generation:
             completion_tokens=len(self.text.text_ids) - self.canvas.layout.num_given,
             denoising_steps=self.text.denoising_steps,
             forward_passes=self.text.forward_passes,
+            cache_passes=self.text.cache_passes,
         )
 
     def generation_params(self) -> dict[str, Any]:

@@ -22,12 +22,13 @@ class TextStream:
     Attributes:
         token_ids: the whole response, masks included.
         finish_reason: None until the last step.
+        cache_passes: forward passes that only wrote keys and values.
     """
 
     def __init__(self, canvas: Canvas, tokenizer: Tokenizer | None) -> None:
         self.token_ids = canvas.response
         self.finish_reason = canvas.finish_reason
-        self.denoising_steps = 0
+        self.denoising_steps = self.cache_passes = 0
         self._first_step = canvas.start.step
         self._passes_per_step = num_passes(canvas.params.cfg_scale)
         self._mask_id = canvas.layout.mask_id
@@ -71,6 +72,7 @@ class TextStream:
             self._commits[change.position] = change
         self._changes += (*event.changes, *event.overhang)
         self.denoising_steps = event.step + 1 - self._first_step
+        self.cache_passes += event.cache_passes
         self.finish_reason = event.finish_reason
         self._text_length = event.text_length
         return self._extend_text(event.final_length)

@@ -13,6 +13,7 @@ class Usage:
     completion_tokens: int
     denoising_steps: int
     forward_passes: int
+    cache_passes: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -27,12 +28,14 @@ class Usage:
             completion_tokens=sum(usage.completion_tokens for usage in usages),
             denoising_steps=sum(usage.denoising_steps for usage in usages),
             forward_passes=sum(usage.forward_passes for usage in usages),
+            cache_passes=sum(usage.cache_passes for usage in usages),
         )
 
     def as_completion(self) -> dict[str, Any]:
         """The `usage` of completions, chat completions and `/v1/denoise`."""
         return {
             **self.as_score(),
+            "cache_passes": self.cache_passes,
             "denoising_steps": self.denoising_steps,
             "prompt_tokens_details": {"cached_tokens": 0},
             "completion_tokens_details": {"reasoning_tokens": 0},
@@ -48,11 +51,13 @@ class Usage:
             "total_tokens": self.total_tokens,
             "denoising_steps": self.denoising_steps,
             "forward_passes": self.forward_passes,
+            "cache_passes": self.cache_passes,
         }
 
     def as_decision(self) -> dict[str, Any]:
         """The `usage` of decisions: that of a response, to which no denoising step contributes."""
-        return {name: value for name, value in self.as_response().items() if name != "denoising_steps"}
+        steps = ("denoising_steps", "cache_passes")
+        return {name: value for name, value in self.as_response().items() if name not in steps}
 
     def as_score(self) -> dict[str, int]:
         """The `usage` of a score, to which no denoising step contributes."""

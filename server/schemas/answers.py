@@ -147,6 +147,7 @@ class Reading(Answer):
 class Usage(ScoreUsage):
     """The number of tokens of prompt and text (not of the canvas), and the work they took."""
 
+    cache_passes: int
     denoising_steps: int
     prompt_tokens_details: dict[Literal["cached_tokens"], int] = Field(description="OpenAI's field; zero here")
     completion_tokens_details: dict[Literal["reasoning_tokens"], int] = Field(description="OpenAI's field; zero here")
@@ -307,6 +308,7 @@ class ResponseUsage(Answer):
     total_tokens: int
     denoising_steps: int
     forward_passes: int
+    cache_passes: int
 
 
 # One attribute for each field of OpenAI's object.

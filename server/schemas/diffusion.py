@@ -191,7 +191,11 @@ class DiffusionFields(Body):
         description="the most steps in which a block without masks is edited; default 16",
     )
     active_blocks: int = Field(1, ge=1, description="the most blocks that a parallel rule fills at once")
-    cache: Cache = Field("none", description="approximate KV cache: which keys and values later steps of a block keep")
+    cache: Cache = Field(
+        "none",
+        description="approximate KV cache: which keys and values later steps of a block keep; of a block-causal model "
+        "exact by default",
+    )
     cache_refresh_interval: int | None = Field(
         None, ge=1, description="steps between refreshes of the cache within a block; default once per block"
     )

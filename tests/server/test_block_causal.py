@@ -55,10 +55,21 @@ def test_a_field_of_block_causal_models_has_an_effect(client, field, value, besi
     assert (without, plain["usage"]) != (with_it, changed["usage"])
 
 
+def test_the_cache_is_exact_and_its_passes_are_counted(client):
+    (cached, with_it), (uncached, without) = ids_of(client, **EDITING), ids_of(client, **EDITING, cache="none")
+    assert cached == uncached
+    assert with_it["usage"].pop("cache_passes") == 3 and without["usage"].pop("cache_passes") == 0
+    assert with_it["usage"] == without["usage"]
+    assert ids_of(client, **EDITING, preset="fast")[1]["generation_params"]["cache"] == "exact"
+    together = client.post("/v1/completions", json={**BASE, **EDITING, "prompt": [PROMPT, PROMPT * 2]}).json()
+    assert together["usage"]["cache_passes"] == 3 + 3
+
+
 def test_published_defaults_come_back(client):
     answer = client.post("/v1/completions", json={"prompt": PROMPT, "max_tokens": 3}).json()
     params = answer["generation_params"]
     assert (params["confidence_threshold"], params["steps_per_block"], params["block_length"]) == (0.95, 32, 32)
+    assert (params["cache"], params["suffix_window"]) == ("exact", None)
 
 
 @pytest.mark.parametrize("fields", [{"suffix_window": 3}, {"method": "fixed_length"}, {"cache": "dual"}])

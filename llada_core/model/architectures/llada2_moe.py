@@ -16,7 +16,7 @@ from llada_core.model.architectures.llama_layout import (
 )
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward, Groups
-from llada_core.model.published_sampler import BLOCK_SETTINGS, PublishedSampler
+from llada_core.model.published_sampler import BLOCK_DEFAULTS, BLOCK_SETTINGS, PublishedSampler
 
 # The length of a block in training and in the published samplers; no field says it.
 _BLOCK_LENGTH = 32
@@ -91,7 +91,9 @@ class LLaDA2MoeConfig(PartlyRotatedConfig, StatedHeadDimConfig):
     architecture = "LLaDA2MoeModelLM"
     rules = _RULES
     published_tokens = TOKENS
-    sampler = PublishedSampler(settings=BLOCK_SETTINGS, family="LLaDA2", confidence_threshold=0.95, steps_per_block=32)
+    sampler = PublishedSampler(
+        defaults=BLOCK_DEFAULTS, settings=BLOCK_SETTINGS, family="LLaDA2", confidence_threshold=0.95, steps_per_block=32
+    )
     names = _NAMES
     attention_dropout: float = 0.0
     embedding_dropout: float = 0.0

@@ -1,11 +1,14 @@
 """Sampling with block-causal models beyond the published cases: defaults, refusals, events, any mix of settings."""
 
+from dataclasses import replace
+
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llada_core import GenerationParams, load_model
-from llada_core.errors import InvalidParameterError
+from llada_core import GenerationParams, generate, load_model
+from llada_core.errors import InvalidParameterError, NonFiniteLogitsError
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, frame_at, prepare_fork
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
@@ -62,7 +65,6 @@ def test_a_request_that_says_how_many_tokens_a_step_commits_has_no_default_thres
     [
         ("suffix_window", 4, {}),
         ("method", "fixed_length", {}),
-        ("cache", "dual", {}),
     ],
 )
 def test_a_setting_that_block_causal_models_do_not_know_is_refused_by_field_and_model(sdar, field, value, beside):
@@ -104,6 +106,17 @@ def test_settings_that_exclude_each_other_are_refused(field, fields):
         GenerationParams(**fields)
 
 
+def test_only_the_exact_cache_exists_and_only_for_block_causal_models(sdar, tiny):
+    with pytest.raises(InvalidParameterError, match="cache is 'dual'; it must be none or exact: SDAR attends"):
+        canvas_of(sdar, cache="dual")
+    with pytest.raises(InvalidParameterError, match="cache is 'exact'; it must be another: LLaDA sees later"):
+        canvas_of(tiny, cache="exact")
+    with pytest.raises(
+        InvalidParameterError, match="cache_refresh_interval is 2; it must be absent beside cache exact"
+    ):
+        GenerationParams(cache="exact", cache_refresh_interval=2)
+
+
 def test_what_needs_positions_right_of_a_block_is_refused(sdar):
     vocabulary, params = Vocabulary.of(sdar), GenerationParams(gen_length=8)
     with pytest.raises(InvalidParameterError, match="positions see all others for a suffix"):
@@ -140,6 +153,7 @@ mixes = st.fixed_dictionaries(
     {"gen_length": st.integers(1, 24), "seed": st.integers(0, 9)},
     optional={
         "block_length": st.sampled_from([1, 4, 5, 16]),
+        "cache": st.just("exact"),
         "temperature": st.sampled_from([0.0, 0.7]),
         "cfg_scale": st.just(1.0),
         "remasking": st.sampled_from(["low_confidence", "random", "margin", "sequential"]),
@@ -197,15 +211,83 @@ def test_mixed_batches_equal_one_by_one_and_events_tell_the_truth(sdar, llada2, 
 
 
 @pytest.mark.parametrize("step", [1, 4, 9])
-@pytest.mark.parametrize("fields", [EDITING, {"steps_per_block": 4, "confidence_threshold": 0.9}])
+@pytest.mark.parametrize(
+    "fields",
+    [EDITING, {"steps_per_block": 4, "confidence_threshold": 0.9}, {**EDITING, "cache": "exact"}],
+)
 def test_a_fork_without_changes_gives_the_rest_of_its_parent(llada2, fields, step):
     parent = canvas_of(llada2, gen_length=21, block_length=8, ignore_eos=True, **fields)
     steps = steps_of(llada2, parent)
     changes = [change for done in steps for change in (*done.changes, *done.overhang)]
     frame = frame_at(parent, changes, step)
     fork = prepare_fork(parent, frame, parent.params.altered(), Vocabulary.of(llada2), reporting=PLAIN)
-    assert steps_of(llada2, fork) == steps[step:]
+    for ours, theirs in zip(steps_of(llada2, fork), steps[step:], strict=True):
+        assert [replace(change, confidence=0) for change in ours.changes] == [
+            replace(change, confidence=0) for change in theirs.changes
+        ]
+        assert (ours.step, ours.block, ours.final_length) == (theirs.step, theirs.block, theirs.final_length)
     assert fork.response == parent.response
+
+
+def test_a_cached_step_computes_the_active_block_only_and_each_finished_block_once(sdar):
+    canvas = canvas_of(sdar, prompt=PROMPT * 3, gen_length=30, block_length=8, steps_per_block=8, cache="exact")
+    sampler, windows, written = Sampler(sdar), [], []
+    while canvas.finish_reason is None:
+        windows.append(canvas.window.tolist())
+        written += [restoration.window.tolist() for restoration in canvas.restorations()]
+        sampler.step([canvas])
+    # The prompt ends in the third block.
+    starts = [16] * 6 + [24] * 8 + [32] * 8 + [40] * 8
+    assert windows == [list(range(start, start + 8)) for start in starts]
+    assert written == [list(range(16)), list(range(16, 24)), list(range(24, 32)), list(range(32, 40))]
+
+
+@pytest.mark.parametrize("cfg_scale", [0.0, 1.0])
+def test_released_caches_are_filled_again(sdar, cfg_scale):
+    fields = {"gen_length": 30, "block_length": 8, "steps_per_block": 4, "cache": "exact", "cfg_scale": cfg_scale}
+    whole, released = canvas_of(sdar, **fields), canvas_of(sdar, **fields)
+    steps_of(sdar, whole)
+    sampler, cache_passes = Sampler(sdar), []
+    while released.finish_reason is None:
+        cache_passes += [step.cache_passes for step in sampler.step([released])]
+        if released.step == 10:
+            released.caches = None
+    assert released.response == whole.response
+    passes = 2 if cfg_scale else 1
+    assert [count for count in cache_passes if count] == [passes] * 5
+    assert cache_passes[10] == passes
+
+
+def test_a_failed_step_changes_nothing(sdar, monkeypatch):
+    fields = {"gen_length": 20, "block_length": 8, "steps_per_block": 4, "cache": "exact"}
+    whole, broken = canvas_of(sdar, **fields), canvas_of(sdar, **fields)
+    steps_of(sdar, whole)
+    sampler = Sampler(sdar)
+    while broken.finish_reason is None:
+        with monkeypatch.context() as patch, pytest.raises(NonFiniteLogitsError):
+            patch.setattr(sdar, "head", lambda hidden: torch.full((len(hidden), 160), torch.nan))
+            sampler.step([broken])
+        sampler.step([broken])
+    assert broken.response == whole.response
+
+
+def test_by_default_generation_is_cached_and_says_what_that_took(llada2, tiny):
+    (result,) = generate(llada2, [PROMPT * 3], max_tokens=20, block_length=8, confidence_threshold=0.5)
+    assert result.cache_passes == 3
+    (uncached,) = generate(llada2, [PROMPT * 3], max_tokens=20, block_length=8, confidence_threshold=0.5, cache="none")
+    assert uncached.cache_passes == 0
+    assert replace(result, cache_passes=0) == uncached
+    assert generate(tiny, [PROMPT], max_tokens=2)[0].cache_passes == 0
+
+
+@pytest.mark.parametrize("preset", ["exact", "balanced", "fast"])
+def test_presets_have_their_rule_and_the_exact_cache(sdar, preset):
+    params = GenerationParams.with_preset(preset, defaults=sdar.shape.sampler.defaults, gen_length=9)
+    canvas = prepare_response(PROMPT, params, Vocabulary.of(sdar))
+    assert (canvas.params.cache, canvas.params.suffix_window) == ("exact", None)
+    assert canvas.params.entropy_threshold == (None if preset == "exact" else 0.1)
+    steps_of(sdar, canvas)
+    assert canvas.params.altered("fast").cache == "exact"
 
 
 def test_a_fork_that_masks_tokens_again_fills_them(llada2):

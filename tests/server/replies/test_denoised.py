@@ -52,6 +52,7 @@ def test_usage_counts_a_prompt_once_and_every_choice(tiny_client):
         "total_tokens": 3 + 6 * 14,
         "denoising_steps": 6 * 14,
         "forward_passes": 6 * 14,
+        "cache_passes": 0,
         "prompt_tokens_details": {"cached_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }

@@ -8,7 +8,7 @@ def test_a_prompt_counts_once_however_many_choices_follow_it():
 
 
 def test_the_three_shapes_count_the_same():
-    usage = Usage(prompt_tokens=3, completion_tokens=5, denoising_steps=2, forward_passes=4)
+    usage = Usage(prompt_tokens=3, completion_tokens=5, denoising_steps=2, forward_passes=4, cache_passes=1)
     completion, response, score = usage.as_completion(), usage.as_response(), usage.as_score()
     counts = {
         "prompt_tokens": 3,
@@ -16,9 +16,10 @@ def test_the_three_shapes_count_the_same():
         "total_tokens": 8,
         "denoising_steps": 2,
         "forward_passes": 4,
+        "cache_passes": 1,
     }
     details = {"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}
     assert completion == counts | details
     assert [response[name] for name in ("input_tokens", "output_tokens", "total_tokens")] == [3, 5, 8]
-    assert (response["denoising_steps"], response["forward_passes"]) == (2, 4)
-    assert score == {name: count for name, count in counts.items() if name != "denoising_steps"}
+    assert (response["denoising_steps"], response["forward_passes"], response["cache_passes"]) == (2, 4, 1)
+    assert score == {name: count for name, count in counts.items() if name not in ("denoising_steps", "cache_passes")}
