@@ -11,6 +11,7 @@ class Start:
 
     Attributes:
         id: with it a stream that was cut off is taken up again.
+        block_offset: tokens before the response that blocks count too: those of the prompt on a block-causal model.
         steps: the number of steps planned; None under a parallel rule, which decides as it goes.
         special_tokens: the names of mask, EOS and, where the model has one, EoT by their ids.
         token_ids: the response before the first step, masks and given tokens, `gen_length` entries.
@@ -30,8 +31,13 @@ class Start:
     special_tokens: Mapping[int, str]
     token_ids: tuple[int, ...]
     generation_params: Mapping[str, Any]
+    block_offset: int = 0
     parent: "Parent | None" = None
     changes: "tuple[Change, ...]" = ()
+
+    def block_of(self, position: int) -> int:
+        """The number of the block that a position of the response lies in, as steps count them."""
+        return (self.block_offset + position) // self.block_length
 
 
 @dataclass(frozen=True, slots=True)

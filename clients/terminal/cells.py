@@ -47,7 +47,7 @@ def cells_of(shown: Shown) -> list[Cell]:
     fresh = set() if shown.is_over else _fresh_positions(shown)
     cells = []
     for position, change in enumerate(replay.changes):
-        is_active = block is not None and position // start.block_length == block
+        is_active = block is not None and start.block_of(position) == block
         kind = _kind(replay, position, change)
         text = _text(replay, position, change, is_active, given)
         cells.append(Cell(position, text, kind, position in fresh, is_active))
@@ -97,7 +97,7 @@ def _active_block(replay: Replay) -> int | None:
     if replay.steps:
         return replay.steps[-1].block
     first = next((p for p in range(len(replay.token_ids)) if replay.is_masked(p)), 0)
-    return first // replay.start.block_length
+    return replay.start.block_of(first)
 
 
 def _fresh_positions(shown: Shown) -> set[int]:

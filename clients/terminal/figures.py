@@ -9,8 +9,8 @@ def progress(replay: Replay) -> str:
     assert start is not None
     done = len(replay.steps)
     steps = f"step {done}" if start.steps is None else f"step {done} of {start.steps}"
-    blocks = -(-start.gen_length // start.block_length)
-    block = [f"block {replay.steps[-1].block + 1} of {blocks}"] if blocks > 1 and replay.steps else []
+    first, last = start.block_of(0), start.block_of(start.gen_length - 1)
+    block = [f"block {replay.steps[-1].block + 1} of {last + 1}"] if last > first and replay.steps else []
     return _joined([steps, *block, f"{_count(replay.num_masked, 'mask')} left"])
 
 

@@ -132,6 +132,7 @@ def _checked(run: Mapping[str, Any]) -> Iterator[Event]:
     _require_ints(start.token_ids, "start.token_ids")
     _require(start.gen_length == len(start.token_ids) > 0, "gen_length is not the number of token_ids")
     _require(_is_int(start.block_length) and start.block_length > 0, "block_length is not a positive number")
+    _require(_is_int(start.block_offset) and start.block_offset >= 0, "block_offset is not a number")
     _require(start.steps is None or _is_int(start.steps), "steps is not a number")
     yield start
     for number, data in enumerate(run["steps"], start=1):

@@ -10,8 +10,8 @@ const WHITESPACE = /(\s)/;
 export class CanvasView {
   /** @type {HTMLElement[]} */
   #elements = [];
-  /** @type {HTMLElement[]} */
-  #blocks = [];
+  /** @type {Map<number, HTMLElement>} by the number that events have */
+  #blocks = new Map();
   /** @type {string[]} */
   #drawn = [];
 
@@ -35,23 +35,24 @@ export class CanvasView {
   }
 
   /**
-   * Lays out an empty canvas.
-   * @param {number} genLength
-   * @param {number} blockLength
+   * Lays out an empty canvas. Where blocks count the prompt too, the first one may be shorter.
+   * @param {{gen_length: number, block_length: number, block_offset?: number}} start
    */
-  reset(genLength, blockLength) {
+  reset({ gen_length: genLength, block_length: blockLength, block_offset: offset = 0 }) {
     this.#elements = Array.from({ length: genLength }, newCellElement);
     this.#drawn = [];
-    this.#blocks = [];
-    for (let first = 0; first < genLength; first += blockLength) {
+    this.#blocks = new Map();
+    for (let first = 0, last = 0; first < genLength; first = last) {
+      const number = Math.floor((offset + first) / blockLength);
+      last = (number + 1) * blockLength - offset;
       const block = document.createElement("ol");
       block.className = "block";
-      block.setAttribute("aria-label", `Block ${this.#blocks.length + 1}`);
-      block.append(...this.#elements.slice(first, first + blockLength));
-      this.#blocks.push(block);
+      block.setAttribute("aria-label", `Block ${number + 1}`);
+      block.append(...this.#elements.slice(first, last));
+      this.#blocks.set(number, block);
     }
     this.#elements[0].tabIndex = 0;
-    this.root.replaceChildren(...this.#blocks);
+    this.root.replaceChildren(...this.#blocks.values());
   }
 
   /**
@@ -63,12 +64,12 @@ export class CanvasView {
     cells.forEach((cell, i) => {
       // Most cells do not change between two frames: their elements are not touched.
       const guess = view === "prediction" && cell.prediction ? `${cell.prediction.token_id} ${cell.prediction.confidence}` : "";
-      const key = [cell.state, cell.tokenId, cell.step, cell.isPastEnd, cell.isEdited, view, lastStep, guess].join();
+      const key = [cell.state, cell.tokenId, cell.step, cell.isPastEnd, cell.isEdited, cell.isReplaced, view, lastStep, guess].join();
       if (key === this.#drawn[i]) return;
       this.#drawn[i] = key;
       drawCell(this.#elements[i], cell, view, lastStep);
     });
-    this.#blocks.forEach((block, i) => block.classList.toggle("is-active", i === activeBlock));
+    this.#blocks.forEach((block, number) => block.classList.toggle("is-active", number === activeBlock));
   }
 
   /** @param {EventTarget | null} target */
@@ -155,6 +156,7 @@ function drawCell(element, cell, view, lastStep) {
   element.dataset.band = confidenceBand(guess ? guess.confidence : cell.confidence);
   element.classList.toggle("is-past-end", cell.isPastEnd);
   element.classList.toggle("is-edited", cell.isEdited);
+  element.classList.toggle("is-replaced", cell.isReplaced);
   element.classList.toggle("is-special", cell.endToken !== null);
   element.style.setProperty("--confidence", String(guess?.confidence ?? cell.confidence ?? 0));
   element.style.setProperty("--order", String((cell.step ?? 0) / Math.max(lastStep, 1)));
@@ -182,7 +184,7 @@ export function describe(cell) {
   const token = text === "" ? `${where}: token ${cell.tokenId}` : `${where}: token ${cell.tokenId} ${JSON.stringify(text)}`;
   if (cell.isEdited) return `${token}, written over, block ${cell.block + 1}`;
   if (cell.step === null || cell.confidence === null) return `${token}, fixed from the start, block ${cell.block + 1}`;
-  return `${token}, step ${cell.step + 1}, confidence ${cell.confidence.toFixed(3)}, block ${cell.block + 1}`;
+  return `${token}${cell.isReplaced ? ", in place of another" : ""}, step ${cell.step + 1}, confidence ${cell.confidence.toFixed(3)}, block ${cell.block + 1}`;
 }
 
 /** @param {Cell} cell */

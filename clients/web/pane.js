@@ -44,7 +44,7 @@ export class Pane {
     this.editor = new Editor(this.part("edits"), recording, { onChange, onBranch, tokenize });
     this.canvas = new CanvasView(this.part("canvas"), (position) => this.#inspect(position), this.editor);
     this.chart = new ChartView(this.part("chart"));
-    this.canvas.reset(recording.start.gen_length, recording.start.block_length);
+    this.canvas.reset(recording.start);
     this.part("copy").addEventListener("click", () => this.#copy());
     this.#showSeed(onKeepSeed);
     this.inspector.draw([]);

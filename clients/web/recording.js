@@ -7,7 +7,7 @@
  * @typedef {{position: number, token_id: number, confidence: number, text: string}} Prediction
  * @typedef {{step: number, block: number, changes: Change[], masked: number, elapsed_ms: number,
  *   predictions?: Prediction[]}} StepData
- * @typedef {{id: string, model: string, prompt_tokens: number, gen_length: number, block_length: number,
+ * @typedef {{id: string, model: string, prompt_tokens: number, gen_length: number, block_length: number, block_offset?: number,
  *   steps: number | null, mask_token_id: number, special_tokens: Record<string, string>, token_ids: number[],
  *   generation_params?: Record<string, any>, parent?: {id: string, step: number}, changes?: Change[]}} StartData
  * @typedef {{prompt_tokens: number, completion_tokens: number, denoising_steps: number, forward_passes: number}} Usage
@@ -29,6 +29,7 @@
  * @property {(Prediction & {endToken: string | null}) | null} prediction  the model's best guess for a mask
  * @property {boolean} isPastEnd  right of the end of the final text
  * @property {boolean} isEdited  changed by the reader, for a branch
+ * @property {boolean} isReplaced  the model has written over a token of its own
  */
 
 const FORMAT = "llada-recording";
@@ -197,7 +198,8 @@ export class Recording {
     if (change.op === "remask") return this.#initialCell(this.start.mask_token_id, change.position);
     const { position, token_id: tokenId, text, step, confidence, top_logprobs: alternatives = [] } = change;
     const state = isFresh ? "fresh" : "settled";
-    return { ...this.#emptyCell(tokenId, position), state, text, step, confidence, alternatives };
+    const isReplaced = change.op === "edit";
+    return { ...this.#emptyCell(tokenId, position), state, text, step, confidence, alternatives, isReplaced };
   }
 
   /**
@@ -208,7 +210,7 @@ export class Recording {
   #emptyCell(tokenId, position) {
     return {
       position,
-      block: Math.floor(position / this.start.block_length),
+      block: Math.floor(((this.start.block_offset ?? 0) + position) / this.start.block_length),
       tokenId,
       state: "mask",
       text: "",
@@ -219,6 +221,7 @@ export class Recording {
       prediction: null,
       isPastEnd: false,
       isEdited: false,
+      isReplaced: false,
     };
   }
 
@@ -282,6 +285,7 @@ function check({ start, steps, done }) {
   const length = start.token_ids.length;
   require(start.token_ids.every(Number.isInteger) && length > 0 && start.gen_length === length, "start.token_ids");
   require(Number.isInteger(start.block_length) && start.block_length > 0, "start.block_length");
+  require(start.block_offset === undefined || (Number.isInteger(start.block_offset) && start.block_offset >= 0), "start.block_offset");
   require(Number.isInteger(start.mask_token_id) && typeof start.special_tokens === "object", "start");
   require(start.steps === null || Number.isInteger(start.steps), "start.steps");
   require(Number.isInteger(parent.step), "start.parent");

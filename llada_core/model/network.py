@@ -123,11 +123,8 @@ class Network(PreTrainedModel):
     def balancing(self) -> Iterator["LoadBalance"]:
         """Watch the routers of all mixtures in the forward passes of a block of code."""
         balance = LoadBalance()
-        hooks = [
-            block.part("router").register_forward_hook(partial(balance.add, block))
-            for block in self.blocks
-            if isinstance(block, Block) and block.experts is not None
-        ]
+        mixtures = [block for block in self.blocks if isinstance(block, Block) and block.experts is not None]
+        hooks = [block.part("router").register_forward_hook(partial(balance.add, block)) for block in mixtures]
         try:
             yield balance
         finally:

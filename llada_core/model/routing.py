@@ -52,7 +52,7 @@ def _choose_by_groups(
 
 
 def load_balance(logits: Sequence[Tensor], experts: Experts, biases: Sequence[Tensor | None]) -> Tensor:
-    """Return how unevenly a batch loads the experts: X Σ f_x P_x, which is least, N, if all are chosen equally often.
+    """Return how unevenly a batch loads the experts: X Σ f_x P_x, which is N if all are chosen equally often.
 
     f is the share of tokens that choose an expert, P its mean probability, both over the tokens of all layers (Switch
     Transformers, arXiv:2101.03961, for N experts a token). The gradient flows through P.

@@ -76,6 +76,7 @@ class DenoiseReply:
             "prompt_tokens": generation.canvas.layout.num_prompt_tokens,
             "gen_length": params.gen_length,
             "block_length": params.block_length,
+            "block_offset": generation.canvas.layout.num_before or 0,
             "steps": None if params.parallel_rule else params.steps or generation.canvas.start.num_steps,
             "mask_token_id": self.vocabulary.special_tokens.mask_id,
             "special_tokens": special_token_names(self.vocabulary.special_tokens, self.vocabulary.tokenizer),

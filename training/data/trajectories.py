@@ -21,10 +21,15 @@ _RECORDING = "llada-recording"
 
 @dataclass(frozen=True, slots=True)
 class RecordedAnswer:
-    """An answer and its prompt: a chat, a text to go on with, or ids."""
+    """An answer and its prompt: a chat, a text to go on with, or ids.
+
+    Attributes:
+        prompt_length: tokens of the prompt as it was recorded; None if they were not counted.
+    """
 
     prompt: str | list[Message] | list[int]
     trajectory: Trajectory
+    prompt_length: int | None = None
 
 
 def read_trajectories(records: Iterable[Record], report: ReadReport) -> Iterator[RecordedAnswer]:
@@ -67,8 +72,8 @@ def _run(run: Any, number: int) -> RecordedAnswer:
         for step in run["steps"]:
             for change in step["changes"]:
                 ids[change["position"]], steps[change["position"]] = change["token_id"], step["step"]
-        return RecordedAnswer(_prompt(request), _checked(ids, steps))
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        return RecordedAnswer(_prompt(request), _checked(ids, steps), int(start["prompt_tokens"]))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UnusableError(f"run {number} is damaged: {error!r}") from None
 
 

@@ -86,8 +86,9 @@ def require_same_options(options: TrainingOptions) -> None:
 
 def _decided_later(options: TrainingOptions) -> list[str]:
     """Options that the model or an adapter decides, since they were not given."""
-    of_adapter = ["lora_r", "lora_alpha", "lora_target_modules"] if options.adapter is not None else []
-    return ["max_length", *of_adapter] if options.max_length is None else of_adapter
+    of_adapter = ["lora_r", "lora_alpha"] if options.adapter is not None else []
+    of_model = ["lora_target_modules"] if not options.lora_target_modules or of_adapter else []
+    return [*(["max_length"] if options.max_length is None else []), *of_model, *of_adapter]
 
 
 def _decisive_options(options: TrainingOptions) -> dict[str, Any]:

@@ -118,9 +118,8 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     if options.max_length is None:
         default = min(_LONGEST_DEFAULT, model.config.shape.max_sequence_length)
         options = options.model_copy(update={"max_length": default})
-    if options.lora_r is not None:
-        targets = _adapted(options.lora_target_modules, model.config)
-        options = options.model_copy(update={"lora_target_modules": targets})
+    targets = _adapted(options.lora_target_modules, model.config)
+    options = options.model_copy(update={"lora_target_modules": targets})
     token_ids = _ids_of(options.train_tokens, model.tokenizer)
     if options.adapter is not None:
         decided, token_ids = read_adapter(options.adapter, model.config)

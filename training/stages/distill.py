@@ -139,6 +139,7 @@ class TrajectoryEncoder(Encoder):
                 self.eos_id if step == UNWRITTEN else token_id
                 for token_id, step in zip(written.token_ids, steps, strict=True)
             ]
+            self._require_same(answer, prompt)
             self._require_known([*prompt, *canvas])
             if len(prompt) + len(canvas) > self._max_length:
                 self.num_dropped += 1
@@ -150,6 +151,13 @@ class TrajectoryEncoder(Encoder):
             return self.tokenizer.encode(prompt)
         chat = [turn for turn in prompt if isinstance(turn, Message)]
         return self.tokenizer.encode_chat(chat) if chat else [one for one in prompt if isinstance(one, int)]
+
+    def _require_same(self, answer: RecordedAnswer, prompt: Sequence[int]) -> None:
+        if answer.prompt_length not in (None, len(prompt)):
+            raise DataError(
+                f"a recorded prompt had {answer.prompt_length} tokens and now has {len(prompt)}: {answer.prompt!r}; "
+                "tools and settings of the chat template cannot be trained"
+            )
 
     def _require_known(self, ids: Sequence[int]) -> None:
         if max(ids) >= len(self.tokenizer):

@@ -11,6 +11,7 @@ from clients.replay import Replay
 from clients.terminal.canvas_view import note_of
 from clients.terminal.cells import Cell, cells_of, plain
 from clients.terminal.differences import differing
+from clients.terminal.figures import progress
 from clients.terminal.playback import FRAME_SECONDS, Playback, Shown, film
 from clients.terminal.recording import Recording
 from clients.terminal.wrapping import wrap
@@ -95,6 +96,17 @@ def test_masks_tokens_and_ends_are_told_apart_without_colour():
     final = cells_of(finished(run_of(["Once", " more"], confidences=(0.1, 0.5))))
     assert [(cell.text, cell.kind) for cell in final] == [("Once", "low"), (" more", "mid"), (" end", "end")]
     assert not any(cell.is_fresh or cell.is_active for cell in final)
+
+
+def test_blocks_count_the_prompt_too_where_the_model_does():
+    run = run_of(["Once", " more", "!"], num_ends=0)
+    run["start"] |= {"block_length": 4, "block_offset": 7}
+    for step, block in zip(run["steps"], (1, 2, 2), strict=True):
+        step["block"] = block
+    shown = finished(run)
+    shown.replay = shown.replay.at(2)
+    assert progress(shown.replay).replace("\xa0", " ") == "step 2 of 3 · block 3 of 3 · 1 mask left"
+    assert [cell.is_active for cell in cells_of(shown)] == [False, True, True]
 
 
 def test_given_tokens_show_the_text_of_the_request():

@@ -91,6 +91,7 @@ DAMAGED = {
     "a text that is a number": (with_value(5, "runs", 0, "steps", 0, "changes", 0, "text"), "text"),
     "no canvas": (with_value([], "runs", 0, "start", "token_ids"), "token_ids"),
     "a block of nothing": (with_value(0, "runs", 0, "start", "block_length"), "block_length"),
+    "blocks before the first": (with_value(-1, "runs", 0, "start", "block_offset"), "block_offset"),
     "a time without end": (with_value(math.inf, "runs", 0, "steps", 0, "elapsed_ms"), "elapsed_ms"),
     "a request that is a number": (with_value(5, "runs", 0, "request"), "run 1"),
 }

@@ -141,6 +141,24 @@ def test_text_of_model_and_user_never_becomes_html(page: Page) -> None:
     assert page.locator("main img, main script, main a[href^=javascript]").count() == 0
 
 
+def test_a_token_that_the_model_replaces_is_marked_and_blocks_may_count_the_prompt_too(page: Page) -> None:
+    start = {**START, "block_length": 4, "block_offset": 3}
+    replaced = {**SECOND["changes"][0], "op": "edit", "position": 1, "step": 2, "token_id": 12, "text": " wolf"}
+    steps = [{**FIRST, "block": 1}, SECOND, {**SECOND, "step": 2, "block": 1, "changes": [replaced]}]
+    answer(page, sse(("start", start), *(("step", step) for step in steps), ("done", {**DONE, "token_ids": [10, 12]})))
+    generate_to_the_end(page)
+    expect(page.locator(".cell.is-replaced")).to_have_count(1)
+    expect(page.locator(".cell.is-replaced")).to_have_attribute(
+        "title", re.compile("in place of another, step 3.*block 2$")
+    )
+    blocks = page.locator(".canvas .block")
+    assert [block.get_attribute("aria-label") for block in blocks.all()] == ["Block 1", "Block 2"]
+    assert [block.locator(".cell").count() for block in blocks.all()] == [1, 1]
+    seek(page, 1)
+    expect(page.locator(".cell.is-replaced")).to_have_count(0)
+    expect(page.locator(".canvas .block.is-active")).to_have_attribute("aria-label", "Block 2")
+
+
 def test_the_inspector_lists_the_alternatives_of_the_step_that_committed_the_token(page: Page) -> None:
     with page.expect_request("**/v1/denoise") as sent:
         generate_to_the_end(page, QUESTION, max_tokens="32")

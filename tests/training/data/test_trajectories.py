@@ -1,7 +1,10 @@
 """Recorded answers, from files of `generate` and of clients."""
 
+from dataclasses import asdict
+
 import pytest
 
+from llada_core import denoise, generate
 from llada_core.sampling.generate import Trajectory
 from llada_core.text.tokenizer import Message
 from training.data.files import Record
@@ -10,7 +13,7 @@ from training.data.trajectories import RecordedAnswer, read_trajectories
 from training.errors import DataError
 
 WRITTEN = {"token_ids": [5, 6, 9], "commit_steps": [1, 0, None]}
-START = {"mask_token_id": 9, "token_ids": [9, 9, 9]}
+START = {"mask_token_id": 9, "token_ids": [9, 9, 9], "prompt_tokens": 2}
 
 
 def read(*values, limit=0):
@@ -43,7 +46,7 @@ def test_a_recording_has_an_answer_for_each_of_its_runs():
     ids = run(request={"prompt": [3, 4]})
     answers, report = read({"format": "llada-recording", "version": 1, "runs": [run(), ids]})
     written = Trajectory([5, 6, 9], [1, 0, None])
-    assert answers == [RecordedAnswer([Message("user", "hi")], written), RecordedAnswer([3, 4], written)]
+    assert answers == [RecordedAnswer([Message("user", "hi")], written, 2), RecordedAnswer([3, 4], written, 2)]
     assert report.format == "recording"
 
 
@@ -69,3 +72,14 @@ def test_what_cannot_be_used_is_a_bad_line(value, problem):
     with pytest.raises(DataError) as error:
         read(value)
     assert problem in str(error.value)
+
+
+def test_a_recording_says_what_the_sampler_says_of_its_own_run(demo):
+    settings = {"gen_length": 8, "block_length": 4, "confidence_threshold": 0.5}
+    prompt = [3, 40, 41]
+    events = [asdict(event) for event in denoise(demo, prompt, **settings)]
+    mask_id = demo.special_tokens.mask_id
+    start = {"mask_token_id": mask_id, "token_ids": [mask_id] * 8, "prompt_tokens": 3}
+    recorded = {"request": {"prompt": prompt}, "start": start, "steps": events}
+    (answer,), _ = read({"format": "llada-recording", "version": 1, "runs": [recorded]})
+    assert answer.trajectory == generate(demo, prompt, **settings)[0].trajectory

@@ -101,6 +101,14 @@ def test_a_layer_that_the_model_has_not_is_refused_by_name(folder):
     assert refused.returncode and "['att_proj'] unknown; choose from q_proj, k_proj" in refused.stderr
 
 
+@pytest.mark.parametrize("architecture", ["SDARForCausalLM", "LLaDA2MoeModelLM"])
+def test_a_model_that_attends_block_by_block_is_not_trained(folder, tmp_path, architecture):
+    succeed("tiny", architecture, "--output-dir", tmp_path / "tiny")
+    data = ["--train-data-path", folder / "text.jsonl", "--output-dir", tmp_path / "out"]
+    refused = llada_train("pretrain", "--model-name-or-path", tmp_path / "tiny", *data, *SHORT)
+    assert refused.returncode and "model attends block by block" in refused.stderr
+
+
 def test_an_unknown_miniature_is_refused(tmp_path):
     refused = llada_train("tiny", "gpt", "--output-dir", tmp_path)
     assert refused.returncode and "must be one of DreamModel, ILLaDAForCausalLM, LLaDA" in refused.stderr

@@ -73,6 +73,8 @@ def test_a_chat_is_encoded_as_the_sampler_was_given_it_and_what_is_too_long_is_l
     (text,) = encoder.encode([RecordedAnswer("Once upon", written)])
     assert text.ids[: text.prompt_length] == demo_tokenizer.encode("Once upon")
     assert not list(encoder.encode([RecordedAnswer([7] * 19, written)])) and encoder.num_dropped == 1
+    with pytest.raises(DataError, match="had 4 tokens and now has 2"):
+        list(encoder.encode([RecordedAnswer([7, 8], written, 4)]))
     with pytest.raises(DataError, match="has the token 4000, and this model's tokenizer only 3,072"):
         list(encoder.encode([RecordedAnswer(chat, Trajectory([4000], [0]))]))
 
