@@ -46,6 +46,9 @@ class PublishedTokens:
     ids: Mapping[str, int]
 
 
+# Ids that end a text in a list of them; files name two or three, some of them twice.
+_MOST_LISTED = 8
+
 LLADA_TOKENS = PublishedTokens(
     mask=MASK_TOKEN,
     bos=BOS_TOKEN,
@@ -93,24 +96,29 @@ def resolve_special_tokens(
 ) -> SpecialTokens:
     """Find the special ids of a checkpoint: `generation_config.json`, `config.json`, tokenizer, then the published ids.
 
-    The published ids hold for one vocabulary size only. The first source that names an id takes precedence.
+    The published ids hold for one vocabulary size only. The first source that names an id takes precedence. Of several
+    EOS ids in a list, as transformers allow, EOS is the one that the tokenizer calls so, or the first; the other, EoT.
 
     Raises:
-        UnsupportedCheckpointError: no source names the mask or the EOS id.
+        UnsupportedCheckpointError: no source names the mask or the EOS id, or one lists more than EOS and EoT.
     """
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.exists() else {}
 
-    def find(field: str, token: str | None) -> int | None:
-        candidates = [generation.get(field), config.get(field)]
-        if token is not None:
-            is_published = config["vocab_size"] == published.vocab_size
-            candidates += [token_to_id(token), published.ids.get(token) if is_published else None]
-        return next((candidate for candidate in candidates if candidate is not None), None)
+    def find(field: str, token: str | None) -> Any:
+        stated = (source.get(field) for source in (generation, config))
+        return next((value for value in stated if value is not None), None if token is None else id_of(token))
+
+    def id_of(token: str) -> int | None:
+        is_published = config["vocab_size"] == published.vocab_size
+        known = token_to_id(token)
+        return published.ids.get(token) if known is None and is_published else known
 
     mask_id = find("mask_token_id", published.mask)
     eos_id = find("eos_token_id", published.eos)
     eot_id = find("eot_token_id", published.eot)
+    if isinstance(eos_id, list) and eos_id:
+        eos_id, eot_id = _two_ends(eos_id, eot_id, eos_of_tokenizer=published.eos and id_of(published.eos))
     for name, value in (("mask_token_id", mask_id), ("eos_token_id", eos_id), ("eot_token_id", eot_id)):
         is_id = type(value) is int and 0 <= value < config["vocab_size"]
         if not is_id and not (name == "eot_token_id" and value is None):
@@ -125,3 +133,16 @@ def resolve_special_tokens(
             f"{folder.name}: mask_token_id is {mask_id}; it must differ from eos_token_id and eot_token_id"
         )
     return SpecialTokens(mask_id, eos_id, eot_id)
+
+
+def _two_ends(listed: list[Any], eot_id: Any, *, eos_of_tokenizer: Any) -> tuple[Any, Any]:
+    """Return the EOS and EoT ids of a list of ids that end a text; the list itself as EOS if it holds others."""
+    if len(listed) > _MOST_LISTED:
+        return listed, eot_id
+    candidates = [one for one in listed if one != eot_id] or [eos_of_tokenizer]
+    eos_id = eos_of_tokenizer if eos_of_tokenizer in candidates else candidates[0]
+    others = [one for one in candidates if one != eos_id]
+    if not others:
+        return eos_id, eot_id
+    is_pair = eot_id is None and all(one == others[0] for one in others)
+    return (eos_id, others[0]) if is_pair else (listed, eot_id)

@@ -204,6 +204,32 @@ def test_special_ids_fall_back_to_tokenizer_and_published_ids(tmp_path):
         resolve_special_tokens(tmp_path, {"vocab_size": 10}, lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("listed", "eot", "found"),
+    [
+        ([7, 6], None, (6, 7)),
+        ([6, 7], 7, (6, 7)),
+        ([7, 6, 7], None, (6, 7)),
+        ([6], None, (6, None)),
+        ([8, 7], None, (8, 7)),
+        ([7], 7, (6, 7)),
+    ],
+)
+def test_a_list_of_ids_that_end_a_text_is_eos_and_eot(tmp_path, listed, eot, found):
+    tokens = {"<|mdm_mask|>": 5, "<|endoftext|>": 6}
+    ids = {"eos_token_id": listed, **({} if eot is None else {"eot_token_id": eot})}
+    (tmp_path / "generation_config.json").write_text(json.dumps(ids))
+    special = resolve_special_tokens(tmp_path, {"vocab_size": 10}, tokens.get)
+    assert (special.eos_id, special.eot_id) == found
+
+
+@pytest.mark.parametrize("listed", [[6, 7, 8], [], [{}], ["</s>"], [6, 99], [6] * 9, [[6]]])
+def test_a_list_that_is_not_eos_and_eot_is_refused(tmp_path, listed):
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": listed}))
+    with pytest.raises(UnsupportedCheckpointError, match=r"eo[st]_token_id is"):
+        resolve_special_tokens(tmp_path, {"vocab_size": 10}, {"<|mdm_mask|>": 5, "<|endoftext|>": 6}.get)
+
+
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
 

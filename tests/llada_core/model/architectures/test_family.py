@@ -125,9 +125,12 @@ def test_lower_precision_stays_near(family, model, quantization, tolerance):
         predictor.head(predictor.hidden_states(packed)).float()
         for predictor in (load_model(folder), load_model(folder, dtype="bfloat16", quantization=quantization))
     )
-    # A token whose experts change by rounding is far off; there are few.
-    errors_T = (rounded - exact).norm(dim=1) / exact.norm(dim=1)
-    assert errors_T.quantile(0.9) < tolerance
+    if family == "llada2_moe":
+        # A token whose group of experts changes by rounding is far off; there are few.
+        errors_T = (rounded - exact).norm(dim=1) / exact.norm(dim=1)
+        assert errors_T.quantile(0.9) < tolerance
+    else:
+        assert (rounded - exact).norm() / exact.norm() < tolerance
 
 
 def test_rotation_in_the_dtype_of_the_queries_rounds_as_the_published_code():
