@@ -3,6 +3,7 @@ refused by name.
 """
 
 from dataclasses import replace
+from reprlib import repr as short
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model.shape import ModelShape
@@ -17,6 +18,9 @@ from llada_core.sampling.params import (
     TIMESTEP,
     GenerationParams,
 )
+
+# The longest blocks of published models have 64 positions.
+MOST_IN_BLOCK = 256
 
 
 def with_schedule(params: GenerationParams, shape: ModelShape) -> GenerationParams:
@@ -42,7 +46,10 @@ def with_schedule(params: GenerationParams, shape: ModelShape) -> GenerationPara
 
 
 def block_length(params: GenerationParams, shape: ModelShape) -> int:
-    """Return the positions of a block: clamped to the response, unless attention goes by blocks too."""
+    """Return the positions of a block: clamped to the response, unless attention goes by blocks too.
+
+    The last block of such a response is denoised as a whole, so its length is bounded (`require_known`).
+    """
     if shape.block_length is None:
         return params.effective_block_length
     return params.block_length or shape.block_length
@@ -60,7 +67,7 @@ def require_known(params: GenerationParams, shape: ModelShape) -> None:
         is_given = value is not None and value is not False
         if is_given and name not in shape.sampler.settings:
             raise InvalidParameterError(
-                f"{name} is {value!r}; it must be absent: the sampler of {family} does not know it", name
+                f"{name} is {short(value)}; it must be absent: the sampler of {family} does not know it", name
             )
     if shape.block_length is not None:
         _require_block_causal(params, family)
@@ -77,6 +84,12 @@ def require_known(params: GenerationParams, shape: ModelShape) -> None:
 
 
 def _require_block_causal(params: GenerationParams, family: str) -> None:
+    if params.block_length is not None and params.block_length > MOST_IN_BLOCK:
+        raise InvalidParameterError(
+            f"block_length is {params.block_length}; it must be at most {MOST_IN_BLOCK}: {family} denoises the last "
+            "block as a whole, however short the response",
+            "block_length",
+        )
     unknown = {
         "suffix_window": params.suffix_window,
         "method": params.method if params.method == FIXED_LENGTH else None,

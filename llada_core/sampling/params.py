@@ -42,6 +42,8 @@ MOST_POST_STEPS = 1024
 
 # The time at which the schedule `timestep` ends (Dream's `diffusion_generate`).
 DEFAULT_EPS = 1e-3
+# The schedule `timestep` lists all its steps, and `origin` runs them all; a longer response may have one per position.
+MOST_STEPS_IN_TIME = 4096
 
 # Settings that only some models' samplers know; see `PublishedSampler.settings`.
 FAMILY_SETTINGS = ("end_thinking", "min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop")
@@ -252,6 +254,9 @@ class GenerationParams:
             dropped["steps_per_block"] = None
         if settings.get("schedule") not in (None, TIMESTEP):
             dropped["eps"] = None
+        is_chosen_by_time = _names_rule(settings) or settings.get("schedule") not in (None, TIMESTEP)
+        if self.remasking == ORIGIN and is_chosen_by_time:
+            dropped["remasking"] = "low_confidence"
         if "editing_threshold" in settings:
             dropped |= {"steps_per_block": None, "schedule": None, "eps": None, "max_post_steps": None}
         if settings.get("cache") == "none":
@@ -285,6 +290,11 @@ class GenerationParams:
         self._require("eps", self.eps is None or 0 < self.eps < 1, "must be above 0 and below 1")
         self._require("eps", self.eps is None or is_timestep, f"must be absent without the schedule {TIMESTEP}")
         self._require("remasking", self.remasking != ORIGIN or is_timestep, f"needs the schedule {TIMESTEP}")
+        if self.schedule == TIMESTEP:
+            most = max(MOST_STEPS_IN_TIME, self.gen_length)
+            for name in ("steps", "steps_per_block"):
+                is_bounded = (getattr(self, name) or 1) <= most
+                self._require(name, is_bounded, f"must be at most {most} under the schedule {TIMESTEP}")
         self._require("remasking_temperature", 0 <= self.remasking_temperature <= 1e6, "must be from 0 to 1000000")
         self._require(
             "remasking_temperature",

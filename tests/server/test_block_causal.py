@@ -72,6 +72,12 @@ def test_published_defaults_come_back(client):
     assert (params["cache"], params["suffix_window"]) == ("exact", None)
 
 
+@pytest.mark.parametrize("length", [257, 2**63, 10**30])
+def test_the_last_block_is_denoised_as_a_whole_so_its_length_is_bounded(client, length):
+    error = client.post("/v1/completions", json={**BASE, "block_length": length}).json()["error"]
+    assert error["param"] == "block_length" and "at most 256: LLaDA2 denoises" in error["message"]
+
+
 @pytest.mark.parametrize("fields", [{"suffix_window": 3}, {"method": "fixed_length"}, {"cache": "dual"}])
 def test_a_field_that_does_not_apply_is_refused_with_the_models_name(client, fields):
     error = client.post("/v1/completions", json={**BASE, **fields, "block_length": None}).json()["error"]

@@ -16,6 +16,9 @@ from training.data.dialogues import DialogueReader, DialogueRules, UnusableError
 from training.data.files import Record
 from training.data.formats import ReadReport
 
+# Above every id and every step that there can be, and within an int64.
+_MOST = 1 << 31
+
 _RECORDING = "llada-recording"
 
 
@@ -49,7 +52,9 @@ def read_trajectories(records: Iterable[Record], report: ReadReport) -> Iterator
 
 def _generation(value: Mapping[str, Any]) -> RecordedAnswer:
     match value.get("trajectory"):
-        case {"token_ids": list(ids), "commit_steps": list(steps)} if len(ids) == len(steps) > 0:
+        case {"token_ids": list(ids), "commit_steps": list(steps)} if len(ids) != len(steps) or not ids:
+            raise UnusableError(f"has {len(ids)} token_ids and {len(steps)} commit_steps; they must be as many, not 0")
+        case {"token_ids": list(ids), "commit_steps": list(steps)}:
             return RecordedAnswer(_prompt(value), _checked(ids, steps))
     raise UnusableError('needs a "trajectory" of token_ids and commit_steps, which `generate --trajectory` writes')
 
@@ -93,10 +98,14 @@ def _prompt(value: Mapping[str, Any]) -> str | list[Message] | list[int]:
 
 
 def _checked(ids: Sequence[Any], steps: Sequence[Any]) -> Trajectory:
-    if not all(isinstance(token_id, int) and token_id >= 0 for token_id in ids):
+    if not all(_is_count(token_id) for token_id in ids):
         raise UnusableError("token_ids must be ids")
-    if not all(step is None or (isinstance(step, int) and step >= 0) for step in steps):
+    if not all(step is None or _is_count(step) for step in steps):
         raise UnusableError("commit_steps must be steps, or null where nothing was written")
     if all(step is None for step in steps):
         raise UnusableError("no step has written anything")
     return Trajectory(list(ids), list(steps))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MOST

@@ -147,3 +147,22 @@ def test_every_named_choice_has_an_implementation():
     assert set(get_args(ParallelRule)) == set(PARALLEL_RULES)
     assert set(get_args(Cache)) == set(CACHE_POLICIES)
     assert set(get_args(Preset)) == set(PRESETS)
+
+
+@pytest.mark.parametrize("name", ["steps", "steps_per_block"])
+def test_a_schedule_in_time_has_a_bounded_number_of_steps(name):
+    for length, most in ((4, 4096), (5000, 5000)):
+        GenerationParams(gen_length=length, schedule="timestep", **{name: most})
+        for steps in (most + 1, 10**8, 10**30):
+            with pytest.raises(InvalidParameterError, match=f"{name} is {steps}; it must be at most {most}"):
+                GenerationParams(gen_length=length, schedule="timestep", **{name: steps})
+    # The others run no step without tokens.
+    GenerationParams(gen_length=4, **{name: 10**30})
+
+
+def test_what_takes_the_place_of_a_schedule_in_time_takes_that_of_origin():
+    parent = GenerationParams(gen_length=8, schedule="timestep", remasking="origin", steps=8)
+    assert parent.altered("fast").remasking == "low_confidence"
+    assert parent.altered(confidence_threshold=0.5).remasking == "low_confidence"
+    assert parent.altered(schedule="uniform").remasking == "low_confidence"
+    assert parent.altered(temperature=0.5).remasking == "origin"

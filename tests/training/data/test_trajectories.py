@@ -54,7 +54,10 @@ def test_a_recording_has_an_answer_for_each_of_its_runs():
     ("value", "problem"),
     [
         ({"prompt": "x", "text": "y"}, 'needs a "trajectory" of token_ids and commit_steps, which `generate'),
-        ({"prompt": "x", "trajectory": {"token_ids": [1], "commit_steps": [0, 1]}}, 'needs a "trajectory"'),
+        ({"prompt": "x", "trajectory": {"token_ids": [1], "commit_steps": [0, 1]}}, "has 1 token_ids and 2"),
+        ({"prompt": "x", "trajectory": {"token_ids": [], "commit_steps": []}}, "has 0 token_ids and 0 commit_steps"),
+        ({"prompt": "x", "trajectory": {"token_ids": [True], "commit_steps": [0]}}, "token_ids must be ids"),
+        ({"prompt": "x", "trajectory": {"token_ids": [1], "commit_steps": [10**30]}}, "commit_steps must be steps"),
         ({"prompt": "x", "trajectory": {"token_ids": [-1], "commit_steps": [0]}}, "token_ids must be ids"),
         ({"prompt": "x", "trajectory": {"token_ids": [1], "commit_steps": ["0"]}}, "commit_steps must be steps"),
         ({"prompt": "x", "trajectory": {"token_ids": [1], "commit_steps": [None]}}, "no step has written anything"),
