@@ -90,6 +90,8 @@ def _run(recording: Recording) -> dict[str, Any]:
     start["special_tokens"] = {str(token_id): name for token_id, name in start["special_tokens"].items()}
     if replay.start.parent is None:
         del start["parent"], start["changes"]
+    if not replay.start.block_offset:
+        del start["block_offset"]
     steps = [_step(step) for step in replay.steps]
     run = {"request": dict(recording.request), "start": start, "steps": steps, "done": asdict(replay.done)}
     return run | ({"texts": recording.texts} if recording.texts else {})

@@ -194,7 +194,7 @@ def test_errors_of_every_kind_carry_the_cors_header(tiny, monkeypatch):
         ({"confidence_threshold": 0.9, "steps": 4}, "steps", "must be absent"),
         ({"confidence_threshold": 0.9, "remasking": "random"}, "remasking", "must not be random"),
         ({"confidence_threshold": 0.9, "entropy_bound": 0.1}, "entropy_bound", "must be absent"),
-        ({"cache": "huge"}, "cache", "'none', 'prefix', 'dual' or 'delayed'"),
+        ({"cache": "huge"}, "cache", "'none', 'prefix', 'dual', 'delayed' or 'exact'"),
         ({"cache_refresh_interval": 2}, "cache_refresh_interval", "must be absent without a cache"),
         ({"preset": "faster"}, "preset", "'exact', 'balanced' or 'fast'"),
     ],
