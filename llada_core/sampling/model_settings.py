@@ -30,7 +30,9 @@ def with_schedule(params: GenerationParams, shape: ModelShape) -> GenerationPara
         InvalidParameterError: a setting that needs another schedule than the model's own.
     """
     sampler, is_edited = shape.sampler, params.editing_threshold is not None
-    if sampler.confidence_threshold is not None and not _names_steps(params):
+    # Editing and a floor go with a rule, whatever the order.
+    needs_rule = params.parallel_rule is None and (is_edited or params.min_transfer is not None)
+    if sampler.confidence_threshold is not None and (needs_rule or not _names_steps(params)):
         params = replace(
             params,
             confidence_threshold=sampler.confidence_threshold,

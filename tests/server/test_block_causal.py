@@ -72,6 +72,12 @@ def test_published_defaults_come_back(client):
     assert (params["cache"], params["suffix_window"]) == ("exact", None)
 
 
+@pytest.mark.parametrize("field", [{"editing_threshold": 0}, {"min_transfer": 2}])
+def test_editing_and_a_floor_take_the_published_threshold_in_sequence_too(client, field):
+    _, answer = ids_of(client, remasking="sequential", **field)
+    assert answer["generation_params"]["confidence_threshold"] == 0.95
+
+
 @pytest.mark.parametrize("length", [257, 2**63, 10**30])
 def test_the_last_block_is_denoised_as_a_whole_so_its_length_is_bounded(client, length):
     error = client.post("/v1/completions", json={**BASE, "block_length": length}).json()["error"]
