@@ -93,24 +93,19 @@ class Distillation(Chat):
     def validate(self, objective: nn.Module, samples: Samples, conditions: Conditions) -> Measurement | None:
         """See `Stage`; every process measures its share of the answers, one by one."""
         assert isinstance(objective, CertaintyObjective)
-        world, num_samples = conditions.world, min(conditions.num_samples, len(samples))
         batching = Batching(1, seed=conditions.seed, eos_id=objective.model.special_tokens.eos_id)
         planner = self.planner(samples, batching)
-        # Answers, losses, their squares, cross-entropies, entropies, right guesses.
-        sums = torch.zeros(6, dtype=torch.float64)
-        for first in range(0, num_samples, world.size):
-            if conditions.is_stopping():
-                return None
-            place = first + world.rank
-            if place >= num_samples:
-                continue
-            index = np.array([place * len(samples) // num_samples])
-            plan = planner.plan_rows(0, index, np.array([_VALIDATION_EPOCH]))
+
+        def measure(index: int) -> list[float]:
+            plan = planner.plan_rows(0, np.array([index]), np.array([_VALIDATION_EPOCH]))
             with torch.no_grad():
-                losses = objective.losses(planner.collate(plan, slice(None)).to(world.device))
+                losses = objective.losses(planner.collate(plan, slice(None)).to(conditions.world.device))
             loss, parts = float(losses.losses_B), (losses.cross_entropies_B, losses.entropies_B, losses.accuracies_B)
-            sums += torch.tensor([1, loss, loss**2, *map(float, parts)], dtype=torch.float64)
-        return _measurement(*world.sum(sums).tolist())
+            return [1, loss, loss**2, *map(float, parts)]
+
+        # Answers, losses, their squares, cross-entropies, entropies, right guesses.
+        sums = conditions.sums(len(samples), measure, width=6)
+        return None if sums is None else _measurement(*sums)
 
 
 class TrajectoryEncoder(Encoder):

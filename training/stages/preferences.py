@@ -118,24 +118,19 @@ class Preferences(Chat):
     def validate(self, objective: nn.Module, samples: Samples, conditions: Conditions) -> Measurement | None:
         """See `Stage`; every process measures its share of the pairs, one by one."""
         assert isinstance(objective, PreferenceObjective)
-        world, num_samples = conditions.world, min(conditions.num_samples, len(samples))
         batching = Batching(1, seed=conditions.seed, eos_id=objective.model.special_tokens.eos_id)
         planner = self.planner(samples, batching)
-        # Pairs, losses, their squares, preferred answers, margins.
-        sums = torch.zeros(5, dtype=torch.float64)
-        for first in range(0, num_samples, world.size):
-            if conditions.is_stopping():
-                return None
-            place = first + world.rank
-            if place >= num_samples:
-                continue
-            index = np.array([place * len(samples) // num_samples])
-            plan = planner.plan_rows(0, index, np.array([_VALIDATION_EPOCH]))
+
+        def measure(index: int) -> list[float]:
+            plan = planner.plan_rows(0, np.array([index]), np.array([_VALIDATION_EPOCH]))
             with torch.no_grad():
-                rewards = objective.rewards(planner.collate(plan, slice(None)).to(world.device))
+                rewards = objective.rewards(planner.collate(plan, slice(None)).to(conditions.world.device))
             loss, margin = float(objective.losses(rewards)), float(rewards.margins_B)
-            sums += torch.tensor([1, loss, loss**2, float(rewards.accuracies_B), margin], dtype=torch.float64)
-        return _measurement(*world.sum(sums).tolist())
+            return [1, loss, loss**2, float(rewards.accuracies_B), margin]
+
+        # Pairs, losses, their squares, preferred answers, margins.
+        sums = conditions.sums(len(samples), measure, width=5)
+        return None if sums is None else _measurement(*sums)
 
 
 class PreferenceEncoder(Encoder):
