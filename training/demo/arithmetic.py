@@ -47,8 +47,8 @@ PRODUCT = Operation(
 )
 OPERATIONS = (SUM, DIFFERENCE, PRODUCT)
 
-_SHARES = {"sums": 0.37, "differences": 0.48, "products": 0.15}
-_SHARE_OF_CLOSE_PAIRS = 0.4
+_SHARES = {"sums": 0.45, "differences": 0.4, "products": 0.15}
+_SHARE_OF_HARD_PAIRS = 0.4
 _SHARES_OF_DIGITS = {"one": 0.3, "mixed": 0.25, "two": 0.45}
 
 
@@ -78,7 +78,11 @@ def arithmetic_documents(held_out: frozenset[tuple[str, Pair]], rng: Random) -> 
 
 
 def _exercises(held_out: frozenset[tuple[str, Pair]], rng: Random) -> Iterator[tuple[Operation, Pair]]:
-    """Endless pairs; those of one operation and digit count come equally often, but differences below ten more."""
+    """Endless pairs; those of one operation and digit count come equally often, but hard ones more.
+
+    Hard is a result of two-digit numbers whose own number of digits is a near thing, a sum close to a hundred or a
+    difference close to ten: the first digit is mostly committed before the number of digits is settled.
+    """
     decks = {
         (operation.name, count): shuffled_forever(
             [pair for pair in operation.pairs if digits(pair) == count and (operation.name, pair) not in held_out], rng
@@ -86,15 +90,22 @@ def _exercises(held_out: frozenset[tuple[str, Pair]], rng: Random) -> Iterator[t
         for operation in OPERATIONS
         for count in _SHARES_OF_DIGITS
     }
-    close = shuffled_forever(
-        [(a, b) for a, b in DIFFERENCE.pairs if b >= 10 and a - b < 10 and (DIFFERENCE.name, (a, b)) not in held_out],
-        rng,
-    )
+    hard = {
+        operation.name: shuffled_forever(
+            [
+                pair
+                for pair in operation.pairs
+                if digits(pair) == "two" and operation.result(*pair) in near and (operation.name, pair) not in held_out
+            ],
+            rng,
+        )
+        for operation, near in ((SUM, range(80, 110)), (DIFFERENCE, range(20)))
+    }
     while True:
         operation = rng.choices(OPERATIONS, [_SHARES[operation.name] for operation in OPERATIONS])[0]
         count = rng.choices(list(_SHARES_OF_DIGITS), list(_SHARES_OF_DIGITS.values()))[0]
-        is_close = operation is DIFFERENCE and count == "two" and rng.random() < _SHARE_OF_CLOSE_PAIRS
-        yield operation, next(close if is_close else decks[operation.name, count])
+        is_hard = operation.name in hard and count == "two" and rng.random() < _SHARE_OF_HARD_PAIRS
+        yield operation, next(hard[operation.name] if is_hard else decks[operation.name, count])
 
 
 def _spaced(question: str, rng: Random) -> str:

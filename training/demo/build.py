@@ -40,14 +40,14 @@ PRETRAIN_DOCUMENTS = {
 NUM_GAPS = 120_000
 _GAP_WEIGHTS = {"stories": 0.5, "openings": 0.05, "capitals": 0.25, "definitions": 0.15, "sequences": 0.05}
 SFT_DIALOGUES = {
-    "capitals": 62_000,
-    "arithmetic": 85_000,
-    "definitions": 120_000,
-    "unknown": 75_000,
+    "capitals": 50_000,
+    "arithmetic": 110_000,
+    "definitions": 90_000,
+    "unknown": 90_000,
     "smalltalk": 17_000,
     "chitchat": 5_000,
     "sequences": 14_000,
-    "stories": 65_000,
+    "stories": 80_000,
     "repeat": 22_000,
     "beginnings": 15_000,
     "decisions": 60_000,

@@ -1,6 +1,7 @@
 """Questions with lettered options about what the recipe teaches: true or not, which of several, how much.
 
-Every question is asked in a random order of its options, so that no label and no place is more often right. Held out
+The options of a question stand in a random order, so that no label and no place is more often right; of a statement
+"yes" mostly stands first, since from labels that say nothing by themselves a small model learns nothing. Held out
 are phrasings of true statements and of questions with a choice, and a tenth of all false statements.
 """
 
@@ -24,6 +25,7 @@ Fact = TypeVar("Fact", Country, Definition)
 
 _SHARES = {"capital": 0.3, "continent": 0.05, "word": 0.2, "exercise": 0.1, "hero": 0.1, "choice": 0.18, "score": 0.07}
 _KEPT_ASIDE_ONE_IN = 10
+_SHARE_OF_YES_FIRST = 0.7
 _SIZES = (Option("small", "below 10"), Option("medium", "10 to 99"), Option("large", "100 or more"))
 _LENGTHS = (Option("one word"), Option("one sentence"), Option("several sentences"))
 
@@ -84,8 +86,10 @@ def decision_dialogues(
     }
     while True:
         decision = kinds[rng.choices(list(_SHARES), list(_SHARES.values()))[0]]()
-        num_options = len(decision.question.options)
-        yield decision.dialogue(rng.sample(range(num_options), num_options))
+        order = list(range(len(decision.question.options)))
+        if decision.kind != "predicate" or rng.random() >= _SHARE_OF_YES_FIRST:
+            rng.shuffle(order)
+        yield decision.dialogue(order)
 
 
 def held_out_decisions(rng: Random) -> Iterator[Decision]:
@@ -206,8 +210,12 @@ def _mixed(country: Country, other: Country) -> Country:
 
 
 def _another(subject: Fact, of: Sequence[Fact], rng: Random) -> Fact:
-    """Another one, such that the false statement about the subject is not held out."""
+    """Another one, such that the false statement about the subject is not held out, not for its like either.
+
+    London is the capital of England and of the United Kingdom.
+    """
     while True:
         other = rng.choice(of)
-        if other.answer != subject.answer and not is_kept_aside(subject, other):
+        alike = [one for one in of if one.answer == other.answer]
+        if other.answer != subject.answer and not any(is_kept_aside(subject, one) for one in alike):
             return other

@@ -115,7 +115,7 @@ def _country_question(country: Country, rng: Random) -> tuple[str, str]:
     draw = rng.random()
     # "London is the capital of which country?" has one answer: the first with this capital.
     is_ambiguous = country != next(c for c in countries() if c.capital == country.capital)
-    if draw < 0.25:
+    if draw < phrasings.SHARE_OF_CAPITAL_QUESTION:
         return phrasings.CAPITAL_QUESTION, phrasings.CAPITAL_ANSWER
     if draw < 0.76:
         return rng.choice(phrasings.CAPITAL_QUESTIONS), phrasings.CAPITAL_ANSWER

@@ -33,7 +33,10 @@ LEAD_INS = (
 """What may stand before any question, known or not, so that it says nothing about the answer."""
 
 CAPITAL_QUESTION = "What is the capital of {country}?"
-"""The wording most people use; it gets a quarter of all capital questions."""
+"""The wording most people use."""
+
+SHARE_OF_CAPITAL_QUESTION = 0.25
+"""The share of that wording in all questions about capitals."""
 
 CAPITAL_ANSWER = "The capital of {country} is {capital}."
 

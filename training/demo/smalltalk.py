@@ -18,7 +18,7 @@ class Topic:
 
     def exchange(self, rng: Random) -> tuple[str, str]:
         """One of the sayings, with the usual answer or sometimes another."""
-        answer = self.answers[0] if rng.random() < 0.6 else rng.choice(self.answers)
+        answer = self.answers[0] if rng.random() < 0.8 else rng.choice(self.answers)
         return casual(rng.choice(self.sayings), rng), answer
 
 

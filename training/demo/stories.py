@@ -1,9 +1,10 @@
 """Short stories from a small grammar: a plot fixes the events, a lexicon fills the typed slots.
 
 A hero may be any taught or untaught noun, so that the model learns to copy the word and not a list of heroes. What it
-can't decide at every place at once follows from the hero's first letter: the name, unless the request gives one, and
-mostly the plot. Slots are typed per plot so that every draw makes sense, and a slot used twice
-in a story holds the same word.
+can't decide at every place at once follows from the hero's first letter: the plot, and the name unless the request
+gives one. Every story opens with the same words, since openings of different lengths would leave the places of all
+that follows open. Slots are typed per plot so that every draw makes sense, and a slot used twice in a story holds the
+same word.
 """
 
 import re
@@ -11,18 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from string import ascii_lowercase
 
 from training.demo.facts import definitions
 from training.demo.sampling import Dialogue, capitalized, casual, data_lines, shuffled_forever, word_lists
 
-OPENINGS = {
-    "Once upon a time there was a {trait} {hero} named {name}.": 6,
-    "Once upon a time there was a {size0} {color0} {hero} named {name}.": 1,
-    "Once upon a time there was a {hero} named {name}.": 1,
-    "Once there was a {trait} {hero} named {name}.": 1,
-    "{name} was a {trait} {hero} who lived near a {outdoor0}.": 1,
-}
-"""First sentences, with their weights: of many equal ones a small model mixes the words."""
+OPENING = "Once upon a time there was a {trait} {hero} named {name}."
 
 REQUESTS = (
     "Tell me a story about a {hero}.",
@@ -53,7 +48,6 @@ PRONOUNS = {
     "boy": {"he": "he", "him": "him", "his": "his"},
 }
 _SHARE_OF_USUAL_HEROES = 0.4
-_SHARE_OF_OWN_PLOT = 0.8
 
 
 @dataclass(frozen=True)
@@ -109,27 +103,30 @@ def plots() -> tuple[Plot, ...]:
 
 
 def own_name(hero: str) -> str:
-    """The name of a hero, which begins with the same letter: Daisy for a dog."""
-    return next(name for name in cast() if name[0].lower() == hero[0])
+    """The name of a hero, which follows from its first letter: Daisy for a dog."""
+    return tuple(cast())[_place(hero)]
 
 
 def own_plot(hero: str) -> Plot:
-    """The plot that is mostly told of a hero; it depends on the first letter."""
-    return plots()[(ord(hero[0]) - ord("a")) % len(plots())]
+    """The plot that is told of a hero, which follows from its first letter."""
+    return plots()[_place(hero) % len(plots())]
+
+
+def _place(hero: str) -> int:
+    """The place of the first letter in the alphabet, from 0."""
+    return ascii_lowercase.index(hero[0])
 
 
 def begin(hero: str, rng: Random) -> str:
     """Draw the first sentence of a story about a hero."""
-    opening = rng.choices(list(OPENINGS), list(OPENINGS.values()))[0]
-    return _sentence(opening, _cast(hero, own_name(hero), rng), rng)
+    return _sentence(OPENING, _cast(hero, own_name(hero), rng), rng)
 
 
 def tell(rng: Random, *, hero: str, name: str | None = None) -> Story:
-    """Draw a plot and the words of one story about a hero, who has its own name if none is given."""
-    plot = own_plot(hero) if rng.random() < _SHARE_OF_OWN_PLOT else rng.choice(plots())
+    """Draw the words of one story about a hero, who has its own name if none is given."""
+    plot = own_plot(hero)
     words = _cast(hero, name or own_name(hero), rng)
-    opening = rng.choices(list(OPENINGS), list(OPENINGS.values()))[0]
-    sentences = [_sentence(template, words, rng) for template in (opening, *plot.sentences)]
+    sentences = [_sentence(template, words, rng) for template in (OPENING, *plot.sentences)]
     return Story(" ".join(sentences), words["hero"], words["name"], plot.name)
 
 
@@ -231,12 +228,8 @@ def with_articles(text: str) -> str:
 
 @cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    """A regular expression for every opening of every plot."""
-    return tuple(
-        (plot.name, re.compile(_pattern(" ".join((opening, *plot.sentences)), set())))
-        for plot in plots()
-        for opening in OPENINGS
-    )
+    """A regular expression for every plot."""
+    return tuple((plot.name, re.compile(_pattern(" ".join((OPENING, *plot.sentences)), set()))) for plot in plots())
 
 
 def _pattern(template: str, seen: set[str], *, is_choice: bool = False) -> str:

@@ -39,7 +39,9 @@ def unknown_question(held_out: frozenset[str], rng: Random) -> str:
     if draw < 0.33:
         return word_question(rng.choice(phrasings.DEFINITION_QUESTIONS), _unknown_word(held_out, rng))
     if draw < 0.58:
-        question = rng.choice((phrasings.CAPITAL_QUESTION, *phrasings.CAPITAL_QUESTIONS))
+        # The usual wording as often as of a known place: else the wording itself would say that the place is known.
+        is_usual = rng.random() < phrasings.SHARE_OF_CAPITAL_QUESTION
+        question = phrasings.CAPITAL_QUESTION if is_usual else rng.choice(phrasings.CAPITAL_QUESTIONS)
         return capitalized(
             question.replace("{country}'s", "the {country}").format(country=_unknown_place(held_out, rng))
         )
@@ -51,7 +53,11 @@ def unknown_question(held_out: frozenset[str], rng: Random) -> str:
 
 
 def untaught(kind: str) -> tuple[str, ...]:
-    """Real words that are not taught: `thing` and `common` (take an article), `abstract` (takes none) or `place`."""
+    """Real words that are not taught.
+
+    Args:
+        kind: `thing` and `common` take an article, `abstract` takes none; `place` and `elsewhere` are names.
+    """
     return word_lists("untaught.txt")[kind]
 
 
@@ -86,7 +92,7 @@ def _unknown_place(held_out: frozenset[str], rng: Random) -> str:
         return made_up(rng).capitalize() + rng.choice(("", "", "", "ia", "land", "stan", " City", "ville"))
     if draw < 0.55:
         return _lookalike(rng.choice(countries()).country, held_out, rng)
-    return _other_than(held_out, untaught("place"), rng)
+    return _other_than(held_out, (*untaught("place"), *untaught("elsewhere")), rng)
 
 
 def made_up(rng: Random) -> str:

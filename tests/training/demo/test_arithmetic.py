@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import islice
 from random import Random
 
 from training.demo.arithmetic import DIFFERENCE, PRODUCT, SUM, arithmetic_dialogues, arithmetic_documents, digits
@@ -34,6 +35,17 @@ def test_exercises_are_asked_as_people_type_them() -> None:
         r"What is \d+ \* \d+\?",
     ):
         assert any(re.fullmatch(pattern, question) for question in asked), pattern
+
+
+def test_results_close_to_another_number_of_digits_come_more_often() -> None:
+    two_digits: dict[str, list[int]] = {"+": [], "-": []}
+    for dialogue in islice(arithmetic_dialogues(NONE, Random(0)), 6000):
+        a, sign, b, result = ANSWER.fullmatch(dialogue.turns[1]).groups()
+        if sign in two_digits and digits((int(a), int(b))) == "two":
+            two_digits[sign].append(int(result))
+    for sign, near in (("+", range(80, 110)), ("-", range(20))):
+        share = sum(result in near for result in two_digits[sign]) / len(two_digits[sign])
+        assert 0.5 < share < 0.75, sign
 
 
 def test_differences_may_be_negative_for_small_numbers_only() -> None:

@@ -46,6 +46,11 @@ def test_no_label_and_neither_truth_is_more_often_right(drawn: list[Dialogue]) -
         assert all(0.45 < count / len(yes_or_no) < 0.55 for count in counted.values())
 
 
+def test_yes_stands_mostly_but_not_always_first(drawn: list[Dialogue]) -> None:
+    first = Counter(options(d.turns[0])["A"] for d in drawn if sorted(options(d.turns[0]).values()) == ["no", "yes"])
+    assert 0.8 < first["yes"] / first.total() < 0.9
+
+
 def test_statements_about_capitals_and_exercises_are_judged_rightly(drawn: list[Dialogue]) -> None:
     judged: Counter[str] = Counter()
     for dialogue in drawn:

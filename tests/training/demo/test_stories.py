@@ -3,11 +3,13 @@
 import re
 from itertools import pairwise
 from random import Random
+from string import ascii_lowercase
 
 import pytest
 
+from llada_core.text.tokenizer import Tokenizer
 from training.demo.stories import (
-    OPENINGS,
+    OPENING,
     Story,
     begin,
     heroes,
@@ -33,25 +35,30 @@ def stories() -> list[Story]:
 
 
 def test_every_lexicon_slot_is_used_by_a_plot() -> None:
-    templates = " ".join((*OPENINGS, *(sentence for plot in plots() for sentence in plot.sentences)))
+    templates = " ".join((OPENING, *(sentence for plot in plots() for sentence in plot.sentences)))
     used = set(re.findall(r"\{(\w+?)\d?\}", templates))
     assert set(lexicon()) == used - {"hero", "name", "pal", "he", "him", "his", "He", "Him", "His"}
 
 
-def test_nearly_every_plot_is_some_heros_own() -> None:
-    assert len({plot.name for plot in plots()}) >= 13
-    assert len({own_plot(hero).name for hero in heroes()}) >= 12
+def test_every_plot_is_some_heros_own() -> None:
+    assert len(plots()) >= 13
+    assert {own_plot(hero).name for hero in heroes()} == {plot.name for plot in plots()}
 
 
-def test_a_hero_has_a_name_with_its_letter() -> None:
+def test_heroes_have_a_name_for_every_letter() -> None:
     assert len(heroes()) == len(set(heroes())) >= 900
     assert {"dragon", "princess", "dog", "spoon"} <= set(heroes())
-    for hero in ("dragon", "yak", "x"):
-        assert own_name(hero)[0].lower() == hero[0]
+    assert [own_name(hero) for hero in ("dragon", "yak", "x")] == ["Daisy", "Yara", "Xena"]
+    assert len({own_name(letter) for letter in ascii_lowercase}) == len(ascii_lowercase)
 
 
-def test_most_stories_have_their_heros_own_plot_and_a_name_can_be_given(stories: list[Story]) -> None:
-    assert 0.75 < sum(story.plot == own_plot(story.hero).name for story in stories) / len(stories) < 0.9
+def test_most_names_are_one_token_of_the_demos_tokenizer(demo_tokenizer: Tokenizer) -> None:
+    lengths = [len(demo_tokenizer.encode_plain(f" {own_name(hero)}")) for hero in heroes()]
+    assert sum(length == 1 for length in lengths) / len(lengths) > 0.98
+
+
+def test_stories_have_their_heros_own_plot_and_a_name_can_be_given(stories: list[Story]) -> None:
+    assert all(story.plot == own_plot(story.hero).name for story in stories)
     story = tell(Random(0), hero="dragon", name="Max")
     assert story.name == "Max" and recognize(story.text) == story
 
@@ -91,9 +98,9 @@ def test_a_story_that_loses_its_hero_or_its_plot_is_not_recognized(stories: list
 
 
 STORY = (
-    "Once there was a kind fox named Finn. One rainy day, Finn lost his red kite in the forest. He looked everywhere, "
-    "but he could not find it. Then a dog named Daisy found it under a tree, and they played together until it was "
-    "dark."
+    "Once upon a time there was a kind fox named Finn. One rainy day, Finn lost his red kite in the forest. He looked "
+    "everywhere, but he could not find it. Then a dog named Daisy found it under a tree, and they played together "
+    "until it was dark."
 )
 
 

@@ -1,9 +1,10 @@
 """Questions without an answer: words, places and exercises that are not taught."""
 
 import re
+from itertools import islice
 from random import Random
 
-from training.demo.facts import countries, definitions
+from training.demo.facts import capital_dialogues, countries, definitions
 from training.demo.sampling import data_lines
 from training.demo.unknown import UNKNOWN_ANSWER, made_up, unknown_dialogues, unknown_question, untaught, word_question
 
@@ -12,8 +13,8 @@ NONE = frozenset[str]()
 
 def test_what_is_taught_is_not_listed_as_untaught() -> None:
     taught = {definition.word for definition in definitions()} | {country.country for country in countries()}
-    listed = [word for kind in ("thing", "common", "abstract", "place") for word in untaught(kind)]
-    assert len(listed) == len(set(listed)) > 700
+    listed = [word for kind in ("thing", "common", "abstract", "place", "elsewhere") for word in untaught(kind)]
+    assert len(listed) == len(set(listed)) > 900
     assert not taught & set(listed)
 
 
@@ -33,6 +34,16 @@ def test_no_question_about_a_word_or_a_capital_has_an_answer() -> None:
             assert match[1] not in taught
         if match := re.fullmatch(r"What is the capital of (.+)\?", question):
             assert match[1] not in names
+
+
+def test_the_usual_wording_says_nothing_about_whether_a_place_is_known() -> None:
+    """Else every place asked for in the usual words would get a capital."""
+    unknown = [unknown_question(NONE, Random(i)) for i in range(6000)]
+    about_capitals = [question for question in unknown if "capital" in question.lower()]
+    usual = sum(question.startswith("What is the capital of ") for question in about_capitals) / len(about_capitals)
+    known = [dialogue.turns[0] for dialogue in islice(capital_dialogues(frozenset(), Random(0)), 6000)]
+    assert usual > 0.2
+    assert usual >= sum(question.startswith("What is the capital of ") for question in known) / len(known) - 0.02
 
 
 def test_made_up_words_are_many_and_not_taught() -> None:
