@@ -150,7 +150,9 @@ class Usage(ScoreUsage):
     cache_passes: int
     denoising_steps: int
     prompt_tokens_details: dict[Literal["cached_tokens"], int] = Field(description="OpenAI's field; zero here")
-    completion_tokens_details: dict[Literal["reasoning_tokens"], int] = Field(description="OpenAI's field; zero here")
+    completion_tokens_details: dict[Literal["reasoning_tokens"], int] = Field(
+        description="tokens of thinking that the answer shows apart"
+    )
 
 
 class AnyChoice(Answer):
@@ -220,8 +222,10 @@ class Reply(Answer):
     """The assistant's turn."""
 
     role: Literal["assistant"]
-    content: str | None = Field(description="null beside calls without text")
+    content: str | None = Field(description="null beside calls, or thinking, without text")
     refusal: None
+    reasoning_content: str | None = Field(None, description="on models that think: the thinking, if there is any")
+    reasoning: str | None = Field(None, description="the same under vLLM's newer name")
     tool_calls: list[Call] | None = Field(None, description="with tools: what the answer calls")
 
 
