@@ -1,68 +1,19 @@
 """Thinking in chat answers, told apart from what is said; a model that writes a given text stands for a real one."""
 
 import json
-from contextlib import contextmanager
 
-import httpx
 import openai
 import pytest
 
-from llada_core import DEMO_FOLDER, load_tokenizer
-from llada_core.text.chat_template import ChatTemplate
 from llada_core.text.thinking import ThinkingForm, ThinkingReader
 from tests.llada_core.text.test_chat_template import THINKING_TEMPLATE, TOOL_TEMPLATE
-from tests.server.conftest import events_of, serving
-from tests.server.scripted import ScriptedModel
+from tests.server.conftest import events_of
+from tests.server.scripted import QUESTION, talking
 
-QUESTION = [{"role": "user", "content": "What is <think> 12 + 7?"}]
 ANSWER = "<think>\n12 + 7 is <b> 19.\n</think>\n\nIt is 19."
 THOUGHT, SAID = "\n12 + 7 is <b> 19.\n", "\n\nIt is 19."
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}}
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 12}}\n</tool_call>'
-
-
-class Talk:
-    """A server whose model says what it is told to."""
-
-    def __init__(self, http, model, tokenizer):
-        self.http, self.model, self.tokenizer = http, model, tokenizer
-
-    def post(self, text, *, path="/v1/chat/completions", max_tokens=96, **body):
-        self.model.script, self.model.gen_length = self.tokenizer.encode_plain(text), max_tokens
-        if path == "/v1/chat/completions":
-            body = {"messages": QUESTION, **body}
-        return self.http.post(path, json={"max_tokens": max_tokens, **body})
-
-    def plain(self, text, **body):
-        answer = self.post(text, **body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def streamed(self, text, **body):
-        """The choice's deltas, one by one, and the chunks."""
-        lines = self.post(text, stream=True, **body).text.splitlines()
-        chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
-        return [chunk["choices"][0] for chunk in chunks if chunk["choices"]], chunks
-
-    def both(self, text, **body):
-        """The plain answer's choice, after comparing it with the streamed one."""
-        answer = self.plain(text, **body)
-        choices, chunks = self.streamed(text, stream_options={"include_usage": True}, **body)
-        message = answer["choices"][0]["message"]
-        for name in ("reasoning_content", "reasoning", "content"):
-            pieces = [choice["delta"].get(name) or "" for choice in choices]
-            assert "".join(pieces) == (message.get(name) or ""), name
-        assert choices[-1]["finish_reason"] == answer["choices"][0]["finish_reason"]
-        assert chunks[-1]["usage"] == answer["usage"]
-        return answer["choices"][0], answer["usage"]["completion_tokens_details"]["reasoning_tokens"]
-
-
-@contextmanager
-def talking(demo, template, **settings):
-    model = ScriptedModel(demo.special_tokens)
-    tokenizer = load_tokenizer(DEMO_FOLDER, chat_template=None if template is None else ChatTemplate(template))
-    with serving(model, tokenizer, **settings) as url, httpx.Client(base_url=url, timeout=30) as http:
-        yield Talk(http, model, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +132,7 @@ def test_completions_and_denoising_states_keep_the_text(talk):
 
 
 def test_the_official_client_reads_it_and_sends_the_message_back(talk):
-    talk.model.script, talk.model.gen_length = talk.tokenizer.encode_plain(ANSWER), 96
+    talk.will_say(ANSWER)
     with openai.OpenAI(base_url=f"{talk.http.base_url}/v1", api_key="unused", max_retries=0) as client:
         request = {"model": "tiny", "max_tokens": 96}
         message = client.chat.completions.create(messages=QUESTION, **request).choices[0].message
