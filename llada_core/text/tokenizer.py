@@ -77,6 +77,7 @@ class Tokenizer:
         knows_tools: the chat format has a place of its own for tools.
         call_form: how the assistant writes calls.
         thinking: how answers begin, if the chat format or the vocabulary knows thinking; otherwise None.
+        mask_id: the mask's id; None if neither the file nor the published vocabulary names it.
         longest_token: the most bytes of text that one token stands for; None where that has no bound.
     """
 
@@ -120,6 +121,7 @@ class Tokenizer:
         if chat_template is not None and chat_template.thinking is not None:
             self.thinking = chat_template.thinking
         self._has_published_ids = vocab_size == published.vocab_size
+        self.mask_id = self.token_to_id(published.mask)
         parsed = json.loads(definition)
         self.longest_token = _longest_token(parsed)
         self._is_byte_level = _is_byte_level(parsed.get("decoder"))
