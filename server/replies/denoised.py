@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from sse_starlette import ServerSentEvent
@@ -17,7 +17,7 @@ from server.replies.interleave import interleaved
 from server.replies.logprobs import ScoredToken, TokenNames, commit_steps, prompt_tokens
 from server.replies.openai_shape import OpenAIShape
 from server.replies.running import Running
-from server.replies.thinking import thinking_fields
+from server.replies.thinking import thinking_fields, usage_with_thinking
 from server.replies.tool_calls import CallReader
 from server.replies.usage import Usage
 
@@ -57,15 +57,6 @@ class Choice:
         """The reason that the answer gives: an answer that calls ends for that."""
         reason = self.generation.text.finish_reason
         return "tool_calls" if reason and self.calls and self.calls.has_calls else reason
-
-    def usage(self) -> Usage:
-        """The tokens and steps so far."""
-        usage = self.generation.usage()
-        if self.thinking is None or self.thinking.thinking is None:
-            return usage
-        start = self.thinking.start
-        num_tokens = self.generation.text.num_tokens_in(start, start + len(self.thinking.thinking))
-        return replace(usage, reasoning_tokens=num_tokens)
 
     def content(self, dialect: Dialect) -> dict[str, Any]:
         """The part of the finished choice that holds the whole text, its thinking apart, or its calls."""
@@ -214,7 +205,7 @@ class DenoisedReply:
         return {"logprobs": self.shape.dialect.logprobs(tokens, names), "commit_steps": commit_steps(tokens)}
 
     def _usage(self) -> Usage:
-        usages = [choice.usage() for choice in self.choices]
+        usages = [usage_with_thinking(choice.generation, choice.thinking) for choice in self.choices]
         return Usage.of_choices(usages, choices_per_prompt=self.shape.body.n)
 
     def _generation_params(self) -> dict[str, Any]:

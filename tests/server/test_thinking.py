@@ -127,8 +127,17 @@ def test_completions_and_denoising_states_keep_the_text(talk):
     answer = talk.plain(ANSWER, path="/v1/completions", prompt="x")
     assert answer["choices"][0]["text"] == ANSWER
     assert answer["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0}
-    events = events_of(talk.post(ANSWER, path="/v1/denoise", messages=QUESTION))
-    assert events[-1][1]["text"] == ANSWER
+    done = events_of(talk.post(ANSWER, path="/v1/denoise", prompt="x"))[-1][1]
+    assert done["text"] == ANSWER and not {"content", "reasoning_content"} & done.keys()
+
+
+def test_the_end_of_a_chats_denoising_states_has_thinking_apart_too(talk):
+    start, *_, end = events_of(talk.post(ANSWER, path="/v1/denoise", messages=QUESTION))
+    done = end[1]
+    assert (done["text"], done["reasoning_content"], done["content"]) == (ANSWER, THOUGHT, SAID)
+    assert done["usage"]["completion_tokens_details"] == {"reasoning_tokens": talk.both(ANSWER)[1]}
+    fork = talk.http.post("/v1/denoise", json={"fork": {"id": start[1]["id"], "step": 3}})
+    assert events_of(fork)[-1][1]["content"] == SAID
 
 
 def test_the_official_client_reads_it_and_sends_the_message_back(talk):
