@@ -296,6 +296,23 @@ class OutputMessage(Answer):
     content: list[OutputText]
 
 
+class ReasoningText(Answer):
+    """The thinking of a response."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class OutputReasoning(Answer):
+    """The thinking before the assistant's turn, on models that think."""
+
+    type: Literal["reasoning"]
+    id: str
+    status: Literal["completed", "incomplete"]
+    summary: list[None]
+    content: list[ReasoningText]
+
+
 class IncompleteDetails(Answer):
     """The reason why a response is incomplete."""
 
@@ -329,7 +346,7 @@ class ResponseObject(Answer):
     max_output_tokens: int
     metadata: dict[str, str]
     model: str
-    output: list[OutputMessage]
+    output: list[OutputReasoning | OutputMessage]
     parallel_tool_calls: bool
     previous_response_id: None
     store: bool

@@ -6,6 +6,7 @@ import openai
 import pytest
 
 from llada_core.text.thinking import ThinkingForm, ThinkingReader
+from server.schemas.answers import ResponseObject
 from tests.llada_core.text.test_chat_template import THINKING_TEMPLATE, TOOL_TEMPLATE
 from tests.server.conftest import events_of
 from tests.server.scripted import QUESTION, talking
@@ -148,6 +149,68 @@ def test_the_official_client_reads_it_and_sends_the_message_back(talk):
         assert message.reasoning_content == THOUGHT
         again = [*QUESTION, message, {"role": "user", "content": "And 5?"}]
         assert client.chat.completions.create(messages=again, **request).choices[0].message.content == SAID
+
+
+def test_a_response_has_thinking_as_an_item_before_the_message(talk):
+    for text, kinds, status in (
+        (ANSWER, ["reasoning", "message"], "completed"),
+        ("It is 19.", ["message"], "completed"),
+        ("<think>a", ["reasoning"], "completed"),
+        ("", ["message"], "completed"),
+        ("<think>" + "so " * 120, ["reasoning"], "incomplete"),
+    ):
+        body = {"path": "/v1/responses", "input": "12 + 7?", "include": ["message.output_text.logprobs"]}
+        answer = talk.plain(text, **body)
+        assert ([item["type"] for item in answer["output"]], answer["status"]) == (kinds, status)
+        ResponseObject.model_validate(answer)
+        reader = ThinkingReader(ThinkingForm())
+        said = reader.push(text, is_last=True).said
+        texts = {item["type"]: item["content"][0]["text"] for item in answer["output"]}
+        if status == "completed":
+            assert texts == {kind: reader.thinking if kind == "reasoning" else said for kind in kinds}
+        counted = answer["usage"]["output_tokens_details"]["reasoning_tokens"]
+        assert (counted > 0) == bool(reader.thinking)
+        events = events_of(talk.post(text, stream=True, **body))
+        assert [event["sequence_number"] for _, event in events] == list(range(len(events)))
+        streamed = events[-1][1]["response"]
+        assert without_ids(streamed["output"]) == without_ids(answer["output"]) and streamed["usage"] == answer["usage"]
+        done = [event["item"] for name, event in events if name == "response.output_item.done"]
+        assert done == streamed["output"]
+        for index, item in enumerate(done):
+            kind = "output_text" if item["type"] == "message" else "reasoning_text"
+            own = [(name, event) for name, event in events if event.get("output_index") == index]
+            assert [name for name, _ in own if not name.endswith(".delta")] == [
+                "response.output_item.added", "response.content_part.added", f"response.{kind}.done",
+                "response.content_part.done", "response.output_item.done",
+            ]  # fmt: skip
+            deltas = [event["delta"] for name, event in own if name == f"response.{kind}.delta"]
+            assert "".join(deltas) == item["content"][0]["text"]
+
+
+def without_ids(items):
+    return [{name: value for name, value in item.items() if name != "id"} for item in items]
+
+
+def test_the_official_client_streams_a_response_with_thinking_and_sends_it_back(demo):
+    with talking(demo, THINKING_TEMPLATE) as talk:
+        talk.will_say(ANSWER)
+        request = {"model": "tiny", "max_output_tokens": 96}
+        with openai.OpenAI(base_url=f"{talk.http.base_url}/v1", api_key="unused", max_retries=0) as client:
+            with client.responses.stream(input="12 + 7?", **request) as stream:
+                pieces = [event.delta for event in stream if event.type == "response.reasoning_text.delta"]
+                answer = stream.get_final_response()
+            assert ("".join(pieces), answer.output_text) == (THOUGHT, SAID)
+            items = [{"role": "user", "content": "12 + 7?"}, *answer.output]
+            again = client.responses.create(input=[*items, {"role": "user", "content": "And 5?"}], **request)
+            assert again.output_text == SAID
+        sent = [items[0], *(item.model_dump(exclude_unset=True) for item in again.output)]
+        answers = [
+            talk.http.post("/v1/responses/input_tokens", json={"input": part}).json()
+            for part in (sent, [sent[0], sent[2]], sent[:2])
+        ]
+        counted = [answer["input_tokens"] for answer in answers]
+        # The thinking is in the prompt of an answer to be continued, and so is an answer that is all thinking.
+        assert counted[0] > counted[1] and counted[0] > counted[2] > counted[0] - counted[1]
 
 
 def test_include_reasoning_false_is_refused_by_name(talk):
