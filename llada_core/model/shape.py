@@ -32,18 +32,21 @@ class ModelShape:
     context_weight: float | None = None
     sampler: PublishedSampler = LLADA_SAMPLER
 
-    def require_full_attention(self, purpose: str) -> None:
+    def require_full_attention(self, purpose: str, field: str = "model") -> None:
         """Check that every position sees all others.
 
         Args:
             purpose: what would be computed, for the error.
+            field: where the user asked for it.
 
         Raises:
-            InvalidParameterError: attention is block-causal.
+            InvalidParameterError: attention is block-causal; names the field and the model.
         """
         if self.block_length is not None:
             raise InvalidParameterError(
-                f"model attends block by block; it must be one whose positions see all others for {purpose}", "model"
+                f"{field}: the model attends block by block, as {self.sampler.family} does; it must be one whose "
+                f"positions see all others for {purpose}",
+                field,
             )
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from llada_core.checkpoint.generation_config import copy_generation_config
 from llada_core.checkpoint.load import Checkpoint, load_checkpoint, read_tokenizer
 from llada_core.checkpoint.save import copy_tokenizer
 from llada_core.model.config import ModelConfig
@@ -40,7 +41,13 @@ class StartModel:
     def save(self, folder: Path) -> None:
         """Write config and tokenizer: enough for a dry run to start from."""
         self.config.save_pretrained(folder)
+        self.copy_files(folder)
+
+    def copy_files(self, folder: Path) -> None:
+        """Copy the tokenizer with its chat format and, of a checkpoint, the sampler's defaults."""
         copy_tokenizer(self.tokenizer_file, folder)
+        if self.folder is not None:
+            copy_generation_config(self.folder, folder)
 
 
 @dataclass(frozen=True, slots=True)

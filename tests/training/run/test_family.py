@@ -14,12 +14,21 @@ FAMILIES = ("ILLaDAForCausalLM", "LLaDAMoEModelLM", "DreamModel")
 SHORT = ["--max-length", 48, "--batch-size", 4, "--max-steps", 3, "--warmup-steps", 1, "--dtype", "float32"]
 SHORT += ["--threads", 1, "--log-steps", 1, "--learning-rate", 1e-3]
 
+# What a checkpoint's own generation_config.json says besides the special ids; `alg` is Dream's.
+PUBLISHED = {"alg": "entropy", "temperature": 0.25, "no_field_of_ours": [1]}
+
+
+def generation_config(folder):
+    return json.loads((folder / "generation_config.json").read_text())
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("family")
     for family in FAMILIES:
         succeed("tiny", family, "--output-dir", folder / family)
+        with_defaults = {**generation_config(folder / family), **PUBLISHED, "decision_temperature": 2.0}
+        (folder / family / "generation_config.json").write_text(json.dumps(with_defaults))
     write_jsonl(folder / "text.jsonl", [{"text": f"The number {number} follows {number - 1}."} for number in range(40)])
     chats = [
         {
@@ -51,6 +60,9 @@ def test_all_weights_are_trained_and_the_folder_loads_bit_for_bit(folder, tmp_pa
     succeed("export", "--checkpoint", output, "--output-dir", exported)
     again = load_checkpoint(exported)
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in after.state_dict().items())
+    for place in (output, exported):
+        assert generation_config(place) == {**generation_config(place), **PUBLISHED}
+        assert "decision_temperature" not in generation_config(place)
     if family == "LLaDAMoEModelLM":
         assert all(load > 0 for load in losses(output, "load_balance_loss").values())
 
@@ -62,9 +74,11 @@ def test_adapters_are_trained_on_chats_in_the_checkpoints_own_format(folder, tmp
     succeed("sft", "--model-name-or-path", start, *lora, *SHORT, "--output-dir", output)
     adapter = Adapter(output / "adapter")
     assert adapter.updates.keys() <= load_checkpoint(start).state_dict().keys()
+    assert generation_config(output) == {**generation_config(output), **PUBLISHED}
     assert any(update.up.any() for update in adapter.updates.values())
     merged = tmp_path / "merged"
     succeed("export", "--adapter", output / "adapter", "--output-dir", merged, "--dtype", "float32")
+    assert generation_config(merged) == generation_config(output)
     model = LLM(merged)
     chat = [Message("user", "After 3?")]
     assert model.tokenizer.encode_chat(chat) == LLM(start).tokenizer.encode_chat(chat)
