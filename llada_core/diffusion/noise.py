@@ -69,7 +69,7 @@ def corrupt(
         maskable_BL: positions that may be masked; None for all. SFT excludes the prompt.
         training: the range of p, from its value at t = 0 to that at t = 1, and what a masked position weighs.
     """
-    p_mask_B = (training.highest - training.lowest) * t_B + training.lowest
+    p_mask_B = training.mask_probability(t_B)
     masked_BL = draws_BL < p_mask_B.unsqueeze(1)
     if maskable_BL is None:
         maskable_BL = torch.ones_like(masked_BL)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 # The least probability with which LLaDA masks a token; it keeps 1 / p bounded.
 MIN_MASK_PROBABILITY = 1e-3
 
@@ -21,6 +23,10 @@ class PublishedTraining:
     highest: float = 1.0
     weighs_share: bool = False
     context_weight: float | None = None
+
+    def mask_probability(self, t_B: Tensor) -> Tensor:
+        """Return the probability with which the tokens of each sample are masked, at noise levels in [0, 1]."""
+        return (self.highest - self.lowest) * t_B + self.lowest
 
 
 LLADA_TRAINING = PublishedTraining()
