@@ -2,6 +2,7 @@
 
 There is no mask: under block-causal attention the queries of a block attend to the keys up to its end, in a call of
 their own. So query heads that share a key head are simply more queries to that head, and grouped heads need no copies.
+Block-causal training attends in another way (`doubled_attention`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -106,6 +107,7 @@ class AttentionPlan:
         Args:
             rows: the positions that have queries; None for all of them.
         """
+        assert not packed.has_copies
         self._runs = list(_runs(packed, rows))
         self._offsets = _Offsets.of(self._runs, packed.tokens_T.device) if packed.tokens_T.is_cuda else None
 
@@ -160,14 +162,19 @@ class AttentionPlan:
         return attended
 
 
-def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor) -> Tensor:
-    """Attend with torch's own dense kernel, or in training on a CPU by plain products where these are faster."""
+def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, bias_QL: Tensor | None = None) -> Tensor:
+    """Attend with torch's own dense kernel, or in training on a CPU by plain products where these are faster.
+
+    Args:
+        bias_QL: added to the scores; it has a row for each query of a key head, [H / K · Q, L].
+    """
     q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
     is_slow_backward = q_NHQD.dtype == torch.bfloat16 and q_NHQD.device.type == "cpu" and torch.is_grad_enabled()
     if is_slow_backward and k_NKLD.shape[2] <= _LONGEST_PLAIN:
         scores_NKQL = (q_NKQD @ k_NKLD.mT) * q_NHQD.shape[-1] ** -0.5
+        scores_NKQL = scores_NKQL if bias_QL is None else scores_NKQL + bias_QL
         return (scores_NKQL.softmax(dim=-1, dtype=torch.float32).to(v_NKLD.dtype) @ v_NKLD).reshape(q_NHQD.shape)
-    return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD).reshape(q_NHQD.shape)
+    return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, bias_QL).reshape(q_NHQD.shape)
 
 
 def group_queries(q_NHQD: Tensor, num_key_heads: int) -> Tensor:

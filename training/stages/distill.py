@@ -15,6 +15,7 @@ from torch import nn
 from llada_core.diffusion.certainty import UNWRITTEN, certainty
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.model.network import Network
+from llada_core.model.shape import ModelShape
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.formats import ReadReport
@@ -52,7 +53,8 @@ class Distillation(Chat):
     steps_per_batch: ClassVar[int] = 1
 
     @classmethod
-    def from_options(cls, options: DistillOptions) -> "Distillation":
+    def from_options(cls, options: DistillOptions, shape: ModelShape) -> "Distillation":
+        shape.require_full_attention("distillation")
         assert options.max_length is not None
         forcing = Forcing(options.block_length, options.entropy_weight, options.entropy_temperature)
         return cls(options.max_length, forcing)
