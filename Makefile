@@ -95,7 +95,7 @@ format: install  ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-demo-model: install  ## train the bundled model again, into build/demo (four to five hours on two cores)
+demo-model: install  ## train the bundled model again, into build/demo (seven to eight hours on two cores)
 	test -e build/demo/data/validation.jsonl || $(BIN)/python -m training.demo.build --output-dir build/demo/data
 	PATH="$(CURDIR)/$(BIN):$$PATH" NPROC=2 training/train.sh training/configs/demo.yaml
 
