@@ -69,8 +69,8 @@ class PrefixPool:
     """The finished blocks of a model's requests, as many as fit into a number of bytes.
 
     A cache takes copies, and holds the blocks that it has in common with the pool as long as it exists: whatever drops
-    the cache gives them back. Blocks that no cache holds are evicted when there is no room for others, the least recently
-    held first, each after those that follow it. Threads may share a pool.
+    the cache gives them back. Where there is no room, blocks that no cache holds are evicted, the least recently held
+    first, each after those that follow it. Threads may share a pool.
 
     Attributes:
         model: the model whose keys and values these are; its weights must not change.

@@ -55,7 +55,7 @@ class DenoisingStep:
         finish_reason: `stop` or `length` with the last step, else None.
         cache_passes: the forward passes before the step that proposed nothing: under cache `exact`, they wrote the keys
             and values of the prompt's blocks or of a finished one.
-        queried_tokens: the positions of finished blocks for which a prefix pool was asked before the step.
+        queried_tokens: the positions of finished blocks for which the prefix pool was asked before the step.
         reused_tokens: those whose keys and values it had.
         overhang: the changes right of the response, which its last block has under block-causal attention; they matter
             to forks only.

@@ -27,7 +27,7 @@ from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import EXACT
 from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
 from llada_core.sampling.propose import Draft, draft
-from llada_core.sampling.shared_blocks import Filling, has_no_block, keep_blocks, reuse_blocks, without_repeats
+from llada_core.sampling.shared_blocks import Filling, keep_blocks, may_reuse, reuse_blocks, without_repeats
 
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
@@ -201,7 +201,7 @@ class Sampler:
         """
         fillings = {canvas: Filling() for canvas in canvases}
         pool = self._prefix_pool
-        sharing = set() if pool is None else {canvas for canvas in canvases if has_no_block(canvas)}
+        sharing = set() if pool is None else {canvas for canvas in canvases if may_reuse(canvas)}
         waiting = canvases
         while waiting:
             for canvas in waiting:

@@ -1,7 +1,7 @@
 """Finished blocks that canvases share through a prefix pool, under the cache policy `exact`.
 
-A canvas without any takes those that the pool has, computes the rest, and leaves that to others. It gives back what it
-holds of the pool when its caches are dropped.
+A canvas without caches takes what the pool has, and computes the rest and what it finishes later, for others too. It
+gives back what it holds of the pool when its caches are dropped.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,9 +27,9 @@ class Filling:
     num_forwards: int = 0
 
 
-def has_no_block(canvas: Canvas) -> bool:
-    """Whether a canvas caches finished blocks, and none so far."""
-    return canvas.params.cache == EXACT and (canvas.caches is None or canvas.caches[0].filled == 0)
+def may_reuse(canvas: Canvas) -> bool:
+    """Whether a canvas has exact caches to fill from its first position on: it is new, or has given them up."""
+    return canvas.params.cache == EXACT and canvas.caches is None
 
 
 def reuse_blocks(pool: PrefixPool, canvas: Canvas) -> Filling:
