@@ -280,7 +280,8 @@ def _query_positions(
 def _spans_of_blocks(positions_Q: np.ndarray, block_length: int, num_keys: int) -> Iterator[_Span]:
     """Yield the spans of ascending positions of a sequence, each of a block or of several short ones."""
     blocks_Q = positions_Q // block_length
-    start, blocks = 0, []
+    start = 0
+    blocks: list[tuple[int, int]] = []
     for stop in (*(np.diff(blocks_Q).nonzero()[0] + 1).tolist(), len(positions_Q)):
         if blocks and stop - start > _MOST_MASKED_QUERIES:
             yield _span(start, blocks)
