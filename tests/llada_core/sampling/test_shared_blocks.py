@@ -1,5 +1,6 @@
 """Requests whose tokens begin alike share finished blocks: with the same tokens, whatever else runs or is evicted."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -232,6 +233,16 @@ def test_whatever_is_shared_or_evicted_the_tokens_are_those_without_a_pool(sdar,
     for prompt, plan, canvas in zip(prompts, plans, canvases, strict=True):
         assert canvas.response == alone(sdar, prompt, **plan["fields"])
     assert pool.num_held_bytes == 0
+
+
+def test_threads_that_share_a_sampler_have_the_tokens_of_one(sdar):
+    sampler, pool = sampler_of(sdar, 20_000)
+    prompts = [[*PROMPT[: 8 * (number % 5)], number, *PROMPT] for number in range(10)]
+    canvases = [canvas_of(sdar, prompt, gen_length=12) for prompt in prompts]
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda canvas: steps_of(sampler, canvas), canvases))
+    assert [canvas.response for canvas in canvases] == [alone(sdar, prompt, gen_length=12) for prompt in prompts]
+    assert 0 < pool.num_bytes <= pool.max_bytes and pool.num_held_bytes == 0
 
 
 def test_without_a_pool_nothing_is_asked(sdar):
