@@ -1,6 +1,6 @@
 """Denoising on one CPU thread against the published algorithm, on the same random weights.
 
-    python -m benchmarks.inference                  # 8 M, 134 M and 464 M parameters; half an hour
+    python -m benchmarks.inference                  # 8 M, 134 M and 464 M parameters and a mixture; 40 minutes
     python -m benchmarks.inference --sizes 8M
 
 The canvas has 64 prompt and 128 response tokens in blocks of 32, with one token per step. All candidates run in one
@@ -20,19 +20,19 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from torch import Tensor
 
 from benchmarks import machine
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.architectures.llada.names import tensor_name
+from llada_core.model.architectures.llada_moe import LLaDAMoEConfig
 from llada_core.model.backends.cpu import CPUMaskPredictor, Quantization
 from llada_core.model.network import Network
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.special_tokens import SpecialTokens
-from tests.reference.llada import ReferenceModel
+from tests.reference.llada import Predictor, ReferenceModel
 from tests.reference.llada import denoise as reference_denoise
+from tests.reference.llada_moe import ReferenceMoE
 
 SIZES: Mapping[str, dict[str, Any]] = {
     "tiny": {"d_model": 64, "n_heads": 4, "n_layers": 2, "mlp_hidden_size": 128, "vocab_size": 256},
@@ -40,8 +40,23 @@ SIZES: Mapping[str, dict[str, Any]] = {
     "134M": {"d_model": 768, "n_heads": 12, "n_layers": 12, "mlp_hidden_size": 2048, "vocab_size": 32000},
     "464M": {"d_model": 1024, "n_heads": 16, "n_layers": 16, "mlp_hidden_size": 2816, "vocab_size": 126464},
 }
+# LLaDA-MoE with a quarter of its experts at work at each token.
+MIXTURES: Mapping[str, dict[str, Any]] = {
+    "tiny mixture": {"hidden_size": 64, "num_hidden_layers": 2, "expert_intermediate_size": 32, "vocab_size": 256},
+    "134M mixture": {
+        "hidden_size": 512,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 8,
+        "expert_intermediate_size": 464,
+        "num_experts": 16,
+        "num_experts_per_tok": 4,
+        "vocab_size": 32000,
+    },
+}
 PROMPT_LENGTH, GEN_LENGTH, BLOCK_LENGTH = 64, 128, 32
 NUM_TURNS = 16
+DEFAULT = ["8M", "134M", "464M", "134M mixture"]
 
 # name → (dtype, quantization, cache)
 OURS: Mapping[str, tuple[torch.dtype, Quantization, str]] = {
@@ -79,7 +94,7 @@ class Candidate:
 
 
 def main(
-    sizes: Annotated[list[str], typer.Option(help=f"One of {', '.join(SIZES)}; repeatable.")] = ["8M", "134M", "464M"],  # noqa: B006
+    sizes: Annotated[list[str], typer.Option(help=f"One of {', '.join((*SIZES, *MIXTURES))}; repeatable.")] = DEFAULT,
     reference_steps: Annotated[int, typer.Option(help="Steps of the published loop that are run.", min=1)] = 16,
     threads: Annotated[int, typer.Option(help="Intra-op threads of every candidate.", min=1)] = 1,
     output_dir: Annotated[Path, typer.Option(help="Folder for inference.json.")] = machine.RESULTS,
@@ -89,16 +104,18 @@ def main(
     result: dict[str, Any] = {"machine": machine.describe(), "threads": threads, "sizes": {}}
     for size in sizes:
         typer.echo(f"{size}:")
-        result["sizes"][size] = measure(SIZES[size], reference_steps, typer.echo)
+        result["sizes"][size] = measure(size, reference_steps, typer.echo)
         machine.write("inference", result, output_dir)
         _print_table(size, result["sizes"][size])
 
 
 @torch.inference_mode()
-def measure(shape: dict[str, Any], reference_steps: int, log: Callable[[str], None]) -> dict[str, Any]:
-    """Run all candidates on random weights of `shape`."""
+def measure(size: str, reference_steps: int, log: Callable[[str], None]) -> dict[str, Any]:
+    """Run all candidates on random weights of a size."""
     torch.manual_seed(0)
-    config = LLaDAConfig(**shape, max_sequence_length=1024)
+    shape = {**SIZES, **MIXTURES}[size]
+    config, reference_of = _architecture(size)
+    tensor_name = config.describe().names.tensor
     weights = Network(config).state_dict()
     num_parameters = sum(weight.numel() for weight in weights.values())
     log(f"{num_parameters / 1e6:.1f} M parameters")
@@ -106,15 +123,11 @@ def measure(shape: dict[str, Any], reference_steps: int, log: Callable[[str], No
     special_tokens = SpecialTokens(shape["vocab_size"] - 1, shape["vocab_size"] - 2, shape["vocab_size"] - 3)
     prompt = torch.randint(shape["vocab_size"] - 3, (PROMPT_LENGTH,)).tolist()
     candidates = [
-        _reference("reference float32", config, weights, prompt, special_tokens.mask_id, reference_steps),
-        _reference(
-            "reference bfloat16",
-            config,
-            {name: weight.bfloat16() for name, weight in weights.items()},
-            prompt,
-            special_tokens.mask_id,
-            reference_steps,
-        ),
+        _reference(f"reference {name}", model, prompt, special_tokens.mask_id, reference_steps)
+        for name, model in (
+            ("float32", reference_of(config, weights)),
+            ("bfloat16", reference_of(config, {name: weight.bfloat16() for name, weight in weights.items()})),
+        )
     ]
     predictors: dict[tuple[torch.dtype, Quantization], CPUMaskPredictor] = {}
     for name, (dtype, quantization, cache) in OURS.items():
@@ -149,11 +162,16 @@ def measure(shape: dict[str, Any], reference_steps: int, log: Callable[[str], No
     }
 
 
-def _reference(
-    name: str, config: LLaDAConfig, weights: Mapping[str, Tensor], prompt: list[int], mask_id: int, num_steps: int
-) -> Candidate:
+def _architecture(size: str) -> tuple[Any, Any]:
+    """The config of a size, and the class of its published network."""
+    if size in MIXTURES:
+        return LLaDAMoEConfig(**MIXTURES[size], max_position_embeddings=1024), ReferenceMoE
+    return LLaDAConfig(**SIZES[size], max_sequence_length=1024), ReferenceModel
+
+
+def _reference(name: str, model: Predictor, prompt: list[int], mask_id: int, num_steps: int) -> Candidate:
     canvases = reference_denoise(
-        ReferenceModel(config, weights),
+        model,
         torch.tensor([prompt]),
         steps=GEN_LENGTH,
         gen_length=GEN_LENGTH,

@@ -1,7 +1,7 @@
 """The client for programs that run on an event loop: `client.py` with `await`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -54,9 +54,15 @@ class AsyncLLaDAClient:
         """The same as `complete`, in pieces of text as they become final."""
         return self._stream(calls.complete(prompt, fields))
 
-    def stream_chat(self, messages: Messages, **fields: Any) -> AsyncGenerator[str]:
-        """The same as `chat`, in pieces of text as they become final."""
-        return self._stream(calls.chat(messages, fields))
+    def stream_chat(
+        self, messages: Messages, *, on_thinking: Callable[[str], None] | None = None, **fields: Any
+    ) -> AsyncGenerator[str]:
+        """The same as `chat`, in pieces of text as they become final.
+
+        Args:
+            on_thinking: called with each piece of thinking, which is no part of the text.
+        """
+        return self._stream(calls.chat(messages, fields), on_thinking)
 
     async def denoise(
         self,
@@ -153,9 +159,11 @@ class AsyncLLaDAClient:
                 await asyncio.sleep(self._connection.delay(attempt, error, retry_after))
                 attempt += 1
 
-    async def _stream(self, call: Call[Completion]) -> AsyncGenerator[str]:
+    async def _stream(
+        self, call: Call[Completion], on_thinking: Callable[[str], None] | None = None
+    ) -> AsyncGenerator[str]:
         body = {**(call.body or {}), "stream": True}
-        attempt, pieces = 0, Pieces()
+        attempt, pieces = 0, Pieces(on_thinking)
         while not pieces.is_done:
             retry_after = None
             try:

@@ -40,6 +40,7 @@ class Completion:
 
     Attributes:
         finish_reason: `stop` or `length`.
+        reasoning: the thinking before the text, on models that think; None if there is none.
         usage: tokens, `denoising_steps` and `forward_passes`.
         generation_params: the settings in use, with the seed.
         raw: the whole answer.
@@ -50,6 +51,7 @@ class Completion:
     usage: Mapping[str, Any]
     generation_params: Mapping[str, Any]
     raw: Mapping[str, Any]
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,15 @@ _BYTES = _alphabet()
 
 def _completion(answer: Mapping[str, Any]) -> Completion:
     choice = answer["choices"][0]
-    text = choice["message"]["content"] if "message" in choice else choice["text"]
-    return Completion(text, choice["finish_reason"], answer["usage"], answer["generation_params"], answer)
+    message = choice.get("message", {})
+    return Completion(
+        (message.get("content") or "") if message else choice["text"],
+        choice["finish_reason"],
+        answer["usage"],
+        answer["generation_params"],
+        answer,
+        message.get("reasoning_content"),
+    )
 
 
 def _score(answer: Mapping[str, Any]) -> Score:

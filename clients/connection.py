@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,10 +135,12 @@ class Pieces:
     """The text of a stream of completions or chat, chunk by chunk.
 
     Attributes:
+        on_thinking: called with each piece of thinking, if given.
         has_begun: the server has accepted the request.
         is_done: the last chunk was read.
     """
 
+    on_thinking: Callable[[str], None] | None = None
     has_begun: bool = False
     is_done: bool = False
 
@@ -155,7 +157,10 @@ class Pieces:
         if "error" in content:
             raise error_of(content, status=None, request_id=None)
         for choice in content["choices"]:
-            text = choice["delta"].get("content") if "delta" in choice else choice["text"]
+            delta = choice.get("delta", {})
+            if self.on_thinking is not None and (thinking := delta.get("reasoning_content")):
+                self.on_thinking(thinking)
+            text = delta.get("content") if "delta" in choice else choice["text"]
             if text:
                 yield text
 

@@ -26,6 +26,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "adapter": "FOLDER",
         "served_model_name": "NAME",
         "chat_template": "FILE",
+        "reasoning_parser": "",
         "max_model_len": "TOKENS",
     },
     "address": {"host": "HOST", "port": "PORT", "root_path": "PATH", "replica_name": "NAME"},

@@ -1,11 +1,13 @@
 """Turns text into token ids: prompts, conversations, segments of a canvas."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llada_core.decisions.labels import Labels
 from llada_core.decisions.prompts import EncodedQuestion, encode_questions
 from llada_core.errors import InvalidParameterError
-from llada_core.text.tokenizer import Tokenizer
+from llada_core.text.thinking import Beginning, ThinkingForm, ThinkingReader, divided
+from llada_core.text.tokenizer import Message, Tokenizer
 from llada_core.text.tool_prompt import Tool, calls_text
 from server.http.api_error import bad_request
 from server.schemas.conversation import ChatFields, ChatMessage, turns_of
@@ -26,13 +28,22 @@ class Prompts:
         tokenizer: None if the model's folder has none; then only token ids can be sent.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, *, max_model_len: int, max_waiting: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None,
+        *,
+        max_model_len: int,
+        max_waiting: int,
+        thinking: Beginning | None = None,
+    ) -> None:
         """
         Args:
             max_model_len: tokens that the model can take; longer texts are refused.
             max_waiting: texts that may wait to be encoded; more are refused as if the queue were full.
+            thinking: how the model's answers begin; None if they have no thinking that is told apart.
         """
         self.tokenizer = tokenizer
+        self._thinking = thinking
         self._max_model_len = max_model_len
         self._turns = Turns(at_once=_AT_ONCE, max_waiting=max_waiting)
 
@@ -58,12 +69,15 @@ class Prompts:
         """The ids of a conversation in the chat template.
 
         Raises:
-            APIError: the texts are too long together, or too many wait; a result without a call.
+            APIError: the texts are too long together, or too many wait; a result without a call; thinking that the
+                model does not know.
         """
         tokenizer = self.required_tokenizer("messages")
-        turns = turns_of(messages)
+        turns = self._thinking_apart(messages, fields)
         # Templates leave out the spaces around a message.
-        num_characters = sum(len(turn.content.strip()) + len(calls_text(turn.tool_calls)) for turn in turns)
+        num_characters = sum(
+            len(turn.content.strip()) + len(turn.thinking) + len(calls_text(turn.tool_calls)) for turn in turns
+        )
         self._require_room(num_characters, "messages")
         return await self._turns.run(
             lambda: tokenizer.encode_chat(
@@ -73,6 +87,24 @@ class Prompts:
                 continue_final_message=fields.continue_final_message,
             )
         )
+
+    def thinking_after(
+        self, messages: Sequence[ChatMessage], fields: ChatFields, interruption: str = ""
+    ) -> ThinkingForm | None:
+        """Where thinking may be in the answer to a conversation; None if answers have none that is told apart.
+
+        Args:
+            interruption: see `ThinkingForm`.
+        """
+        if self._thinking is None:
+            return None
+        if not fields.continue_final_message:
+            return ThinkingForm(self._thinking if fields.add_generation_prompt else "free", interruption)
+        if messages[-1].thinking:
+            return ThinkingForm("closed")
+        written = ThinkingReader(ThinkingForm())
+        written.push(messages[-1].text)
+        return ThinkingForm(written.beginning, interruption)
 
     async def encode_questions(
         self, body: AnyDecisionRequest, asked: Sequence[Asked], labels: Labels
@@ -123,6 +155,26 @@ class Prompts:
             )
         return self.tokenizer
 
+    def _thinking_apart(self, messages: Sequence[ChatMessage], fields: ChatFields) -> list[Message]:
+        """The conversation with the assistant's thinking apart, wherever the client has sent it.
+
+        Raises:
+            APIError: a result without a call; thinking that the model does not know.
+        """
+        turns = turns_of(messages)
+        if self._thinking is None:
+            for index, message in enumerate(messages):
+                if message.thinking:
+                    raise bad_request(
+                        f"messages.{index}.{message.thinking_field} has {len(message.thinking)} characters; it must be "
+                        "absent or empty: this model's chat format knows no thinking",
+                        "messages",
+                    )
+            return turns
+        # A turn that is continued stays as it was written.
+        settled = turns[:-1] if fields.continue_final_message else turns
+        return [*map(_with_thinking_apart, settled), *turns[len(settled) :]]
+
     def _require_room(self, num_characters: int, field_name: str, *, name: str | None = None) -> None:
         """Refuse a text that is too long in tokens even if all of them were the longest one.
 
@@ -137,3 +189,10 @@ class Prompts:
                 field_name,
                 "context_length_exceeded",
             )
+
+
+def _with_thinking_apart(turn: Message) -> Message:
+    if turn.role != "assistant" or turn.thinking:
+        return turn
+    thinking, content = divided(turn.content)
+    return replace(turn, content=content, thinking=thinking)

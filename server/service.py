@@ -9,6 +9,7 @@ from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
 from llada_core.sampling.prepare import Vocabulary
 from llada_core.sampling.sampler import Sampler
+from llada_core.text.thinking import Beginning
 from llada_core.text.tokenizer import Tokenizer
 from server.canvases import Canvases
 from server.constraints import Constraints
@@ -56,7 +57,12 @@ class Service:
         self.metrics = metrics
         self.created = int(time.time())
         vocabulary = Vocabulary.of(model, tokenizer)
-        self.prompts = Prompts(tokenizer, max_model_len=max_model_len, max_waiting=settings.max_queue)
+        self.prompts = Prompts(
+            tokenizer,
+            max_model_len=max_model_len,
+            max_waiting=settings.max_queue,
+            thinking=_thinking(settings, tokenizer),
+        )
         self.canvases = Canvases(vocabulary, max_model_len)
         self.constraints = Constraints(vocabulary, metrics.answers, max_waiting=settings.max_queue)
         self.likelihood = Likelihood(model, vocabulary, max_model_len, engine.max_batch_tokens, metrics.answers)
@@ -106,6 +112,13 @@ def client_of(request: Request) -> str:
 def service_of(request: Request) -> Service:
     """The service of the app that received this request."""
     return request.app.state.service
+
+
+def _thinking(settings: Settings, tokenizer: Tokenizer | None) -> Beginning | None:
+    """How answers begin; None if they have no thinking that is told apart."""
+    if tokenizer is None or settings.reasoning_parser == "none":
+        return None
+    return tokenizer.thinking or ("free" if settings.reasoning_parser == "think" else None)
 
 
 def _max_model_len(settings: Settings, model: MaskPredictor) -> int:

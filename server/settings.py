@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     chat_template: Path | None = Field(
         None, description="file with a Jinja template that replaces LLaDA's own chat format"
     )
+    reasoning_parser: Literal["auto", "none", "think"] = Field(
+        "auto",
+        description="think: chat answers show thinking between <think> and </think> apart; none: as part of the text; "
+        "auto: apart if the chat template or the vocabulary has these tags",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )

@@ -39,12 +39,12 @@ class Conversation:
         self._client = client
 
     def ask(self, question: str) -> None:
-        """Print the answer as it comes; a question without a whole answer is forgotten."""
+        """Print the answer as it comes, behind its thinking; a question without a whole answer is forgotten."""
         turns = [*self.turns, {"role": "user", "content": question}]
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         pieces = []
         try:
-            stream = self._client.stream_chat([*system, *turns], **self.fields)
+            stream = self._client.stream_chat([*system, *turns], on_thinking=_show_thinking, **self.fields)
             with closing(stream):
                 for piece in stream:
                     pieces.append(piece)
@@ -94,6 +94,12 @@ class Conversation:
             typer.echo(f"{name}={json.dumps(value, ensure_ascii=False)}")
         if not self.fields:
             typer.echo(f"All fields have the server's defaults. There are {', '.join(FIELD_OPTIONS)} and others.")
+
+
+def _show_thinking(piece: str) -> None:
+    """Print thinking dimmed; only on a terminal, since elsewhere nothing would tell it from the answer."""
+    if sys.stdout.isatty():
+        typer.secho(printable(piece), dim=True, nl=False)
 
 
 def converse(conversation: Conversation) -> bool:

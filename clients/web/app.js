@@ -188,10 +188,10 @@ function finish() {
 
 /** A finished answer becomes a turn of the chat, once it was watched to its end. */
 function keepExchange() {
-  const done = state.runs[0]?.recording?.done;
-  if (state.question === null || !done) return;
+  const recording = state.runs[0]?.recording;
+  if (state.question === null || !recording?.done) return;
   if (state.isAgain) takeBackExchange();
-  addExchange(state.question, done.text);
+  addExchange(state.question, recording.answer.said);
   const isAsked = form.readDraft().mode === "chat" && $("prompt").value === state.question;
   if (isAsked && !state.isAgain) $("prompt").value = "";
   state.question = null;

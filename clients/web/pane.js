@@ -87,7 +87,8 @@ export class Pane {
   showResult(other) {
     const { done } = this.recording;
     if (!done) return;
-    const { text, finish_reason: reason, usage } = done;
+    const { finish_reason: reason, usage } = done;
+    const { thinking, said } = this.recording.answer;
     const milliseconds = this.recording.figuresAt(this.recording.lastFrame).elapsedMs;
     const facts = {
       "Finish reason": reason,
@@ -97,7 +98,8 @@ export class Pane {
       "Forward passes": usage.forward_passes,
       "Tokens a second": milliseconds ? ((1000 * usage.completion_tokens) / milliseconds).toFixed(1) : "–",
     };
-    this.part("text").replaceChildren(...(other === null ? [text] : markDifferences(text, other)));
+    this.part("thinking").replaceChildren(...thinkingNodes(thinking));
+    this.part("text").replaceChildren(...(other === null ? [said] : markDifferences(said, other)));
     this.part("usage").replaceChildren(...Object.entries(facts).map(([name, value]) => figure(name, String(value))));
     this.part("result").hidden = false;
   }
@@ -112,11 +114,11 @@ export class Pane {
   #drawText(isFinal) {
     const { done } = this.recording;
     const draft = this.#cells.map((cell) => (cell.state === "mask" ? MASKED_TEXT : cell.endToken === null ? cell.text : "")).join("");
-    const text = isFinal && done ? done.text : draft;
+    const { thinking, said: text } = isFinal && done ? this.recording.answer : { thinking: null, said: draft };
     const key = `${isFinal} ${text}`;
     if (key === this.#shownText) return;
     this.#shownText = key;
-    this.part("draft").replaceChildren(...(isFinal ? renderMarkdown(text) : [text]));
+    this.part("draft").replaceChildren(...(isFinal ? [...thinkingNodes(thinking), ...renderMarkdown(text)] : [text]));
   }
 
   /**
@@ -147,6 +149,17 @@ export class Pane {
     this.part("copy").textContent = await copyFrom(this.part("text"));
     setTimeout(() => (this.part("copy").textContent = "Copy"), 1500);
   }
+}
+
+/** Thinking, folded away; nothing where there is none. @param {string | null} thinking */
+function thinkingNodes(thinking) {
+  if (!thinking) return [];
+  const [box, summary, text] = ["details", "summary", "p"].map((tag) => document.createElement(tag));
+  box.className = "thinking";
+  summary.textContent = "Thinking";
+  text.textContent = thinking.trim();
+  box.append(summary, text);
+  return [box];
 }
 
 /**

@@ -11,7 +11,8 @@
  *   steps: number | null, mask_token_id: number, special_tokens: Record<string, string>, token_ids: number[],
  *   generation_params?: Record<string, any>, parent?: {id: string, step: number}, changes?: Change[]}} StartData
  * @typedef {{prompt_tokens: number, completion_tokens: number, denoising_steps: number, forward_passes: number}} Usage
- * @typedef {{text: string, finish_reason: string, usage: Usage, token_ids: number[]}} DoneData
+ * @typedef {{text: string, reasoning_content?: string | null, content?: string, finish_reason: string, usage: Usage,
+ *   token_ids: number[]}} DoneData
  * @typedef {{request: Record<string, any>, start: StartData, steps: StepData[], done: DoneData | null,
  *   texts?: Record<string, string>}} Run
  * @typedef {"tokens" | "steps" | "passes" | "time"} Clock
@@ -89,6 +90,12 @@ export class Recording {
 
   get masksAtStart() {
     return this.start.token_ids.filter((id) => id === this.start.mask_token_id).length;
+  }
+
+  /** The finished text, without its thinking where the server has told that apart. */
+  get answer() {
+    const { text = "", content = text, reasoning_content: thinking = null } = this.done ?? {};
+    return { thinking, said: thinking === null ? text : content.replace(/^\n+/, "") };
   }
 
   get hasPredictions() {
@@ -297,6 +304,8 @@ function check({ start, steps, done }) {
   });
   const { completion_tokens: tokens, denoising_steps: numSteps, forward_passes: passes } = done.usage;
   require([tokens, numSteps, passes].every(Number.isFinite) && typeof done.text === "string", "done");
+  const parts = [done.content ?? "", done.reasoning_content ?? ""];
+  require(parts.every((part) => typeof part === "string"), "done");
   require(done.token_ids.every(Number.isInteger), "done.token_ids");
 }
 

@@ -117,7 +117,7 @@ export class Viewer {
   }
 
   #showResults() {
-    const texts = this.panes.map((pane) => pane.recording.done?.text ?? "");
+    const texts = this.panes.map((pane) => pane.recording.answer.said);
     this.panes.forEach((pane, i) => pane.showResult(texts[1 - i] ?? null));
     this.#areResultsShown = true;
     this.#isLive = false;

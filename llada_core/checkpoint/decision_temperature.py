@@ -3,16 +3,16 @@
 import json
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
 
+from llada_core.checkpoint.generation_config import generation_file, read_generation_config
 from llada_core.errors import UnsupportedCheckpointError
-from llada_core.files import new_file, read_json
+from llada_core.files import new_file
 
 # Beyond these every answer is certain, or all are equally likely.
 LOWEST_TEMPERATURE = 0.001
 HIGHEST_TEMPERATURE = 1000.0
 
-_FIELD = "decision_temperature"
+FIELD = "decision_temperature"
 
 
 def read_decision_temperature(folder: Path) -> float:
@@ -22,14 +22,14 @@ def read_decision_temperature(folder: Path) -> float:
         OSError: the file cannot be read or is not JSON.
         UnsupportedCheckpointError: the temperature is no number from 0.001 to 1000.
     """
-    temperature = _content(folder).get(_FIELD)
+    temperature = read_generation_config(folder).get(FIELD)
     if temperature is None:
         return 1.0
     is_number = type(temperature) in (int, float)
     if not is_number or not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
         raise UnsupportedCheckpointError(
-            f"{_file(folder)}: {_FIELD} is {short(temperature)}; it must be a number from {LOWEST_TEMPERATURE:g} to "
-            f"{HIGHEST_TEMPERATURE:g}"
+            f"{generation_file(folder)}: {FIELD} is {short(temperature)}; it must be a number from "
+            f"{LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
         )
     return float(temperature)
 
@@ -40,14 +40,6 @@ def write_decision_temperature(folder: Path, temperature: float) -> None:
     Raises:
         OSError: the file cannot be read or written, or is not JSON.
     """
-    content = {**_content(folder), _FIELD: temperature}
-    with new_file(_file(folder)) as file:
+    content = {**read_generation_config(folder), FIELD: temperature}
+    with new_file(generation_file(folder)) as file:
         file.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _content(folder: Path) -> dict[str, Any]:
-    return read_json(_file(folder)) if _file(folder).exists() else {}
-
-
-def _file(folder: Path) -> Path:
-    return folder / "generation_config.json"

@@ -18,6 +18,7 @@ from torch import Tensor
 from llada_core.checkpoint.adapter import AdaptedWeights, Adapter
 from llada_core.checkpoint.decision_temperature import read_decision_temperature
 from llada_core.checkpoint.folder import resolve_folder
+from llada_core.checkpoint.generation_config import read_generation_config
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.weights import CheckpointWeights
 from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
@@ -146,8 +147,7 @@ class Checkpoint:
         updates = None if adapter is None else Adapter(Path(adapter))
         if updates is not None:
             updates.check(config.tensor_shapes())
-        generation_file = folder / "generation_config.json"
-        sampler = architecture.sampler.of_checkpoint(read_json(generation_file) if generation_file.exists() else {})
+        sampler = architecture.sampler.of_checkpoint(read_generation_config(folder))
         temperature = read_decision_temperature(folder)
         return cls(folder, config, tokenizer, special_tokens, sampler, temperature, updates)
 

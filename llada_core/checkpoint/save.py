@@ -2,13 +2,15 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llada_core.checkpoint.decision_temperature import FIELD as DECISION_TEMPERATURE
+from llada_core.checkpoint.generation_config import generation_file
 from llada_core.files import make_empty, move_files, share
 from llada_core.model.config import ModelConfig
 from llada_core.text.special_tokens import BOS_TOKEN, EOS_TOKEN, MASK_TOKEN, SpecialTokens
@@ -28,6 +30,7 @@ def save_checkpoint(
     tokenizer_file: Path | None,
     special_tokens: SpecialTokens,
     dtype: torch.dtype,
+    generation_config: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint into `folder` that this server and the authors' own code load.
 
@@ -37,6 +40,8 @@ def save_checkpoint(
     Args:
         tokenizer_file: copied, with the chat format beside it or, where the format is LLaDA's, a config for other
             programs; None for a model without a tokenizer.
+        generation_config: that of the checkpoint that the model comes from, which is kept but for the special ids and
+            the decision temperature, which was fitted to other weights.
     """
     aside = make_empty(folder / "incomplete")
     architecture = type(model.config)
@@ -55,6 +60,7 @@ def save_checkpoint(
         model.save_pretrained(aside, state_dict=state)
     config.save_pretrained(aside)
     generation = {
+        **{name: value for name, value in (generation_config or {}).items() if name != DECISION_TEMPERATURE},
         "eos_token_id": special_tokens.eos_id,
         "eot_token_id": special_tokens.eot_id,
         "mask_token_id": special_tokens.mask_id,
@@ -65,7 +71,7 @@ def save_checkpoint(
         if config.has_own_chat_format:
             (aside / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(config), indent=2) + "\n")
             (aside / "chat_template.jinja").unlink(missing_ok=True)
-    (aside / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    generation_file(aside).write_text(json.dumps(generation, indent=2) + "\n")
     stale = (folder / name for name in ("config.json", *_TOKENIZER_FILES[1:]))
     for old in (*stale, *folder.glob("*.safetensors"), *folder.glob("*.safetensors.index.json")):
         old.unlink(missing_ok=True)

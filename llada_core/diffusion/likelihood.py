@@ -94,7 +94,7 @@ class AnswerScorer:
     cfg_scale: float = 0.0
 
     def __post_init__(self) -> None:
-        self.model.shape.require_full_attention("likelihoods")
+        self.model.shape.require_full_attention("likelihoods", "answer")
 
     def estimate_per_draw(self, masks_NL: Tensor) -> Tensor:
         """Return each draw's estimate, float64 [N]: Σ over its masked tokens of log p, times L / masked."""

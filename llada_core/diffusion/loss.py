@@ -1,5 +1,5 @@
 """The training objective: cross-entropy at the masked positions, weighted by one over their masking probability, or as
-the model's authors weigh it.
+the model's authors weigh it. A block-causal model sees the clean blocks before a masked one (`doubled_attention`).
 
 Pre-training and SFT differ in two inputs only. Pre-training masks anywhere and divides by the number of tokens in the
 batch; SFT masks only the answer and divides each row by its answer's length, EOS padding included, then by the number
@@ -20,6 +20,7 @@ from llada_core.diffusion.context_weights import context_weights
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.packed import PackedTokens
+from llada_core.model.shape import ModelShape
 
 # The number of rows at the head is rounded up to a multiple of this. A new shape at each step fragments the CPU
 # allocator's heap: a training process grew by a gigabyte in 300 steps.
@@ -57,7 +58,7 @@ def row_losses(
     # A dense sum, since on a GPU index_add adds in a different order each time.
     cross_entropy_BL = torch.zeros(tokens_BL.shape, dtype=torch.float32, device=tokens_BL.device)
     cross_entropy_BL = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R)
-    if (p := model.shape.context_weight) is not None:
+    if (p := model.shape.training.context_weight) is not None:
         weights_BL = context_weights(corrupted.masked_BL, p, spans=spans)
         return (weights_BL * cross_entropy_BL).sum(dim=1, dtype=torch.float64)
     return cross_entropy_BL.sum(dim=1, dtype=torch.float64) / corrupted.p_mask_B
@@ -87,18 +88,28 @@ def losses_at_masks(
     Only these positions go through the head, see `head_losses`.
     """
     batch_size, length = tokens_BL.shape
+    parts = (tokens_BL, corrupted.tokens_BL, corrupted.masked_BL)
     if spans is None:
-        packed = PackedTokens(corrupted.tokens_BL.flatten(), (length,) * batch_size)
-        rows_R = corrupted.masked_BL.flatten().nonzero().squeeze(1)
+        lengths: tuple[int, ...] = (length,) * batch_size
+        clean_T, noisy_T, masked_T = (part_BL.flatten() for part_BL in parts)
     else:
         lengths_B1 = torch.tensor([[sum(row)] for row in spans], device=tokens_BL.device)
         is_token_BL = torch.arange(length, device=tokens_BL.device) < lengths_B1
-        packed = PackedTokens(corrupted.tokens_BL[is_token_BL], tuple(span for row in spans for span in row))
-        rows_R = corrupted.masked_BL[is_token_BL].nonzero().squeeze(1)
+        lengths = tuple(span for row in spans for span in row)
+        clean_T, noisy_T, masked_T = (part_BL[is_token_BL] for part_BL in parts)
+    packed = packed_for_training(model.shape, noisy_T, clean_T, lengths)
+    rows_R = masked_T.nonzero().squeeze(1)
     num_rows = len(rows_R)
     padding = (0, -num_rows % _ROWS_MULTIPLE)
     hidden_RE = model.hidden_states(packed)[F.pad(rows_R, padding)]
     return head_losses(model, hidden_RE, F.pad(tokens_BL[corrupted.masked_BL], padding), row_loss)[:num_rows]
+
+
+def packed_for_training(shape: ModelShape, noisy_T: Tensor, clean_T: Tensor, lengths: tuple[int, ...]) -> PackedTokens:
+    """Return sequences end to end as the network computes them in training: with copies for a block-causal model."""
+    if shape.block_length is None:
+        return PackedTokens(noisy_T, lengths)
+    return PackedTokens.doubled(noisy_T, clean_T, lengths, shape.block_length)
 
 
 def head_losses(model: MaskPredictor, hidden_RE: Tensor, targets_R: Tensor, row_loss: RowLoss) -> Tensor:

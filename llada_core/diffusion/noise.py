@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from llada_core.counter_noise import Purpose, uniform
-
-# The least probability with which a row is masked; it keeps 1 / p bounded.
-MIN_MASK_PROBABILITY = 1e-3
+from llada_core.model.published_training import LLADA_TRAINING, PublishedTraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,8 @@ class Corrupted:
     Attributes:
         tokens_BL: the model's input; masked positions hold the mask id.
         masked_BL: which positions were masked; the loss is taken at these only.
-        p_mask_B: the probability with which the positions of each row were masked.
+        p_mask_B: the probability with which the positions of each row were masked, or the share of them that was:
+            a masked position weighs one over it.
     """
 
     tokens_BL: Tensor
@@ -54,17 +53,28 @@ def corruption_draws(seed: int, samples_B: Tensor, epochs_B: Tensor, length: int
 
 
 def corrupt(
-    tokens_BL: Tensor, t_B: Tensor, draws_BL: Tensor, *, mask_id: int, maskable_BL: Tensor | None = None
+    tokens_BL: Tensor,
+    t_B: Tensor,
+    draws_BL: Tensor,
+    *,
+    mask_id: int,
+    maskable_BL: Tensor | None = None,
+    training: PublishedTraining = LLADA_TRAINING,
 ) -> Corrupted:
-    """Mask each position independently with probability p = (1 - eps) t + eps (LLaDA, GUIDELINES "Pre-training").
+    """Mask each position independently with probability p, which is (1 - eps) t + eps for LLaDA (GUIDELINES).
 
     Args:
         t_B: noise level of each row, in [0, 1].
         draws_BL: uniform numbers; a position is masked where its draw is below p.
         maskable_BL: positions that may be masked; None for all. SFT excludes the prompt.
+        training: the range of p, from its value at t = 0 to that at t = 1, and what a masked position weighs.
     """
-    p_mask_B = (1 - MIN_MASK_PROBABILITY) * t_B + MIN_MASK_PROBABILITY
+    p_mask_B = training.mask_probability(t_B)
     masked_BL = draws_BL < p_mask_B.unsqueeze(1)
-    if maskable_BL is not None:
-        masked_BL &= maskable_BL
+    if maskable_BL is None:
+        maskable_BL = torch.ones_like(masked_BL)
+    masked_BL &= maskable_BL
+    if training.weighs_share:
+        # A row without masks has no loss, whatever it is divided by.
+        p_mask_B = masked_BL.sum(dim=1).clamp(min=1).double() / maskable_BL.sum(dim=1)
     return Corrupted(torch.where(masked_BL, mask_id, tokens_BL), masked_BL, p_mask_B)

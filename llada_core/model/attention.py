@@ -3,6 +3,7 @@
 Under block-causal attention the queries of a few blocks attend together to the keys up to the end of the last one, and
 a mask hides what comes after each block's own end. A single block, as in a cached step, needs no mask. Query heads that
 share a key head are simply more queries to that head, so grouped heads need no copies.
+Block-causal training attends in another way (`doubled_attention`).
 
 Shape suffix besides those of `packed`: W keys from the end of a span's first block on.
 """
@@ -125,6 +126,7 @@ class AttentionPlan:
         Args:
             rows: the positions that have queries; None for all of them.
         """
+        assert not packed.has_copies
         self._runs = list(_runs(packed, rows))
         device = packed.tokens_T.device
         masked = {span for run in self._runs for span in run.spans if span.blocks}
@@ -145,7 +147,7 @@ class AttentionPlan:
         is_varied = self._offsets is not None and not torch.is_grad_enabled()
         if kernel is None and is_varied and q_QHD.dtype in (torch.bfloat16, torch.float16):
             return self._attend_at_once(q_QHD, k_TKD, v_TKD, layer)
-        kernel = kernel or scaled_dot_product
+        kernel = kernel or masked_dot_product
         inputs = []
         for run in self._runs:
             run_inputs = (q_QHD[run.queries], *run.keys_and_values(layer, k_TKD, v_TKD))
@@ -183,17 +185,25 @@ class AttentionPlan:
         return attended
 
 
-def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, hidden_QW: Tensor | None = None) -> Tensor:
-    """Attend with torch's own dense kernel, or in training on a CPU by plain products where these are faster."""
+def masked_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, hidden_QW: Tensor | None = None) -> Tensor:
+    """Attend by `scaled_dot_product`, without the keys that a span's queries do not see: a `Kernel`."""
+    bias_RL = None if hidden_QW is None else _bias(hidden_QW, q_NHQD, k_NKLD)
+    return scaled_dot_product(q_NHQD, k_NKLD, v_NKLD, bias_RL)
+
+
+def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, bias_QL: Tensor | None = None) -> Tensor:
+    """Attend with torch's own dense kernel, or in training on a CPU by plain products where these are faster.
+
+    Args:
+        bias_QL: added to the scores; it has a row for each query of a key head, [H / K · Q, L].
+    """
     q_NKQD = group_queries(q_NHQD, k_NKLD.shape[1])
-    mask = () if hidden_QW is None else (_is_seen(hidden_QW, q_NKQD.shape[2], k_NKLD.shape[2]),)
     is_slow_backward = q_NHQD.dtype == torch.bfloat16 and q_NHQD.device.type == "cpu" and torch.is_grad_enabled()
     if is_slow_backward and k_NKLD.shape[2] <= _LONGEST_PLAIN:
         scores_NKQL = (q_NKQD @ k_NKLD.mT) * q_NHQD.shape[-1] ** -0.5
-        if mask:
-            scores_NKQL = scores_NKQL.masked_fill(~mask[0], -torch.inf)
+        scores_NKQL = scores_NKQL if bias_QL is None else scores_NKQL + bias_QL
         return (scores_NKQL.softmax(dim=-1, dtype=torch.float32).to(v_NKLD.dtype) @ v_NKLD).reshape(q_NHQD.shape)
-    return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, *mask).reshape(q_NHQD.shape)
+    return F.scaled_dot_product_attention(q_NKQD, k_NKLD, v_NKLD, bias_QL).reshape(q_NHQD.shape)
 
 
 def group_queries(q_NHQD: Tensor, num_key_heads: int) -> Tensor:
@@ -208,10 +218,14 @@ def hidden_rows(hidden_QW: Tensor, num_queries: int) -> Tensor:
     return hidden_QW.repeat(num_queries // len(hidden_QW), 1)
 
 
-def _is_seen(hidden_QW: Tensor, num_queries: int, num_keys: int) -> Tensor:
-    """Return which keys each of the grouped queries sees, bool [queries, keys]."""
-    hidden_RW = hidden_rows(hidden_QW, num_queries)
-    return F.pad(~hidden_RW, (num_keys - hidden_RW.shape[1], 0), value=True)
+def _bias(hidden_QW: Tensor, q_NHQD: Tensor, k_NKLD: Tensor) -> Tensor:
+    """Return the mask as a bias for the scores of grouped queries, [H / K · Q, L]."""
+    _, num_heads, num_queries, _ = q_NHQD.shape
+    _, num_key_heads, num_keys, _ = k_NKLD.shape
+    hidden_RW = hidden_rows(hidden_QW, num_heads // num_key_heads * num_queries)
+    bias_RL = q_NHQD.new_zeros(len(hidden_RW), num_keys)
+    bias_RL[:, num_keys - hidden_RW.shape[1] :].masked_fill_(hidden_RW, -torch.inf)
+    return bias_RL
 
 
 def _joined(inputs: Sequence[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from llada_core.errors import UnsupportedCheckpointError, shorten
 from llada_core.model.description import Description
 from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
+from llada_core.model.published_training import LLADA_TRAINING, PublishedTraining
 from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import PublishedTokens
 
@@ -77,7 +78,7 @@ class ModelConfig(PreTrainedConfig):
         rules: what is asked of the fields.
         published_tokens: the special tokens of its published checkpoints.
         sampler: in what its published sampler differs from LLaDA's.
-        context_weight: see `ModelShape`.
+        training: in what its published training differs from LLaDA's.
         miniature: the fields of a tiny model of random weights.
         depth_field: the field with the number of layers.
         vocabulary_fields: the fields with the size of the vocabulary.
@@ -92,7 +93,7 @@ class ModelConfig(PreTrainedConfig):
     rules: ClassVar[FieldRules]
     published_tokens: ClassVar[PublishedTokens]
     sampler: ClassVar[PublishedSampler] = LLADA_SAMPLER
-    context_weight: ClassVar[float | None] = None
+    training: ClassVar[PublishedTraining] = LLADA_TRAINING
     miniature: ClassVar[Mapping[str, Any]] = {}
     depth_field: ClassVar[str]
     vocabulary_fields: ClassVar[tuple[str, ...]] = ("vocab_size",)
@@ -150,7 +151,7 @@ class ModelConfig(PreTrainedConfig):
     @property
     def shape(self) -> ModelShape:
         """What the code around the network depends on."""
-        return replace(self.describe().shape, sampler=self.sampler, context_weight=self.context_weight)
+        return replace(self.describe().shape, sampler=self.sampler, training=self.training)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor of a checkpoint, by its published name."""

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from llada_core.model.attention import AttentionPlan
 from llada_core.model.description import Description, Experts
+from llada_core.model.doubled_attention import Pattern
 from llada_core.model.packed import Rows
 from llada_core.model.rotary import rotate
 from llada_core.model.routing import choose_experts, places_by_expert
@@ -83,16 +83,14 @@ class Block(GradientCheckpointingLayer):
         return self._lookups[role](self)
 
     def forward(
-        self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None = None
+        self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: Pattern, rows: Rows | None = None
     ) -> Tensor:
         """Compute the next hidden states: at every position or, in the last layer, only at the requested rows."""
         attended_QE = self._attention(self.part("attention_norm")(hidden_TE), cos_T1D, sin_T1D, plan, rows)
         hidden_QE = (hidden_TE if rows is None else hidden_TE[rows.index_R]) + attended_QE
         return hidden_QE + self._feed_forward(self.part("feed_forward_norm")(hidden_QE))
 
-    def _attention(
-        self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: AttentionPlan, rows: Rows | None
-    ) -> Tensor:
+    def _attention(self, x_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: Pattern, rows: Rows | None) -> Tensor:
         # Keys and values come from all positions; queries and everything after them are needed only at the rows.
         x_QE, cos_Q1D, sin_Q1D = (x if rows is None else x[rows.index_R] for x in (x_TE, cos_T1D, sin_T1D))
         if self._fused_widths is None:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from llada_core.model.attention import AttentionPlan
 from llada_core.model.config import ModelConfig
+from llada_core.model.doubled_attention import attention_pattern
 from llada_core.model.layers import Block, Projection, RMSNorm, place
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import RotaryTable
@@ -158,11 +158,11 @@ class Network(PreTrainedModel):
     def _outputs(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
         cos_T1D, sin_T1D = self.rotary.at(packed.positions(), longest=packed.longest)
         *blocks, last = self.blocks
-        plan = AttentionPlan(packed)
+        plan = attention_pattern(packed)
         hidden_TE = self.get_input_embeddings()(packed.tokens_T)
         for block in blocks:
             hidden_TE = block(hidden_TE, cos_T1D, sin_T1D, plan)
-        last_plan = plan if rows is None else AttentionPlan(packed, rows)
+        last_plan = plan if rows is None else attention_pattern(packed, rows)
         # Rebinding the name frees the last layer's input.
         hidden_TE = last(hidden_TE, cos_T1D, sin_T1D, last_plan, rows)
         normed_TE: Tensor = self.final_norm(hidden_TE)

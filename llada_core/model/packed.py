@@ -32,6 +32,8 @@ class PackedTokens:
         block_lengths: for each sequence whose attention is block-causal, the length of its blocks, which are counted
             from its first position: a position sees its own block and those before it. None for a sequence, or for all
             of them, whose positions see the whole of it.
+        has_copies: the second half of the sequences are clean copies of the first, and a noisy position sees the blocks
+            before its own in the copy (`doubled_attention`). For training: no windows or caches, all block-causal.
     """
 
     tokens_T: Tensor
@@ -39,6 +41,14 @@ class PackedTokens:
     windows: tuple[np.ndarray, ...] | None = None
     caches: tuple[KVCache | None, ...] | None = None
     block_lengths: tuple[int | None, ...] | None = None
+    has_copies: bool = False
+
+    @classmethod
+    def doubled(cls, noisy_T: Tensor, clean_T: Tensor, lengths: tuple[int, ...], block_length: int) -> "PackedTokens":
+        """Return noisy sequences of these lengths, end to end, with their clean copies behind all of them."""
+        lengths = lengths * 2
+        block_lengths = (block_length,) * len(lengths)
+        return cls(torch.cat((noisy_T, clean_T)), lengths, block_lengths=block_lengths, has_copies=True)
 
     def positions(self) -> Tensor:
         """Return the position of every token within its own sequence, int64 [T]."""
@@ -46,6 +56,7 @@ class PackedTokens:
 
     def padded(self, multiple: int) -> "PackedTokens":
         """Return the batch with a last sequence of padding that makes T a multiple of `multiple`."""
+        assert not self.has_copies
         missing = -len(self.tokens_T) % multiple
         if missing == 0:
             return self

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model.published_sampler import LLADA_SAMPLER, PublishedSampler
+from llada_core.model.published_training import LLADA_TRAINING, PublishedTraining
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +18,8 @@ class ModelShape:
         max_sequence_length: the longest canvas, prompt included.
         predicts_next: a token is predicted from the output at the position before it.
         block_length: attention is block-causal, by default in blocks of this length; None if every position sees all.
-        context_weight: its training weighs masked tokens by their neighbours, with this p (`context_weights`); None to
-            weigh them by one over the masking probability.
         sampler: in what its published sampler differs from LLaDA's.
+        training: in what its published training differs from LLaDA's.
     """
 
     num_layers: int
@@ -29,21 +29,24 @@ class ModelShape:
     max_sequence_length: int
     predicts_next: bool = False
     block_length: int | None = None
-    context_weight: float | None = None
     sampler: PublishedSampler = LLADA_SAMPLER
+    training: PublishedTraining = LLADA_TRAINING
 
-    def require_full_attention(self, purpose: str) -> None:
+    def require_full_attention(self, purpose: str, field: str = "model") -> None:
         """Check that every position sees all others.
 
         Args:
             purpose: what would be computed, for the error.
+            field: where the user asked for it.
 
         Raises:
-            InvalidParameterError: attention is block-causal.
+            InvalidParameterError: attention is block-causal; names the field and the model.
         """
         if self.block_length is not None:
             raise InvalidParameterError(
-                f"model attends block by block; it must be one whose positions see all others for {purpose}", "model"
+                f"{field}: the model attends block by block, as {self.sampler.family} does; it must be one whose "
+                f"positions see all others for {purpose}",
+                field,
             )
 
     def require_token_ids(self, ids: Iterable[int], field: str) -> None:

@@ -5,6 +5,7 @@ It imports nothing but the errors: schemas and command lines that take these set
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from reprlib import repr as short
 from typing import Any, Final, Literal, get_args
 
 from llada_core.errors import InvalidParameterError
@@ -48,6 +49,9 @@ MOST_STEPS_IN_TIME = 4096
 # Settings that only some models' samplers know; see `PublishedSampler.settings`.
 FAMILY_SETTINGS = ("end_thinking", "min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop")
 
+# The end of thinking is a word and the line breaks around it, in at most as many tokens as it has bytes.
+MOST_END_TOKENS = 64
+
 # Remasking that chooses at random, whatever the model is sure of.
 RANDOM_REMASKING = ("random", ORIGIN)
 
@@ -62,7 +66,7 @@ class EndThinking:
         power: the boost is in proportion to this power of the share of the response up to the position.
 
     Raises:
-        InvalidParameterError: no token, or a number out of range.
+        InvalidParameterError: no token, more than MOST_END_TOKENS, or a number out of range.
     """
 
     token_ids: tuple[int, ...]
@@ -71,13 +75,13 @@ class EndThinking:
 
     def __post_init__(self) -> None:
         for name, is_met, rule in (
-            ("token_ids", len(self.token_ids) > 0, "have at least 1 token"),
+            ("token_ids", 0 < len(self.token_ids) <= MOST_END_TOKENS, f"have from 1 to {MOST_END_TOKENS} tokens"),
             ("boost", 0 <= self.boost <= 1e6, "be from 0 to 1000000"),
             ("power", 0 <= self.power <= 1e6, "be from 0 to 1000000"),
         ):
             if not is_met:
-                value = getattr(self, name)
-                raise InvalidParameterError(f"end_thinking: {name} is {value!r}; it must {rule}", "end_thinking")
+                value = short(getattr(self, name))
+                raise InvalidParameterError(f"end_thinking: {name} is {value}; it must {rule}", "end_thinking")
 
 
 # More than a dozen attributes: one for each sampling setting of the API.

@@ -112,10 +112,10 @@ def prepare_responses(
         raise InvalidParameterError("prompt has 0 tokens; it must have at least 1", "prompt")
     vocabulary.require_tokens(prompt, "prompt", _MASK_HINT)
     require_settings(params, vocabulary, is_infilling=False)
-    vocabulary.require_tokens(suffix, "suffix")
     if suffix:
-        vocabulary.shape.require_full_attention("a suffix")
+        vocabulary.shape.require_full_attention("a suffix", "suffix")
         _refuse_appending(params, "with a suffix")
+    vocabulary.require_tokens(suffix, "suffix")
     _require_positions(len(prompt) + params.gen_length + len(suffix), vocabulary, "gen_length")
     response = _masks(params.gen_length, vocabulary)
     for position, ids in sorted((pinned or {}).items()):
@@ -147,7 +147,7 @@ def prepare_infilling(
         InvalidParameterError: no gap, an empty one, an id out of range or the mask id in a segment; a canvas longer
             than the model's positions; stop strings, stop ids or a method that an infilling canvas cannot have.
     """
-    vocabulary.shape.require_full_attention("an infilling canvas")
+    vocabulary.shape.require_full_attention("an infilling canvas", "canvas")
     parts = [_part(segment, vocabulary) for segment in segments]
     response = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
     if not (response == vocabulary.special_tokens.mask_id).any():

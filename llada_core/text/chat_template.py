@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from llada_core.errors import InvalidParameterError, shorten
 from llada_core.files import read_text
+from llada_core.text.thinking import CLOSING, OPENING, Beginning
 from llada_core.text.tool_prompt import PLAIN_CALLS, TAGGED_CALLS, Tool, ToolCall
 
 _MOST_FILE_BYTES = 1 << 20
@@ -44,6 +45,9 @@ class Turn(Protocol):
 
     @property
     def content(self) -> str: ...
+
+    @property
+    def thinking(self) -> str: ...
 
     @property
     def tool_calls(self) -> Sequence[ToolCall]: ...
@@ -79,6 +83,8 @@ class ChatTemplate:
         source: its text.
         knows_tools: it writes the definitions of tools.
         call_form: how it writes calls, as far as can be seen from its text.
+        thinking: how answers begin, as far as can be seen from a conversation of one turn; None if its text does not
+            know the tag that ends thinking.
     """
 
     def __init__(self, source: str) -> None:
@@ -91,8 +97,10 @@ class ChatTemplate:
         # It may want more of a conversation than this.
         turn = {"role": "user", "content": "x"}
         settings = {"bos_token": "", "eos_token": "", "add_generation_prompt": True}
+        rendered = ""
         with suppress(_RefusalError):
-            self._render([turn], tools=None, **settings)
+            rendered = self._render([turn], tools=None, **settings)
+        self.thinking = _beginning(rendered) if CLOSING in source else None
         self.knows_tools = False
         self.call_form = TAGGED_CALLS if "<tool_call>" in source else PLAIN_CALLS
         with suppress(_RefusalError):
@@ -191,6 +199,8 @@ class _Texts:
         # Templates ask whether a turn says anything beside its calls.
         says_nothing = message.tool_calls and not message.content
         turn: dict[str, Any] = {"role": message.role, "content": "" if says_nothing else _mark(index)}
+        if message.thinking:
+            turn["reasoning_content"] = self._marked(message.thinking)
         if message.tool_calls:
             turn["tool_calls"] = [self.hidden(_call(call)) for call in message.tool_calls]
         if message.call_id:
@@ -205,9 +215,18 @@ class _Texts:
             case list():
                 return [self.hidden(item) for item in value]
             case str() if not _NAME.fullmatch(value):
-                self.all.append(value)
-                return _mark(len(self.all) - 1)
+                return self._marked(value)
         return value
+
+    def _marked(self, text: str) -> str:
+        self.all.append(text)
+        return _mark(len(self.all) - 1)
+
+
+def _beginning(rendered: str) -> Beginning:
+    """How an answer begins after a rendered conversation."""
+    end = rendered.rstrip()
+    return "open" if end.endswith(OPENING) else "closed" if end.endswith(CLOSING) else "free"
 
 
 def _mark(index: int) -> str:

@@ -1,6 +1,6 @@
 """Text as it becomes final, token by token from the left, up to the first stop string."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -39,6 +39,10 @@ class FinalText:
         """Return the character at which the token `index` begins; it or the one before must lie within the text."""
         return self._ends[index - 1] if index else 0
 
+    def num_tokens_in(self, start: int, stop: int) -> int:
+        """Return the number of tokens that begin at one of the text's characters from `start` to before `stop`."""
+        return self._num_begun_before(stop) - self._num_begun_before(start)
+
     def push(self, ids: Iterable[int]) -> str:
         """Take in the next tokens; return the text that they make certain."""
         before = len(self.text)
@@ -75,6 +79,10 @@ class FinalText:
                 return
         num_held = max((matcher.num_matched for matcher in self._matchers), default=0)
         self.text = self._decoded[: len(self._decoded) - num_held]
+
+    def _num_begun_before(self, character: int) -> int:
+        # A token begins where the one before it ends.
+        return min(bisect_left(self._ends, character) + 1, len(self._ends)) if character else 0
 
     def _place_waiting(self) -> None:
         self._ends += [len(self._decoded)] * self._num_waiting

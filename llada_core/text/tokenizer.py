@@ -26,6 +26,7 @@ from llada_core.text.special_tokens import (
     START_HEADER_TOKEN,
     PublishedTokens,
 )
+from llada_core.text.thinking import CLOSING, OPENING, Beginning
 from llada_core.text.tool_prompt import PLAIN_CALLS, Tool, ToolCall, calls_text, result_text, tools_text
 
 # The format of `Tokenizer.encode_chat` for other programs, as a template that transformers reads.
@@ -52,12 +53,14 @@ class Message:
         role: `system`, `user`, `assistant` or, for the result of a call, `tool`.
         tool_calls: what the assistant calls, after the content.
         call_id: the id of the call that a result belongs to.
+        thinking: what the assistant thought before the content; only templates that know thinking write it.
     """
 
     role: str
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
+    thinking: str = ""
 
 
 class Tokenizer:
@@ -73,6 +76,8 @@ class Tokenizer:
         has_template: chats are in the format of a template, in place of LLaDA's own.
         knows_tools: the chat format has a place of its own for tools.
         call_form: how the assistant writes calls.
+        thinking: how answers begin, if the chat format or the vocabulary knows thinking; otherwise None.
+        mask_id: the mask's id; None if neither the file nor the published vocabulary names it.
         longest_token: the most bytes of text that one token stands for; None where that has no bound.
     """
 
@@ -94,7 +99,7 @@ class Tokenizer:
             published: the special tokens of the checkpoint's architecture.
         """
         self._published = published
-        self._decoder = tokenizers.Tokenizer.from_str(definition)
+        self._decoder = _decoder(definition)
         self._prompt_encoder = tokenizers.Tokenizer.from_str(_without_token(definition, published.mask))
         self._message_encoder = tokenizers.Tokenizer.from_str(definition)
         self._message_encoder.encode_special_tokens = True
@@ -111,7 +116,12 @@ class Tokenizer:
         self.has_template = chat_template is not None
         self.knows_tools = chat_template is not None and chat_template.knows_tools
         self.call_form = chat_template.call_form if chat_template and self.knows_tools else PLAIN_CALLS
+        knows_thinking = None not in map(self._decoder.token_to_id, (OPENING, CLOSING))
+        self.thinking: Beginning | None = "free" if knows_thinking else None
+        if chat_template is not None and chat_template.thinking is not None:
+            self.thinking = chat_template.thinking
         self._has_published_ids = vocab_size == published.vocab_size
+        self.mask_id = self.token_to_id(published.mask)
         parsed = json.loads(definition)
         self.longest_token = _longest_token(parsed)
         self._is_byte_level = _is_byte_level(parsed.get("decoder"))
@@ -318,12 +328,24 @@ def _plain(message: Message) -> Message:
         return Message("user", result_text(message.content.strip()))
     if message.tool_calls:
         parts = (message.content.strip(), calls_text(message.tool_calls))
-        return Message(message.role, "\n".join(part for part in parts if part))
+        return Message(message.role, "\n".join(part for part in parts if part), thinking=message.thinking)
     return message
 
 
 def _texts_between(parts: Iterable[Part]) -> set[str]:
     return {part.text for part in parts if not part.is_content}
+
+
+def _decoder(definition: str) -> tokenizers.Tokenizer:
+    """Read the tokenizer that decodes. The tags of thinking are text, even where a file registers them as special."""
+    decoder = tokenizers.Tokenizer.from_str(definition)
+    added = decoder.get_added_tokens_decoder().values()
+    if not any(token.special and token.content in (OPENING, CLOSING) for token in added):
+        return decoder
+    parsed = json.loads(definition)
+    for token in parsed["added_tokens"]:
+        token["special"] = token["special"] and token["content"] not in (OPENING, CLOSING)
+    return tokenizers.Tokenizer.from_str(json.dumps(parsed))
 
 
 def _without_token(definition: str, content: str) -> str:

@@ -10,6 +10,7 @@ from sse_starlette import ServerSentEvent
 from llada_core.sampling.events import Change
 from llada_core.sampling.prepare import Vocabulary
 from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN, MASK_TOKEN, SpecialTokens
+from llada_core.text.thinking import ThinkingForm, ThinkingReader
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.mailbox import TimedStep
 from server.http.sse import as_json, event
@@ -17,6 +18,7 @@ from server.replies.generation import Generation
 from server.replies.logprobs import log_of
 from server.replies.parking import DenoisingStream, EventName, Parking
 from server.replies.running import Running
+from server.replies.thinking import usage_with_thinking
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class DenoiseReply:
         async with aclosing(self.running.steps(generation)) as steps:
             async for timed, _ in steps:
                 yield "step", step_object(timed, self.vocabulary.tokenizer)
-        yield "done", _done_object(generation)
+        yield "done", _done_object(generation, self.stream.thinking)
 
     def _start_object(self) -> dict[str, Any]:
         envelope, generation = self.stream.envelope, self.stream.generation
@@ -152,11 +154,17 @@ def token_text(token_id: int, tokenizer: Tokenizer | None) -> str:
     return tokenizer.decode([token_id]) if tokenizer else ""
 
 
-def _done_object(generation: Generation) -> dict[str, Any]:
+def _done_object(generation: Generation, thinking: ThinkingForm | None) -> dict[str, Any]:
     text = generation.text
+    reader = ThinkingReader(thinking) if thinking else None
+    apart = {}
+    if reader is not None:
+        said = reader.push(text.text, is_last=True).said
+        apart = {"reasoning_content": reader.thinking, "content": said}
     return {
         "text": text.text,
+        **apart,
         "finish_reason": text.finish_reason,
-        "usage": generation.usage().as_completion(),
+        "usage": usage_with_thinking(generation, reader).as_completion(),
         "token_ids": text.token_ids,
     }

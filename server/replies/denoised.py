@@ -7,6 +7,7 @@ from typing import Any
 
 from sse_starlette import ServerSentEvent
 
+from llada_core.text.thinking import ThinkingReader
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.mailbox import TimedStep
 from server.replies.denoise_events import step_object
@@ -16,6 +17,7 @@ from server.replies.interleave import interleaved
 from server.replies.logprobs import ScoredToken, TokenNames, commit_steps, prompt_tokens
 from server.replies.openai_shape import OpenAIShape
 from server.replies.running import Running
+from server.replies.thinking import thinking_fields, usage_with_thinking
 from server.replies.tool_calls import CallReader
 from server.replies.usage import Usage
 
@@ -34,12 +36,14 @@ class Choice:
 
     Attributes:
         calls: reads the calls of tools, if the answer may have any.
+        thinking: tells thinking from what is said, if the answer may have any.
     """
 
     index: int
     generation: Generation
     echo: Echo | None
     calls: CallReader | None = None
+    thinking: ThinkingReader | None = None
     is_begun: bool = field(default=False, init=False)
     is_ended: bool = field(default=False, init=False)
 
@@ -55,20 +59,38 @@ class Choice:
         return "tool_calls" if reason and self.calls and self.calls.has_calls else reason
 
     def content(self, dialect: Dialect) -> dict[str, Any]:
-        """The part of the finished choice that holds the whole text, or its calls."""
+        """The part of the finished choice that holds the whole text, its thinking apart, or its calls."""
         text = self.generation.text.text
-        if self.calls is None:
-            return dialect.content(self.echoed_text + text)
-        self.calls.push(text, is_last=True)
-        content = dialect.content("")
-        return {"message": content["message"] | self.calls.message()}
+        if self.thinking is not None:
+            text = self.thinking.push(text, is_last=True).said
+        content = dialect.content(self.echoed_text + text)
+        if self.calls is not None:
+            self.calls.push(text, is_last=True)
+            content["message"] |= self.calls.message()
+        if self.thinking is not None:
+            content["message"] |= thinking_fields(self.thinking.thinking)
+            if self.thinking.thinking is not None:
+                content["message"]["content"] = content["message"]["content"] or None
+        return content
 
     def deltas(self, dialect: Dialect, delta: str) -> list[dict[str, Any]]:
         """The parts of chunks for text that became final."""
-        if self.calls is None:
-            return [dialect.chunk_content(delta)]
         is_last = self.generation.text.finish_reason is not None
-        return [{"delta": part} for part in self.calls.push(delta, is_last=is_last)]
+        parts: list[dict[str, Any]] = []
+        if self.thinking is not None:
+            thinking, delta = self.thinking.push(delta, is_last=is_last)
+            parts = [{"delta": thinking_fields(thinking)}] if thinking else []
+        if self.calls is not None:
+            return parts + [{"delta": part} for part in self.calls.push(delta, is_last=is_last)]
+        return [*parts, dialect.chunk_content(delta)] if delta else parts
+
+    def draft(self, dialect: Dialect) -> dict[str, Any]:
+        """The part of a chunk for the whole current draft."""
+        draft = self.generation.text.draft()
+        if self.thinking is None:
+            return dialect.chunk_content(self.echoed_text + draft)
+        thinking, said = self.thinking.divide(draft)
+        return {"delta": {**thinking_fields(thinking), "content": said}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +146,16 @@ class DenoisedReply:
         """
         text, dialect, is_draft = choice.generation.text, self.shape.dialect, self.shape.body.diffusing
         tokens = text.take_tokens(text_offset=len(choice.echoed_text))
-        if delta or tokens or is_draft:
-            more: dict[str, Any] = {"denoising": step_object(timed, self.tokenizer)} if is_draft else {}
-            contents = choice.deltas(dialect, choice.echoed_text + text.draft() if is_draft else delta)
-            token_ids = [token.token_id for token in tokens]
-            # Tokens of a text that is not certain yet come with an empty piece.
-            for content in contents or [dialect.chunk_content("")][: len(tokens)]:
-                yield self._chunk(choice, content, tokens, token_ids=token_ids, **more)
-                tokens, token_ids = [], []
+        more: dict[str, Any] = {"denoising": step_object(timed, self.tokenizer)} if is_draft else {}
+        # Also without new text: the last step releases what the readers of thinking and calls have held back.
+        contents = choice.deltas(dialect, delta)
+        if is_draft:
+            contents = [choice.draft(dialect)]
+        token_ids = [token.token_id for token in tokens]
+        # Tokens of a text that is not certain yet come with an empty piece.
+        for content in contents or [dialect.chunk_content("")][: len(tokens)]:
+            yield self._chunk(choice, content, tokens, token_ids=token_ids, **more)
+            tokens, token_ids = [], []
         if text.finish_reason:
             # The settings may be long: once for an answer, not for every choice.
             choice.is_ended = True
@@ -181,7 +205,7 @@ class DenoisedReply:
         return {"logprobs": self.shape.dialect.logprobs(tokens, names), "commit_steps": commit_steps(tokens)}
 
     def _usage(self) -> Usage:
-        usages = [choice.generation.usage() for choice in self.choices]
+        usages = [usage_with_thinking(choice.generation, choice.thinking) for choice in self.choices]
         return Usage.of_choices(usages, choices_per_prompt=self.shape.body.n)
 
     def _generation_params(self) -> dict[str, Any]:

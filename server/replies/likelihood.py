@@ -36,7 +36,7 @@ class Likelihood:
             APIError, InvalidParameterError: no ids, ids out of range, the mask id, too many ids; a model that attends
                 block by block.
         """
-        self.vocabulary.shape.require_full_attention("likelihoods")
+        self.vocabulary.shape.require_full_attention("likelihoods", "completion")
         # The lengths first: the ids are checked one by one, on the event loop.
         if len(prompt) + len(completion) > self.max_model_len:
             raise bad_request(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from llada_core.text.thinking import ThinkingForm
 from server.replies.envelope import Envelope
 from server.replies.forking import ForkPoint, Parent
 from server.replies.generation import Generation
@@ -27,6 +28,7 @@ class DenoisingStream:
     Attributes:
         key: the name of the API key to which it belongs; None without keys.
         parent: the frame of another run that it goes on from, if it is a fork.
+        thinking: where thinking may be in its text; None if it has none that is told apart.
         events: the name of each event and its JSON.
         is_read: a connection is reading it now; a second one is refused.
     """
@@ -35,6 +37,7 @@ class DenoisingStream:
     generation: Generation
     key: str | None = None
     parent: Parent | None = None
+    thinking: ThinkingForm | None = None
     events: list[tuple[EventName, str]] = field(default_factory=list)
     is_read: bool = False
 

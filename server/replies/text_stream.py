@@ -67,6 +67,10 @@ class TextStream:
     def forward_passes(self) -> int:
         return self.denoising_steps * self._passes_per_step
 
+    def num_tokens_in(self, start: int, stop: int) -> int:
+        """The number of tokens that begin at one of the text's characters from `start` to before `stop`."""
+        return self._final.num_tokens_in(start, stop) if self._final else 0
+
     def apply(self, event: DenoisingStep) -> str:
         """Apply a step; returns the text that became final with it."""
         for change in event.changes:

@@ -7,7 +7,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The usage of one generation or of an answer. Completion tokens are counted in the text, not on the canvas."""
+    """The usage of one generation or of an answer. Completion tokens are counted in the text, not on the canvas.
+
+    Attributes:
+        reasoning_tokens: those completion tokens that begin within thinking, where an answer has it apart.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -15,6 +19,7 @@ class Usage:
     forward_passes: int
     cache_passes: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -31,6 +36,7 @@ class Usage:
             denoising_steps=sum(usage.denoising_steps for usage in usages),
             forward_passes=sum(usage.forward_passes for usage in usages),
             cache_passes=sum(usage.cache_passes for usage in usages),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
             # The choices of a prompt take it from the first of them, which may have had to compute it.
             cached_tokens=sum(
                 min(usage.cached_tokens for usage in usages[start : start + choices_per_prompt]) for start in starts
@@ -44,7 +50,7 @@ class Usage:
             "cache_passes": self.cache_passes,
             "denoising_steps": self.denoising_steps,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }
 
     def as_response(self) -> dict[str, Any]:
@@ -53,7 +59,7 @@ class Usage:
             "input_tokens": self.prompt_tokens,
             "input_tokens_details": {"cached_tokens": self.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": self.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
             "total_tokens": self.total_tokens,
             "denoising_steps": self.denoising_steps,
             "forward_passes": self.forward_passes,

@@ -5,9 +5,11 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from llada_core.text.thinking import ThinkingForm
 from llada_core.text.tokenizer import Tokenizer
 from server.http.api_error import bad_request
 from server.http.body import BoundedRoute
+from server.prompts import Prompts
 from server.replies.dialects import ChatDialect
 from server.replies.tool_calls import CallReader
 from server.routes import openai
@@ -27,9 +29,19 @@ async def create_chat_completion(body: ChatCompletionRequest, request: Request) 
     """Reply to a conversation."""
     service = service_of(request)
     service.check_model(body.model)
-    calling = _calling(body, service.prompts.required_tokenizer("messages"))
+    tokenizer = service.prompts.required_tokenizer("messages")
+    calling = _calling(body, tokenizer)
     prompt = await service.prompts.encode_messages(body.messages, body, body.as_tools())
-    return await openai.answer(ChatDialect(), body, [prompt], request, calling=calling)
+    thinking = _thinking(body, service.prompts, tokenizer)
+    return await openai.answer(ChatDialect(), body, [prompt], request, calling=calling, thinking=thinking)
+
+
+def _thinking(body: ChatCompletionRequest, prompts: Prompts, tokenizer: Tokenizer) -> ThinkingForm | None:
+    """Where thinking may be in the answer; None if there is none, as in an answer whose whole text has a form."""
+    if body.form is not None or body.calls == "required":
+        return None
+    interruption = tokenizer.call_form.opening.strip() if body.calls == "auto" else ""
+    return prompts.thinking_after(body.messages, body, interruption)
 
 
 def _calling(body: ChatCompletionRequest, tokenizer: Tokenizer) -> openai.Calling | None:

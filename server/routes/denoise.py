@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import Change
 from llada_core.sampling.fork import Edits
+from llada_core.text.thinking import ThinkingForm
 from server.http.api_error import bad_request, stream_is_read, stream_not_found
 from server.http.body import BoundedRoute
 from server.http.exchange import current_exchange
@@ -33,8 +34,10 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     inherited: list[Change] = []
     if body.fork is None:
         canvas = await _canvas(service, body)
+        has_thinking = body.messages is not None and body.form is None
+        thinking = service.prompts.thinking_after(body.messages or (), body) if has_thinking else None
     else:
-        point, edits = await _fork_point(service, body.fork)
+        point, edits, thinking = await _fork_point(service, body.fork)
         canvas = service.canvases.fork(body, point.canvas, point.frame(), edits)
         parent, inherited = point.parent, point.changes_left(edits)
     if body.is_reading:
@@ -42,7 +45,7 @@ async def denoise(body: DenoiseRequest, request: Request) -> Response:
     (generation,) = service.running.submit([canvas], client_of(request))
     generation.text.inherit(inherited)
     envelope = service.envelope(body, "denoise-")
-    stream = DenoisingStream(envelope, generation, current_exchange().key, parent)
+    stream = DenoisingStream(envelope, generation, current_exchange().key, parent, thinking)
     return _response(service, stream, request, first=0)
 
 
@@ -94,8 +97,8 @@ async def _canvas_of_prompt(service: Service, body: DenoiseRequest) -> Canvas:
     return service.canvases.response(body, prompt, pinned=pinned, constraint=constraint, reporting=body.reporting())
 
 
-async def _fork_point(service: Service, fork: Fork) -> tuple[ForkPoint, Edits]:
-    """The frame that a fork goes on from, and what it changes there."""
+async def _fork_point(service: Service, fork: Fork) -> tuple[ForkPoint, Edits, ThinkingForm | None]:
+    """The frame that a fork goes on from, what it changes there, and where thinking may be in the text."""
     stream = service.parking.find(fork.id, current_exchange().key)
     if stream is None:
         raise stream_not_found(fork.id, "fork.id")
@@ -104,7 +107,7 @@ async def _fork_point(service: Service, fork: Fork) -> tuple[ForkPoint, Edits]:
         int(position): await service.prompts.encode_segment(text, f"fork.set.{position}")
         for position, text in fork.set.items()
     }
-    return point, Edits(written, fork.remask)
+    return point, Edits(written, fork.remask), stream.thinking
 
 
 async def _read(

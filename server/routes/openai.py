@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import Request
 
+from llada_core.text.thinking import ThinkingForm, ThinkingReader
 from server.http.sse import StreamResponse, while_connected
 from server.replies.denoised import Choice, DenoisedReply, Echo
 from server.replies.dialects import Dialect
@@ -33,12 +34,14 @@ async def answer(
     suffix: Sequence[int] = (),
     echoes: Sequence[Echo] | None = None,
     calling: Calling | None = None,
+    thinking: ThinkingForm | None = None,
 ) -> dict[str, Any] | StreamResponse:
     """Produce `n` choices after each prompt and answer as `body` asks: as a whole, or streamed.
 
     Args:
         echoes: for each prompt, the text with which its choices begin.
         calling: how the answer may call tools.
+        thinking: where thinking may be in the answer.
     """
     service = service_of(request)
     form = calling.form if calling else body.form
@@ -55,6 +58,7 @@ async def answer(
             generation,
             echoes[index // body.n] if echoes else None,
             calling.reader() if calling else None,
+            ThinkingReader(thinking) if thinking else None,
         )
         for index, generation in enumerate(generations)
     ]

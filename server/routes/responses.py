@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from llada_core.sampling.events import Reporting
+from llada_core.text.thinking import ThinkingReader
 from server.http.body import BoundedRoute
 from server.http.sse import StreamResponse, while_connected
 from server.replies.logprobs import TokenNames
@@ -36,7 +37,9 @@ async def create_response(body: ResponseRequest, request: Request) -> dict[str, 
     (generation,) = service.running.submit([canvas], client_of(request))
     envelope = service.envelope(body, "resp_")
     names = TokenNames(service.prompts.tokenizer)
-    reply = ResponseReply(envelope, body, generation, service.running, names)
+    thinking = service.prompts.thinking_after(body.messages, ChatFields()) if body.form is None else None
+    reader = ThinkingReader(thinking) if thinking else None
+    reply = ResponseReply(envelope, body, generation, service.running, names, reader)
     if body.stream:
         return StreamResponse(reply.events(), request, release=reply.release, error_event=reply.error_event)
     return await while_connected(request, reply.completed(), release=reply.release)

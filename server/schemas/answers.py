@@ -152,7 +152,9 @@ class Usage(ScoreUsage):
     prompt_tokens_details: dict[Literal["cached_tokens"], int] = Field(
         description="tokens of finished blocks that an earlier request had computed"
     )
-    completion_tokens_details: dict[Literal["reasoning_tokens"], int] = Field(description="OpenAI's field; zero here")
+    completion_tokens_details: dict[Literal["reasoning_tokens"], int] = Field(
+        description="tokens of thinking that the answer shows apart"
+    )
 
 
 class AnyChoice(Answer):
@@ -222,8 +224,10 @@ class Reply(Answer):
     """The assistant's turn."""
 
     role: Literal["assistant"]
-    content: str | None = Field(description="null beside calls without text")
+    content: str | None = Field(description="null beside calls, or thinking, without text")
     refusal: None
+    reasoning_content: str | None = Field(None, description="on models that think: the thinking, if there is any")
+    reasoning: str | None = Field(None, description="the same under vLLM's newer name")
     tool_calls: list[Call] | None = Field(None, description="with tools: what the answer calls")
 
 
@@ -294,6 +298,23 @@ class OutputMessage(Answer):
     content: list[OutputText]
 
 
+class ReasoningText(Answer):
+    """The thinking of a response."""
+
+    type: Literal["reasoning_text"]
+    text: str
+
+
+class OutputReasoning(Answer):
+    """The thinking before the assistant's turn, on models that think."""
+
+    type: Literal["reasoning"]
+    id: str
+    status: Literal["completed", "incomplete"]
+    summary: list[None]
+    content: list[ReasoningText]
+
+
 class IncompleteDetails(Answer):
     """The reason why a response is incomplete."""
 
@@ -327,7 +348,7 @@ class ResponseObject(Answer):
     max_output_tokens: int
     metadata: dict[str, str]
     model: str
-    output: list[OutputMessage]
+    output: list[OutputReasoning | OutputMessage]
     parallel_tool_calls: bool
     previous_response_id: None
     store: bool

@@ -90,11 +90,15 @@ def kind(*tags: str) -> Discriminator:
     return Discriminator(tag_of, custom_error_type="kind", custom_error_message=rule)
 
 
-def typed(*types: str) -> Discriminator:
-    """Choose the branch of a union of objects by their `type`, which is also the branch's tag between `<` and `>`."""
+def typed(*types: str, default: str | None = None) -> Discriminator:
+    """Choose the branch of a union of objects by their `type`, which is also the branch's tag between `<` and `>`.
+
+    Args:
+        default: the type of an object without one.
+    """
 
     def tag_of(value: Any) -> str | None:
-        type_ = value.get("type") if isinstance(value, dict) else None
+        type_ = (value.get("type") or default) if isinstance(value, dict) else None
         return f"<{type_}>" if type_ in types else None
 
     *others, last = types

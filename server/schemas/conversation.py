@@ -32,8 +32,6 @@ class ChatMessage(Body):
         "annotations": ([],),
         "audio": (),
         "function_call": (),
-        "reasoning": ("",),
-        "reasoning_content": ("",),
         "refusal": (),
     }
 
@@ -43,6 +41,10 @@ class ChatMessage(Body):
         default=None, description="the participant; without effect: the chat format has no place for it"
     )
     parsed: Any = Field(default=None, description="openai's client adds it to an answer; has no effect")
+    reasoning_content: Text | None = Field(
+        default=None, description="the assistant's thinking before the content; empty on models without thinking"
+    )
+    reasoning: Text | None = Field(default=None, description="vLLM's newer name for reasoning_content")
     tool_calls: List[CallInHistory] = Field(default=[], description="the assistant's calls")
     tool_call_id: Text | None = Field(default=None, description="the call whose result a turn of a tool is")
 
@@ -54,9 +56,23 @@ class ChatMessage(Body):
             raise ValueError("have tool_calls of different ids")
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise ValueError("have a tool_call_id if, and only if, its role is tool")
-        if self.content is None and not self.tool_calls:
+        if self.thinking and self.role != "assistant":
+            raise ValueError(f"have no {self.thinking_field} unless its role is assistant")
+        if self.reasoning and self.reasoning_content and self.reasoning != self.reasoning_content:
+            raise ValueError("have the same reasoning and reasoning_content, or only one of them")
+        if self.content is None and not self.tool_calls and not self.thinking:
             raise ValueError("have content, or tool_calls")
         return self
+
+    @property
+    def thinking(self) -> str:
+        """The assistant's thinking; empty if the turn has none apart from its content."""
+        return self.reasoning_content or self.reasoning or ""
+
+    @property
+    def thinking_field(self) -> str:
+        """The field that holds the thinking."""
+        return "reasoning_content" if self.reasoning_content else "reasoning"
 
     @property
     def text(self) -> str:
@@ -71,6 +87,7 @@ class ChatMessage(Body):
             self.text,
             tuple(call.as_call() for call in self.tool_calls),
             self.tool_call_id or "",
+            self.thinking.strip("\n"),
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, Tag, WithJsonSchema, model_validator
 
 from llada_core.sampling.params import (
+    MOST_END_TOKENS,
     MOST_POST_STEPS,
     SEMI_AUTOREGRESSIVE_PADDING,
     Cache,
@@ -114,7 +115,7 @@ PRESET_OF_EFFORT: Mapping[Effort, Preset] = {
 class EndThinkingField(Body):
     """iLLaDA's boost to the tokens that close the thinking; see `EndThinking`."""
 
-    token_ids: Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MAX_ENTRIES)] = Field(
+    token_ids: Annotated[list[TokenId], Field(fail_fast=True, min_length=1, max_length=MOST_END_TOKENS)] = Field(
         description="the tokens that close the thinking"
     )
     boost: float = Field(100.0, ge=0, le=1e6, description="the boost at the response's last position")

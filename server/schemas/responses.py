@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, Tag, model_validator
 
 from llada_core.sampling.params import Preset
 from server.http.api_error import bad_request
-from server.schemas.base import Body, List, NonEmptyList, NonEmptyText, Text, kind
+from server.schemas.base import Body, List, NonEmptyList, NonEmptyText, Text, kind, typed
 from server.schemas.conversation import ChatMessage
 from server.schemas.diffusion import NEUTRAL, PRESET_OF_EFFORT, DiffusionFields, Effort
 from server.schemas.structured import AnswerForm, FormatType, StructuredFields, format_form
@@ -36,10 +36,42 @@ class ResponseMessage(Body):
     id: str | None = Field(None, description="present in an answer that is sent back; has no effect")
     status: str | None = Field(None, description="present in an answer that is sent back; has no effect")
 
-    def as_chat(self) -> ChatMessage:
-        """The same turn for the chat template."""
+    def as_chat(self, thinking: str = "") -> ChatMessage:
+        """The same turn for the chat template.
+
+        Args:
+            thinking: that of the assistant before it.
+        """
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return ChatMessage(role=self.role, content=text)
+        return ChatMessage(role=self.role, content=text, reasoning_content=thinking)
+
+
+class ReasoningText(Body):
+    """The text of an earlier answer's thinking."""
+
+    type: Literal["reasoning_text"]
+    text: Text
+
+
+class ReasoningItem(Body):
+    """The thinking of an earlier answer, which belongs to the assistant's turn after it."""
+
+    neutral: ClassVar[Mapping[str, tuple[Any, ...]]] = {"encrypted_content": (), "summary": ([],)}
+
+    type: Literal["reasoning"]
+    content: List[ReasoningText] = Field([], description="the thinking")
+    id: str | None = Field(None, description="present in an answer that is sent back; has no effect")
+    status: str | None = Field(None, description="present in an answer that is sent back; has no effect")
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.content)
+
+
+InputItem = Annotated[
+    Annotated[ResponseMessage, Tag("<message>")] | Annotated[ReasoningItem, Tag("<reasoning>")],
+    typed("message", "reasoning", default="message"),
+]
 
 
 class ResponseReasoning(Body):
@@ -99,7 +131,7 @@ class ResponseRequest(StructuredFields, DiffusionFields):
     length_names = (*DiffusionFields.length_names, "max_output_tokens")
 
     input: Annotated[
-        Annotated[NonEmptyText, Tag("<text>")] | Annotated[NonEmptyList[ResponseMessage], Tag("<messages>")],
+        Annotated[NonEmptyText, Tag("<text>")] | Annotated[NonEmptyList[InputItem], Tag("<messages>")],
         kind("<text>", "<messages>"),
     ] = Field(description="a user's text, or a conversation")
     instructions: Text | None = Field(None, description="a system message before the input")
@@ -154,4 +186,20 @@ class ResponseRequest(StructuredFields, DiffusionFields):
         system = [ChatMessage(role="system", content=self.instructions)] if self.instructions else []
         if isinstance(self.input, str):
             return [*system, ChatMessage(role="user", content=self.input)]
-        return [*system, *(message.as_chat() for message in self.input)]
+        turns: list[ChatMessage] = []
+        thinking = ""
+        for item in self.input:
+            if isinstance(item, ReasoningItem):
+                thinking += item.text
+            elif item.role == "assistant":
+                turns.append(item.as_chat(thinking))
+                thinking = ""
+            else:
+                turns += [*_only(thinking), item.as_chat()]
+                thinking = ""
+        return [*system, *turns, *_only(thinking)]
+
+
+def _only(thinking: str) -> list[ChatMessage]:
+    """The turn of an answer that was cut off while it was thinking; none without thinking."""
+    return [ChatMessage(role="assistant", reasoning_content=thinking)] if thinking else []

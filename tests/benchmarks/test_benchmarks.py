@@ -33,8 +33,9 @@ from llada_core.model.packed import PackedTokens, Rows
 from tests.vocabularies import vocabulary_of
 
 
-def test_the_inference_benchmark_compares_equal_canvases(capsys):
-    found = inference.measure(inference.SIZES["tiny"], 8, print)
+@pytest.mark.parametrize("size", ["tiny", "tiny mixture"])
+def test_the_inference_benchmark_compares_equal_canvases(size):
+    found = inference.measure(size, 8, print)
     assert found["float32_steps_equal_to_reference"] == 8
     assert {name: figures["steps_run"] for name, figures in found["candidates"].items()} == {
         "reference float32": 8,

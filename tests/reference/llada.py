@@ -4,7 +4,7 @@ The network follows `modeling_llada.py`, the loop `generate.py` of ML-GSAI/LLaDA
 recorded from that code, check both. Logits of all positions and all words, every step, in the model's dtype.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
+
+Predictor = Callable[[Tensor, Tensor | None], Tensor]
+"""Logits [B, L, V] of ids [B, L]; 0 in the mask is padding."""
 
 
 class ReferenceModel:
@@ -70,16 +73,14 @@ class ReferenceModel:
         return (y * angles.cos() + torch.cat((-right, left), dim=-1) * angles.sin()).to(x.dtype)
 
 
-def generate(
-    model: ReferenceModel, prompt_BP: Tensor, attention_mask_BP: Tensor | None = None, **params: Any
-) -> Tensor:
+def generate(model: Predictor, prompt_BP: Tensor, attention_mask_BP: Tensor | None = None, **params: Any) -> Tensor:
     """The published sampler at temperature 0 with low-confidence remasking: [B, P + gen_length], prompt included."""
     *_, final = denoise(model, prompt_BP, attention_mask_BP, **params)
     return final
 
 
 def denoise(
-    model: ReferenceModel,
+    model: Predictor,
     prompt_BP: Tensor,
     attention_mask_BP: Tensor | None = None,
     *,
@@ -109,7 +110,7 @@ def denoise(
 
 @torch.no_grad()
 def _step(
-    model: ReferenceModel,
+    model: Predictor,
     x: Tensor,
     attention_mask: Tensor | None,
     prompt_index: Tensor,

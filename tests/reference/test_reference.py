@@ -1,12 +1,16 @@
 """The yardstick itself against the vectors recorded from the authors' code."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.architectures.llada_moe import LLaDAMoEConfig
 from tests.conftest import GOLDEN, GOLDEN_CASES
 from tests.reference.llada import ReferenceModel, generate
+from tests.reference.llada_moe import ReferenceMoE
 
 LOGITS = load_file(GOLDEN / "logits.safetensors")
 PLAIN = {"temperature", "remasking", "logits_eos_inf", "confidence_eos_eot_inf"}
@@ -48,3 +52,19 @@ def test_generations_are_the_published_ones(references, case):
         **params,
     )
     assert found[:, -params["gen_length"] :].tolist() == case["output_ids"]
+
+
+MIXTURES = GOLDEN / "family" / "llada_moe"
+
+
+@pytest.mark.parametrize(
+    "case", json.loads((MIXTURES / "cases.json").read_text())["logits"], ids=lambda case: case["id"]
+)
+def test_logits_of_the_mixture_are_the_published_ones(case):
+    folder = MIXTURES / "models" / case["model"]
+    model = ReferenceMoE(LLaDAMoEConfig.from_pretrained(folder), load_file(folder / "model.safetensors"))
+    mask_BL = None if case["attention_mask"] is None else torch.tensor(case["attention_mask"])
+    logits_BLV = model(torch.tensor(case["input_ids"]), mask_BL)
+    expected_BLV = load_file(MIXTURES / "logits.safetensors")[case["tensor"]]
+    is_token_BL = torch.ones(logits_BLV.shape[:2]).bool() if mask_BL is None else mask_BL.bool()
+    torch.testing.assert_close(logits_BLV[is_token_BL], expected_BLV[is_token_BL], atol=1e-4, rtol=0)

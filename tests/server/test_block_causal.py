@@ -6,6 +6,7 @@ import pytest
 from llada_core import load_model
 from tests.conftest import GOLDEN
 from tests.server.conftest import events_of, gauge, serving, until
+from tests.vocabularies import tokenizer_from
 
 PROMPT = [10, 20, 30, 40, 50]
 BASE = {"prompt": PROMPT, "max_tokens": 21, "block_length": 8, "ignore_eos": True}
@@ -20,7 +21,8 @@ def llada2():
 
 @pytest.fixture(scope="module")
 def client(llada2):
-    with serving(llada2) as url, httpx.Client(base_url=url, timeout=60) as client:
+    tokenizer = tokenizer_from([bytes([byte]) for byte in range(150)])
+    with serving(llada2, tokenizer) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -106,14 +108,16 @@ def test_other_models_refuse_the_fields_of_block_causal_ones(tiny_client, field,
     assert "the sampler of LLaDA does not know it" in answer.json()["error"]["message"]
 
 
-def test_likelihoods_and_infilling_are_refused(client):
-    for route, body in (
-        ("/v1/score", {"prompt": PROMPT, "completion": [7]}),
-        ("/v1/denoise", {"canvas": [{"tokens": PROMPT}, {"mask": 3}]}),
-        ("/v1/completions", {"prompt": PROMPT, "suffix": [7]}),
+def test_likelihoods_and_infilling_are_refused_by_the_field_that_asks_for_them(client):
+    for route, field, body in (
+        ("/v1/score", "completion", {"prompt": PROMPT, "completion": [7]}),
+        ("/v1/denoise", "canvas", {"canvas": [PROMPT, {"mask": 3}]}),
+        ("/v1/completions", "suffix", {"prompt": PROMPT, "suffix": "a"}),
     ):
         answer = client.post(route, json=body)
-        assert answer.status_code == 400, (route, answer.text)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (400, field), (route, error)
+        assert f"{field}: the model attends block by block, as LLaDA2 does" in error["message"]
 
 
 TURN = list(range(20, 60))

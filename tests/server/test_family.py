@@ -78,7 +78,17 @@ def test_a_model_that_does_not_know_a_field_names_both(dream):
     assert "the sampler of Dream does not know it" in error["message"]
 
 
-@pytest.mark.parametrize("end_thinking", [{"token_ids": []}, {"token_ids": [400]}, {}, {"token_ids": [5], "boost": -1}])
+@pytest.mark.parametrize(
+    "end_thinking",
+    [
+        {"token_ids": []},
+        {"token_ids": [5] * 65},
+        {"token_ids": [400]},
+        {},
+        {"token_ids": [5], "boost": -1},
+    ],
+    ids=lambda value: str(value)[:30],
+)
 def test_a_boost_that_cannot_be_made_is_refused_by_name(illada, end_thinking):
     answer = illada.post("/v1/completions", json={"prompt": [9], "max_tokens": 4, "end_thinking": end_thinking})
     error = answer.json()["error"]

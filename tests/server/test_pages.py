@@ -1,8 +1,11 @@
 """The pages for people, and the files that they load."""
 
 import re
+from typing import get_args
 
 import pytest
+
+from llada_core.sampling.params import ORIGIN, Remasking
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -41,3 +44,8 @@ def test_every_module_that_the_page_imports_is_served(tiny_client):
         seen.add(name)
         waiting += set(re.findall(r'^import .* from "\./(.*)";$', answer.text, re.MULTILINE)) - seen
     assert len(seen) > 20
+
+
+def test_the_form_offers_every_order_of_remasking_but_the_one_that_a_schedule_brings_along(tiny_client):
+    (select,) = re.findall(r'<select id="remasking".*?</select>', tiny_client.get("/").text, re.DOTALL)
+    assert set(re.findall(r'value="(.*?)"', select)) == set(get_args(Remasking)) - {ORIGIN}

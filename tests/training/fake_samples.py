@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llada_core.model.shape import ModelShape
 from training.data.samples import Sample
 
 EOS = 1
+SHAPE = ModelShape(num_layers=1, num_key_value_heads=1, head_dim=2, vocab_size=99, max_sequence_length=64)
 
 
 @dataclass

@@ -91,6 +91,27 @@ def test_own_answers_are_learnt_by_two_processes_as_by_one(workspace, tmp_path, 
         assert_same_curve(*(losses(tmp_path / folder, name) for folder in ("one", "out")))
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("LLaDAMoEModelLM", ["--strategy", "ddp"]),
+        ("LLaDA2MoeModelLM", ["--strategy", "fsdp", "--activation-checkpointing"]),
+    ],
+)
+def test_mixtures_of_experts_learn_on_two_processes_as_on_one(workspace, tmp_path, two_processes, family, options):
+    succeed("tiny", family, "--output-dir", tmp_path / "tiny")
+    # A micro-batch balances the load of its experts by itself.
+    shared = [*EXACT, "--model-name-or-path", tmp_path / "tiny", "--max-steps", 3, "--micro-batch-size", 2]
+    shared += ["--val-data-path", workspace.folder / "sft.jsonl", "--eval-samples", 3, *options]
+    succeed(*workspace.sft(tmp_path / "one", *shared))
+    two_processes.run(*workspace.sft(tmp_path / "out", *shared))
+    for name in ("loss", "val_loss"):
+        assert_same_curve(*(losses(tmp_path / folder, name) for folder in ("one", "out")))
+    ours, theirs = (load_file(tmp_path / folder / "model.safetensors") for folder in ("one", "out"))
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, atol=2e-3, rtol=1e-2)
+
+
 def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(workspace, tmp_path):
     process = start(*workspace.pretrain(tmp_path / "out", "--batch-size", 3), processes=2)
     _, errors = process.communicate(timeout=110)

@@ -33,7 +33,7 @@ def run_eval(options: EvalOptions, *, log: Callable[[str], None]) -> None:
         raise DataError(f"{options.model_name_or_path}: no tokenizer.json in this checkpoint")
     max_length = _max_length(options, checkpoint.config.shape.max_sequence_length)
     sources = find_sources(options.val_data_path, options.column_names)
-    stage = _stage_for(sources, max_length)
+    stage = _stage_for(sources, max_length, checkpoint.config.shape.block_length)
     encoder = stage.encoder(checkpoint.tokenizer, eos_id=checkpoint.special_tokens.eos_id)
     with TemporaryDirectory() as scratch:
         shards = tokenize(sources, encoder, Path(scratch), max_bad_lines=options.max_bad_lines)
@@ -71,9 +71,10 @@ def _max_length(options: EvalOptions, longest: int) -> int:
     return max_length
 
 
-def _stage_for(sources: Sequence[Source], max_length: int) -> Pretraining | SFT:
+def _stage_for(sources: Sequence[Source], max_length: int, block_length: int | None) -> Pretraining | SFT:
     is_text = all(_format_of(source) == "text" for source in sources)
-    return Pretraining(max_length) if is_text else SFT(max_length)
+    kind = Pretraining if is_text else SFT
+    return kind(max_length, block_length=block_length)
 
 
 def _format_of(source: Source) -> str | None:

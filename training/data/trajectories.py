@@ -20,6 +20,7 @@ from training.data.formats import ReadReport
 _MOST = 1 << 31
 
 _RECORDING = "llada-recording"
+_OWN_ANSWERS = "a model learns from its own answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +29,59 @@ class RecordedAnswer:
 
     Attributes:
         prompt_length: tokens of the prompt as it was recorded; None if they were not counted.
+        mask_id: that of the model that wrote it; None if the record does not say.
     """
 
     prompt: str | list[Message] | list[int]
     trajectory: Trajectory
     prompt_length: int | None = None
+    mask_id: int | None = None
 
 
-def read_trajectories(records: Iterable[Record], report: ReadReport) -> Iterator[RecordedAnswer]:
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """The ids of the model that learns, by which an answer of another one can be told.
+
+    Attributes:
+        mask_id: None if its tokenizer does not name the mask.
+        num_tokens: the size of its vocabulary.
+    """
+
+    mask_id: int | None
+    num_tokens: int
+
+    def require_own(self, answer: RecordedAnswer) -> None:
+        """
+        Raises:
+            UnusableError: a step has written the mask, or another model has written the answer.
+        """
+        mask_id = self.mask_id if answer.mask_id is None else answer.mask_id
+        if self.mask_id not in (None, mask_id):
+            raise UnusableError(
+                f"was written by another model, whose mask is {mask_id}, not {self.mask_id}; {_OWN_ANSWERS}"
+            )
+        written = answer.trajectory
+        ids = [id_ for id_, step in zip(written.token_ids, written.commit_steps, strict=True) if step is not None]
+        if mask_id in ids:
+            raise UnusableError(f"a step has written {mask_id}, the mask id")
+        largest = max(*ids, *(token_id for token_id in answer.prompt if isinstance(token_id, int)), 0)
+        if largest >= self.num_tokens:
+            raise UnusableError(
+                f"has the token {largest}, and this model's tokenizer only {self.num_tokens:,}; {_OWN_ANSWERS}"
+            )
+
+
+def read_trajectories(records: Iterable[Record], report: ReadReport, learner: Learner) -> Iterator[RecordedAnswer]:
     """Read recorded answers; a recording of several runs has as many."""
     for record in records:
         problem, report.share = record.problem, record.share
         if problem is None:
             try:
                 is_recording = record.value.get("format") == _RECORDING
-                yield from _runs(record.value) if is_recording else [_generation(record.value)]
+                answers = _runs(record.value) if is_recording else [_generation(record.value)]
+                for answer in answers:
+                    learner.require_own(answer)
+                yield from answers
                 report.format = "recording" if is_recording else "generation"
                 continue
             except UnusableError as error:
@@ -55,7 +94,8 @@ def _generation(value: Mapping[str, Any]) -> RecordedAnswer:
         case {"token_ids": list(ids), "commit_steps": list(steps)} if len(ids) != len(steps) or not ids:
             raise UnusableError(f"has {len(ids)} token_ids and {len(steps)} commit_steps; they must be as many, not 0")
         case {"token_ids": list(ids), "commit_steps": list(steps)}:
-            return RecordedAnswer(_prompt(value), _checked(ids, steps))
+            trajectory = _checked(ids, steps)
+            return RecordedAnswer(_prompt(value), trajectory, mask_id=_mask_id(trajectory))
     raise UnusableError('needs a "trajectory" of token_ids and commit_steps, which `generate --trajectory` writes')
 
 
@@ -77,7 +117,7 @@ def _run(run: Any, number: int) -> RecordedAnswer:
         for step in run["steps"]:
             for change in step["changes"]:
                 ids[change["position"]], steps[change["position"]] = change["token_id"], step["step"]
-        return RecordedAnswer(_prompt(request), _checked(ids, steps), int(start["prompt_tokens"]))
+        return RecordedAnswer(_prompt(request), _checked(ids, steps), int(start["prompt_tokens"]), mask_id)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UnusableError(f"run {number} is damaged: {error!r}") from None
 
@@ -105,6 +145,16 @@ def _checked(ids: Sequence[Any], steps: Sequence[Any]) -> Trajectory:
     if all(step is None for step in steps):
         raise UnusableError("no step has written anything")
     return Trajectory(list(ids), list(steps))
+
+
+def _mask_id(trajectory: Trajectory) -> int | None:
+    """The mask id, which stands where nothing was written; None if all was."""
+    unwritten = [
+        token_id for token_id, step in zip(trajectory.token_ids, trajectory.commit_steps, strict=True) if step is None
+    ]
+    if len(set(unwritten)) > 1:
+        raise UnusableError("token_ids must be the mask's wherever nothing was written")
+    return unwritten[0] if unwritten else None
 
 
 def _is_count(value: Any) -> bool:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from random import Random
 
 from training.demo.sampling import Dialogue, casual
-from training.demo.stories import begin, heroes, with_articles
-from training.demo.unknown import made_up
+from training.demo.stories import any_word, begin, with_articles
 
 REPEAT_REQUESTS = (
     "Repeat: {words}",
@@ -30,28 +29,13 @@ BEGINNING_REQUESTS = (
 def repeat_dialogues(held_out: frozenset[str], rng: Random) -> Iterator[Dialogue]:
     """Endless requests to repeat one to six words."""
     while True:
-        words = " ".join(_word(held_out, rng) for _ in range(rng.randint(1, 6)))
+        words = " ".join(any_word(held_out, rng) for _ in range(rng.randint(1, 6)))
         yield Dialogue((rng.choice(REPEAT_REQUESTS).format(words=words), words))
 
 
 def beginning_dialogues(held_out: frozenset[str], rng: Random) -> Iterator[Dialogue]:
     """Endless requests for the first sentence of a story, often about a word that does not exist."""
     while True:
-        hero = _word(held_out, rng)
+        hero = any_word(held_out, rng)
         request = with_articles(rng.choice(BEGINNING_REQUESTS).format(hero=hero))
         yield Dialogue((casual(request, rng), begin(hero, rng)))
-
-
-def _word(held_out: frozenset[str], rng: Random) -> str:
-    """A noun, a made-up word, or the beginning of one noun and the end of another; never a held-out noun."""
-    while True:
-        first, second = rng.choice(heroes()), rng.choice(heroes())
-        draw = rng.random()
-        if draw < 0.35:
-            word = first
-        elif draw < 0.65:
-            word = made_up(rng)
-        else:
-            word = first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 1) :]
-        if word not in held_out:
-            return word

@@ -1,10 +1,10 @@
 """Short stories from a small grammar: a plot fixes the events, a lexicon fills the typed slots.
 
-A hero may be any taught or untaught noun, so that the model learns to copy the word and not a list of heroes. What it
-can't decide at every place at once follows from the hero's first letter: the plot, and the name unless the request
-gives one. Every story opens with the same words, since openings of different lengths would leave the places of all
-that follows open. Slots are typed per plot so that every draw makes sense, and a slot used twice in a story holds the
-same word.
+A hero may be any taught or untaught noun, or a word that does not exist, so that the model learns to copy the word
+and not a list of heroes. What it can't decide at every place at once follows from the hero's first letter: the plot,
+and the name unless the request gives one. Every story opens with the same words, since openings of different lengths
+would leave the places of all that follows open. Slots are typed per plot so that every draw makes sense, and a slot
+used twice in a story holds the same word.
 """
 
 import re
@@ -16,6 +16,7 @@ from string import ascii_lowercase
 
 from training.demo.facts import definitions
 from training.demo.sampling import Dialogue, capitalized, casual, data_lines, shuffled_forever, word_lists
+from training.demo.unknown import made_up
 
 OPENING = "Once upon a time there was a {trait} {hero} named {name}."
 
@@ -47,7 +48,8 @@ PRONOUNS = {
     "girl": {"he": "she", "him": "her", "his": "her"},
     "boy": {"he": "he", "him": "him", "his": "his"},
 }
-_SHARE_OF_USUAL_HEROES = 0.4
+_SHARE_OF_USUAL_HEROES = 0.25
+_SHARE_OF_ANY_WORD = 0.35
 
 
 @dataclass(frozen=True)
@@ -152,12 +154,31 @@ def story_dialogues(held_out: frozenset[str], rng: Random) -> Iterator[Dialogue]
         yield Dialogue((casual(request, rng), tell(rng, hero=hero, name=name).text))
 
 
+def any_word(held_out: frozenset[str], rng: Random) -> str:
+    """A noun, a made-up word, or the beginning of one noun and the end of another; never a held-out noun."""
+    while True:
+        first, second = rng.choice(heroes()), rng.choice(heroes())
+        draw = rng.random()
+        if draw < 0.35:
+            word = first
+        elif draw < 0.65:
+            word = made_up(rng)
+        else:
+            word = first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 1) :]
+        if word not in held_out:
+            return word
+
+
 def _heroes(held_out: frozenset[str], rng: Random) -> Iterator[str]:
-    """Endless heroes, the usual ones more often."""
+    """Endless heroes: the usual ones, all nouns equally often, and words that no list would help with."""
     usual = shuffled_forever([hero for hero in usual_heroes() if hero not in held_out], rng)
     every = shuffled_forever([hero for hero in heroes() if hero not in held_out], rng)
     while True:
-        yield next(usual if rng.random() < _SHARE_OF_USUAL_HEROES else every)
+        draw = rng.random()
+        if draw < _SHARE_OF_ANY_WORD:
+            yield any_word(held_out, rng)
+        else:
+            yield next(usual if draw < _SHARE_OF_ANY_WORD + _SHARE_OF_USUAL_HEROES else every)
 
 
 def recognize(text: str) -> Story | None:

@@ -292,7 +292,15 @@ class TrainingOptions(DataOptions):
         return self
 
 
-class PretrainOptions(TrainingOptions):
+class DenoisingOptions(TrainingOptions):
+    """The options that stages share whose objective is to restore masked tokens."""
+
+    block_length: int | None = Field(
+        None, ge=1, description="Positions of a block, for models that attend block by block; the model's if not given."
+    )
+
+
+class PretrainOptions(DenoisingOptions):
     """The options of `pretrain`, which starts from random weights or a checkpoint."""
 
     usual_warmup_steps: ClassVar[int] = 2000
@@ -330,7 +338,7 @@ class PretrainOptions(TrainingOptions):
         return self
 
 
-class SFTOptions(TrainingOptions):
+class SFTOptions(DenoisingOptions):
     """The options of `sft`, which starts from a checkpoint."""
 
     usual_warmup_steps: ClassVar[int] = 50

@@ -25,7 +25,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
-from llada_core.checkpoint.save import copy_tokenizer
 from llada_core.files import make_empty, remove_folder, remove_incomplete, replace_folder
 from llada_core.memory import is_out_of_memory
 from llada_core.model.network import Network
@@ -71,6 +70,7 @@ class Checkpoints:
         keep_last: the number of newest checkpoints to keep, besides the best by validation loss.
         resume_from: the step to continue from; None for the newest.
         run: stored in each checkpoint, and compared before one is restored.
+        copy_files: copies the files that an export needs beside the weights into a folder.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Checkpoints:
         keep_last: int,
         resume_from: int | None,
         run: RunIdentity,
-        tokenizer_file: Path,
+        copy_files: Callable[[Path], None],
         world: World,
     ) -> None:
         self._folder = folder
         self._keep_last = keep_last
         self._resume_from = resume_from
         self._run = run
-        self._tokenizer_file = tokenizer_file
+        self._copy_files = copy_files
         self._world = world
 
     def save(self, learned: Learned, *, step: int, val_loss: float | None, val_losses: Sequence[float]) -> None:
@@ -185,7 +185,7 @@ class Checkpoints:
 
         def complete() -> None:
             (aside / "config.json").write_text(learned.model.config.to_json_string())
-            copy_tokenizer(self._tokenizer_file, aside)
+            self._copy_files(aside)
             write_state(aside, state)
             replace_folder(aside, self._folder / f"step-{state.step}")
             self._remove_old(state.step)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from llada_core.checkpoint.adapter import Adapter
+from llada_core.checkpoint.generation_config import read_generation_config
 from llada_core.checkpoint.load import Checkpoint, load_checkpoint
 from llada_core.checkpoint.placement import Placement
 from llada_core.checkpoint.save import save_checkpoint
@@ -61,6 +62,7 @@ def export(
         tokenizer_file=checkpoint / "tokenizer.json",
         special_tokens=SpecialTokens(**run.special_tokens),
         dtype=dtype,
+        generation_config=read_generation_config(checkpoint),
     )
 
 
@@ -87,6 +89,7 @@ def merge_adapter(
         tokenizer_file=tokenizer_file if tokenizer_file.exists() else None,
         special_tokens=checkpoint.special_tokens,
         dtype=dtype,
+        generation_config=read_generation_config(checkpoint.folder),
     )
 
 

@@ -23,10 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.initialization import no_init_weights
 
-from llada_core.diffusion.loss import RowLoss, head_losses
+from llada_core.diffusion.loss import RowLoss, head_losses, packed_for_training
 from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
-from llada_core.model.packed import PackedTokens
 from training.options.fields import LoraParams
 from training.run.quantized_base import BaseDtype, QuantizedLinear
 from training.run.token_rows import train_rows
@@ -160,6 +159,8 @@ def follow_step(
 def _allocate(sketch: Network, *, is_sharded: bool, bfloat16: bool) -> None:
     """Put fake weights in place of the meta ones, in the dtypes that forward finds."""
     for module in sketch.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            module.register_buffer(name, torch.zeros(buffer.shape, dtype=buffer.dtype))
         for name, weight in list(module.named_parameters(recurse=False)):
             is_float32 = not bfloat16 or (weight.requires_grad and not is_sharded)
             data = torch.zeros(weight.shape, dtype=torch.float32 if is_float32 else torch.bfloat16)
@@ -172,9 +173,10 @@ def _allocate(sketch: Network, *, is_sharded: bool, bfloat16: bool) -> None:
 
 def _loss(model: Network, rows: int, length: int, row_loss: RowLoss) -> Tensor:
     """`losses_at_masks` with everything masked: fake tensors cannot be indexed by a mask."""
-    packed = PackedTokens(torch.zeros(rows * length, dtype=torch.long), (length,) * rows)
+    tokens_T = torch.zeros(rows * length, dtype=torch.long)
+    packed = packed_for_training(model.shape, tokens_T, tokens_T, (length,) * rows)
     hidden_RE = model.hidden_states(packed)[torch.arange(rows * length)]
-    return head_losses(model, hidden_RE, packed.tokens_T, row_loss).sum()
+    return head_losses(model, hidden_RE, tokens_T, row_loss).sum()
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def load_adapters(model: Network, folder: Path) -> None:
 
 
 def adapters_alone(config: ModelConfig, params: LoraParams) -> Network:
-    """A model whose adapters are allocated, and whose other weights are on the meta device."""
+    """A model whose adapters and buffers are allocated, and whose other weights are on the meta device."""
     with torch.device("meta"):
         model = Network(config)
         add_adapters(model, params, seed=0)
@@ -50,6 +50,8 @@ def adapters_alone(config: ModelConfig, params: LoraParams) -> Network:
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.requires_grad:
                 setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="cpu")))
+        for name, buffer in module.named_buffers(recurse=False):
+            module.register_buffer(name, torch.empty_like(buffer, device="cpu"))
     return model
 
 

@@ -76,7 +76,7 @@ def build_trainer(start: Start, samples: RunSamples, world: World, reporter: Rep
         keep_last=options.keep_last,
         resume_from=options.resume_from,
         run=identity_of(start, samples, plan.schedule),
-        tokenizer_file=start.model.tokenizer_file,
+        copy_files=start.model.copy_files,
         world=world,
     )
     workplace = Workplace(world, start.model.tokenizer, options.output_dir, options.seed)

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
+from llada_core.checkpoint.generation_config import copy_generation_config
 from llada_core.checkpoint.load import Checkpoint, load_checkpoint, read_tokenizer
 from llada_core.checkpoint.save import copy_tokenizer
 from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from llada_core.model.registry import find_architecture
+from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
-from training.options.fields import LoraParams, RandomWeights, TrainingOptions
+from training.options.fields import DenoisingOptions, LoraParams, RandomWeights, TrainingOptions
 from training.run.adapter import read_adapter
 from training.run.quantized_base import quantize_linears
 from training.stages.base import Stage
@@ -40,7 +42,13 @@ class StartModel:
     def save(self, folder: Path) -> None:
         """Write config and tokenizer: enough for a dry run to start from."""
         self.config.save_pretrained(folder)
+        self.copy_files(folder)
+
+    def copy_files(self, folder: Path) -> None:
+        """Copy the tokenizer with its chat format and, of a checkpoint, the sampler's defaults."""
         copy_tokenizer(self.tokenizer_file, folder)
+        if self.folder is not None:
+            copy_generation_config(self.folder, folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,7 @@ class Start:
             # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as with LoRA.
             model.activation_checkpointing_enable({"use_reentrant": False})
         model.special_tokens = self.model.special_tokens
+        model.shape = _with_blocks(model.shape, options)
         return model.train()
 
 
@@ -114,24 +123,34 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     else:
         assert options.model_name_or_path is not None
         model = _from_checkpoint(options.model_name_or_path, with_weights=with_weights)
-    model.config.shape.require_full_attention("training")
+    shape = _with_blocks(model.config.shape, options)
     if options.max_length is None:
-        default = min(_LONGEST_DEFAULT, model.config.shape.max_sequence_length)
-        options = options.model_copy(update={"max_length": default})
+        default = min(_LONGEST_DEFAULT, shape.max_sequence_length)
+        # In whole blocks, as rows are padded to.
+        options = options.model_copy(update={"max_length": default - default % (shape.block_length or 1)})
     targets = _adapted(options.lora_target_modules, model.config)
     options = options.model_copy(update={"lora_target_modules": targets})
     token_ids = _ids_of(options.train_tokens, model.tokenizer)
     if options.adapter is not None:
         decided, token_ids = read_adapter(options.adapter, model.config)
         options = options.model_copy(update=decided)
-    stage = stage_of(options)
-    _require_fitting_lengths(options, stage, model.config.shape.max_sequence_length)
+    stage = stage_of(options, shape)
+    _require_fitting_lengths(options, stage, shape.max_sequence_length)
     # The tokens of LLaDA's own chat format; a template brings its own.
     required = () if model.tokenizer.has_template else stage.required_tokens
     missing = [token for token in required if model.tokenizer.token_to_id(token) is None]
     if missing:
         raise DataError(f"the tokenizer has no {', '.join(missing)}, which this stage's chat template needs")
     return Start(options, stage, model, token_ids)
+
+
+def _with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
+    """The shape with blocks of `--block-length`."""
+    if not isinstance(options, DenoisingOptions) or options.block_length is None:
+        return shape
+    if shape.block_length is None:
+        raise TrainingError("--block-length: only models that attend block by block have blocks; leave it out")
+    return replace(shape, block_length=options.block_length)
 
 
 def _ids_of(tokens: Sequence[str], tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ class NoisyRow:
     Attributes:
         name: which sample it is, or which part of one.
         target_start: the position before which nothing is masked.
-        noise_level: t, in (0, 1).
+        noise_level: the probability with which its targets are masked.
     """
 
     name: str

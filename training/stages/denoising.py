@@ -1,11 +1,12 @@
 """The part of a stage that pre-training and SFT share: they differ in their samples, not in their objective."""
 
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from llada_core.model.network import Network
+from llada_core.model.published_training import PublishedTraining
 from training.data.batches import Batch
 from training.data.samples import Samples
 from training.evaluation.likelihood_bound import evaluate
@@ -16,11 +17,21 @@ from training.stages.practice import Workplace
 
 _NOISE_LEVELS = 8
 
+LengthT = TypeVar("LengthT", int, Tensor)
+
 
 class Denoising:
-    """A stage that learns to restore masked tokens; what it validates is the bound on the likelihood."""
+    """A stage that learns to restore masked tokens; what it validates is the bound on the likelihood.
+
+    Attributes:
+        training: how the model's authors mask and weigh tokens.
+        block_length: that of the blocks of a block-causal model; None for others.
+    """
 
     __slots__ = ()
+
+    training: PublishedTraining
+    block_length: int | None
 
     val_loss: ClassVar[str] = "NLL bound, nats per token; end padding is not counted"
     watched: ClassVar[str | None] = None
@@ -37,11 +48,11 @@ class Denoising:
 
     def noisy_rows(self, batch: Batch, *, mask_id: int, seed: int) -> Iterator[NoisyRow]:
         """See `Stage`."""
-        corrupted, _, t_B = corrupt_batch(batch, mask_id=mask_id, seed=seed)
-        for row, t in enumerate(t_B.tolist()):
+        corrupted, _, p_B = corrupt_batch(batch, mask_id=mask_id, seed=seed, training=self.training)
+        for row, p in enumerate(p_B.tolist()):
             sample, start = int(batch.samples_B[row]), int(batch.target_starts_B[row])
             yield NoisyRow(
-                f"sample {sample}", batch.tokens_BL[row].tolist(), corrupted.tokens_BL[row].tolist(), start, t
+                f"sample {sample}", batch.tokens_BL[row].tolist(), corrupted.tokens_BL[row].tolist(), start, p
             )
 
     def validate(self, objective: nn.Module, samples: Samples, conditions: Conditions) -> Measurement | None:
@@ -63,3 +74,8 @@ class Denoising:
             "val_loss_by_noise_level": evaluation.by_noise_level,
         }
         return Measurement(evaluation.nll, figures, f"NLL bound {evaluation} nats per token")
+
+
+def in_whole_blocks(length: LengthT, block_length: int | None) -> LengthT:
+    """The least length of whole blocks that is not below `length`: the sampler, too, denoises none but whole blocks."""
+    return length if block_length is None else -(-length // block_length) * block_length

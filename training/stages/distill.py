@@ -15,13 +15,14 @@ from torch import nn
 from llada_core.diffusion.certainty import UNWRITTEN, certainty
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.model.network import Network
+from llada_core.model.shape import ModelShape
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.formats import ReadReport
 from training.data.samples import Pairs, Samples
 from training.data.shards import Encoded, Encoder, Shard
 from training.data.sources import Source
-from training.data.trajectories import RecordedAnswer, read_trajectories
+from training.data.trajectories import Learner, RecordedAnswer, read_trajectories
 from training.errors import DataError
 from training.options.fields import DistillOptions
 from training.stages.base import NoisyRow, Work
@@ -52,7 +53,8 @@ class Distillation(Chat):
     steps_per_batch: ClassVar[int] = 1
 
     @classmethod
-    def from_options(cls, options: DistillOptions) -> "Distillation":
+    def from_options(cls, options: DistillOptions, shape: ModelShape) -> "Distillation":
+        shape.require_full_attention("distillation")
         assert options.max_length is not None
         forcing = Forcing(options.block_length, options.entropy_weight, options.entropy_temperature)
         return cls(options.max_length, forcing)
@@ -122,7 +124,7 @@ class TrajectoryEncoder(Encoder):
         return [*super().identity, self._max_length]
 
     def read(self, source: Source, report: ReadReport) -> Iterator[RecordedAnswer]:
-        return read_trajectories(source.records(), report)
+        return read_trajectories(source.records(), report, Learner(self.tokenizer.mask_id, len(self.tokenizer)))
 
     def encode(self, items: Sequence[RecordedAnswer]) -> Iterator[Encoded]:
         for number, answer in enumerate(items):
@@ -135,7 +137,6 @@ class TrajectoryEncoder(Encoder):
                 for token_id, step in zip(written.token_ids, steps, strict=True)
             ]
             self._require_same(answer, prompt)
-            self._require_known([*prompt, *canvas])
             if len(prompt) + len(canvas) > self._max_length:
                 self.num_dropped += 1
                 continue
@@ -152,13 +153,6 @@ class TrajectoryEncoder(Encoder):
             raise DataError(
                 f"a recorded prompt had {answer.prompt_length} tokens and now has {len(prompt)}: {answer.prompt!r}; "
                 "tools and settings of the chat template cannot be trained"
-            )
-
-    def _require_known(self, ids: Sequence[int]) -> None:
-        if max(ids) >= len(self.tokenizer):
-            raise DataError(
-                f"a recorded answer has the token {max(ids)}, and this model's tokenizer only {len(self.tokenizer):,}; "
-                "a model learns from its own answers"
             )
 
 

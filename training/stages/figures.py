@@ -20,9 +20,9 @@ def mean_of(values_B: Tensor) -> Tensor:
 
 
 def mean_by_level(values_B: Tensor, noise_levels_B: Tensor) -> Tensor:
-    """The figure that is the mean over rows in each tenth of the noise levels."""
+    """The figure that is the mean over rows in each tenth of the noise levels, which lie in [0, 1]."""
     values_B = values_B.detach().double()
-    bins_B = (noise_levels_B * _NOISE_LEVEL_BINS).long()
+    bins_B = (noise_levels_B * _NOISE_LEVEL_BINS).long().clamp(max=_NOISE_LEVEL_BINS - 1)
     sums_2K = torch.zeros(2, _NOISE_LEVEL_BINS, dtype=torch.float64, device=values_B.device)
     sums_2K[0].index_add_(0, bins_B, values_B)
     sums_2K[1].index_add_(0, bins_B, torch.ones_like(values_B))

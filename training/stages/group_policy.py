@@ -15,6 +15,7 @@ from torch import nn
 
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.model.network import Network
+from llada_core.model.shape import ModelShape
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.formats import Question, ReadReport, read_questions
@@ -52,12 +53,13 @@ class GroupPolicy(Chat):
     watched: ClassVar[str | None] = "reward"
 
     @classmethod
-    def from_options(cls, options: GRPOOptions) -> "GroupPolicy":
+    def from_options(cls, options: GRPOOptions, shape: ModelShape) -> "GroupPolicy":
         """Build the stage.
 
         Raises:
             TrainingError: answers leave no room for a prompt; a reward's function cannot be imported.
         """
+        shape.require_full_attention("rewards")
         assert options.max_length is not None
         if options.gen_length >= options.max_length:
             raise TrainingError(

@@ -17,6 +17,7 @@ from torch import nn
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.diffusion.preference import PreferenceLoss
 from llada_core.model.network import Network
+from llada_core.model.shape import ModelShape
 from llada_core.text.tokenizer import Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.dialogues import DialogueRules, Preference
@@ -61,7 +62,8 @@ class Preferences(Chat):
     steps_per_batch: ClassVar[int] = 1
 
     @classmethod
-    def from_options(cls, options: DPOOptions) -> "Preferences":
+    def from_options(cls, options: DPOOptions, shape: ModelShape) -> "Preferences":
+        shape.require_full_attention("preferences")
         assert options.max_length is not None
         return cls(
             options.max_length,

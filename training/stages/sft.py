@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 import torch
 
 from llada_core.counter_noise import Purpose, uniform
+from llada_core.model.published_training import LLADA_TRAINING, PublishedTraining
+from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import BOS_TOKEN, EOT_TOKEN
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import NORMALIZERS, Batching, BatchPlanner, LossNorm, RowLayout, StepRows
@@ -21,7 +23,7 @@ from training.data.sources import Source
 from training.errors import DataError
 from training.options.fields import SFTOptions
 from training.stages.chat import Chat
-from training.stages.denoising import Denoising
+from training.stages.denoising import Denoising, in_whole_blocks
 
 Overlong = Literal["drop", "truncate"]
 
@@ -38,6 +40,7 @@ class SFT(Chat, Denoising):
         pad_to: None pads a batch to its longest row. A length lets one batch in three be padded further, up to it:
             short answers then also occur on long canvases, which is what the sampler will show the model.
         loss_norm: what has equal weight, every token of a batch or every sample.
+        training, block_length: see `Denoising`. Rows have whole blocks.
     """
 
     max_length: int
@@ -45,22 +48,37 @@ class SFT(Chat, Denoising):
     pad_to: int | None = None
     rules: DialogueRules = field(default_factory=DialogueRules)
     loss_norm: LossNorm = "sequence"
+    training: PublishedTraining = LLADA_TRAINING
+    block_length: int | None = None
 
     name: ClassVar[str] = "SFTOptions"  # in checkpoints since the first version
 
     @classmethod
-    def from_options(cls, options: SFTOptions) -> "SFT":
+    def from_options(cls, options: SFTOptions, shape: ModelShape) -> "SFT":
         assert options.max_length is not None
-        rules = DialogueRules(options.train_on, options.allow_empty_answers)
-        return cls(options.max_length, options.overlong, options.pad_to, rules, options.loss_norm)
+        return cls(
+            options.max_length,
+            options.overlong,
+            options.pad_to,
+            DialogueRules(options.train_on, options.allow_empty_answers),
+            options.loss_norm,
+            shape.training,
+            shape.block_length,
+        )
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
-        return {"max_length": self.max_length, "pad_to": self.pad_to or 0}
+        lengths = {"max_length": self.max_length, "pad_to": self.pad_to or 0}
+        return {name: in_whole_blocks(length, self.block_length) for name, length in lengths.items()}
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "DialogueEncoder":
         return DialogueEncoder(
-            tokenizer, eos_id=eos_id, max_length=self.max_length, overlong=self.overlong, rules=self.rules
+            tokenizer,
+            eos_id=eos_id,
+            max_length=self.max_length,
+            overlong=self.overlong,
+            rules=self.rules,
+            fills_gaps=self.block_length is None,
         )
 
     def samples(self, shards: Sequence[Shard]) -> Samples:
@@ -68,7 +86,7 @@ class SFT(Chat, Denoising):
 
     def planner(self, samples: Samples, batching: Batching) -> BatchPlanner:
         def lay_out(rows: StepRows) -> RowLayout:
-            return _pad_answers(rows, pad_to=self.pad_to, seed=batching.seed)
+            return _pad_answers(rows, pad_to=self.pad_to, seed=batching.seed, block_length=self.block_length)
 
         return BatchPlanner(samples, batching, lay_out, NORMALIZERS[self.loss_norm])
 
@@ -89,11 +107,17 @@ class DialogueEncoder(Encoder):
         max_length: int,
         overlong: Overlong,
         rules: DialogueRules | None = None,
+        fills_gaps: bool = True,
     ) -> None:
+        """
+        Args:
+            fills_gaps: whether the model sees what follows a gap.
+        """
         super().__init__(tokenizer, eos_id=eos_id)
         self._max_length = max_length
         self._overlong = overlong
         self._rules = rules or DialogueRules()
+        self._fills_gaps = fills_gaps
 
     @property
     def identity(self) -> list[object]:
@@ -113,6 +137,11 @@ class DialogueEncoder(Encoder):
             yield from self._fit(Encoded([*ids, self.eos_id], item=number))
 
     def _gaps(self, gaps: Sequence[tuple[int, FilledGap]]) -> Iterator[Encoded]:
+        if gaps and not self._fills_gaps:
+            raise DataError(
+                "a record has prefix, middle and suffix; the model attends block by block, and does not see what "
+                "follows a gap"
+            )
         parts = iter(self.tokenizer.encode_batch([text for _, gap in gaps for text in astuple(gap)]))
         for number, _ in gaps:
             prefix, middle, suffix = next(parts), next(parts), next(parts)
@@ -182,12 +211,13 @@ def fit(sample: Encoded, *, max_length: int, overlong: Overlong) -> Encoded | No
     return replace(sample, ids=sample.ids[:max_length], suffix_length=max(0, sample.suffix_length - num_over))
 
 
-def _pad_answers(rows: StepRows, *, pad_to: int | None, seed: int) -> RowLayout:
+def _pad_answers(rows: StepRows, *, pad_to: int | None, seed: int, block_length: int | None) -> RowLayout:
     """Pad to the longest row, or in one batch in three further; the padding of an answer is a target too."""
     length = int(rows.lengths_B.max())
     if pad_to is not None:
         chosen, fraction = (float(uniform(seed, Purpose.PADDING, rows.step, draw)) for draw in (0, 1))
         if chosen < _SHARE_OF_PADDED_BATCHES:
             length = max(length, int(pad_to * fraction))
+    length = in_whole_blocks(length, block_length)
     stops_B = torch.where(rows.suffix_lengths_B > 0, rows.lengths_B - rows.suffix_lengths_B, length)
     return RowLayout(stops_B, length)

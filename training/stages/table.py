@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from llada_core.model.shape import ModelShape
 from training.options.fields import (
     DistillOptions,
     DPOOptions,
@@ -18,7 +19,7 @@ from training.stages.preferences import Preferences
 from training.stages.pretrain import Pretraining
 from training.stages.sft import SFT
 
-STAGES: dict[type[TrainingOptions], Callable[[Any], Stage]] = {
+STAGES: dict[type[TrainingOptions], Callable[[Any, ModelShape], Stage]] = {
     PretrainOptions: Pretraining.from_options,
     SFTOptions: SFT.from_options,
     DPOOptions: Preferences.from_options,
@@ -27,6 +28,10 @@ STAGES: dict[type[TrainingOptions], Callable[[Any], Stage]] = {
 }
 
 
-def stage_of(options: TrainingOptions) -> Stage:
-    """The stage that a command's options choose, with its settings."""
-    return STAGES[type(options)](options)
+def stage_of(options: TrainingOptions, shape: ModelShape) -> Stage:
+    """The stage that a command's options choose, with its settings for a model.
+
+    Raises:
+        InvalidParameterError: the model attends block by block, and the stage has no objective for that.
+    """
+    return STAGES[type(options)](options, shape)

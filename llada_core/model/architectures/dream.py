@@ -4,6 +4,7 @@ from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, LlamaL
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Description, FeedForward
 from llada_core.model.published_sampler import PublishedSampler, PublishedSetting
+from llada_core.model.published_training import PublishedTraining
 from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
@@ -53,7 +54,7 @@ class DreamConfig(LlamaLayoutConfig):
     published_tokens = _TOKENS
     sampler = _SAMPLER
     # The published training's `cart[geo_p:0.3]`.
-    context_weight = 0.3
+    training = PublishedTraining(context_weight=0.3)
     attention_dropout: float = 0.0
     intermediate_size: int = 96
     max_window_layers: int = 28

@@ -31,6 +31,7 @@ from clients import (
 )
 from tests.clients.python.cutting_proxy import CuttingProxy
 from tests.live_server import LiveServer
+from tests.server.scripted import talking
 
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 8, "seed": 1}
 QUESTION = "What is the capital of France?"
@@ -60,6 +61,33 @@ def test_streamed_pieces_add_up_to_the_plain_text(client):
     pieces = list(client.stream_chat(QUESTION, max_tokens=32))
     assert "".join(pieces) == client.chat(QUESTION, max_tokens=32).text
     assert "".join(client.stream_complete("Once", max_tokens=32)) == client.complete("Once", max_tokens=32).text
+
+
+def test_thinking_is_apart_from_the_text(demo):
+    said = {"text": " It is 19.", "reasoning": "12 and 7"}
+    with talking(demo, None, reasoning_parser="think") as talk:
+        talk.will_say("<think>12 and 7</think> It is 19.")
+        url, thinking = str(talk.http.base_url), []
+
+        async def ask():
+            async with AsyncLLaDAClient(url) as other:
+                pieces = [
+                    piece async for piece in other.stream_chat(QUESTION, max_tokens=96, on_thinking=thinking.append)
+                ]
+                return "".join(pieces)
+
+        with LLaDAClient(url) as client:
+            answer = client.chat(QUESTION, max_tokens=96)
+            assert {"text": answer.text, "reasoning": answer.reasoning} == said
+            pieces = list(client.stream_chat(QUESTION, max_tokens=96, on_thinking=thinking.append))
+            assert ("".join(pieces), "".join(thinking)) == (said["text"], said["reasoning"])
+            thinking.clear()
+            assert (asyncio.run(ask()), "".join(thinking)) == (said["text"], said["reasoning"])
+            assert list(client.stream_chat(QUESTION, max_tokens=96)) == pieces
+            # An answer that is all thinking has no text.
+            talk.will_say("<think>12")
+            answer = client.chat(QUESTION, max_tokens=96)
+            assert (answer.text, answer.reasoning) == ("", "12")
 
 
 def test_a_replay_of_the_events_ends_as_the_server_says(client):

@@ -1,5 +1,6 @@
 """The commands of `llada` in pipes, against a real server with the demo model."""
 
+import io
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clients import LLaDAClient
+from clients.terminal.chat import Conversation
 from clients.terminal.cli import app
 from tests.clients.python.cutting_proxy import CuttingProxy
 from tests.clients.terminal.conftest import ROOT
@@ -131,6 +133,22 @@ def test_a_chat_remembers_what_was_said_until_it_is_told_to_forget(llada, client
     second = client.chat([{"role": role, "content": content} for role, content in turns], max_tokens=16).text
     assert result.stdout.splitlines()[:2] == [first, second] and result.stdout.splitlines()[-1] == first
     assert result.returncode == 0
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_thinking_is_dimmed_on_a_terminal_and_left_out_elsewhere(monkeypatch, is_terminal):
+    class Client:
+        def stream_chat(self, messages, *, on_thinking, **fields):
+            on_thinking("12 and 7\n")
+            yield "It is 19."
+
+    written = io.StringIO()
+    written.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stdout", written)
+    conversation = Conversation(Client(), {}, None)
+    conversation.ask("What is 12 + 7?")
+    assert written.getvalue() == ("\x1b[2m12 and 7\n\x1b[0m" if is_terminal else "") + "It is 19.\n"
+    assert conversation.turns[-1] == {"role": "assistant", "content": "It is 19."}
 
 
 def test_settings_of_a_chat_are_shown_set_and_taken_away(llada):

@@ -119,6 +119,23 @@ def test_the_text_view_renders_markdown_once_the_text_is_final(page: Page) -> No
     expect(draft).to_have_text("▒\nfox")
 
 
+def test_thinking_is_folded_away_from_the_answer_and_no_turn_of_the_chat(page: Page) -> None:
+    done = {**DONE, "text": "<think>\nA?\n</think>\n\n**fox**", "reasoning_content": "\nA?\n", "content": "\n\n**fox**"}
+    answer(page, sse(("start", START), ("step", FIRST), ("step", SECOND), ("done", done)))
+    generate_to_the_end(page)
+    page.get_by_role("radio", name="Text", exact=True).check()
+    expect(part(page, "text")).to_have_text("**fox**")
+    expect(part(page, "draft").locator("strong")).to_have_text("fox")
+    for name in ("thinking", "draft"):
+        thought = part(page, name).locator("details p")
+        expect(thought).to_be_hidden()
+        part(page, name).locator("summary").click()
+        expect(thought).to_be_visible()
+        expect(thought).to_have_text("A?")
+    expect(page.locator("#turns li").last).to_contain_text("**fox**")
+    expect(page.locator("#turns li").last).not_to_contain_text("A?")
+
+
 NASTY = (
     '<img src=x onerror="window.broken=1"> [x](javascript:window.broken=1) ![p](https://example.org/p.png) '
     "<script>window.broken=1</script>"

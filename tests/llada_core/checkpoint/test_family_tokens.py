@@ -122,3 +122,16 @@ def test_a_saved_model_keeps_the_chat_format_of_its_tokenizer(folder, tmp_path):
     again = Checkpoint.open(out)
     assert again.tokenizer.encode_chat(CHAT) == checkpoint.tokenizer.encode_chat(CHAT)
     assert again.special_tokens == checkpoint.special_tokens
+
+
+def test_a_saved_model_keeps_the_defaults_of_its_sampler_and_what_nobody_knows(tmp_path):
+    network = network_of("dream", "tiny-7b-like")
+    published = {"alg": "entropy", "top_p": 0.9, "no_field_of_ours": {"a": 1}, "transformers_version": "4.46.2"}
+    fitted = {"decision_temperature": 2.0, "mask_token_id": 1, "eos_token_id": [1, 2]}
+    settings = {"tokenizer_file": None, "special_tokens": network.special_tokens, "dtype": torch.float32}
+    save_checkpoint(network, tmp_path, **settings, generation_config={**published, **fitted})
+    again = Checkpoint.open(tmp_path)
+    assert dict(again.sampler.defaults) == {"remasking": "entropy", "top_p": 0.9}
+    assert (again.special_tokens, again.decision_temperature) == (network.special_tokens, 1.0)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert {name: saved[name] for name in published} == published

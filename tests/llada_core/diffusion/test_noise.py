@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from llada_core.diffusion.noise import corrupt, corruption_draws, noise_levels, stratified_noise_levels
+from tests.llada_core.model.architectures.test_family import network_of
 
 EPOCH = torch.tensor([2])
 
@@ -35,6 +37,27 @@ def test_positions_that_may_not_be_masked_stay():
     maskable_BL = torch.tensor([[False, False, True, True]])
     corrupted = corrupt(torch.arange(4)[None], torch.ones(1), torch.zeros(1, 4), mask_id=9, maskable_BL=maskable_BL)
     assert corrupted.tokens_BL.tolist() == [[0, 1, 9, 9]]
+
+
+def test_llada2_masks_within_its_range_and_a_row_counts_by_the_mean_of_its_masks():
+    training = network_of("llada2_moe", "tiny-mini-like").shape.training
+    tokens_BL, draws_BL = torch.zeros(4000, 20, dtype=torch.long), torch.rand(4000, 20)
+    maskable_BL = (torch.arange(20) >= 5).expand(4000, 20)
+    t_B = torch.tensor([0.0, 1.0]).repeat(2000)
+    corrupted = corrupt(tokens_BL, t_B, draws_BL, mask_id=9, maskable_BL=maskable_BL, training=training)
+    shares_B = corrupted.masked_BL.sum(dim=1).double() / 15
+    assert not corrupted.masked_BL[:, :5].any()
+    assert [shares_B[first::2].mean().item() for first in (0, 1)] == pytest.approx([0.3, 0.8], abs=0.01)
+    assert torch.equal(corrupted.p_mask_B[shares_B > 0], shares_B[shares_B > 0])
+    # Nothing is divided by 0 in a row without masks.
+    assert corrupted.p_mask_B.min() > 0 and (shares_B == 0).any()
+
+
+def test_sdar_masks_and_weighs_as_llada_does():
+    trained, llada = (
+        network_of(*name).shape.training for name in (("sdar", "tiny-8b-like"), ("illada", "tiny-8b-like"))
+    )
+    assert trained == llada
 
 
 def test_stratified_noise_levels_have_one_in_every_interval_in_a_random_order():

@@ -11,7 +11,7 @@ from torch.nn.attention import varlen
 
 from llada_core.model import attention
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.attention import AttentionPlan, _joined, _Offsets, scaled_dot_product
+from llada_core.model.attention import AttentionPlan, _joined, _Offsets, masked_dot_product, scaled_dot_product
 from llada_core.model.backends.cpu_attention import attend
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
@@ -99,7 +99,7 @@ def test_block_causal_attention_is_the_masked_one_in_any_batch(monkeypatch, has_
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("kernel", [scaled_dot_product, partial(attend, dtype=torch.float32)], ids=["torch", "cpu"])
+@pytest.mark.parametrize("kernel", [masked_dot_product, partial(attend, dtype=torch.float32)], ids=["torch", "cpu"])
 def test_blocks_that_attend_together_have_the_result_of_one_by_one_and_its_gradient(monkeypatch, kernel, dtype):
     results = []
     for most_together in (1, 128):
@@ -110,7 +110,7 @@ def test_blocks_that_attend_together_have_the_result_of_one_by_one_and_its_gradi
         plan = AttentionPlan(packed)
         assert [len(run.spans) for run in plan._runs] == ([6, 6] if most_together == 1 else [1])
         attended = plan.attend(q_THD, k_TKD, v_TKD, 0, kernel=kernel)
-        if kernel is scaled_dot_product:
+        if kernel is masked_dot_product:
             attended.float().square().sum().backward()
             results.append([attended, q_THD.grad, k_TKD.grad, v_TKD.grad])
         else:

@@ -37,7 +37,8 @@ def test_nothing_is_boosted_once_the_sequence_is_there(response):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"token_ids": ()}, "token_ids is \\(\\); it must have at least 1"),
+        ({"token_ids": ()}, "token_ids is \\(\\); it must have from 1 to 64"),
+        ({"token_ids": (1,) * 65}, r"token_ids is \(1, 1, .*\); it must have from 1 to 64"),
         ({"token_ids": (1,), "boost": float("inf")}, "boost is inf; it must be from 0"),
         ({"token_ids": (1,), "power": -1.0}, "power is -1.0; it must be from 0"),
     ],

@@ -187,3 +187,51 @@ def test_tools_are_in_the_plain_form_where_the_format_knows_none(demo_tokenizer,
         assert tokenizer.encode_chat(USER, TOOLS) == demo_tokenizer.encode_chat(
             [Message("system", tools_text(TOOLS)), *USER]
         )
+
+
+# As Qwen3's: thinking is written for the turns after the last question only.
+THINKING_TEMPLATE = """\
+{%- set last = namespace(user=0) %}
+{%- for m in messages %}{% if m.role == "user" %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}
+{%- for m in messages %}<|im_start|>{{ m.role }}
+{% if m.reasoning_content and loop.index0 > last.user %}<think>
+{{ m.reasoning_content.strip("\n") }}
+</think>
+
+{% endif %}
+{{- m.content }}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def rendered(source, *messages):
+    return "".join(part.text for part in ChatTemplate(source).render(messages, **SETTINGS))
+
+
+def test_a_template_gets_the_thinking_of_a_turn_as_text_of_its_own():
+    turn = Message("assistant", "19", thinking="Yes")
+    assert rendered(THINKING_TEMPLATE, Message("user", "12 + 7?"), turn) == (
+        "<|im_start|>user\n12 + 7?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nYes\n</think>\n\n19<|im_end|>\n<|im_start|>assistant\n"
+    )
+    question = Message("user", "And 5?")
+    assert "Yes" not in rendered(THINKING_TEMPLATE, USER[0], turn, question)
+    tokenizer = load_tokenizer(DEMO_FOLDER, chat_template=ChatTemplate(THINKING_TEMPLATE))
+    eot = tokenizer.token_to_id("<|eot_id|>")
+    assert eot not in tokenizer.encode_chat([USER[0], Message("assistant", "19", thinking="a <|eot_id|>")])
+
+
+@pytest.mark.parametrize(
+    ("source", "thinking"),
+    [
+        ("{{ messages[0].content }}", None),
+        (THINKING_TEMPLATE, "free"),
+        ("{{ messages[0].content.split('</think>')[-1] }}", "free"),
+        ("{{ messages[0].content }}{% if add_generation_prompt %}<think>\n{% endif %}{# </think> #}", "open"),
+        ("{{ messages[0].content }}<think>\n\n</think>\n\n", "closed"),
+        ("{{ raise_exception('</think>') }}", "free"),
+    ],
+)
+def test_a_template_shows_how_answers_begin(source, thinking):
+    assert ChatTemplate(source).thinking == thinking

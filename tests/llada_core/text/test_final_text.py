@@ -40,6 +40,18 @@ def test_tokens_are_counted_up_to_the_stop_string(demo_tokenizer):
     assert demo_tokenizer.decode(ids[: final.num_tokens]) == "one two"
 
 
+def test_tokens_are_counted_where_they_begin(demo_tokenizer):
+    # A special token begins where the next one does.
+    eos = demo_tokenizer.token_to_id("<|endoftext|>")
+    ids = [*(demo_tokenizer.encode_plain(letter)[0] for letter in "abc"), eos, demo_tokenizer.encode_plain(" there")[0]]
+    final = FinalText(demo_tokenizer)
+    assert final.num_tokens_in(0, 9) == 0
+    final.push(ids)
+    assert final.text == "abc there"
+    counts = [final.num_tokens_in(*part) for part in ((0, 9), (0, 3), (1, 4), (3, 4), (4, 9), (3, 99), (2, 2))]
+    assert counts == [5, 3, 4, 2, 0, 2, 0]
+
+
 def test_a_stop_string_within_a_token_cuts_its_text_and_not_its_count(demo_tokenizer):
     (token,) = demo_tokenizer.encode_plain(" there")
     final = FinalText(demo_tokenizer, ["ere"])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llada_core import DEMO_FOLDER
 from llada_core.errors import InvalidParameterError
 from llada_core.text.tokenizer import IncrementalDecoder, Message, Tokenizer
 from training.commands.tokenizer import train_tokenizer
@@ -160,3 +161,18 @@ def test_an_added_token_that_takes_the_spaces_around_it_has_no_bound(demo_defini
     first, *others = demo_definition["added_tokens"]
     changed = {**demo_definition, "added_tokens": [{**first, "rstrip": True}, *others]}
     assert Tokenizer(json.dumps(changed)).longest_token is None
+
+
+@pytest.mark.parametrize("is_special", [True, False])
+def test_the_tags_around_thinking_are_text_however_a_file_registers_them(demo_tokenizer, is_special):
+    definition = json.loads((DEMO_FOLDER / "tokenizer.json").read_text())
+    token = {**definition["added_tokens"][0], "special": is_special}
+    definition["added_tokens"] += [
+        {**token, "id": 3072 + number, "content": tag} for number, tag in enumerate(("<think>", "</think>"))
+    ]
+    tokenizer = Tokenizer(json.dumps(definition))
+    assert (demo_tokenizer.thinking, tokenizer.thinking) == (None, "free")
+    ids = [3072, *tokenizer.encode_plain("so"), 3073]
+    assert tokenizer.encode("<think>so</think>") == ids
+    assert tokenizer.decode(ids) == "<think>so</think>"
+    assert set(tokenizer.special_tokens) == set(demo_tokenizer.special_tokens)

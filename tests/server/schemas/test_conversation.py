@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from server.http.api_error import APIError
 from server.schemas.conversation import ChatMessage
@@ -16,6 +17,15 @@ def test_a_participants_name_is_accepted_as_agents_always_send_it():
 def test_an_earlier_answer_may_carry_empty_reasoning():
     for field in ("reasoning", "reasoning_content"):
         assert ChatMessage.model_validate({"role": "assistant", "content": "Yes.", field: ""}).text == "Yes."
+
+
+def test_an_earlier_answer_may_carry_its_thinking_under_either_name_or_both():
+    both = {"reasoning": "Hm", "reasoning_content": "Hm"}
+    for fields in ({"reasoning": "\nHm\n"}, {"reasoning_content": "Hm"}, both):
+        message = ChatMessage.model_validate({"role": "assistant", "content": None, **fields})
+        assert (message.as_turn().thinking, message.thinking_field) == ("Hm", list(fields)[-1])
+    with pytest.raises(ValidationError, match="only one of them"):
+        ChatMessage.model_validate({"role": "assistant", "content": "Yes.", **both, "reasoning": "No"})
 
 
 @pytest.mark.parametrize(

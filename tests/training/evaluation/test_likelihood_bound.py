@@ -9,6 +9,7 @@ import torch
 from llada_core import DEMO_FOLDER
 from llada_core.diffusion.loss import masked_cross_entropy
 from llada_core.diffusion.noise import Corrupted
+from tests.llada_core.model.architectures.test_family import network_of
 from tests.training.conftest import llada_train, succeed, write_jsonl
 from training.data.samples import Sample
 from training.distributed import World
@@ -54,6 +55,19 @@ def test_the_bound_equals_the_enumeration_of_every_mask(tiny_network):
     assert evaluation.nll == pytest.approx(expected, rel=5e-3)
     assert evaluation.perplexity == pytest.approx(math.exp(evaluation.nll))
     assert set(evaluation.by_noise_level) == {"0.2", "0.4", "0.6", "0.8", "1.0"}
+
+
+def test_the_bound_of_a_block_causal_model_is_that_of_every_block_after_the_ones_before_it(monkeypatch):
+    network = network_of("sdar", "tiny-8b-like")
+    monkeypatch.setattr(network, "shape", replace(network.shape, block_length=3))
+    samples = OneSample(7)
+    tokens = samples[0].tokens.tolist()
+    # The first block begins with the prompt, and the last one has a single token.
+    blocks = {(1, 3): 2, (3, 6): 3, (6, 7): 1}
+    expected = sum(length * exact_bound(network, tokens[:stop], start) for (start, stop), length in blocks.items()) / 6
+    evaluation = evaluate(network, samples, num_samples=1, noise_levels=1200, seed=0, world=ALONE)
+    assert evaluation.nll == pytest.approx(expected, rel=5e-3)
+    assert set(evaluation.by_noise_level) == {"0.4", "0.5", "0.7", "1.0"}
 
 
 def test_of_a_gap_only_the_middle_is_scored_with_both_sides_given(tiny_network):

@@ -9,17 +9,28 @@ from llada_core import LLM, load_checkpoint
 from llada_core.checkpoint.adapter import Adapter
 from llada_core.text.tokenizer import Message
 from tests.training.conftest import llada_train, losses, succeed, write_jsonl
+from training.options.fields import SFTOptions
+from training.run.start import find_start
 
-FAMILIES = ("ILLaDAForCausalLM", "LLaDAMoEModelLM", "DreamModel")
+FAMILIES = ("ILLaDAForCausalLM", "LLaDAMoEModelLM", "DreamModel", "LLaDA2MoeModelLM")
 SHORT = ["--max-length", 48, "--batch-size", 4, "--max-steps", 3, "--warmup-steps", 1, "--dtype", "float32"]
 SHORT += ["--threads", 1, "--log-steps", 1, "--learning-rate", 1e-3]
+
+# What a checkpoint's own generation_config.json says besides the special ids; `alg` is Dream's.
+PUBLISHED = {"alg": "entropy", "temperature": 0.25, "no_field_of_ours": [1]}
+
+
+def generation_config(folder):
+    return json.loads((folder / "generation_config.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("family")
-    for family in FAMILIES:
+    for family in (*FAMILIES, "SDARForCausalLM"):
         succeed("tiny", family, "--output-dir", folder / family)
+        with_defaults = {**generation_config(folder / family), **PUBLISHED, "decision_temperature": 2.0}
+        (folder / family / "generation_config.json").write_text(json.dumps(with_defaults))
     write_jsonl(folder / "text.jsonl", [{"text": f"The number {number} follows {number - 1}."} for number in range(40)])
     chats = [
         {
@@ -51,6 +62,9 @@ def test_all_weights_are_trained_and_the_folder_loads_bit_for_bit(folder, tmp_pa
     succeed("export", "--checkpoint", output, "--output-dir", exported)
     again = load_checkpoint(exported)
     assert all(torch.equal(weight, again.state_dict()[name]) for name, weight in after.state_dict().items())
+    for place in (output, exported):
+        assert generation_config(place) == {**generation_config(place), **PUBLISHED}
+        assert "decision_temperature" not in generation_config(place)
     if family == "LLaDAMoEModelLM":
         assert all(load > 0 for load in losses(output, "load_balance_loss").values())
 
@@ -62,9 +76,11 @@ def test_adapters_are_trained_on_chats_in_the_checkpoints_own_format(folder, tmp
     succeed("sft", "--model-name-or-path", start, *lora, *SHORT, "--output-dir", output)
     adapter = Adapter(output / "adapter")
     assert adapter.updates.keys() <= load_checkpoint(start).state_dict().keys()
+    assert generation_config(output) == {**generation_config(output), **PUBLISHED}
     assert any(update.up.any() for update in adapter.updates.values())
     merged = tmp_path / "merged"
     succeed("export", "--adapter", output / "adapter", "--output-dir", merged, "--dtype", "float32")
+    assert generation_config(merged) == generation_config(output)
     model = LLM(merged)
     chat = [Message("user", "After 3?")]
     assert model.tokenizer.encode_chat(chat) == LLM(start).tokenizer.encode_chat(chat)
@@ -101,23 +117,79 @@ def test_a_layer_that_the_model_has_not_is_refused_by_name(folder):
     assert refused.returncode and "['att_proj'] unknown; choose from q_proj, k_proj" in refused.stderr
 
 
-@pytest.mark.parametrize("architecture", ["SDARForCausalLM", "LLaDA2MoeModelLM"])
-def test_a_model_that_attends_block_by_block_is_not_trained(folder, tmp_path, architecture):
-    succeed("tiny", architecture, "--output-dir", tmp_path / "tiny")
-    data = ["--train-data-path", folder / "text.jsonl", "--output-dir", tmp_path / "out"]
-    refused = llada_train("pretrain", "--model-name-or-path", tmp_path / "tiny", *data, *SHORT)
-    assert refused.returncode and "model attends block by block" in refused.stderr
-
-
 def test_an_unknown_miniature_is_refused(tmp_path):
     refused = llada_train("tiny", "gpt", "--output-dir", tmp_path)
     assert refused.returncode and "must be one of DreamModel, ILLaDAForCausalLM, LLaDA" in refused.stderr
 
 
-@pytest.mark.parametrize("family", ["LLaDA2MoeModelLM", "SDARForCausalLM"])
-def test_a_model_that_attends_block_by_block_is_not_trained_with_full_attention(folder, tmp_path, family):
-    succeed("tiny", family, "--output-dir", tmp_path / "start")
-    data = ["--train-data-path", folder / "chats.jsonl", "--output-dir", tmp_path / "out"]
-    refused = llada_train("sft", "--model-name-or-path", tmp_path / "start", *data, *SHORT)
-    assert refused.returncode and "model attends block by block" in refused.stderr and "for training" in refused.stderr
+@pytest.mark.parametrize(("family", "blocks"), [("SDARForCausalLM", []), ("LLaDA2MoeModelLM", ["--block-length", 8])])
+def test_a_block_causal_model_learns_a_handful_of_answers_and_gives_them(folder, tmp_path, family, blocks):
+    answers = {"Who barks?": "The dog barks at the moon.", "Name a tree": "Oak"}
+    chats = write_jsonl(tmp_path / "chats.jsonl", [{"prompt": text, "completion": answers[text]} for text in answers])
+    succeed(
+        "sft", "--model-name-or-path", folder / family, "--train-data-path", chats, "--val-data-path", chats, *SHORT,
+        "--batch-size", 8, "--max-steps", 70, "--learning-rate", 5e-3, "--weight-decay", 0, "--lr-schedule", "cosine",
+        "--stratified-noise", "--output-dir", tmp_path / "out", *blocks,
+    )  # fmt: skip
+    before, after = losses(tmp_path / "out", "val_loss").values()
+    assert after < 0.5 < 5 < before
+    model = LLM(tmp_path / "out")
+    settings = {"block_length": blocks[1]} if blocks else {}
+    assert [model.chat(text, max_tokens=24, **settings) for text in answers] == list(answers.values())
+    shown = succeed("eval", "--model-name-or-path", tmp_path / "out", "--val-data-path", chats, "--json")
+    assert json.loads(shown)["nll"] == pytest.approx(after, abs=0.3)
+
+
+def test_a_block_causal_run_that_resumes_ends_bit_for_bit_like_one_that_did_not(folder, tmp_path):
+    options = [
+        "sft",
+        "--model-name-or-path",
+        folder / "LLaDA2MoeModelLM",
+        "--train-data-path",
+        folder / "chats.jsonl",
+        *SHORT,
+    ]
+    options += ["--max-steps", 4, "--save-steps", 2, "--micro-batch-size", 2, "--output-dir", tmp_path / "out"]
+    succeed(*options)
+    weights, curve = load_checkpoint(tmp_path / "out").state_dict(), losses(tmp_path / "out")
+    succeed(*options, "--resume-from", 2)
+    assert losses(tmp_path / "out") == curve
+    for name, weight in load_checkpoint(tmp_path / "out").state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+
+
+@pytest.mark.parametrize(
+    ("command", "data", "options"),
+    [
+        ("dpo", {"prompt": "a", "chosen": "b", "rejected": "c"}, []),
+        ("grpo", {"prompt": "a", "answer": "b"}, ["--reward", "exact", "--gen-length", 8]),
+        ("distill", {"prompt": "a"}, []),
+    ],
+)
+def test_stages_without_an_objective_for_block_causal_models_refuse_them_by_name(
+    folder, tmp_path, command, data, options
+):
+    file = write_jsonl(tmp_path / "data.jsonl", [data])
+    start = ["--model-name-or-path", folder / "SDARForCausalLM", "--train-data-path", file, "--max-steps", 1]
+    refused = llada_train(command, *start, *options, "--output-dir", tmp_path / "out")
+    assert refused.returncode and "model attends block by block" in refused.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_blocks_are_for_block_causal_models_and_these_fill_no_gaps(folder, tmp_path):
+    options = ["--train-data-path", folder / "chats.jsonl", *SHORT, "--output-dir", tmp_path / "out"]
+    refused = llada_train("sft", "--model-name-or-path", folder / "DreamModel", *options, "--block-length", 8)
+    assert refused.returncode and "--block-length: only models that attend block by block" in refused.stderr
+    options[1] = write_jsonl(tmp_path / "gaps.jsonl", [{"prefix": "a big ", "middle": "fox", "suffix": "."}])
+    refused = llada_train("sft", "--model-name-or-path", folder / "SDARForCausalLM", *options)
+    assert refused.returncode and "prefix, middle and suffix; the model attends block by block" in refused.stderr
+
+
+def test_without_a_length_samples_have_the_models_whole_blocks(folder):
+    options = SFTOptions(
+        model_name_or_path=str(folder / "SDARForCausalLM"), train_data_path=["x"], output_dir="x", max_steps=1,
+        block_length=48,
+    )  # fmt: skip
+    start = find_start(options, log=print)
+    assert start.model.config.shape.max_sequence_length == 512 and start.stage.row_lengths["max_length"] == 480
+    assert start.build_model(device=torch.device("cpu")).shape.block_length == 48

@@ -20,6 +20,8 @@ from llada_core.diffusion.loss import row_losses, token_normalizer
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.architectures.llada.names import ADAPTABLE
+from llada_core.model.architectures.sdar import SDARConfig
+from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from training.options.fields import LoraParams, SFTOptions
 from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
@@ -51,6 +53,7 @@ LLADA_8B = LLaDAConfig.from_dict(
     }
 )
 SMALL = LLaDAConfig(d_model=128, n_heads=4, n_layers=4, vocab_size=1000, mlp_hidden_size=384, max_sequence_length=128)
+SDAR = SDARConfig(hidden_size=128, num_hidden_layers=4, vocab_size=1000, intermediate_size=384, head_dim=32)
 ROWS, LENGTH, RANKS = 4, 128, 8
 GB = 1e9
 
@@ -94,9 +97,10 @@ class Denoising(nn.Module):
         activation_checkpointing: bool = False,
         lora: LoraParams | None = None,
         base_dtype: BaseDtype | None = None,
+        config: ModelConfig = SMALL,
     ) -> None:
         super().__init__()
-        self.model = Network(SMALL).train()
+        self.model = Network(config).train()
         self.bfloat16 = bfloat16
         if lora is not None:
             self.model.to(torch.bfloat16 if bfloat16 else torch.float32)
@@ -177,6 +181,16 @@ def test_the_estimate_equals_the_allocations_of_a_real_step(
     allocated = peak_of_a_later_step(Denoising(**choices))
     # Where the head is not the peak, temporaries inside a CPU's kernels show.
     assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01 if parts == 1 else 0.04)
+
+
+@modes
+@dtypes
+def test_the_estimate_counts_the_clean_copies_of_a_block_causal_model(bfloat16, activation_checkpointing, monkeypatch):
+    monkeypatch.setattr("llada_core.model.attention._LONGEST_PLAIN", 0)
+    choices = {"bfloat16": bfloat16, "activation_checkpointing": activation_checkpointing}
+    estimated = estimate_memory(SDAR, options(**choices), rows=ROWS, length=LENGTH, strategy="single", world_size=1)
+    allocated = peak_of_a_later_step(Denoising(**choices, config=SDAR))
+    assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01)
 
 
 @modes

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.training.fake_samples import EOS, samples_of
+from tests.training.fake_samples import EOS, SHAPE, samples_of
 from training.distributed import World
 from training.options.fields import GRPOOptions, SFTOptions
 from training.run.plan import plan_run
@@ -31,7 +31,7 @@ def test_an_epoch_has_every_update_on_the_answers_to_all_prompts():
         max_length=64, gen_length=8, reward=["length"],
     )  # fmt: skip
     model = SimpleNamespace(special_tokens=SimpleNamespace(eos_id=EOS))
-    start = SimpleNamespace(options=options, stage=stage_of(options), model=model)
+    start = SimpleNamespace(options=options, stage=stage_of(options, SHAPE), model=model)
     plan = plan_run(start, samples_of(*[5] * 20), World(0, 1, torch.device("cpu")))
     assert plan.max_steps == 5 * 3
     samples = [plan.planner.plan(step).samples_B.tolist() for step in range(6)]

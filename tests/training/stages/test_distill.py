@@ -50,6 +50,20 @@ def samples(demo_tokenizer, mask_and_eos, tmp_path_factory):
     return STAGE.samples(tokenize([Source(file.name, file)], encoder, folder / "data", max_bad_lines=0))
 
 
+def test_answers_of_another_model_are_bad_lines(demo_tokenizer, mask_and_eos, tmp_path):
+    mask, eos = mask_and_eos
+    for written, problem in (
+        ({"token_ids": [4000], "commit_steps": [0]}, "has the token 4000, and this model's tokenizer only 3,072"),
+        ({"token_ids": [5, 7], "commit_steps": [0, None]}, f"whose mask is 7, not {mask}"),
+        ({"token_ids": [mask], "commit_steps": [0]}, f"a step has written {mask}, the mask id"),
+    ):
+        file = tmp_path / "answers.jsonl"
+        file.write_text(json.dumps({"prompt": [30], "trajectory": written}) + "\n")
+        encoder = STAGE.encoder(demo_tokenizer, eos_id=eos)
+        with pytest.raises(DataError, match=problem):
+            tokenize([Source(file.name, file)], encoder, tmp_path / "data", max_bad_lines=0)
+
+
 def batch_of(samples, eos, part=slice(None), step=0):
     planner = STAGE.planner(samples, Batching(6, seed=0, eos_id=eos))
     return planner.collate(planner.plan(step), part)
@@ -75,8 +89,6 @@ def test_a_chat_is_encoded_as_the_sampler_was_given_it_and_what_is_too_long_is_l
     assert not list(encoder.encode([RecordedAnswer([7] * 19, written)])) and encoder.num_dropped == 1
     with pytest.raises(DataError, match="had 4 tokens and now has 2"):
         list(encoder.encode([RecordedAnswer([7, 8], written, 4)]))
-    with pytest.raises(DataError, match="has the token 4000, and this model's tokenizer only 3,072"):
-        list(encoder.encode([RecordedAnswer(chat, Trajectory([4000], [0]))]))
 
 
 def test_the_objective_sees_states_that_the_sampler_visited(samples, mask_and_eos):

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from llada_core.diffusion.loss import row_losses
+from llada_core.diffusion.loss import masked_cross_entropy, row_losses
 from llada_core.diffusion.noise import Corrupted
 from tests.conftest import GOLDEN_CASES
+from tests.llada_core.model.architectures.test_family import network_of
+from tests.training.fake_samples import EOS, batches_of, samples_of
 from training.data.batches import Batching
 from training.data.samples import Sample
 from training.stages.objective import Objective, corrupt_batch
@@ -93,3 +95,41 @@ def test_activation_checkpointing_changes_no_gradient(tiny_network):
         ].backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
+
+
+def test_a_row_of_llada2_has_the_mean_of_its_masks_as_its_loss():
+    network = network_of("llada2_moe", "tiny-mini-like")
+    (batch,) = batches_of(SFT(64).planner(samples_of(9, 12, 12, prompt=2), Batching(3, seed=0, eos_id=EOS)), 1)
+    corrupted, _, p_B = corrupt_batch(batch, mask_id=159, seed=0, training=network.shape.training)
+    assert ((p_B > 0.3) & (p_B < 0.8)).all() and torch.equal(p_B, 0.3 + 0.5 * batch.noise_levels_B)
+    loss, figures = Objective(network, mask_id=159, seed=0)(batch)
+    losses_R = masked_cross_entropy(network, batch.tokens_BL, corrupted)
+    rows = losses_R.split(corrupted.masked_BL.sum(dim=1).tolist())
+    assert loss.item() == pytest.approx(torch.stack([row.mean() for row in rows]).mean().item(), rel=1e-5)
+    assert figures["loss_by_noise_level"][1, 3:8].sum() == 3
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_checkpointing_and_bfloat16_keep_the_gradients_of_a_block_causal_model(monkeypatch, is_checkpointed):
+    monkeypatch.setattr("llada_core.model.doubled_attention._TILE", 8)
+    network = network_of("sdar", "tiny-8b-like")
+    batching = Batching(3, seed=0, eos_id=network.special_tokens.eos_id)
+    (batch,) = batches_of(SFT(64, block_length=4).planner(samples_of(9, 12, 20, prompt=2), batching), 1)
+    objective = Objective(network, mask_id=network.special_tokens.mask_id, seed=0)
+
+    def gradients():
+        objective(batch).loss.backward()
+        found = torch.cat([weight.grad.flatten() for weight in network.parameters()])
+        network.zero_grad()
+        return found
+
+    expected = gradients()
+    if is_checkpointed:
+        network.train().activation_checkpointing_enable({"use_reentrant": False})
+    try:
+        assert torch.equal(gradients(), expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = gradients()
+    finally:
+        network.eval().activation_checkpointing_disable()
+    assert (rounded - expected).norm() < 0.05 * expected.norm()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from llada_core.text.special_tokens import EOS_TOKEN
-from tests.training.fake_samples import EOS, batches_of, samples_of
+from tests.training.fake_samples import EOS, SHAPE, batches_of, samples_of
 from training.data.batches import Batching
 from training.options.fields import PretrainOptions
 from training.stages.objective import corrupt_batch
@@ -67,8 +67,17 @@ def test_packing_follows_the_options():
         model_name_or_path="x", train_data_path=["x"], output_dir="x", max_steps=1, max_length=24,
         attend_across_documents=False,
     )  # fmt: skip
-    assert Pretraining.from_options(options) == Pretraining(24, attend_across_documents=False)
+    assert Pretraining.from_options(options, SHAPE) == Pretraining(24, attend_across_documents=False)
 
 
 def test_a_prompt_is_a_text_to_continue():
     assert Pretraining(50).prompt("Once") == "Once"
+
+
+def test_a_cut_leaves_whole_blocks_of_a_block_causal_model():
+    planner = Pretraining(50, block_length=8).planner(
+        samples_of(*[50] * 4000, prompt=0), Batching(40, seed=0, eos_id=EOS)
+    )
+    stops = [stop for batch in batches_of(planner, 100) for stop in batch.target_stops_B.tolist()]
+    cut = [stop for stop in stops if stop < 50]
+    assert len(set(cut)) > 3 and all(stop % 8 == 0 for stop in cut)

@@ -5,7 +5,7 @@ import torch
 
 from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN
 from llada_core.text.tokenizer import Message
-from tests.training.fake_samples import EOS, batches_of, samples_of
+from tests.training.fake_samples import EOS, SHAPE, batches_of, samples_of
 from training.data.batches import Batching
 from training.data.dialogues import DialogueRules, Turn
 from training.data.formats import FilledGap
@@ -180,15 +180,29 @@ def test_the_settings_that_decide_the_tokens_are_part_of_a_shards_identity(demo_
     assert same.identity == identities[0]
 
 
+OPTIONS = SFTOptions(
+    model_name_or_path="x", train_data_path=["x"], output_dir="x", max_steps=1, max_length=24, overlong="truncate",
+    pad_to=64,
+)  # fmt: skip
+
+
 def test_padding_counts_as_a_length_of_rows():
-    options = SFTOptions(
-        model_name_or_path="x", train_data_path=["x"], output_dir="x", max_steps=1, max_length=24, overlong="truncate",
-        pad_to=64,
-    )  # fmt: skip
-    stage = SFT.from_options(options)
+    stage = SFT.from_options(OPTIONS, SHAPE)
     assert stage == SFT(24, "truncate", 64)
     assert stage.row_lengths == {"max_length": 24, "pad_to": 64}
 
 
 def test_a_prompt_is_a_message_by_the_user():
     assert SFT(50).prompt("Hi") == [Message("user", "Hi")]
+
+
+def test_rows_of_a_block_causal_model_have_whole_blocks():
+    stage = SFT.from_options(OPTIONS, replace(SHAPE, block_length=4))
+    assert stage.row_lengths == {"max_length": 24, "pad_to": 64}
+    assert replace(stage, block_length=5).row_lengths == {"max_length": 25, "pad_to": 65}
+    batch, *_ = batches(samples_of(3, 9, 5, 7, prompt=2), 1, block_length=4)
+    assert batch.tokens_BL.shape == (4, 12) and batch.spans == ((12,),) * 4
+    _, is_target_BL, _ = corrupt_batch(batch, mask_id=99, seed=0)
+    assert torch.equal(is_target_BL, torch.arange(12).expand(4, 12) >= 2)
+    padded = {row.tokens_BL.shape[1] for row in batches(samples_of(*[5] * 8), 60, pad_to=30, block_length=4)}
+    assert len(padded) > 3 and all(length % 4 == 0 for length in padded)
