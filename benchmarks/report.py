@@ -39,6 +39,7 @@ def main() -> None:
         "inference": _inference,
         "lengths": _lengths,
         "dispatch": _dispatch,
+        "prefix": _prefix,
         "large": _large,
         "server": _server,
         "board": _board,
@@ -136,6 +137,18 @@ def _dispatch(result: dict[str, Any]) -> dict[str, str]:
         ]
         lines.append(f"| {kind} | " + " | ".join(cells) + " |")
     return {"dispatch": "\n".join(lines)}
+
+
+def _prefix(result: dict[str, Any]) -> dict[str, str]:
+    lines = ["| | blocks of | computed | from the pool | copying it in / out |", "|---|---|---|---|---|"]
+    for kind, by_length in result["kinds"].items():
+        for length, found in by_length.items():
+            without, reused = found["without_cpu_s"], found["with_cpu_s"]
+            copies = " / ".join(f"{1000 * found[f'{way}_cpu_s']:.1f} ms" for way in ("into_pool", "out_of_pool"))
+            lines.append(
+                f"| {kind} | {length} | {without:.2f} s | {reused:.2f} s, ÷{without / reused:.1f} | {copies} |"
+            )
+    return {"prefix": "\n".join(lines)}
 
 
 def _large(result: dict[str, Any]) -> dict[str, str]:

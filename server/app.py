@@ -14,6 +14,7 @@ from fastapi.security import HTTPBearer
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
+from llada_core.model.prefix_pool import PrefixPool
 from llada_core.sampling.sampler import Sampler
 from llada_core.text.tokenizer import Tokenizer
 from server.engine.engine import Engine
@@ -51,8 +52,9 @@ def create_app(
     metrics = Metrics()
     _describe(metrics, settings, model)
     tracing = Tracing(settings.model_name, exporting_provider())
+    prefix_pool = _prefix_pool(settings, model, metrics)
     engine = Engine(
-        sampler or Sampler(model),
+        sampler or Sampler(model, prefix_pool),
         _scheduler(settings, model.device, metrics),
         metrics.engine,
         model_threads=settings.model_threads,
@@ -128,6 +130,20 @@ def _scheduler(settings: Settings, device: torch.device, metrics: Metrics) -> Sc
         kv_cache_memory=kv_cache_memory,
         model_threads=settings.model_threads,
     )
+
+
+def _prefix_pool(settings: Settings, model: MaskPredictor, metrics: Metrics) -> PrefixPool | None:
+    """The pool of finished blocks that requests share; None if it may hold none, or the model has none."""
+    max_bytes = 0
+    if model.shape.block_length is not None:
+        limit = settings.prefix_cache_memory
+        max_bytes = _free_memory(model.device) // 4 if limit is None else limit
+    metrics.limit("llada_prefix_cache_limit_bytes", "Memory for finished blocks that requests share", max_bytes)
+    if max_bytes == 0:
+        return None
+    pool = PrefixPool(model, max_bytes)
+    metrics.engine.measure_prefix_cache(lambda: pool.num_bytes)
+    return pool
 
 
 def _describe(metrics: Metrics, settings: Settings, model: MaskPredictor) -> None:

@@ -37,6 +37,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "max_batch_tokens": "TOKENS",
         "max_queue": "REQUESTS",
         "kv_cache_memory": "SIZE",
+        "prefix_cache_memory": "SIZE",
         "request_timeout": "SECONDS",
         "step_timeout": "SECONDS",
         "shutdown_grace": "SECONDS",

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
     kv_cache_memory: ByteSize | None = Field(
         None, description="memory for the caches of all requests, such as 4GiB (default: half of the free memory)"
     )
+    prefix_cache_memory: ByteSize | None = Field(
+        None,
+        description="memory for finished blocks that requests share, such as 4GiB; only block-causal models have them; "
+        "0 shares none (default: a quarter of the free memory)",
+    )
     max_queue: int = Field(
         256,
         ge=0,

@@ -1,8 +1,11 @@
 """Attention over a ragged batch, with or without cached keys: to a whole sequence, or block by block.
 
-There is no mask: under block-causal attention the queries of a block attend to the keys up to its end, in a call of
-their own. So query heads that share a key head are simply more queries to that head, and grouped heads need no copies.
+Under block-causal attention the queries of a few blocks attend together to the keys up to the end of the last one, and
+a mask hides what comes after each block's own end. A single block, as in a cached step, needs no mask. Query heads that
+share a key head are simply more queries to that head, so grouped heads need no copies.
 Block-causal training attends in another way (`doubled_attention`).
+
+Shape suffix besides those of `packed`: W keys from the end of a span's first block on.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +20,17 @@ from torch import Tensor
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
 
-# (queries [N, H, Q, D], keys [N, K, L, D], values [N, K, L, D]) → [N, H, Q, D]
-Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
+# (queries [N, H, Q, D], keys [N, K, L, D], values [N, K, L, D] and, for spans of several blocks, which of the last keys
+# each query does not see [Q, W]) → [N, H, Q, D]
+Kernel = Callable[..., Tensor]
 
 # The CPU's fused kernel takes ten times as long backward as forward in bfloat16. Up to this many keys, plain products
 # make a whole training step up to 1.4 times as fast; past it they only need more memory.
 _LONGEST_PLAIN = 512
+
+# Adjacent blocks attend together up to this many queries. With a call for each block of four tokens a long prompt takes
+# up to twice as long; with more queries, hidden keys cost what fewer calls save.
+_MOST_MASKED_QUERIES = 128
 
 # Up to these keys of a cached sequence, copying those of several sequences together costs less than a call for each.
 _MOST_JOINED_BYTES = 320 << 10
@@ -30,15 +38,26 @@ _MOST_JOINED_BYTES = 320 << 10
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Queries of a sequence that see the same keys, those from its first on: of all its blocks, or up to one's end."""
+    """Queries of a sequence that attend together to its first keys: to all of them, or to blocks up to their own.
+
+    Attributes:
+        blocks: where each block ends among the queries, and among the keys; empty if all queries see all `num_keys`.
+    """
 
     start: int
     stop: int
     num_keys: int
+    blocks: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_queries(self) -> int:
         return self.stop - self.start
+
+    def hidden(self) -> Tensor:
+        """Return which keys from the first block's end on each query does not see, bool [Q, W]."""
+        stops, ends = zip(*self.blocks, strict=True)
+        ends_Q = np.repeat(ends, np.diff((self.start, *stops)))
+        return torch.from_numpy(np.arange(ends[0], self.num_keys) >= ends_Q[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +128,11 @@ class AttentionPlan:
         """
         assert not packed.has_copies
         self._runs = list(_runs(packed, rows))
-        self._offsets = _Offsets.of(self._runs, packed.tokens_T.device) if packed.tokens_T.is_cuda else None
+        device = packed.tokens_T.device
+        masked = {span for run in self._runs for span in run.spans if span.blocks}
+        self._hidden = {span: span.hidden().to(device, non_blocking=True) for span in masked}
+        # Variable-length kernels know no such mask.
+        self._offsets = _Offsets.of(self._runs, device) if packed.tokens_T.is_cuda and not masked else None
 
     def attend(self, q_QHD: Tensor, k_TKD: Tensor, v_TKD: Tensor, layer: int, kernel: Kernel | None = None) -> Tensor:
         """Compute softmax attention to a position's sequence, or to the blocks of it up to the position's: [Q, H, D].
@@ -124,15 +147,15 @@ class AttentionPlan:
         is_varied = self._offsets is not None and not torch.is_grad_enabled()
         if kernel is None and is_varied and q_QHD.dtype in (torch.bfloat16, torch.float16):
             return self._attend_at_once(q_QHD, k_TKD, v_TKD, layer)
-        kernel = kernel or scaled_dot_product
+        kernel = kernel or masked_dot_product
         inputs = []
         for run in self._runs:
             run_inputs = (q_QHD[run.queries], *run.keys_and_values(layer, k_TKD, v_TKD))
             q_NHQD, k_NKLD, v_NKLD = (_batched(x, run.num_sequences) for x in run_inputs)
-            inputs += [
-                (q_NHQD[:, :, span.start : span.stop], k_NKLD[:, :, : span.num_keys], v_NKLD[:, :, : span.num_keys])
-                for span in run.spans
-            ]
+            for span in run.spans:
+                queries, keys = slice(span.start, span.stop), slice(span.num_keys)
+                qkv = (q_NHQD[:, :, queries], k_NKLD[:, :, keys], v_NKLD[:, :, keys])
+                inputs.append((*qkv, self._hidden[span]) if span.blocks else qkv)
         outputs = [kernel(*qkv).transpose(1, 2).flatten(0, 1) for qkv in _joined(inputs)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -162,6 +185,12 @@ class AttentionPlan:
         return attended
 
 
+def masked_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, hidden_QW: Tensor | None = None) -> Tensor:
+    """Attend by `scaled_dot_product`, without the keys that a span's queries do not see: a `Kernel`."""
+    bias_RL = None if hidden_QW is None else _bias(hidden_QW, q_NHQD, k_NKLD)
+    return scaled_dot_product(q_NHQD, k_NKLD, v_NKLD, bias_RL)
+
+
 def scaled_dot_product(q_NHQD: Tensor, k_NKLD: Tensor, v_NKLD: Tensor, bias_QL: Tensor | None = None) -> Tensor:
     """Attend with torch's own dense kernel, or in training on a CPU by plain products where these are faster.
 
@@ -184,11 +213,26 @@ def group_queries(q_NHQD: Tensor, num_key_heads: int) -> Tensor:
     return q_NHQD.unflatten(1, (num_key_heads, -1)).flatten(2, 3)
 
 
+def hidden_rows(hidden_QW: Tensor, num_queries: int) -> Tensor:
+    """Repeat a mask for the queries of all heads that share a key head, as `group_queries` lays them."""
+    return hidden_QW.repeat(num_queries // len(hidden_QW), 1)
+
+
+def _bias(hidden_QW: Tensor, q_NHQD: Tensor, k_NKLD: Tensor) -> Tensor:
+    """Return the mask as a bias for the scores of grouped queries, [H / K · Q, L]."""
+    _, num_heads, num_queries, _ = q_NHQD.shape
+    _, num_key_heads, num_keys, _ = k_NKLD.shape
+    hidden_RW = hidden_rows(hidden_QW, num_heads // num_key_heads * num_queries)
+    bias_RL = q_NHQD.new_zeros(len(hidden_RW), num_keys)
+    bias_RL[:, num_keys - hidden_RW.shape[1] :].masked_fill_(hidden_RW, -torch.inf)
+    return bias_RL
+
+
 def _joined(inputs: Sequence[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
-    """Join adjacent inputs of one shape, which are those of cached windows, if their keys are small."""
-    for _, same in groupby(inputs, key=lambda qkv: (qkv[0].shape, qkv[1].shape)):
+    """Join adjacent inputs of one shape without masks, which are those of cached windows, if their keys are small."""
+    for (has_mask, *_), same in groupby(inputs, key=lambda qkv: (len(qkv) > 3, qkv[0].shape, qkv[1].shape)):
         alike = list(same)
-        if len(alike) == 1 or alike[0][1].nbytes > _MOST_JOINED_BYTES:
+        if len(alike) == 1 or has_mask or alike[0][1].nbytes > _MOST_JOINED_BYTES:
             yield from alike
         else:
             yield tuple(torch.cat(parts) for parts in zip(*alike, strict=True))
@@ -248,12 +292,22 @@ def _query_positions(
 
 
 def _spans_of_blocks(positions_Q: np.ndarray, block_length: int, num_keys: int) -> Iterator[_Span]:
-    """Yield the spans of ascending positions of a sequence, one for each block."""
+    """Yield the spans of ascending positions of a sequence, each of a block or of several short ones."""
     blocks_Q = positions_Q // block_length
-    starts = [0, *(np.diff(blocks_Q).nonzero()[0] + 1).tolist()]
-    for start, stop in zip(starts, [*starts[1:], len(positions_Q)], strict=True):
-        end = (int(blocks_Q[start]) + 1) * block_length if stop else 0
-        yield _Span(start, stop, min(end, num_keys))
+    start = 0
+    blocks: list[tuple[int, int]] = []
+    for stop in (*(np.diff(blocks_Q).nonzero()[0] + 1).tolist(), len(positions_Q)):
+        if blocks and stop - start > _MOST_MASKED_QUERIES:
+            yield _span(start, blocks)
+            start, blocks = blocks[-1][0], []
+        end = (int(blocks_Q[stop - 1]) + 1) * block_length if stop else 0
+        blocks.append((stop, min(end, num_keys)))
+    yield _span(start, blocks)
+
+
+def _span(start: int, blocks: Sequence[tuple[int, int]]) -> _Span:
+    stop, num_keys = blocks[-1]
+    return _Span(start, stop, num_keys, tuple(blocks) if len(blocks) > 1 else ())
 
 
 def _cached(packed: PackedTokens, sequence: int, cache: KVCache) -> _Cached:

@@ -33,6 +33,18 @@ class KVCache:
     def length(self) -> int:
         return self._layers.shape[3]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._layers.dtype
+
+    def read(self, positions: slice) -> Tensor:
+        """Return a copy of the keys and values of T adjacent positions at every layer: [layers, 2, K, T, D]."""
+        return self._layers[:, :, :, positions].clone(memory_format=torch.contiguous_format)
+
+    def write(self, start: int, layers: Tensor) -> None:
+        """Write keys and values that `read` returned, from position `start` on."""
+        self._layers[:, :, :, start : start + layers.shape[3]] = layers
+
     def replace(self, layer: int, positions: slice | Tensor, k_TKD: Tensor, v_TKD: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values of `positions`; return those of all positions, [L, K, D]."""
         keys_LKD, values_LKD = self._layers[layer].transpose(1, 2)

@@ -450,6 +450,11 @@ def tokens_before(canvas: Canvas, step: int) -> np.ndarray:
     return np.where(canvas.commit_steps < step, canvas.tokens, canvas.layout.mask_id)
 
 
+def passes_of(canvas: Canvas, tokens_L: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the input of each forward pass of the canvas over `tokens_L`."""
+    return canvas.layout.passes(tokens_L, is_guided=bool(canvas.params.cfg_scale))
+
+
 def _rows_within(span: range, positions_R: np.ndarray) -> np.ndarray:
     """Return the rows whose positions lie in the span, in ascending order."""
     rows: np.ndarray = ((positions_R >= span.start) & (positions_R < span.stop)).nonzero()[0]

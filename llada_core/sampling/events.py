@@ -55,6 +55,8 @@ class DenoisingStep:
         finish_reason: `stop` or `length` with the last step, else None.
         cache_passes: the forward passes before the step that proposed nothing: under cache `exact`, they wrote the keys
             and values of the prompt's blocks or of a finished one.
+        queried_tokens: the positions of finished blocks for which the prefix pool was asked before the step.
+        reused_tokens: those whose keys and values it had.
         overhang: the changes right of the response, which its last block has under block-causal attention; they matter
             to forks only.
         predictions: guesses at the positions still masked; None unless `Reporting.include_predictions`.
@@ -70,3 +72,5 @@ class DenoisingStep:
     predictions: tuple[Prediction, ...] | None = None
     overhang: tuple[Change, ...] = ()
     cache_passes: int = 0
+    queried_tokens: int = 0
+    reused_tokens: int = 0

@@ -20,12 +20,14 @@ from llada_core.errors import NonFiniteLogitsError
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
-from llada_core.sampling.canvas import Canvas, Restoration
+from llada_core.model.prefix_pool import PrefixPool
+from llada_core.sampling.canvas import Canvas, Restoration, passes_of
 from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import EXACT
 from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
 from llada_core.sampling.propose import Draft, draft
+from llada_core.sampling.shared_blocks import Filling, keep_blocks, may_reuse, reuse_blocks, without_repeats
 
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
@@ -68,11 +70,7 @@ def _turn_again(canvas: Canvas, restoration: Restoration, caches: tuple[KVCache,
     if not len(positions_R):
         # One row is asked for, of which nothing is read.
         positions_R = window[:1] - canvas.layout.prompt_length
-    return _Turn(canvas, step, positions_R, window, _passes(canvas, tokens), caches)
-
-
-def _passes(canvas: Canvas, tokens_L: np.ndarray) -> tuple[np.ndarray, ...]:
-    return canvas.layout.passes(tokens_L, is_guided=bool(canvas.params.cfg_scale))
+    return _Turn(canvas, step, positions_R, window, passes_of(canvas, tokens), caches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,14 @@ class _HeadRows:
 class Sampler:
     """A mask predictor and the step that drives it. Holds no state of any request, so threads may share it."""
 
-    def __init__(self, model: MaskPredictor) -> None:
+    def __init__(self, model: MaskPredictor, prefix_pool: PrefixPool | None = None) -> None:
+        """
+        Args:
+            prefix_pool: the model's; lets canvases under the cache policy `exact` share their finished blocks.
+        """
+        assert prefix_pool is None or prefix_pool.model is model
         self._model = model
+        self._prefix_pool = prefix_pool
 
     @torch.inference_mode()
     def step(self, canvases: Sequence[Canvas]) -> list[DenoisingStep]:
@@ -114,8 +118,7 @@ class Sampler:
         Raises:
             NonFiniteLogitsError: the model returned NaN or infinity for a canvas.
         """
-        restorations = {canvas: passes for canvas in canvases if (passes := canvas.restorations())}
-        self._restore_caches(restorations)
+        fillings = self._fill_caches(canvases)
         turns = [self._turn(canvas) for canvas in canvases]
         selections = _Selections()
         # The step's only copy from device to host, but for canvases under a constraint.
@@ -132,7 +135,13 @@ class Sampler:
             turn.canvas.caches = turn.caches
             step = turn.canvas.commit(turn.positions_R, *commit)
             if turn.canvas.params.cache == EXACT:
-                step = replace(step, cache_passes=len(restorations.get(turn.canvas, ())) * len(turn.passes))
+                filling = fillings[turn.canvas]
+                step = replace(
+                    step,
+                    cache_passes=filling.num_forwards * len(turn.passes),
+                    queried_tokens=filling.queried,
+                    reused_tokens=filling.reused,
+                )
             steps.append(step)
         return steps
 
@@ -152,7 +161,7 @@ class Sampler:
         visible = np.arange(canvas.visible_length)
         response = canvas.tokens[visible][canvas.layout.response]
         positions_R = (response == canvas.layout.mask_id).nonzero()[0]
-        turn = _Turn(canvas, canvas.step, positions_R, visible, _passes(canvas, canvas.tokens), None)
+        turn = _Turn(canvas, canvas.step, positions_R, visible, passes_of(canvas, canvas.tokens), None)
         (proposals,) = self._proposals([turn])
         return positions_R, proposals
 
@@ -182,8 +191,30 @@ class Sampler:
         ]
 
     def _turn(self, canvas: Canvas) -> _Turn:
-        passes = _passes(canvas, canvas.tokens)
+        passes = passes_of(canvas, canvas.tokens)
         return _Turn(canvas, canvas.step, canvas.proposal_positions(), canvas.window, passes, self._caches(canvas))
+
+    def _fill_caches(self, canvases: Sequence[Canvas]) -> dict[Canvas, Filling]:
+        """Fill caches with what they lack: from the prefix pool as far as it has that, the rest by forward passes.
+
+        Where several canvases lack the same block, the first computes it, and the others take it from the pool.
+        """
+        fillings = {canvas: Filling() for canvas in canvases}
+        pool = self._prefix_pool
+        sharing = set() if pool is None else {canvas for canvas in canvases if may_reuse(canvas)}
+        waiting = canvases
+        while waiting:
+            for canvas in waiting:
+                if pool is not None and canvas in sharing:
+                    canvas.caches = self._caches(canvas)
+                    fillings[canvas] = reuse_blocks(pool, canvas)
+            restorations = {canvas: steps for canvas in waiting if (steps := canvas.restorations())}
+            first = without_repeats(restorations, sharing)
+            self._restore_caches(first)
+            for canvas, steps in first.items():
+                fillings[canvas].num_forwards = len(steps)
+            waiting = [canvas for canvas in restorations if canvas not in first]
+        return fillings
 
     def _restore_caches(self, restorations: Mapping[Canvas, Sequence[Restoration]]) -> None:
         """Fill caches with what they lack: that of released ones, by the forward passes that filled them, or finished
@@ -209,6 +240,8 @@ class Sampler:
             if canvas.params.cache == EXACT and filled is not None:
                 for cache in filled:
                     cache.filled = int(passes[-1].window[-1]) + 1
+                if self._prefix_pool is not None:
+                    keep_blocks(self._prefix_pool, canvas)
 
     def _caches(self, canvas: Canvas) -> tuple[KVCache, ...] | None:
         """Return the canvas's caches, or new ones that its next step, over the whole canvas, will fill.

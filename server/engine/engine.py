@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from llada_core.diffusion.guidance import num_passes
 from llada_core.memory import is_out_of_memory
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
@@ -264,6 +265,10 @@ class Engine:
             traceback.clear_frames(error.__traceback__)
             return error
         self.watch.num_failed_in_a_row = 0
+        tokens -= sum(
+            event.reused_tokens * num_passes(request.canvas.params.cfg_scale)
+            for request, event in zip(batch, events, strict=True)
+        )
         self._metrics.observe_step(events, tokens=tokens, seconds=time.perf_counter() - started)
         self._note_stages(batch, events)
         with self._changing() as scheduler:

@@ -42,6 +42,15 @@ class EngineMetrics:
         self._cache_bytes = Gauge(
             "llada_kv_cache_bytes", "Memory set aside for keys and values of running requests", registry=registry
         )
+        self._prefix_bytes = Gauge(
+            "llada_prefix_cache_bytes", "Memory of finished blocks that requests share", registry=registry
+        )
+        self._prefix_queries = Counter(
+            "llada_prefix_cache_queries", "Tokens of finished blocks that new requests asked for", registry=registry
+        )
+        self._prefix_hits = Counter(
+            "llada_prefix_cache_hits", "Tokens of finished blocks that were not computed again", registry=registry
+        )
         self._max_batch_tokens = Gauge("llada_max_batch_tokens", "Most tokens of one denoising step", registry=registry)
         self._steps = Counter("llada_denoising_steps", "Denoising steps summed over requests", registry=registry)
         self._failed_steps = Counter(
@@ -83,6 +92,12 @@ class EngineMetrics:
             self._step_commits.observe(num_commits)
             self._commits.inc(num_commits)
             self._edits.inc(len(event.changes) - num_commits)
+            self._prefix_queries.inc(event.queried_tokens)
+            self._prefix_hits.inc(event.reused_tokens)
+
+    def measure_prefix_cache(self, num_bytes: Callable[[], int]) -> None:
+        """Ask `num_bytes` for the memory of shared blocks whenever the metrics are read."""
+        self._prefix_bytes.set_function(num_bytes)
 
     def observe_failed_step(self) -> None:
         self._failed_steps.inc()

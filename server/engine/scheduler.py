@@ -50,7 +50,7 @@ class Request:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that its next step sends through the model."""
+        """The most tokens that its next step sends through the model; a prefix pool may have some of them."""
         restored = sum(len(restoration.window) for restoration in self.canvas.restorations())
         return (len(self.canvas.window) + restored) * num_passes(self.canvas.params.cfg_scale)
 

@@ -40,6 +40,7 @@ class Generation:
             denoising_steps=self.text.denoising_steps,
             forward_passes=self.text.forward_passes,
             cache_passes=self.text.cache_passes,
+            cached_tokens=self.text.cached_tokens,
         )
 
     def generation_params(self) -> dict[str, Any]:

@@ -23,12 +23,14 @@ class TextStream:
         token_ids: the whole response, masks included.
         finish_reason: None until the last step.
         cache_passes: forward passes that only wrote keys and values.
+        cached_tokens: tokens of the prompt whose keys and values an earlier request had left.
     """
 
     def __init__(self, canvas: Canvas, tokenizer: Tokenizer | None) -> None:
         self.token_ids = canvas.response
         self.finish_reason = canvas.finish_reason
-        self.denoising_steps = self.cache_passes = 0
+        self.denoising_steps = self.cache_passes = self.cached_tokens = 0
+        self._prompt_length = canvas.layout.prompt_length
         self._first_step = canvas.start.step
         self._passes_per_step = num_passes(canvas.params.cfg_scale)
         self._mask_id = canvas.layout.mask_id
@@ -77,6 +79,8 @@ class TextStream:
         self._changes += (*event.changes, *event.overhang)
         self.denoising_steps = event.step + 1 - self._first_step
         self.cache_passes += event.cache_passes
+        if event.step == self._first_step:
+            self.cached_tokens = min(event.reused_tokens, self._prompt_length)
         self.finish_reason = event.finish_reason
         self._text_length = event.text_length
         return self._extend_text(event.final_length)

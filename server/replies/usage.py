@@ -18,6 +18,7 @@ class Usage:
     denoising_steps: int
     forward_passes: int
     cache_passes: int = 0
+    cached_tokens: int = 0
     reasoning_tokens: int = 0
 
     @property
@@ -28,6 +29,7 @@ class Usage:
     def of_choices(cls, usages: Iterable["Usage"], *, choices_per_prompt: int) -> "Usage":
         """The sum over all choices of an answer; each prompt counts once, however many choices follow it."""
         usages = list(usages)
+        starts = range(0, len(usages), choices_per_prompt)
         return cls(
             prompt_tokens=sum(usage.prompt_tokens for usage in usages) // choices_per_prompt,
             completion_tokens=sum(usage.completion_tokens for usage in usages),
@@ -35,6 +37,10 @@ class Usage:
             forward_passes=sum(usage.forward_passes for usage in usages),
             cache_passes=sum(usage.cache_passes for usage in usages),
             reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            # The choices of a prompt take it from the first of them, which may have had to compute it.
+            cached_tokens=sum(
+                min(usage.cached_tokens for usage in usages[start : start + choices_per_prompt]) for start in starts
+            ),
         )
 
     def as_completion(self) -> dict[str, Any]:
@@ -43,7 +49,7 @@ class Usage:
             **self.as_score(),
             "cache_passes": self.cache_passes,
             "denoising_steps": self.denoising_steps,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
         }
 
@@ -51,7 +57,7 @@ class Usage:
         """The `usage` of a response object, under OpenAI's newer names."""
         return {
             "input_tokens": self.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+            "input_tokens_details": {"cached_tokens": self.cached_tokens, "cache_write_tokens": 0},
             "output_tokens": self.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": self.reasoning_tokens},
             "total_tokens": self.total_tokens,

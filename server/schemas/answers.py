@@ -149,7 +149,9 @@ class Usage(ScoreUsage):
 
     cache_passes: int
     denoising_steps: int
-    prompt_tokens_details: dict[Literal["cached_tokens"], int] = Field(description="OpenAI's field; zero here")
+    prompt_tokens_details: dict[Literal["cached_tokens"], int] = Field(
+        description="tokens of finished blocks that an earlier request had computed"
+    )
     completion_tokens_details: dict[Literal["reasoning_tokens"], int] = Field(
         description="tokens of thinking that the answer shows apart"
     )

@@ -13,7 +13,19 @@ import typer
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
-from benchmarks import board, constraints, dispatch, gpu_check, inference, large, lengths, machine, questions, server
+from benchmarks import (
+    board,
+    constraints,
+    dispatch,
+    gpu_check,
+    inference,
+    large,
+    lengths,
+    machine,
+    prefix,
+    questions,
+    server,
+)
 from llada_core import load_model
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.network import Network
@@ -31,6 +43,12 @@ def test_the_inference_benchmark_compares_equal_canvases(size):
         **dict.fromkeys(inference.OURS, 128),
     }
     assert all(figures["generation_cpu_s"] > 0 for figures in found["candidates"].values())
+
+
+def test_the_prefix_benchmark_reuses_the_first_turn():
+    found = prefix.measure(prefix.random_model(prefix.SIZES["tiny"], "float32"), 32, 1)
+    assert found.keys() == {f"{name}_cpu_s" for name in ("without", "with", "into_pool", "out_of_pool")}
+    assert all(seconds > 0 for seconds in found.values())
 
 
 def test_the_server_benchmark_counts_every_step_of_every_client(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from llada_core import load_model
 from tests.conftest import GOLDEN
-from tests.server.conftest import events_of, serving
+from tests.server.conftest import events_of, gauge, serving, until
 from tests.vocabularies import tokenizer_from
 
 PROMPT = [10, 20, 30, 40, 50]
@@ -15,10 +15,14 @@ ENDING = {"logit_bias": {"156": 30}, "ignore_eos": False}
 
 
 @pytest.fixture(scope="module")
-def client():
-    model = load_model(GOLDEN / "family" / "llada2_moe" / "models" / "tiny-mini-like")
+def llada2():
+    return load_model(GOLDEN / "family" / "llada2_moe" / "models" / "tiny-mini-like")
+
+
+@pytest.fixture(scope="module")
+def client(llada2):
     tokenizer = tokenizer_from([bytes([byte]) for byte in range(150)])
-    with serving(model, tokenizer) as url, httpx.Client(base_url=url, timeout=60) as client:
+    with serving(llada2, tokenizer) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield client
 
 
@@ -114,3 +118,67 @@ def test_likelihoods_and_infilling_are_refused_by_the_field_that_asks_for_them(c
         error = answer.json()["error"]
         assert (answer.status_code, error["param"]) == (400, field), (route, error)
         assert f"{field}: the model attends block by block, as LLaDA2 does" in error["message"]
+
+
+TURN = list(range(20, 60))
+SHARING = {"block_length": 8, "ignore_eos": True, "confidence_threshold": 0.2, "max_tokens": 24}
+
+
+def second_turn(url, path="/v1/completions", **fields):
+    """The usage of a turn that follows another one, and the ids of its answer."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        first = client.post("/v1/completions", json={**SHARING, "prompt": TURN, "return_token_ids": True}).json()
+        assert first["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+        body = {**SHARING, "prompt": [*TURN, *first["choices"][0]["token_ids"], 7], **fields}
+        if path == "/v1/denoise":
+            done = events_of(client.post(path, json=body))[-1][1]
+            return done["usage"], done["token_ids"]
+        second = client.post(path, json={**body, "return_token_ids": True}).json()
+        return second["usage"], second["choices"][0]["token_ids"]
+
+
+def prefix_cache(url):
+    """The tokens that were asked for, those that were there, and the bytes that are there now."""
+    return tuple(gauge(url, f"llada_prefix_cache_{name}") for name in ("queries_total", "hits_total", "bytes"))
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/denoise"])
+def test_a_second_turn_takes_the_first_one_from_the_pool(llada2, path):
+    with serving(llada2) as url:
+        usage, ids = second_turn(url, path)
+        queries, hits, num_bytes = prefix_cache(url)
+        batch_tokens = gauge(url, "llada_step_batch_tokens_sum")
+    with serving(llada2, prefix_cache_memory=0) as url:
+        without, same_ids = second_turn(url, path)
+        assert prefix_cache(url) == (0, 0, 0)
+        assert gauge(url, "llada_prefix_cache_limit_bytes") == 0
+        assert gauge(url, "llada_step_batch_tokens_sum") == batch_tokens + 56
+    # All of the first turn but the answer's last block, which no step needed.
+    assert (usage["prompt_tokens_details"], without["prompt_tokens_details"]) == (
+        {"cached_tokens": 56},
+        {"cached_tokens": 0},
+    )
+    assert (queries, hits) == (40 + 64, 56) and num_bytes > 0
+    assert ids == same_ids
+    assert {**usage, "prompt_tokens_details": None} == {**without, "prompt_tokens_details": None}
+
+
+def test_the_choices_of_a_new_prompt_had_nothing_to_reuse_and_compute_it_once(llada2):
+    with serving(llada2) as url:
+        body = {**SHARING, "prompt": TURN, "n": 3, "max_tokens": 1}
+        first, second = (httpx.post(f"{url}/v1/completions", json=body).json()["usage"] for _ in range(2))
+        assert (first["prompt_tokens_details"], first["cache_passes"]) == ({"cached_tokens": 0}, 1)
+        assert (second["prompt_tokens_details"], second["cache_passes"]) == ({"cached_tokens": 40}, 0)
+
+
+def test_a_full_pool_and_clients_that_leave_change_no_token(llada2):
+    with serving(llada2) as url:
+        _, expected = second_turn(url)
+    with serving(llada2, prefix_cache_memory=30_000) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/completions", json={**SHARING, "prompt": TURN, "max_tokens": 400}, timeout=0.3)
+        until(lambda: gauge(url, "llada_requests_running") == 0)
+        assert 0 < gauge(url, "llada_prefix_cache_bytes") <= 30_000
+        assert httpx.post(f"{url}/v1/completions", json={**SHARING, "prompt": list(range(100))}).status_code == 200
+        _, ids = second_turn(url)
+    assert ids == expected

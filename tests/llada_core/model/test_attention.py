@@ -1,5 +1,6 @@
 """The attention implementations, compared with each other."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch.nn.attention import varlen
 
 from llada_core.model import attention
 from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.attention import AttentionPlan, _joined, _Offsets, scaled_dot_product
+from llada_core.model.attention import AttentionPlan, _joined, _Offsets, masked_dot_product, scaled_dot_product
+from llada_core.model.backends.cpu_attention import attend
 from llada_core.model.kv_cache import KVCache
 from llada_core.model.packed import PackedTokens, Rows
 
@@ -58,11 +60,12 @@ def masked(q_QHD, k_LKD, v_LKD, positions_Q, block_length):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=is_seen_QL, enable_gqa=True)[0].transpose(0, 1)
 
 
-@pytest.mark.parametrize("is_varied", [False, True])
 @pytest.mark.parametrize("has_rows", [False, True])
+@pytest.mark.parametrize(("is_varied", "most_together"), [(False, 1), (False, 6), (False, 128), (True, 1)], ids=str)
 @torch.inference_mode()
-def test_block_causal_attention_is_the_masked_one_in_any_batch(monkeypatch, has_rows, is_varied):
+def test_block_causal_attention_is_the_masked_one_in_any_batch(monkeypatch, has_rows, is_varied, most_together):
     monkeypatch.setattr(varlen, "varlen_attn", one_by_one)
+    monkeypatch.setattr(attention, "_MOST_MASKED_QUERIES", most_together)
     torch.manual_seed(0)
     lengths, block_lengths = (10, 10, 5, 9, 4), (4, 3, None, 3, 4)
     # The fourth sequence has cached keys for its first block, and its window is the next three; the fifth one's is its
@@ -93,6 +96,27 @@ def test_block_causal_attention_is_the_masked_one_in_any_batch(monkeypatch, has_
         index = asked[number]
         expected.append(masked(q[index], k, v, windows[number][index], block_lengths[number] or 99))
     torch.testing.assert_close(found, torch.cat(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kernel", [masked_dot_product, partial(attend, dtype=torch.float32)], ids=["torch", "cpu"])
+def test_blocks_that_attend_together_have_the_result_of_one_by_one_and_its_gradient(monkeypatch, kernel, dtype):
+    results = []
+    for most_together in (1, 128):
+        monkeypatch.setattr(attention, "_MOST_MASKED_QUERIES", most_together)
+        torch.manual_seed(0)
+        q_THD, k_TKD, v_TKD = (torch.randn(44, heads, 8, dtype=dtype, requires_grad=True) for heads in (4, 2, 2))
+        packed = PackedTokens(torch.zeros(44, dtype=torch.long), (22, 22), block_lengths=(4, 4))
+        plan = AttentionPlan(packed)
+        assert [len(run.spans) for run in plan._runs] == ([6, 6] if most_together == 1 else [1])
+        attended = plan.attend(q_THD, k_TKD, v_TKD, 0, kernel=kernel)
+        if kernel is masked_dot_product:
+            attended.float().square().sum().backward()
+            results.append([attended, q_THD.grad, k_TKD.grad, v_TKD.grad])
+        else:
+            results.append([attended])
+    tolerance = 1e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(results[1], results[0], atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("num_key_heads", [1, 2, 4])

@@ -38,6 +38,19 @@ def test_any_division_has_the_result_of_torchs_kernel(monkeypatch, shape, score_
     torch.testing.assert_close(found.float(), expected, atol=TOLERANCES[dtype] * 10, rtol=0)
 
 
+@pytest.mark.parametrize("score_bytes", [1, 4000, 1 << 21], ids=["rows", "heads", "all at once"])
+@pytest.mark.parametrize("shape", [(1, 4, 2, 30, 41), (3, 4, 1, 17, 17), (1, 2, 1, 600, 650)], ids=str)
+@torch.inference_mode()
+def test_hidden_keys_have_no_weight_in_any_division(monkeypatch, shape, score_bytes):
+    monkeypatch.setattr(cpu_attention, "_SCORE_BYTES", score_bytes)
+    q, k, v = inputs(*shape)
+    num_queries, num_keys = shape[3:]
+    hidden = torch.rand(num_queries, 11) < 0.5
+    is_seen = F.pad(~hidden, (num_keys - 11, 0), value=True)
+    expected = F.scaled_dot_product_attention(q, k, v, is_seen, scale=1.0, enable_gqa=True)
+    torch.testing.assert_close(attend(q, k, v, hidden, dtype=torch.float32), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("num_queries", [511, 512, 700])
 @pytest.mark.parametrize("many_pieces", [1, 1000], ids=["packed", "plain"])
 @torch.inference_mode()
