@@ -108,6 +108,7 @@ bench: install  ## denoising, server and constraints; writes results, tables and
 	$(BIN)/python -m benchmarks.dispatch
 	$(BIN)/python -m benchmarks.server
 	$(BIN)/python -m benchmarks.constraints
+	$(BIN)/python -m benchmarks.prefix
 	$(BIN)/python -m benchmarks.report
 
 board: install  ## accuracy and cost of every preset, cache, rule and dtype; writes docs/board.md (an hour)

@@ -19,7 +19,7 @@ from clients import LLaDAClient
 from tests.live_server import LiveServer
 
 FOLDER = Path(__file__).parent
-STORY = "Tell me a story about a fox."
+STORY = "Tell me a story about a cat."
 _COMMON = {"max_tokens": 96, "seed": 1}
 
 # The runs of docs/sampling.md, all of one prompt.
