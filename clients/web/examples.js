@@ -71,7 +71,7 @@ export const EXAMPLES = [
     draft: {
       mode: "completion",
       prompt: "Once upon a time there was a",
-      settings: { max_tokens: 128, steps: 32, method: "fixed_length" },
+      settings: { max_tokens: 256, steps: 64, method: "fixed_length" },
     },
     view: "order",
     compare: "ends_last",

@@ -137,7 +137,7 @@ def test_multiply_adds_are_those_of_the_models_products(monkeypatch):
     model = Network(config).eval()
     packed = PackedTokens(torch.zeros(length, dtype=torch.long), (length,))
     rows = Rows.of(packed, [np.arange(lengths.BLOCK_LENGTH)])
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: (q @ k.mT).softmax(-1) @ v)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v, _bias: (q @ k.mT).softmax(-1) @ v)
     with torch.inference_mode(), counted:
         model.head(model.hidden_states(packed, rows))
     assert 2 * sum(lengths.multiply_adds(config, length)) == counted.get_total_flops()

@@ -93,7 +93,7 @@ DIFFUSION = [
     Case("gen_length", 5, DEFAULT_LENGTH),
     Case("steps", 4),
     Case("steps_per_block", 4),
-    Case("schedule", "timestep", {"steps": 5}),
+    Case("schedule", "timestep", {"steps": 5, "temperature": 2.0}),
     Case("eps", 0.5, {"schedule": "timestep", "steps": 5}),
     Case("block_length", 4),
     Case("method", "semi_autoregressive_origin", {"block_length": 4}),

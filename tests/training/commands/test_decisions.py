@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from llada_core import DEMO_FOLDER
+from llada_core import DEMO_FOLDER, load_model
 from llada_core.checkpoint.load import Checkpoint
 from llada_core.decisions.labels import Labels
 from llada_core.decisions.prompts import encode_questions
@@ -42,24 +43,34 @@ def write(file, rows):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the demo model, whose answers mean nothing here."""
-    return shutil.copytree(DEMO_FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("README.md"))
+    """A copy of the demo model, whose answers mean nothing here.
+
+    Its logits are twenty times as large: it hardly prefers any label, and where all are equally likely no temperature
+    can be told.
+    """
+    copy = shutil.copytree(DEMO_FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("README.md"))
+    weights = load_file(copy / "model.safetensors")
+    weights["model.transformer.ln_f.weight"] *= 20
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
 
 
-def answered(rows, demo, tokenizer, temperature):
-    """The rows, each with an answer drawn from what the demo model says at a temperature."""
+def answered(rows, model, tokenizer, temperature):
+    """The rows, each with an answer drawn from what a model says at a temperature."""
     generator, labels = torch.Generator().manual_seed(0), Labels.of(tokenizer)
     for row in rows:
         labelled = {**row, "answer": options_of(row["question"])[0]}
         (question,) = read_decisions([Record("", labelled)], ReadReport(0))
         encoded = encode_questions(tokenizer, [Message("user", row["input"])], [question.question], labels)
-        (logits_OK,) = read(demo, labels, encoded, order_averages=1)
+        (logits_OK,) = read(model, labels, encoded, order_averages=1)
         drawn = int(torch.multinomial(probabilities(logits_OK, temperature), 1, generator=generator))
         yield {**row, "answer": options_of(row["question"])[drawn]}
 
 
-def test_calibrate_recovers_the_temperature_and_keeps_the_rest_of_the_folder(folder, tmp_path, demo, demo_tokenizer):
-    data = write(tmp_path / "rows.jsonl", answered(list(rows_of(240)), demo, demo_tokenizer, temperature=2.0))
+def test_calibrate_recovers_the_temperature_and_keeps_the_rest_of_the_folder(folder, tmp_path, demo_tokenizer):
+    data = write(
+        tmp_path / "rows.jsonl", answered(list(rows_of(240)), load_model(folder), demo_tokenizer, temperature=2.0)
+    )
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
     before = json.loads(files.pop("generation_config.json"))
     options = ["--decisions", data, "--order-averages", 1]

@@ -107,9 +107,9 @@ def test_a_continuation_without_tokens_is_an_error(harness_model):
 
 
 def test_greedy_is_what_the_model_generates_by_itself(harness_model):
-    context = chat(harness_model, QUESTION)
-    assert score(harness_model, context, "The capital of France is Paris.<|eot_id|>")[1]
-    assert not score(harness_model, context, "The capital of France is Rome.<|eot_id|>")[1]
+    context = chat(harness_model, "What is the capital of Germany?")
+    assert score(harness_model, context, "The capital of Germany is Berlin.<|eot_id|>")[1]
+    assert not score(harness_model, context, "The capital of Germany is Rome.<|eot_id|>")[1]
 
 
 def test_greedy_is_one_block(harness_model, demo, demo_tokenizer):
