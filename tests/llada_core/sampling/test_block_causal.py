@@ -8,30 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llada_core import GenerationParams, generate, load_model
+from llada_core import GenerationParams, generate
 from llada_core.errors import InvalidParameterError, NonFiniteLogitsError
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, frame_at, prepare_fork
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
 from llada_core.sampling.sampler import Sampler
-from tests.llada_core.model.architectures.test_family import FAMILY
 from tests.random_cases import cases
 from tests.vocabularies import tokenizer_from
 
 PROMPT = [10, 20, 30, 40, 50, 60]
 PLAIN = Reporting()
 EDITING = {"confidence_threshold": 0.4, "editing_threshold": 0.2, "max_post_steps": 3}
-
-
-@pytest.fixture(scope="module")
-def sdar():
-    return load_model(FAMILY / "sdar" / "models" / "tiny-variant")
-
-
-@pytest.fixture(scope="module")
-def llada2():
-    return load_model(FAMILY / "llada2_moe" / "models" / "tiny-mini-like")
 
 
 def canvas_of(model, prompt=PROMPT, *, reporting=PLAIN, **fields):

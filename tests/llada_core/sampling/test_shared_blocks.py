@@ -23,16 +23,6 @@ FIELDS = {"gen_length": 20, "block_length": 8, "steps_per_block": 4, "cache": "e
 PLENTY = 1 << 24
 
 
-@pytest.fixture(scope="module")
-def sdar():
-    return load_model(FAMILY / "sdar" / "models" / "tiny-variant")
-
-
-@pytest.fixture(scope="module")
-def llada2():
-    return load_model(FAMILY / "llada2_moe" / "models" / "tiny-mini-like")
-
-
 def canvas_of(model, prompt=PROMPT, **fields):
     return prepare_response(prompt, GenerationParams(**{**FIELDS, **fields}), Vocabulary.of(model))
 
