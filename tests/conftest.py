@@ -21,6 +21,11 @@ GOLDEN_CASES: dict[str, list[dict[str, Any]]] = json.loads((GOLDEN / "cases.json
 
 torch.set_num_threads(1)
 
+# Every new HTTP client reads the certificates of all authorities, for 25 to 80 ms; no test speaks TLS. A folder without
+# any costs nothing.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(GOLDEN)
+
 _TARGETS = {
     "clients": "`make test-clients` installs what they need, 300 MB, and runs them",
     "cluster": "`make test-cluster` installs Ray, 350 MB, and runs them",
