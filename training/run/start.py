@@ -100,7 +100,7 @@ class Start:
             # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as with LoRA.
             model.activation_checkpointing_enable({"use_reentrant": False})
         model.special_tokens = self.model.special_tokens
-        model.shape = _with_blocks(model.shape, options)
+        model.shape = with_blocks(model.shape, options)
         return model.train()
 
 
@@ -123,7 +123,7 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     else:
         assert options.model_name_or_path is not None
         model = _from_checkpoint(options.model_name_or_path, with_weights=with_weights)
-    shape = _with_blocks(model.config.shape, options)
+    shape = with_blocks(model.config.shape, options)
     if options.max_length is None:
         default = min(_LONGEST_DEFAULT, shape.max_sequence_length)
         # In whole blocks, as rows are padded to.
@@ -144,7 +144,7 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     return Start(options, stage, model, token_ids)
 
 
-def _with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
+def with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
     """The shape with blocks of `--block-length`."""
     if not isinstance(options, DenoisingOptions) or options.block_length is None:
         return shape
