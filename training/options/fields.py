@@ -293,7 +293,7 @@ class TrainingOptions(DataOptions):
 
 
 class DenoisingOptions(TrainingOptions):
-    """The options that stages share whose objective is to restore masked tokens."""
+    """The options that stages share whose objective masks tokens of given texts, block by block if the model does."""
 
     block_length: int | None = Field(
         None, ge=1, description="Positions of a block, for models that attend block by block; the model's if not given."
@@ -360,7 +360,7 @@ class SFTOptions(DenoisingOptions):
     )
 
 
-class DPOOptions(TrainingOptions):
+class DPOOptions(DenoisingOptions):
     """The options of `dpo`, which starts from a checkpoint and compares with it."""
 
     usual_warmup_steps: ClassVar[int] = 50
