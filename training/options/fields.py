@@ -582,7 +582,9 @@ class DistillOptions(TrainingOptions):
         ge=8,
         description="Tokens of a prompt and its canvas; what the model has positions for, at most 4096, if not given.",
     )
-    block_length: int = Field(32, ge=1, description="Positions of a block, as the answers were written.")
+    block_length: int | None = Field(
+        None, ge=1, description="Positions of a block, as the answers were written; 32 or the model's if not given."
+    )
     entropy_weight: float = Field(
         2.0, ge=0, description="Weight of the entropy where the best guess is right, beside the cross-entropy."
     )

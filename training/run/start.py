@@ -18,7 +18,7 @@ from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
-from training.options.fields import DenoisingOptions, LoraParams, RandomWeights, TrainingOptions
+from training.options.fields import DenoisingOptions, DistillOptions, LoraParams, RandomWeights, TrainingOptions
 from training.run.adapter import read_adapter
 from training.run.quantized_base import quantize_linears
 from training.stages.base import Stage
@@ -146,9 +146,12 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
 
 def with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
     """The shape with blocks of `--block-length`."""
-    if not isinstance(options, DenoisingOptions) or options.block_length is None:
+    if not isinstance(options, DenoisingOptions | DistillOptions) or options.block_length is None:
         return shape
     if shape.block_length is None:
+        # Other models have blocks only while they answer.
+        if isinstance(options, DistillOptions):
+            return shape
         raise TrainingError("--block-length: only models that attend block by block have blocks; leave it out")
     return replace(shape, block_length=options.block_length)
 

@@ -180,11 +180,27 @@ def test_a_block_causal_model_learns_preferences_and_resumes_bit_for_bit(folder,
         assert torch.equal(weight, weights[name]), name
 
 
+def test_a_block_causal_model_learns_to_be_sure_of_its_own_recorded_answers(folder, tmp_path):
+    model, questions = folder / "SDARForCausalLM", [{"prompt": f"After {number}?"} for number in range(8)]
+    succeed(
+        "generate", "--model-name-or-path", model, "--input", write_jsonl(tmp_path / "questions.jsonl", questions),
+        "--output", tmp_path / "answers.jsonl", "--trajectory", "--gen-length", 10, "--block-length", 8,
+        "--steps-per-block", 4,
+    )  # fmt: skip
+    options: list[object] = [
+        "distill", "--model-name-or-path", model, "--train-data-path", tmp_path / "answers.jsonl", *SHORT,
+        "--block-length", 8, "--max-steps", 12, "--learning-rate", 3e-3, "--output-dir", tmp_path / "out",
+    ]  # fmt: skip
+    assert "░" in succeed(*options, "--dry-run")
+    succeed(*options)
+    curve = losses(tmp_path / "out")
+    assert curve[12] < 0.8 * curve[1]
+
+
 @pytest.mark.parametrize(
     ("command", "data", "options"),
     [
         ("grpo", {"prompt": "a", "answer": "b"}, ["--reward", "exact", "--gen-length", 8]),
-        ("distill", {"prompt": "a"}, []),
     ],
 )
 def test_stages_without_an_objective_for_block_causal_models_refuse_them_by_name(
