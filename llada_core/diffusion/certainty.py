@@ -39,22 +39,28 @@ class Trajectories:
     starts_B: Tensor
     lengths: tuple[int, ...]
 
-    def states(self, block_draws_B: Tensor, t_B: Tensor, *, block_length: int, mask_id: int) -> Corrupted:
+    def states(
+        self, block_draws_B: Tensor, t_B: Tensor, *, block_length: int, mask_id: int, counts_prompt: bool = False
+    ) -> Corrupted:
         """Mask each canvas as a step of the sampler found it.
 
         Args:
             block_draws_B: uniform numbers that choose the active block, among those in which a token was written.
             t_B: uniform numbers that choose the step, among those that committed a token of the block: from the first,
                 which finds all of it masked, to the last.
+            counts_prompt: blocks are counted from the prompt's first token, as those of a block-causal model are.
 
         Returns:
             The model's input; the positions of the block that the step or a later one committed; and their share of all
             that were written in the block.
         """
         positions_L = torch.arange(self.tokens_BL.shape[1], device=self.tokens_BL.device)
-        offsets_BL = positions_L - self.starts_B.unsqueeze(1)
+        starts_B1 = self.starts_B.unsqueeze(1)
+        offsets_BL = positions_L - starts_B1
         is_written_BL = self.commit_steps_BL != UNWRITTEN
         blocks_BL = offsets_BL.div(block_length, rounding_mode="floor")
+        if counts_prompt:
+            blocks_BL = positions_L // block_length - starts_B1 // block_length
         num_blocks_B = torch.where(is_written_BL, blocks_BL, 0).amax(dim=1) + 1
         block_B1 = (block_draws_B * num_blocks_B).long().unsqueeze(1)
         is_learnt_BL = is_written_BL & (blocks_BL == block_B1)

@@ -58,6 +58,8 @@ def row_losses(
     # A dense sum, since on a GPU index_add adds in a different order each time.
     cross_entropy_BL = torch.zeros(tokens_BL.shape, dtype=torch.float32, device=tokens_BL.device)
     cross_entropy_BL = cross_entropy_BL.masked_scatter(corrupted.masked_BL, cross_entropy_R)
+    if corrupted.shares_BL is not None:
+        cross_entropy_BL = cross_entropy_BL / corrupted.shares_BL
     if (p := model.shape.training.context_weight) is not None:
         weights_BL = context_weights(corrupted.masked_BL, p, spans=spans)
         return (weights_BL * cross_entropy_BL).sum(dim=1, dtype=torch.float64)

@@ -21,11 +21,14 @@ class Corrupted:
         masked_BL: which positions were masked; the loss is taken at these only.
         p_mask_B: the probability with which the positions of each row were masked, or the share of them that was:
             a masked position weighs one over it.
+        shares_BL: for rows of parts that were masked by themselves, the share of each position's part that was: a
+            masked position weighs one over it besides. None for rows of one part.
     """
 
     tokens_BL: Tensor
     masked_BL: Tensor
     p_mask_B: Tensor
+    shares_BL: Tensor | None = None
 
 
 def noise_levels(seed: int, samples_B: Tensor, epochs_B: Tensor) -> Tensor:

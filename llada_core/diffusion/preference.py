@@ -6,10 +6,11 @@ lowers the variance in three ways: several draws for each answer; all of them at
 mask each, since the levels vary most; and the same draws for policy and reference, whose errors then cancel.
 
 A draw masks a number of tokens that is uniform over 1 … L, and weighs them by L / number (arXiv:2502.09992, equation
-6): the same bound as with independent masks at level t, without bias, and with less variance.
+6): the same bound as with independent masks at level t, without bias, and with less variance. A block-causal model's
+bound is the sum of its blocks' (`likelihood`): a draw masks some tokens of every block, each at a level of its own.
 
-Shape suffixes: B answers, N draws for each of them, L positions of a row. Rows of draws are B · N, an answer's draws
-side by side.
+Shape suffixes: B answers, N draws for each of them, L positions of a row, K parts of an answer. Rows of draws are
+B · N, an answer's draws side by side.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from llada_core.diffusion.noise import Corrupted
 from llada_core.model.interface import MaskPredictor
 
 PreferenceLoss = Literal["dpo", "ipo"]
+
+# Its multiples, taken modulo 1, are spread evenly over (0, 1) however many there are.
+_GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +87,42 @@ class Draws:
         return cls(levels_BN, order_BNL)
 
 
-def mask_answers(answers: Answers, draws: Draws, *, mask_id: int) -> Corrupted:
-    """Mask some tokens of each answer in every draw: rows of draws, whose p_mask is the share that is masked."""
+def mask_answers(answers: Answers, draws: Draws, *, mask_id: int, block_length: int | None = None) -> Corrupted:
+    """Mask some tokens of each part of an answer in every draw.
+
+    Args:
+        block_length: the parts of an answer are its tokens in each block of this length, which are counted from the
+            prompt's first token; None for an answer that is one part.
+
+    Returns:
+        Rows of draws. The weight of a masked position is one over the share of its part that is masked.
+    """
     lengths_B = torch.tensor(answers.lengths, device=answers.tokens_BL.device)
-    sizes_B1 = (lengths_B - answers.starts_B).unsqueeze(1)
-    counts_BN = torch.minimum((draws.levels_BN * sizes_B1).long() + 1, sizes_B1)
     positions_L = torch.arange(answers.tokens_BL.shape[1], device=answers.tokens_BL.device)
     is_answer_BL = (positions_L >= answers.starts_B.unsqueeze(1)) & (positions_L < lengths_B.unsqueeze(1))
-    # Above every draw: what is no answer comes last.
-    order_BNL = torch.where(is_answer_BL.unsqueeze(1), draws.order_BNL, 2.0)
-    masked_BNL = order_BNL.argsort(dim=2).argsort(dim=2) < counts_BN.unsqueeze(2)
+    parts_BL = torch.zeros_like(answers.tokens_BL)
+    if block_length is not None:
+        parts_BL = torch.where(is_answer_BL, positions_L // block_length - answers.starts_B[:, None] // block_length, 0)
+    num_parts = int(parts_BL.max()) + 1
+    sizes_BK = torch.zeros(len(lengths_B), num_parts, dtype=torch.long, device=lengths_B.device)
+    sizes_BK = sizes_BK.scatter_add(1, parts_BL, is_answer_BL.long())
+    # A fixed shift of a uniform level is another one, and an answer's blocks have levels far from each other.
+    shifts_K = torch.arange(num_parts, device=lengths_B.device) * _GOLDEN_RATIO
+    levels_BNK = (draws.levels_BN.unsqueeze(2) + shifts_K) % 1.0
+    counts_BNK = torch.minimum((levels_BNK * sizes_BK.unsqueeze(1)).long() + 1, sizes_BK.unsqueeze(1))
+    # Part by part, in each by its draws; what is no answer comes last.
+    order_BNL = torch.where(is_answer_BL.unsqueeze(1), parts_BL.unsqueeze(1) + draws.order_BNL, num_parts + 1.0)
+    firsts_B1L = (sizes_BK.cumsum(dim=1) - sizes_BK).gather(1, parts_BL).unsqueeze(1)
+    ranks_BNL = order_BNL.argsort(dim=2).argsort(dim=2) - firsts_B1L
+    parts_BNL = parts_BL.unsqueeze(1).expand(order_BNL.shape)
+    masked_BNL = is_answer_BL.unsqueeze(1) & (ranks_BNL < counts_BNK.gather(2, parts_BNL))
     tokens_BNL = torch.where(masked_BNL, mask_id, answers.tokens_BL.unsqueeze(1))
-    return Corrupted(tokens_BNL.flatten(0, 1), masked_BNL.flatten(0, 1), (counts_BN / sizes_B1).flatten().double())
+    shares_BNK = (counts_BNK / sizes_BK.unsqueeze(1)).double()
+    noisy, masked = tokens_BNL.flatten(0, 1), masked_BNL.flatten(0, 1)
+    if block_length is None:
+        return Corrupted(noisy, masked, shares_BNK.flatten())
+    shares_BL = shares_BNK.gather(2, parts_BNL).flatten(0, 1)
+    return Corrupted(noisy, masked, torch.ones_like(shares_BL[:, 0]), shares_BL)
 
 
 def answer_bounds(model: MaskPredictor, answers: Answers, corrupted: Corrupted) -> Tensor:

@@ -16,7 +16,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from llada_core.model.attention import AttentionPlan, scaled_dot_product
+from llada_core.model.attention import scaled_dot_product
+from llada_core.model.clean_context import InferencePattern, inference_pattern
 from llada_core.model.packed import PackedTokens, Rows
 
 # Positions of a tile if a block is not longer. More of them mean fewer calls, and more pairs that are computed in vain.
@@ -127,7 +128,7 @@ def _runs(packed: PackedTokens) -> Iterator[_Run]:
         start = stop
 
 
-Pattern = AttentionPlan | DoubledAttention
+Pattern = InferencePattern | DoubledAttention
 
 
 def attention_pattern(packed: PackedTokens, rows: Rows | None = None) -> Pattern:
@@ -139,4 +140,4 @@ def attention_pattern(packed: PackedTokens, rows: Rows | None = None) -> Pattern
     if packed.has_copies:
         assert rows is None
         return DoubledAttention(packed)
-    return AttentionPlan(packed, rows)
+    return inference_pattern(packed, rows)

@@ -41,6 +41,11 @@ class KVCache:
         """Return a copy of the keys and values of T adjacent positions at every layer: [layers, 2, K, T, D]."""
         return self._layers[:, :, :, positions].clone(memory_format=torch.contiguous_format)
 
+    def first(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
+        """Return the keys and the values of the first positions at a layer, each [K, length, D]: views."""
+        k_KLD, v_KLD = self._layers[layer, :, :, :length]
+        return k_KLD, v_KLD
+
     def write(self, start: int, layers: Tensor) -> None:
         """Write keys and values that `read` returned, from position `start` on."""
         self._layers[:, :, :, start : start + layers.shape[3]] = layers

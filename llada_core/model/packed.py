@@ -34,6 +34,9 @@ class PackedTokens:
             of them, whose positions see the whole of it.
         has_copies: the second half of the sequences are clean copies of the first, and a noisy position sees the blocks
             before its own in the copy (`doubled_attention`). For training: no windows or caches, all block-causal.
+        context: the keys and values of a clean sequence, of which all windows are noisy versions of one part, from the
+            start of a block on. A position sees the blocks before its own there (`clean_context`), and its own block in
+            its window, which is not written. No caches, all block-causal.
     """
 
     tokens_T: Tensor
@@ -42,6 +45,7 @@ class PackedTokens:
     caches: tuple[KVCache | None, ...] | None = None
     block_lengths: tuple[int | None, ...] | None = None
     has_copies: bool = False
+    context: KVCache | None = None
 
     @classmethod
     def doubled(cls, noisy_T: Tensor, clean_T: Tensor, lengths: tuple[int, ...], block_length: int) -> "PackedTokens":
@@ -49,6 +53,14 @@ class PackedTokens:
         lengths = lengths * 2
         block_lengths = (block_length,) * len(lengths)
         return cls(torch.cat((noisy_T, clean_T)), lengths, block_lengths=block_lengths, has_copies=True)
+
+    @classmethod
+    def after(cls, context: KVCache, noisy_NL: Tensor, start: int, block_length: int) -> "PackedTokens":
+        """Return noisy windows of L positions from `start` on, after the clean blocks before each of theirs."""
+        num_windows, length = noisy_NL.shape
+        windows, block_lengths = (np.arange(start, start + length),) * num_windows, (block_length,) * num_windows
+        lengths = (length,) * num_windows
+        return cls(noisy_NL.flatten(), lengths, windows, block_lengths=block_lengths, context=context)
 
     def positions(self) -> Tensor:
         """Return the position of every token within its own sequence, int64 [T]."""
@@ -67,6 +79,7 @@ class PackedTokens:
             (*self.all_windows(), np.arange(missing)),
             (*(self.caches or (None,) * sequences), None),
             (*(self.block_lengths or (None,) * sequences), None),
+            context=self.context,
         )
 
     @property

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from llada_core.diffusion.guidance import num_passes
 from llada_core.diffusion.likelihood import AnswerScorer, LogLikelihood, summarize
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
@@ -33,10 +32,8 @@ class Likelihood:
         """Check that `completion` has a likelihood after `prompt`.
 
         Raises:
-            APIError, InvalidParameterError: no ids, ids out of range, the mask id, too many ids; a model that attends
-                block by block.
+            APIError, InvalidParameterError: no ids, ids out of range, the mask id, too many ids.
         """
-        self.vocabulary.shape.require_full_attention("likelihoods", "completion")
         # The lengths first: the ids are checked one by one, on the event loop.
         if len(prompt) + len(completion) > self.max_model_len:
             raise bad_request(
@@ -53,12 +50,12 @@ class Likelihood:
     def estimation(
         self, prompt: Sequence[int], completion: Sequence[int], *, mc_num: int, cfg_scale: float, seed: int
     ) -> Generator[int, None, LogLikelihood]:
-        """The work for a model thread, which yields the number of tokens after every forward pass."""
+        """The work for a model thread, which yields the number of tokens after every part of the draws."""
         mask_id = self.model.special_tokens.mask_id
         scorer = AnswerScorer(self.model, prompt, completion, mask_id=mask_id, cfg_scale=cfg_scale)
         estimates = []
         for estimates_N in scorer.estimate_in_parts(mc_num, seed=seed, max_tokens=self.max_batch_tokens):
             estimates.append(estimates_N)
-            yield len(estimates_N) * (len(prompt) + len(completion)) * num_passes(cfg_scale)
+            yield scorer.num_tokens(len(estimates_N))
         self.metrics.observe_scored(len(completion))
         return summarize(torch.cat(estimates), num_tokens=len(completion))

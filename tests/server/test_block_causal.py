@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from llada_core import load_model
+from llada_core.diffusion.likelihood import log_likelihood
 from tests.conftest import GOLDEN
 from tests.server.conftest import events_of, gauge, serving, until
 from tests.vocabularies import tokenizer_from
@@ -108,9 +109,8 @@ def test_other_models_refuse_the_fields_of_block_causal_ones(tiny_client, field,
     assert "the sampler of LLaDA does not know it" in answer.json()["error"]["message"]
 
 
-def test_likelihoods_and_infilling_are_refused_by_the_field_that_asks_for_them(client):
+def test_infilling_is_refused_by_the_field_that_asks_for_them(client):
     for route, field, body in (
-        ("/v1/score", "completion", {"prompt": PROMPT, "completion": [7]}),
         ("/v1/denoise", "canvas", {"canvas": [PROMPT, {"mask": 3}]}),
         ("/v1/completions", "suffix", {"prompt": PROMPT, "suffix": "a"}),
     ):
@@ -118,6 +118,18 @@ def test_likelihoods_and_infilling_are_refused_by_the_field_that_asks_for_them(c
         error = answer.json()["error"]
         assert (answer.status_code, error["param"]) == (400, field), (route, error)
         assert f"{field}: the model attends block by block, as LLaDA2 does" in error["message"]
+
+
+@pytest.mark.parametrize("cfg_scale", [0.0, 0.5])
+def test_a_score_is_the_cores_bound_block_by_block(client, llada2, cfg_scale):
+    completion = [*range(60, 100)]
+    body = {"prompt": PROMPT, "completion": completion, "mc_num": 6, "seed": 3, "cfg_scale": cfg_scale}
+    answer = client.post("/v1/score", json=body).json()
+    mask_id = llada2.special_tokens.mask_id
+    expected = log_likelihood(llada2, PROMPT, completion, mask_id=mask_id, mc_num=6, cfg_scale=cfg_scale, seed=3)
+    assert answer["log_likelihood"] == pytest.approx(expected.value, rel=1e-5)
+    assert answer["stderr"] == pytest.approx(expected.stderr, rel=1e-4)
+    assert answer["usage"]["forward_passes"] == (12 if cfg_scale else 6)
 
 
 TURN = list(range(20, 60))

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from llada_core.diffusion.likelihood import AnswerScorer
 from llada_core.model.network import Network
 from training.data.samples import Sample, Samples
 from training.distributed import World
-from training.evaluation.scores import score
 
 _BINS = 10
 
@@ -80,11 +80,12 @@ def evaluate(
         place = first + world.rank
         index = place * len(samples) // num_samples
         for prompt, answer, suffix in _scored_parts(samples[index]) if place < num_samples else ():
-            scores = score(model, prompt, answer, suffix, num_draws=noise_levels, seed=seed + index)
-            nll, count = float(scores.nats_NP.sum(dim=1).mean()), len(answer)
+            scorer = AnswerScorer(model, prompt, answer, suffix, mask_id=model.special_tokens.mask_id)
+            estimates = scorer.estimates(scorer.masks(noise_levels, seed=seed + index))
+            nll, count = -float(estimates.nats_N.mean()), len(answer)
             sums += torch.tensor([1, nll, count, nll**2, nll * count, count**2], dtype=torch.float64)
-            bins = (scores.shares_NP * _BINS).ceil().long().flatten() - 1
-            nats = (scores.nats_NP / scores.lengths_P).flatten()
+            bins = (estimates.shares_NP * _BINS).ceil().long().flatten() - 1
+            nats = -(estimates.nats_NP / estimates.lengths_P).flatten()
             levels[0].index_add_(0, bins, nats)
             levels[1].index_add_(0, bins, torch.ones_like(nats))
         if on_progress is not None:

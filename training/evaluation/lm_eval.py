@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from llada_core import GenerationParams, denoise, generate, load_model, load_tokenizer
 from llada_core.diffusion.likelihood import log_likelihood
+from llada_core.sampling.params import EXACT
 from llada_core.text.special_tokens import BOS_TOKEN, END_HEADER_TOKEN, EOT_TOKEN, START_HEADER_TOKEN
 
 T = TypeVar("T")
@@ -205,11 +206,14 @@ class LLaDALM(LM):
         ).value
 
     def _is_greedy(self, prompt: list[int], answer: list[int]) -> bool:
-        """Whether the model generates `answer` if it commits its most confident token in each step."""
-        length = len(answer)
-        params = GenerationParams(
-            gen_length=length, block_length=length, cfg_scale=self._params.cfg_scale, ignore_eos=True
-        )
+        """Whether the model generates `answer` if it commits its most confident token in each step: of the whole answer
+        or, if it is block-causal, of the active block.
+        """
+        length, block_length = len(answer), self._model.shape.block_length
+        one_by_one: dict[str, Any] = {"block_length": length}
+        if block_length is not None:
+            one_by_one = {"steps_per_block": block_length, "cache": EXACT}
+        params = GenerationParams(gen_length=length, cfg_scale=self._params.cfg_scale, ignore_eos=True, **one_by_one)
         # Committed tokens never change, so `all` may stop at the first wrong one.
         return all(
             change.token_id == answer[change.position]

@@ -293,7 +293,7 @@ class TrainingOptions(DataOptions):
 
 
 class DenoisingOptions(TrainingOptions):
-    """The options that stages share whose objective is to restore masked tokens."""
+    """The options that stages share whose objective masks tokens of given texts, block by block if the model does."""
 
     block_length: int | None = Field(
         None, ge=1, description="Positions of a block, for models that attend block by block; the model's if not given."
@@ -360,7 +360,7 @@ class SFTOptions(DenoisingOptions):
     )
 
 
-class DPOOptions(TrainingOptions):
+class DPOOptions(DenoisingOptions):
     """The options of `dpo`, which starts from a checkpoint and compares with it."""
 
     usual_warmup_steps: ClassVar[int] = 50
@@ -582,7 +582,9 @@ class DistillOptions(TrainingOptions):
         ge=8,
         description="Tokens of a prompt and its canvas; what the model has positions for, at most 4096, if not given.",
     )
-    block_length: int = Field(32, ge=1, description="Positions of a block, as the answers were written.")
+    block_length: int | None = Field(
+        None, ge=1, description="Positions of a block, as the answers were written; 32 or the model's if not given."
+    )
     entropy_weight: float = Field(
         2.0, ge=0, description="Weight of the entropy where the best guess is right, beside the cross-entropy."
     )

@@ -19,6 +19,7 @@ from training.options.fields import LoraParams, TrainingOptions
 from training.run.fake_step import follow_step, num_quantized, sizes_of, two_blocks
 from training.run.optimizer import block_matrices
 from training.run.quantized_base import BYTES_PER_WEIGHT
+from training.run.start import with_blocks
 
 Strategy = Literal["single", "ddp", "fsdp"]
 _FLOAT32, _BFLOAT16 = 4, 2
@@ -75,6 +76,7 @@ def estimate_memory(
     is_sharded, num_blocks = strategy == "fsdp", config.shape.num_layers
     bfloat16 = options.dtype == "bfloat16"
     sketch = two_blocks(config, options.lora, options.base_dtype)
+    sketch.shape = with_blocks(sketch.shape, options)
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
     if options.activation_checkpointing:
         sketch.activation_checkpointing_enable()

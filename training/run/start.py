@@ -18,7 +18,7 @@ from llada_core.model.shape import ModelShape
 from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
-from training.options.fields import DenoisingOptions, LoraParams, RandomWeights, TrainingOptions
+from training.options.fields import DenoisingOptions, DistillOptions, LoraParams, RandomWeights, TrainingOptions
 from training.run.adapter import read_adapter
 from training.run.quantized_base import quantize_linears
 from training.stages.base import Stage
@@ -100,7 +100,7 @@ class Start:
             # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as with LoRA.
             model.activation_checkpointing_enable({"use_reentrant": False})
         model.special_tokens = self.model.special_tokens
-        model.shape = _with_blocks(model.shape, options)
+        model.shape = with_blocks(model.shape, options)
         return model.train()
 
 
@@ -123,7 +123,7 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     else:
         assert options.model_name_or_path is not None
         model = _from_checkpoint(options.model_name_or_path, with_weights=with_weights)
-    shape = _with_blocks(model.config.shape, options)
+    shape = with_blocks(model.config.shape, options)
     if options.max_length is None:
         default = min(_LONGEST_DEFAULT, shape.max_sequence_length)
         # In whole blocks, as rows are padded to.
@@ -144,11 +144,14 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
     return Start(options, stage, model, token_ids)
 
 
-def _with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
+def with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
     """The shape with blocks of `--block-length`."""
-    if not isinstance(options, DenoisingOptions) or options.block_length is None:
+    if not isinstance(options, DenoisingOptions | DistillOptions) or options.block_length is None:
         return shape
     if shape.block_length is None:
+        # Other models have blocks only while they answer.
+        if isinstance(options, DistillOptions):
+            return shape
         raise TrainingError("--block-length: only models that attend block by block have blocks; leave it out")
     return replace(shape, block_length=options.block_length)
 

@@ -28,6 +28,7 @@ class Forcing:
 
     Attributes:
         block_length: positions of a block, as the answers were written.
+        counts_prompt: blocks are counted from the prompt's first token, as those of a block-causal model are.
         weight: of the entropy, beside the cross-entropy.
         temperature: of the distribution whose entropy is lowered.
     """
@@ -35,12 +36,19 @@ class Forcing:
     block_length: int = 32
     weight: float = 2.0
     temperature: float = 0.5
+    counts_prompt: bool = False
 
     def states(self, batch: Batch, *, mask_id: int, seed: int) -> tuple[Trajectories, Corrupted]:
         """The answers of a batch, and the state of each that belongs to it in its epoch."""
         trajectories = _trajectories(batch)
         blocks_B = uniform(seed, Purpose.BLOCK, batch.samples_B, batch.epochs_B, device=batch.samples_B.device)
-        states = trajectories.states(blocks_B, batch.noise_levels_B, block_length=self.block_length, mask_id=mask_id)
+        states = trajectories.states(
+            blocks_B,
+            batch.noise_levels_B,
+            block_length=self.block_length,
+            mask_id=mask_id,
+            counts_prompt=self.counts_prompt,
+        )
         return trajectories, states
 
 

@@ -16,6 +16,7 @@ from llada_core.diffusion.certainty import UNWRITTEN, certainty
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.model.network import Network
 from llada_core.model.shape import ModelShape
+from llada_core.sampling.params import DEFAULT_BLOCK_LENGTH
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.formats import ReadReport
@@ -28,6 +29,7 @@ from training.options.fields import DistillOptions
 from training.stages.base import NoisyRow, Work
 from training.stages.certainty_objective import CertaintyObjective, Forcing
 from training.stages.chat import Chat
+from training.stages.denoising import in_whole_blocks
 from training.stages.measurement import Conditions, Measurement
 from training.stages.practice import Workplace
 
@@ -54,21 +56,22 @@ class Distillation(Chat):
 
     @classmethod
     def from_options(cls, options: DistillOptions, shape: ModelShape) -> "Distillation":
-        shape.require_full_attention("distillation")
         assert options.max_length is not None
-        forcing = Forcing(options.block_length, options.entropy_weight, options.entropy_temperature)
+        block_length = options.block_length or shape.block_length or DEFAULT_BLOCK_LENGTH
+        is_block_causal = shape.block_length is not None
+        forcing = Forcing(block_length, options.entropy_weight, options.entropy_temperature, is_block_causal)
         return cls(options.max_length, forcing)
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
-        return {"max_length": self.max_length}
+        return {"max_length": in_whole_blocks(self.max_length, self._whole_blocks)}
 
     @property
     def work(self) -> Work:
         return Work(row_loss=certainty(self.forcing.temperature))
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "TrajectoryEncoder":
-        return TrajectoryEncoder(tokenizer, eos_id=eos_id, max_length=self.max_length)
+        return TrajectoryEncoder(tokenizer, eos_id=eos_id, max_length=self.max_length, block_length=self._whole_blocks)
 
     def samples(self, shards: Sequence[Shard]) -> Samples:
         return Pairs(shards)
@@ -109,19 +112,31 @@ class Distillation(Chat):
         sums = conditions.sums(len(samples), measure, width=6)
         return None if sums is None else _measurement(*sums)
 
+    @property
+    def _whole_blocks(self) -> int | None:
+        """The length of the blocks to which canvases are filled up; None if they may end within one."""
+        return self.forcing.block_length if self.forcing.counts_prompt else None
+
 
 class TrajectoryEncoder(Encoder):
     """A prompt with its canvas, whose suffix is the step that committed each token, or UNWRITTEN."""
 
     name = "trajectories"
 
-    def __init__(self, tokenizer: Tokenizer, *, eos_id: int, max_length: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, eos_id: int, max_length: int, block_length: int | None = None) -> None:
+        """
+        Args:
+            block_length: canvases go on to the end of a block of this length, as the sampler denoises whole ones; None
+                if they do not.
+        """
         super().__init__(tokenizer, eos_id=eos_id)
         self._max_length = max_length
+        self._block_length = block_length
 
     @property
     def identity(self) -> list[object]:
-        return [*super().identity, self._max_length]
+        blocks = () if self._block_length is None else (self._block_length,)
+        return [*super().identity, self._max_length, *blocks]
 
     def read(self, source: Source, report: ReadReport) -> Iterator[RecordedAnswer]:
         return read_trajectories(source.records(), report, Learner(self.tokenizer.mask_id, len(self.tokenizer)))
@@ -137,7 +152,11 @@ class TrajectoryEncoder(Encoder):
                 for token_id, step in zip(written.token_ids, steps, strict=True)
             ]
             self._require_same(answer, prompt)
-            if len(prompt) + len(canvas) > self._max_length:
+            length = len(prompt) + len(canvas)
+            num_missing = in_whole_blocks(length, self._block_length) - length
+            canvas += [self.eos_id] * num_missing
+            steps += [UNWRITTEN] * num_missing
+            if length > self._max_length:
                 self.num_dropped += 1
                 continue
             yield Encoded([*prompt, *canvas, *steps], len(prompt), len(steps), number)

@@ -34,10 +34,12 @@ class Sampling:
     Attributes:
         num_draws: draws for each answer, with a noise level and a mask each.
         stratified: spread the noise levels of an answer's draws evenly over (0, 1).
+        block_length: that of the blocks of a block-causal model; None for others.
     """
 
     num_draws: int = 8
     stratified: bool = False
+    block_length: int | None = None
 
     def of(self, batch: Batch, *, mask_id: int, seed: int) -> tuple[Answers, Draws, Corrupted]:
         """The answers of a batch of pairs, and the draws that belong to them in their epochs."""
@@ -52,7 +54,7 @@ class Sampling:
             length=answers.tokens_BL.shape[1],
             stratified=self.stratified,
         )
-        return answers, draws, mask_answers(answers, draws, mask_id=mask_id)
+        return answers, draws, mask_answers(answers, draws, mask_id=mask_id, block_length=self.block_length)
 
 
 class Rewards(NamedTuple):

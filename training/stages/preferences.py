@@ -28,6 +28,7 @@ from training.data.sources import Source
 from training.options.fields import DPOOptions
 from training.stages.base import NoisyRow, Work
 from training.stages.chat import Chat
+from training.stages.denoising import in_whole_blocks
 from training.stages.measurement import Conditions, Measurement
 from training.stages.practice import Workplace
 from training.stages.preference_objective import PreferenceObjective, Sampling
@@ -63,20 +64,19 @@ class Preferences(Chat):
 
     @classmethod
     def from_options(cls, options: DPOOptions, shape: ModelShape) -> "Preferences":
-        shape.require_full_attention("preferences")
         assert options.max_length is not None
         return cls(
             options.max_length,
             options.overlong,
             DialogueRules(allow_empty_answers=options.allow_empty_answers),
-            Sampling(options.mc_num, stratified=options.stratified_noise),
+            Sampling(options.mc_num, stratified=options.stratified_noise, block_length=shape.block_length),
             options.beta,
             options.loss,
         )
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
-        return {"max_length": self.max_length}
+        return {"max_length": in_whole_blocks(self.max_length, self.sampling.block_length)}
 
     @property
     def work(self) -> Work:
@@ -84,7 +84,12 @@ class Preferences(Chat):
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "PreferenceEncoder":
         return PreferenceEncoder(
-            tokenizer, eos_id=eos_id, max_length=self.max_length, overlong=self.overlong, rules=self.rules
+            tokenizer,
+            eos_id=eos_id,
+            max_length=self.max_length,
+            overlong=self.overlong,
+            rules=self.rules,
+            block_length=self.sampling.block_length,
         )
 
     def samples(self, shards: Sequence[Shard]) -> Samples:
@@ -141,16 +146,29 @@ class PreferenceEncoder(Encoder):
     name = "preferences"
 
     def __init__(
-        self, tokenizer: Tokenizer, *, eos_id: int, max_length: int, overlong: Overlong, rules: DialogueRules
+        self,
+        tokenizer: Tokenizer,
+        *,
+        eos_id: int,
+        max_length: int,
+        overlong: Overlong,
+        rules: DialogueRules,
+        block_length: int | None = None,
     ) -> None:
+        """
+        Args:
+            block_length: rows are padded to whole blocks of this length; None for no padding beyond the longer answer.
+        """
         super().__init__(tokenizer, eos_id=eos_id)
         self._max_length = max_length
         self._overlong = overlong
         self._rules = rules
+        self._block_length = block_length
 
     @property
     def identity(self) -> list[object]:
-        return [*super().identity, self._max_length, self._overlong, *astuple(self._rules)]
+        blocks = () if self._block_length is None else (self._block_length,)
+        return [*super().identity, self._max_length, self._overlong, *astuple(self._rules), *blocks]
 
     def read(self, source: Source, report: ReadReport) -> Iterator[Preference]:
         return read_preferences(source.records(), report, self._rules)
@@ -166,7 +184,7 @@ class PreferenceEncoder(Encoder):
                 self.num_dropped += 1
                 continue
             self.num_truncated += chosen is not pair[0] or rejected is not pair[1]
-            length = max(len(chosen.ids), len(rejected.ids))
+            length = in_whole_blocks(max(len(chosen.ids), len(rejected.ids)), self._block_length)
             ids = [i for row in (chosen, rejected) for i in (*row.ids, *[self.eos_id] * (length - len(row.ids)))]
             yield Encoded(ids, chosen.prompt_length, length, number)
 

@@ -6,7 +6,7 @@ The published network reads neither `norm_topk_prob` (it always divides by the s
 from collections.abc import Iterator
 from dataclasses import replace
 
-from llada_core.model.architectures.llada_moe import MOST_EXPERTS, TOKENS
+from llada_core.model.architectures.llada_moe import TOKENS
 from llada_core.model.architectures.llama_layout import (
     LIMITS,
     NAMES,
@@ -14,6 +14,7 @@ from llada_core.model.architectures.llama_layout import (
     PartlyRotatedConfig,
     StatedHeadDimConfig,
 )
+from llada_core.model.architectures.mixture_rules import group_rules, mixture_rules
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward, Groups
 from llada_core.model.published_sampler import BLOCK_DEFAULTS, BLOCK_SETTINGS, PublishedSampler
@@ -146,19 +147,5 @@ class LLaDA2MoeConfig(PartlyRotatedConfig, StatedHeadDimConfig):
 
     def _size_rules(self) -> Iterator[tuple[str, bool]]:
         yield from super()._size_rules()
-        layers, experts, chosen = self.num_hidden_layers, self.num_experts, self.num_experts_per_tok
-        size = experts // self.n_group
-        yield (
-            f"num_hidden_layers × num_experts ({layers} × {experts}) must be at most {MOST_EXPERTS:,}",
-            layers * experts <= MOST_EXPERTS,
-        )
-        yield (
-            f"n_group ({self.n_group}) must divide num_experts ({experts}) into groups of at least 2",
-            size * self.n_group == experts and size >= 2,
-        )
-        yield f"topk_group must be at most n_group ({self.n_group})", self.topk_group <= self.n_group
-        yield (
-            f"num_experts_per_tok ({chosen}) must be at most the experts of topk_group groups "
-            f"({self.topk_group} × {size})",
-            chosen <= self.topk_group * size,
-        )
+        yield from mixture_rules(self.num_hidden_layers, self.num_experts)
+        yield from group_rules(self.num_experts, self.num_experts_per_tok, self.n_group, self.topk_group)

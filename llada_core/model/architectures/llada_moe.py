@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Self
 
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, PartlyRotatedConfig
+from llada_core.model.architectures.mixture_rules import mixture_rules
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward
 from llada_core.model.published_sampler import PublishedSampler
@@ -40,9 +41,6 @@ _RULES = FieldRules(
         "partial_rotary_factor": (1e-3, 1),
     },
 )
-
-# Every expert has three tensors, whose names are checked: a file may come from strangers.
-MOST_EXPERTS = 1 << 17
 
 TOKENS = PublishedTokens(
     mask="<|mask|>",
@@ -125,11 +123,7 @@ class LLaDAMoEConfig(PartlyRotatedConfig):
             f"moe_layer_freq must have a 0 or 1 for each of the {self.num_hidden_layers} layers (num_hidden_layers)",
             len(layers) == self.num_hidden_layers and all(type(value) is int and value in (0, 1) for value in layers),
         )
-        yield (
-            f"num_hidden_layers × num_experts ({self.num_hidden_layers} × {self.num_experts}) must be at most "
-            f"{MOST_EXPERTS:,}",
-            self.num_hidden_layers * self.num_experts <= MOST_EXPERTS,
-        )
+        yield from mixture_rules(self.num_hidden_layers, self.num_experts)
         yield (
             f"num_experts_per_tok ({self.num_experts_per_tok}) must be at most num_experts ({self.num_experts})",
             self.num_experts_per_tok <= self.num_experts,

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from llada_core.model.attention import AttentionPlan
 from llada_core.model.backends.cpu_attention import attend
 from llada_core.model.backends.host_memory import keep_freed_memory, return_freed_memory
+from llada_core.model.clean_context import InferencePattern, inference_pattern
 from llada_core.model.config import ModelConfig
 from llada_core.model.description import Attention, Description, Experts
 from llada_core.model.packed import PackedTokens, Rows
@@ -119,11 +119,11 @@ class CPUMaskPredictor:
         packed = packed.padded(_ROWS_MULTIPLE)
         rows, kept_R = rows.padded(_ROWS_MULTIPLE)
         rotations_T1C = self._rotations_LC[packed.positions()].unsqueeze(1)
-        plan = AttentionPlan(packed)
+        plan = inference_pattern(packed)
         hidden_TE = F.embedding(packed.tokens_T, self._embedding_VE).to(self._hidden_dtype)
         for block in self._blocks[:-1]:
             hidden_TE = block(hidden_TE, rotations_T1C, plan)
-        last_plan = AttentionPlan(packed, rows)
+        last_plan = inference_pattern(packed, rows)
         hidden_RE = self._blocks[-1](hidden_TE, rotations_T1C, last_plan, rows)
         return _normalize(hidden_RE[kept_R], self._eps)
 
@@ -187,7 +187,7 @@ class _Block:
             self._feed_forward = _SwiGLU(linear, weight("gate", norm_E), weight("up", norm_E), weight("down"))
 
     def __call__(
-        self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: AttentionPlan, rows: Rows | None = None
+        self, hidden_TE: Tensor, rotations_T1C: Tensor, plan: InferencePattern, rows: Rows | None = None
     ) -> Tensor:
         """Compute the block's output at all positions or at the rows; `hidden_TE` is overwritten."""
         if rows is None:

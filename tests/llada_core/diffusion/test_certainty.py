@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from llada_core import load_model
 from llada_core.diffusion import loss
 from llada_core.diffusion.certainty import UNWRITTEN, Trajectories, certainty_losses
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
+from tests.llada_core.model.architectures.test_family import FAMILY
 
 MASK, EOS, NO = 99, 1, UNWRITTEN
 # Two blocks of four after prompts of two and three tokens; the second text ends in its first block.
@@ -71,6 +73,30 @@ def test_the_states_of_a_recorded_answer_are_the_inputs_of_its_steps(demo):
         for t in range(64)
     }  # fmt: skip
     assert seen == inputs and len(inputs) > 2
+
+
+def test_the_states_of_a_block_causal_models_answer_are_the_inputs_of_its_steps_up_to_the_active_block():
+    model = load_model(FAMILY / "sdar" / "models" / "tiny-8b-like")
+    mask_id = model.special_tokens.mask_id
+    params = GenerationParams(gen_length=9, block_length=6, steps_per_block=3, ignore_eos=True)
+    canvas = prepare_response([3, 40, 41], params, Vocabulary.of(model))
+    inputs = frames(canvas, Sampler(model))
+    tokens, steps = torch.from_numpy(canvas.tokens), torch.from_numpy(canvas.commit_steps).clone()
+    assert len(tokens) == 12
+    steps[:3] = UNWRITTEN
+    recorded = Trajectories(tokens[None], steps[None], torch.tensor([3]), (12,))
+    for draw, stop in ((0.0, 6), (0.99, 12)):
+        # A position sees no block after its own.
+        found = {
+            tuple(
+                recorded.states(
+                    torch.tensor([draw]), torch.tensor([t / 64]), block_length=6, mask_id=mask_id, counts_prompt=True
+                ).tokens_BL[0, :stop].tolist()
+            )
+            for t in range(64)
+        }  # fmt: skip
+        expected = {ids[:stop] for ids in inputs if mask_id in ids[stop - 6 : stop] and mask_id not in ids[: stop - 6]}
+        assert found == expected and len(expected) >= 2
 
 
 def frames(canvas: Canvas, sampler: Sampler) -> set[tuple[int, ...]]:

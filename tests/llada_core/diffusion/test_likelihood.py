@@ -20,7 +20,7 @@ def test_the_recorded_masks_give_the_recorded_likelihood(golden_models, case):
         mask_id=model.special_tokens.mask_id,
         cfg_scale=case["cfg_scale"],
     )
-    estimates_N = scorer.estimate_per_draw(masks_NL)
+    estimates_N = scorer.estimates(masks_NL).nats_N
     assert estimates_N.mean().item() == pytest.approx(case["log_likelihood"], rel=1e-5)
 
 
@@ -29,7 +29,7 @@ def exact_bound(model, prompt, answer, cfg_scale=0.0):
     length = len(answer)
     masks_NL = torch.tensor([mask for mask in product([0, 1], repeat=length) if any(mask)]).bool()
     scorer = AnswerScorer(model, prompt, answer, mask_id=model.special_tokens.mask_id, cfg_scale=cfg_scale)
-    estimates_N = scorer.estimate_per_draw(masks_NL)
+    estimates_N = scorer.estimates(masks_NL).nats_N
     counts_N = masks_NL.sum(dim=1)
     subsets_of_size = torch.bincount(counts_N, minlength=length + 1).double()
     return float((estimates_N / subsets_of_size[counts_N] / length).sum())

@@ -1,13 +1,16 @@
 """The estimator of preferences against an enumeration of all masks, and its variance against what the theory says."""
 
 import copy
+from dataclasses import replace
 from itertools import product
 from math import comb, factorial
 
 import pytest
 import torch
 
+from llada_core.diffusion.likelihood import AnswerScorer
 from llada_core.diffusion.preference import Answers, Draws, answer_bounds, mask_answers, preference_losses
+from tests.llada_core.model.architectures.test_family import network_of
 
 PROMPT, ANSWER = [7, 11, 13], [20, 31, 42, 53]
 L, BUDGET, TRIALS = len(ANSWER), 4, 20_000
@@ -148,3 +151,53 @@ def test_the_losses_are_those_of_dpo_and_ipo():
     dpo = preference_losses(margins_B, beta=0.2, kind="dpo")
     torch.testing.assert_close(dpo, (1 + (-0.2 * margins_B).exp()).log())
     assert preference_losses(margins_B, beta=0.2, kind="ipo").tolist() == [6.25, 0.0, 42.25]
+
+
+@pytest.mark.parametrize("family", [("sdar", "tiny-8b-like"), ("llada2_moe", "tiny-mini-like")], ids=str)
+def test_the_bounds_of_a_block_causal_model_are_those_of_its_likelihood(family, monkeypatch):
+    network = network_of(*family)
+    monkeypatch.setattr(network, "shape", replace(network.shape, block_length=4))
+    rows = [[7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17], [9, 10, 11, 12, 13, 14, 15, 0, 0, 0, 0]]
+    answers = Answers(torch.tensor(rows), torch.tensor([3, 5]), (11, 7))
+    samples = torch.tensor([4, 9])
+    draws = Draws.of(3, samples, samples * 0, samples * 0, num_draws=BUDGET, length=11)
+    corrupted = mask_answers(answers, draws, mask_id=network.special_tokens.mask_id, block_length=4)
+    with torch.no_grad():
+        bounds = answer_bounds(network, answers, corrupted).tolist()
+    for row, (start, length) in enumerate(((3, 11), (5, 7))):
+        scorer = AnswerScorer(
+            network, rows[row][:start], rows[row][start:length], mask_id=network.special_tokens.mask_id
+        )
+        masks_NA = corrupted.masked_BL.view(2, BUDGET, -1)[row, :, start:length]
+        assert bounds[row] == pytest.approx(float(scorer.estimates(masks_NA).nats_N.mean()), rel=1e-4)
+
+
+def test_every_block_of_an_answer_is_masked_at_a_uniform_level_of_its_own():
+    # Blocks of 4 after a prompt of 3: parts of 1, 4 and 2 tokens.
+    answers = Answers(torch.full((TRIALS, 10), 5), torch.full((TRIALS,), 3), (10,) * TRIALS)
+    samples = torch.arange(TRIALS)
+    draws = Draws.of(3, samples, samples * 0, samples * 0, num_draws=1, length=10)
+    corrupted = mask_answers(answers, draws, mask_id=1, block_length=4)
+    assert not corrupted.masked_BL[:, :3].any()
+    counts = []
+    for part_BL, shares_BL in zip(
+        corrupted.masked_BL[:, 3:].split((1, 4, 2), dim=1), corrupted.shares_BL[:, 3:].split((1, 4, 2), dim=1),
+        strict=True,
+    ):  # fmt: skip
+        counts.append(part_BL.sum(dim=1))
+        size = part_BL.shape[1]
+        chances = torch.bincount(counts[-1], minlength=size + 1)[1:] / TRIALS
+        torch.testing.assert_close(chances, torch.full((size,), 1 / size), atol=0.02, rtol=0)
+        torch.testing.assert_close(part_BL.double().mean(dim=0), torch.full((size,), (size + 1) / 2 / size).double(),
+                                   atol=0.02, rtol=0)  # fmt: skip
+        assert torch.equal(shares_BL, (counts[-1] / size).double().unsqueeze(1).expand_as(shares_BL))
+    assert not torch.equal(counts[1] / 4, counts[2] / 2)
+
+
+def test_one_block_over_everything_is_masked_as_an_answer_of_one_part():
+    samples = torch.arange(3)
+    answers = Answers(torch.full((3, 10), 5), torch.tensor([3, 2, 5]), (10, 8, 9))
+    draws = Draws.of(3, samples, samples * 0, samples * 0, num_draws=BUDGET, length=10)
+    whole, block = (mask_answers(answers, draws, mask_id=1, block_length=length) for length in (None, 10))
+    assert torch.equal(block.masked_BL, whole.masked_BL) and torch.equal(block.tokens_BL, whole.tokens_BL)
+    assert torch.equal(block.p_mask_B[:, None] * block.shares_BL, whole.p_mask_B[:, None].expand(-1, 10))

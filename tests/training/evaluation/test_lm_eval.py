@@ -15,10 +15,11 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import warning_once
 
 from llada_core import DEMO_FOLDER, GenerationParams, generate
-from llada_core.diffusion.likelihood import log_likelihood
+from llada_core.diffusion.likelihood import AnswerScorer, log_likelihood
 from llada_core.model.network import Network
 from llada_core.text.tokenizer import Message, Tokenizer
 from tests.conftest import GOLDEN
+from tests.llada_core.model.architectures.test_family import network_of
 from training.evaluation import lm_eval as lm_eval_adapter
 from training.evaluation.lm_eval import LLaDALM
 
@@ -139,6 +140,16 @@ def test_greedy_looks_behind_end_tokens(harness_model, demo, demo_tokenizer):
     assert harness_model._is_greedy(prompt, answer)
     for position in range(4):
         assert not harness_model._is_greedy(prompt, [*answer[:position], prompt[1], *answer[position + 1 :]])
+
+
+def test_a_block_causal_model_is_scored_and_greedy_block_by_block(harness_model, monkeypatch):
+    model, prompt = network_of("sdar", "tiny-8b-like"), [7, 8, 9, 10, 11]
+    monkeypatch.setattr(harness_model, "_model", model)
+    answer = generate(model, [prompt], GenerationParams(gen_length=10, steps_per_block=4, ignore_eos=True))[0].token_ids
+    assert harness_model._is_greedy(prompt, answer)
+    assert not harness_model._is_greedy(prompt, [*answer[:-1], answer[-1] ^ 1])
+    assert harness_model._estimate(prompt, answer) == estimate(model, prompt, answer)
+    assert AnswerScorer(model, prompt, answer, mask_id=0).part_lengths == (3, 4, 3)
 
 
 def test_answers_are_in_the_order_of_the_requests(harness_model):

@@ -1,6 +1,7 @@
 """LLaDA's relatives are trained, saved and loaded as LLaDA is."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -158,12 +159,48 @@ def test_a_block_causal_run_that_resumes_ends_bit_for_bit_like_one_that_did_not(
         assert torch.equal(weight, weights[name]), name
 
 
+@pytest.mark.parametrize("adapters", [[], ["--lora-r", 4]], ids=["all", "lora"])
+def test_a_block_causal_model_learns_preferences_and_resumes_bit_for_bit(folder, tmp_path, adapters):
+    pairs = [
+        {"prompt": f"After {number}?", "chosen": f"{number + 1}", "rejected": f"It is {number}."} for number in range(8)
+    ]
+    options: list[object] = [
+        "dpo", "--model-name-or-path", folder / "SDARForCausalLM", "--train-data-path",
+        write_jsonl(tmp_path / "pairs.jsonl", pairs), *SHORT, "--block-length", 8, "--mc-num", 2, "--max-steps", 4,
+        "--save-steps", 2, "--learning-rate", 1e-3, "--warmup-steps", 0, *adapters, "--output-dir", tmp_path / "out",
+    ]  # fmt: skip
+    assert "chosen, draw 1 of 2" in succeed(*options, "--dry-run")
+    succeed(*options)
+    weights, curve = load_checkpoint(tmp_path / "out").state_dict(), losses(tmp_path / "out")
+    # The first step compares the model with itself.
+    assert curve[1] == pytest.approx(math.log(2)) and curve[4] < curve[1]
+    succeed(*options, "--resume-from", 2)
+    assert losses(tmp_path / "out") == curve
+    for name, weight in load_checkpoint(tmp_path / "out").state_dict().items():
+        assert torch.equal(weight, weights[name]), name
+
+
+def test_a_block_causal_model_learns_to_be_sure_of_its_own_recorded_answers(folder, tmp_path):
+    model, questions = folder / "SDARForCausalLM", [{"prompt": f"After {number}?"} for number in range(8)]
+    succeed(
+        "generate", "--model-name-or-path", model, "--input", write_jsonl(tmp_path / "questions.jsonl", questions),
+        "--output", tmp_path / "answers.jsonl", "--trajectory", "--gen-length", 10, "--block-length", 8,
+        "--steps-per-block", 4,
+    )  # fmt: skip
+    options: list[object] = [
+        "distill", "--model-name-or-path", model, "--train-data-path", tmp_path / "answers.jsonl", *SHORT,
+        "--block-length", 8, "--max-steps", 12, "--learning-rate", 3e-3, "--output-dir", tmp_path / "out",
+    ]  # fmt: skip
+    assert "░" in succeed(*options, "--dry-run")
+    succeed(*options)
+    curve = losses(tmp_path / "out")
+    assert curve[12] < 0.8 * curve[1]
+
+
 @pytest.mark.parametrize(
     ("command", "data", "options"),
     [
-        ("dpo", {"prompt": "a", "chosen": "b", "rejected": "c"}, []),
         ("grpo", {"prompt": "a", "answer": "b"}, ["--reward", "exact", "--gen-length", 8]),
-        ("distill", {"prompt": "a"}, []),
     ],
 )
 def test_stages_without_an_objective_for_block_causal_models_refuse_them_by_name(

@@ -24,6 +24,7 @@ from llada_core.model.architectures.sdar import SDARConfig
 from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from training.options.fields import LoraParams, SFTOptions
+from training.run.fake_step import follow_step
 from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
 from training.run.quantized_base import BaseDtype, quantize_linears
 
@@ -191,6 +192,20 @@ def test_the_estimate_counts_the_clean_copies_of_a_block_causal_model(bfloat16, 
     estimated = estimate_memory(SDAR, options(**choices), rows=ROWS, length=LENGTH, strategy="single", world_size=1)
     allocated = peak_of_a_later_step(Denoising(**choices, config=SDAR))
     assert beyond_states(estimated) == pytest.approx(allocated, rel=0.01)
+
+
+def test_the_estimate_is_of_the_blocks_that_are_trained(monkeypatch):
+    lengths = []
+    monkeypatch.setattr(
+        "training.run.memory.follow_step",
+        lambda sketch, *args, **kwargs: (
+            lengths.append(sketch.shape.block_length) or follow_step(sketch, *args, **kwargs)
+        ),
+    )
+    for choices in ({}, {"block_length": 16}):
+        chosen = options(activation_checkpointing=False, **choices)
+        estimate_memory(SDAR, chosen, rows=1, length=32, strategy="single", world_size=1)
+    assert lengths == [SDAR.block_size, 16]
 
 
 @modes

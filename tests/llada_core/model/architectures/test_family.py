@@ -11,8 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from llada_core import load_checkpoint, load_model
-from llada_core.diffusion.likelihood import log_likelihood
-from llada_core.errors import InvalidParameterError, UnsupportedCheckpointError
+from llada_core.errors import UnsupportedCheckpointError
 from llada_core.model import layers
 from llada_core.model.backends import cpu
 from llada_core.model.description import Experts
@@ -141,12 +140,6 @@ def test_rotation_in_the_dtype_of_the_queries_rounds_as_the_published_code():
     expected = x_THD * cos + torch.cat((-x_THD[..., 4:], x_THD[..., :4]), dim=-1) * sin
     assert torch.equal(rotate(x_THD, cos_T1D, sin_T1D, is_float32=False), expected)
     assert not torch.equal(rotate(x_THD, cos_T1D, sin_T1D), expected)
-
-
-@pytest.mark.parametrize("family", [family for family in CASES if config_of(*first_of(family)).shape.block_length])
-def test_what_needs_attention_of_all_to_all_is_refused_for_block_causal_models(family):
-    with pytest.raises(InvalidParameterError, match="model attends block by block"):
-        log_likelihood(network_of(*first_of(family)), [1], [2], mask_id=3)
 
 
 REFUSED: dict[str, list[tuple[str, object]]] = {
