@@ -15,6 +15,7 @@ import typer
 
 from benchmarks import board, lengths
 from benchmarks.machine import RESULTS
+from benchmarks.peers.measuring import BASELINE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -41,6 +42,7 @@ def main() -> None:
         "dispatch": _dispatch,
         "prefix": _prefix,
         "large": _large,
+        "peers": _peers,
         "server": _server,
         "board": _board,
         "constraints": _constraints,
@@ -180,6 +182,29 @@ def _text_speeds(step: dict[str, float]) -> dict[str, float]:
         "four tokens a step, dual cache": 4 * exact + 28 * cached,
     }
     return {setting: 128 / needed for setting, needed in seconds.items()}
+
+
+def _peers(result: dict[str, Any]) -> dict[str, str]:
+    sizes = result["sizes"]
+    lines = ["| | " + " | ".join((*sizes, "logits differ by")) + " |", "|---|" + "---|" * (len(sizes) + 1)]
+    names = dict.fromkeys(name for found in sizes.values() for name in (*found["candidates"], *found["refused"]))
+    for name in names:
+        cells, differences = [name], []
+        for found in sizes.values():
+            figures = found["candidates"].get(name)
+            if figures is None:
+                cells.append("not timed")
+                differences.append(found["refused"][name]["difference"])
+                continue
+            ratio = found["candidates"][BASELINE]["cpu_ms"] / figures["cpu_ms"]
+            cells.append(f"{figures['cpu_ms']:.1f} ms, {ratio:.2f}×")
+            if figures["difference"] is not None:
+                differences.append(figures["difference"])
+        cells.append(f"{max(differences):.2%}" if differences else "–")
+        lines.append("| " + " | ".join(cells) + " |")
+    versions = next(iter(sizes.values()))["versions"]
+    lines.append("\n" + ", ".join(f"{name} is `{version}`" for name, version in versions.items()) + ".")
+    return {"peers": "\n".join(lines)}
 
 
 def _constraints(result: dict[str, Any]) -> dict[str, str]:
