@@ -7,12 +7,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import torch
 from PIL import Image
 
 from docs.pictures.make import RUNS, command_of
+from llada_core.model.backends.cpu import CPUMaskPredictor
+from llada_core.model.network import Network
+from llada_core.model.packed import PackedTokens
+from llada_core.text.special_tokens import SpecialTokens
 from tests.training.conftest import succeed
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +59,40 @@ def test_the_python_clients_example_runs(live_server, capsys, monkeypatch):
     exec(compile(block, "docs/clients.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "Paris" in printed and "0 masks left" in printed
+
+
+@torch.inference_mode()
+def test_the_example_of_an_architecture_is_the_same_in_both_interpreters():
+    (block,) = blocks("docs/extending.md", "python")
+    example: dict[str, Any] = {}
+    exec(compile(block, "docs/extending.md", "exec"), example)
+    config = example["ToyConfig"]()
+    network, name_of = Network(config).eval(), config.describe().names.tensor
+    tensors = network.state_dict()
+    on_cpu = CPUMaskPredictor(
+        config, SpecialTokens(159, 158, None), lambda *role: tensors[name_of(*role)], dtype=torch.float32
+    )
+    packed = PackedTokens(torch.arange(20), (11, 9))
+    expected, logits = (model.head(model.hidden_states(packed)) for model in (network, on_cpu))
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    assert on_cpu.shape.sampler.defaults["cache"] == "exact"
+
+
+def test_what_the_page_of_extensions_names_exists():
+    files = [
+        f"/{path.relative_to(ROOT).as_posix()}"
+        for folder in ("llada_core", "server", "training", "clients", "tests", "docs")
+        for path in (ROOT / folder).rglob("*.*")
+    ]
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    names = set(re.findall(r"`([^`\n]+)`", (ROOT / "docs" / "extending.md").read_text()))
+    assert len(names) > 100
+    for path, _, test in (name.partition("::") for name in names):
+        if test or path.startswith("test_"):
+            is_file = path.endswith(".py")
+            assert f"def {test or path}(" in tests or (is_file and not test), path
+        if path.endswith((".py", ".md", ".html")) and "NAME" not in path and path != "README.md":
+            assert any(file.endswith(f"/{path}") for file in files), path
 
 
 @pytest.mark.parametrize("file", ["README.md", "docs/api.md", "docs/behaviour.md"])

@@ -147,7 +147,7 @@ class Checkpoint:
         updates = None if adapter is None else Adapter(Path(adapter))
         if updates is not None:
             updates.check(config.tensor_shapes())
-        sampler = architecture.sampler.of_checkpoint(read_generation_config(folder))
+        sampler = config.shape.sampler.of_checkpoint(read_generation_config(folder))
         temperature = read_decision_temperature(folder)
         return cls(folder, config, tokenizer, special_tokens, sampler, temperature, updates)
 

@@ -75,9 +75,10 @@ class ModelConfig(PreTrainedConfig):
 
     Attributes:
         architecture: the published class, which files name.
+        model_type: the published name of the kind of model, for other programs; need not be unique.
         rules: what is asked of the fields.
         published_tokens: the special tokens of its published checkpoints.
-        sampler: in what its published sampler differs from LLaDA's.
+        sampler: in what its published sampler differs from LLaDA's; `shape` adds what block-causal attention brings.
         training: in what its published training differs from LLaDA's.
         miniature: the fields of a tiny model of random weights.
         depth_field: the field with the number of layers.
@@ -151,7 +152,9 @@ class ModelConfig(PreTrainedConfig):
     @property
     def shape(self) -> ModelShape:
         """What the code around the network depends on."""
-        return replace(self.describe().shape, sampler=self.sampler, training=self.training)
+        shape = self.describe().shape
+        sampler = self.sampler if shape.block_length is None else self.sampler.block_by_block()
+        return replace(shape, sampler=sampler, training=self.training)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor of a checkpoint, by its published name."""

@@ -83,10 +83,14 @@ class PublishedSampler:
         }
         return replace(self, defaults={**self.defaults, **stated})
 
+    def block_by_block(self) -> "PublishedSampler":
+        """Return the sampler with what block-causal attention brings along: an exact cache, and settings of blocks."""
+        return replace(self, defaults={**_BLOCK_DEFAULTS, **self.defaults}, settings=self.settings | _BLOCK_SETTINGS)
+
 
 # Settings that the samplers of block-causal models know.
-BLOCK_SETTINGS = frozenset({"min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop"})
+_BLOCK_SETTINGS = frozenset({"min_transfer", "editing_threshold", "max_post_steps", "eos_early_stop"})
 # They see nothing right of a block, and a finished one's keys and values never change.
-BLOCK_DEFAULTS: Mapping[str, Any] = {"cache": "exact", "suffix_window": None}
+_BLOCK_DEFAULTS: Mapping[str, Any] = {"cache": "exact", "suffix_window": None}
 
 LLADA_SAMPLER = PublishedSampler()

@@ -17,7 +17,7 @@ from llada_core.model.architectures.llama_layout import (
 from llada_core.model.architectures.mixture_rules import group_rules, mixture_rules
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, Experts, FeedForward, Groups
-from llada_core.model.published_sampler import BLOCK_DEFAULTS, BLOCK_SETTINGS, PublishedSampler
+from llada_core.model.published_sampler import PublishedSampler
 from llada_core.model.published_training import PublishedTraining
 
 # The length of a block in training and in the published samplers; no field says it.
@@ -93,9 +93,7 @@ class LLaDA2MoeConfig(PartlyRotatedConfig, StatedHeadDimConfig):
     architecture = "LLaDA2MoeModelLM"
     rules = _RULES
     published_tokens = TOKENS
-    sampler = PublishedSampler(
-        defaults=BLOCK_DEFAULTS, settings=BLOCK_SETTINGS, family="LLaDA2", confidence_threshold=0.95, steps_per_block=32
-    )
+    sampler = PublishedSampler(family="LLaDA2", confidence_threshold=0.95, steps_per_block=32)
     # dFactory's `noise_range`, and its mean over the masks of a sample.
     training = PublishedTraining(lowest=0.3, highest=0.8, weighs_share=True)
     names = _NAMES

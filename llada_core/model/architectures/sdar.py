@@ -5,7 +5,7 @@ from dataclasses import replace
 from llada_core.model.architectures.llama_layout import LIMITS, REQUIRED, StatedHeadDimConfig
 from llada_core.model.config import FieldRules
 from llada_core.model.description import Attention, Description, FeedForward
-from llada_core.model.published_sampler import BLOCK_DEFAULTS, BLOCK_SETTINGS, PublishedSampler
+from llada_core.model.published_sampler import PublishedSampler
 from llada_core.text.special_tokens import PublishedTokens
 
 _RULES = FieldRules(
@@ -39,9 +39,7 @@ class SDARConfig(StatedHeadDimConfig):
     architecture = "SDARForCausalLM"
     rules = _RULES
     published_tokens = _TOKENS
-    sampler = PublishedSampler(
-        defaults=BLOCK_DEFAULTS, settings=BLOCK_SETTINGS, family="SDAR", confidence_threshold=0.85
-    )
+    sampler = PublishedSampler(family="SDAR", confidence_threshold=0.85)
     attention_bias: bool = False
     attention_dropout: float = 0.0
     block_size: int = 4

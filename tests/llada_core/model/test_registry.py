@@ -55,6 +55,19 @@ def test_the_tensors_of_an_architectures_config_are_those_of_its_network(name):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_saved_config_names_the_published_kind_of_model(name):
+    assert ARCHITECTURES[name](**SMALL[name]).to_dict()["model_type"]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_block_causal_attention_brings_an_exact_cache_and_the_settings_of_blocks(name):
+    shape = ARCHITECTURES[name](**SMALL[name]).shape
+    is_block_causal = shape.block_length is not None
+    assert (shape.sampler.defaults.get("cache") == "exact") == is_block_causal
+    assert ("editing_threshold" in shape.sampler.settings) == is_block_causal
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_cpu_backend_reads_every_tensor_of_an_architecture_by_its_role(name):
     config = ARCHITECTURES[name](**SMALL[name])
     names, state = config.describe().names, Network(config).state_dict()
