@@ -60,9 +60,14 @@ class ChatMessage(Body):
             raise ValueError(f"have no {self.thinking_field} unless its role is assistant")
         if self.reasoning and self.reasoning_content and self.reasoning != self.reasoning_content:
             raise ValueError("have the same reasoning and reasoning_content, or only one of them")
-        if self.content is None and not self.tool_calls and not self.thinking:
+        if self.content is None and not self.tool_calls and not self._is_only_thinking:
             raise ValueError("have content, or tool_calls")
         return self
+
+    @property
+    def _is_only_thinking(self) -> bool:
+        """Whether it is an answer that ended within its thinking, perhaps before the first word of it."""
+        return self.role == "assistant" and not (self.reasoning_content is None and self.reasoning is None)
 
     @property
     def thinking(self) -> str:

@@ -155,6 +155,13 @@ class ResponseRequest(StructuredFields, DiffusionFields):
         return self
 
     @model_validator(mode="after")
+    def _input_holds_a_turn(self) -> "ResponseRequest":
+        items = [] if isinstance(self.input, str) else self.input
+        if items and all(isinstance(item, ReasoningItem) and not item.text for item in items):
+            raise bad_request("input holds only empty thinking; it must hold a message, or thinking with text", "input")
+        return self
+
+    @model_validator(mode="after")
     def _at_most_one_form(self) -> "ResponseRequest":
         if self.structured_outputs is not None and self.text is not None and self.text.form is not None:
             raise bad_request(

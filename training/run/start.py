@@ -15,6 +15,7 @@ from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
 from llada_core.model.registry import find_architecture
 from llada_core.model.shape import ModelShape
+from llada_core.sampling.model_settings import MOST_IN_BLOCK
 from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
@@ -153,6 +154,10 @@ def with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
         if isinstance(options, DistillOptions):
             return shape
         raise TrainingError("--block-length: only models that attend block by block have blocks; leave it out")
+    if options.block_length > MOST_IN_BLOCK:
+        raise TrainingError(
+            f"--block-length is {options.block_length}; it must be at most {MOST_IN_BLOCK}, the most that is sampled"
+        )
     return replace(shape, block_length=options.block_length)
 
 

@@ -162,6 +162,13 @@ def test_input_tokens_of_another_model_or_without_input_are_refused(live_server)
         ({"include": ["message.output_text.logprobs"], "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
         ({"input": []}, "input", "at least 1"),
         ({"input": ""}, "input", "must not be empty"),
+        ({"input": [{"type": "reasoning"}]}, "input", "only empty thinking"),
+        ({"input": [{"type": "reasoning", "content": []}] * 2, "instructions": "x"}, "input", "only empty thinking"),
+        (
+            {"input": [{"type": "reasoning", "content": [{"type": "reasoning_text", "text": ""}]}]},
+            "input",
+            "only empty thinking",
+        ),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input", "input_text"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input", "role is 'robot'"),
         ({"max_output_tokens": 0}, "max_output_tokens", "greater than or equal to 1"),

@@ -19,6 +19,16 @@ def test_an_earlier_answer_may_carry_empty_reasoning():
         assert ChatMessage.model_validate({"role": "assistant", "content": "Yes.", field: ""}).text == "Yes."
 
 
+def test_an_answer_that_ended_before_it_thought_or_said_anything_can_be_sent_back():
+    for fields in ({"reasoning": ""}, {"reasoning_content": ""}, {"reasoning": "", "reasoning_content": ""}):
+        turn = ChatMessage.model_validate({"role": "assistant", "content": None, **fields}).as_turn()
+        assert (turn.content, turn.thinking) == ("", "")
+        with pytest.raises(ValidationError, match="have content"):
+            ChatMessage.model_validate({"role": "user", "content": None, **fields})
+    with pytest.raises(ValidationError, match="have content"):
+        ChatMessage.model_validate({"role": "assistant", "content": None, "reasoning": None, "reasoning_content": None})
+
+
 def test_an_earlier_answer_may_carry_its_thinking_under_either_name_or_both():
     both = {"reasoning": "Hm", "reasoning_content": "Hm"}
     for fields in ({"reasoning": "\nHm\n"}, {"reasoning_content": "Hm"}, both):

@@ -10,6 +10,7 @@ from llada_core import LLM, load_checkpoint
 from llada_core.checkpoint.adapter import Adapter
 from llada_core.text.tokenizer import Message
 from tests.training.conftest import llada_train, losses, succeed, write_jsonl
+from training.errors import TrainingError
 from training.options.fields import SFTOptions
 from training.run.start import find_start
 
@@ -220,6 +221,16 @@ def test_blocks_are_for_block_causal_models_and_these_fill_no_gaps(folder, tmp_p
     options[1] = write_jsonl(tmp_path / "gaps.jsonl", [{"prefix": "a big ", "middle": "fox", "suffix": "."}])
     refused = llada_train("sft", "--model-name-or-path", folder / "SDARForCausalLM", *options)
     assert refused.returncode and "prefix, middle and suffix; the model attends block by block" in refused.stderr
+
+
+def test_blocks_are_no_longer_than_those_that_can_be_sampled(folder):
+    options = SFTOptions(
+        model_name_or_path=str(folder / "SDARForCausalLM"), train_data_path=["x"], output_dir="x", max_steps=1
+    )
+    for length in (257, 300, 10**6):
+        with pytest.raises(TrainingError, match=f"--block-length is {length}; it must be at most 256"):
+            find_start(options.model_copy(update={"block_length": length}), log=print)
+    find_start(options.model_copy(update={"block_length": 256}), log=print)
 
 
 def test_without_a_length_samples_have_the_models_whole_blocks(folder):
