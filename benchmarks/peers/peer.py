@@ -7,6 +7,7 @@ import venv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _HERE = Path(__file__).parent
 _ROOT = _HERE.parent.parent
@@ -49,8 +50,10 @@ class Peer:
         """
         folder = environments / self.name
         venv.create(folder, clear=True, with_pip=True)
-        pip = [folder / "bin/python", "-m", "pip", "--disable-pip-version-check", "install"]
-        ran = subprocess.run([*pip, "-r", _HERE / self.requirements], env={**self.build, **os.environ}, check=False)
+        pip = [str(folder / "bin/python"), "-m", "pip", "--disable-pip-version-check", "install"]
+        ran = subprocess.run(
+            [*pip, "-r", str(_HERE / self.requirements)], env={**self.build, **os.environ}, check=False
+        )
         if ran.returncode:
             raise PeerError(f"{self.name} could not be installed: pip ended with status {ran.returncode}")
         (folder / "installed.txt").write_text(self.pinned())
@@ -94,7 +97,7 @@ class PeerProcess:
                 stderr=errors,
                 text=True,
             )
-        self.version = self._answer()["version"]
+        self.version: str = self._answer()["version"]
 
     def __enter__(self) -> "PeerProcess":
         return self
@@ -121,7 +124,7 @@ class PeerProcess:
             pass  # The answer that does not come says why.
         return float(self._answer()["cpu_s"])
 
-    def _answer(self) -> dict[str, object]:
+    def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
