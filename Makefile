@@ -9,7 +9,7 @@ SOAK_SECONDS ?= 1800
 PIP := $(BIN)/pip --disable-pip-version-check
 
 .PHONY: help install serve test test-clients test-cluster fuzz chaos soak flood monitoring-check audit lint format demo-model
-.PHONY: pictures bench bench-large board bench-training docker-check image-lock gpu-check clean
+.PHONY: pictures bench bench-large bench-peers board bench-training docker-check image-lock gpu-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -123,6 +123,11 @@ bench-large: install  ## LLaDA-8B's shape with random weights: loading, seconds 
 
 gpu-check: install  ## on a machine with a CUDA GPU: parity with the CPU, a training step, speed
 	$(BIN)/python -m benchmarks.gpu_check
+
+bench-peers: install  ## other engines beside this one, compiled first in environments of their own (half an hour, then ten minutes)
+	$(BIN)/python -m benchmarks.peers --install
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.report
 
 bench-training: install  ## the training loop against a bare one, and its memory over 500 steps
 	$(BIN)/python -m benchmarks.training --memory-steps 500

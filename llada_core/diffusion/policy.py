@@ -14,6 +14,9 @@ estimates of it, and both measure every token of an answer exactly once, so that
 On the demo's answers `coupled` has a quarter of the bias of `one_step` (docs/training.md). Random masks in the
 prompt (`prompt_masking`; 0.15 in diffu-GRPO) make the passes of several updates differ.
 
+A block-causal model sees the clean blocks before a masked one (`loss`), so under `one_step` no token sees another of
+its own block. A mask of the canvas at a uniform level is, but for rounding, one of every block.
+
 The response lies on a canvas of fixed length, as the sampler saw it: tokens after the end of its text are masked like
 the others, but never measured.
 
@@ -106,7 +109,11 @@ def views_of(
 def token_log_probs(model: MaskPredictor, responses: Responses, views: Corrupted) -> Tensor:
     """Return log p of each token of each text, in the view that measures it; float32 [B, L] in nats, 0 elsewhere."""
     num_views = len(views.tokens_BL) // len(responses.lengths)
-    tokens_BL = responses.tokens_BL.repeat_interleave(num_views, dim=0)
+    tokens_BL, is_prompt_BL = (
+        part_BL.repeat_interleave(num_views, dim=0) for part_BL in (responses.tokens_BL, responses.is_prompt_BL)
+    )
+    # A clean copy has the prompt's masks too.
+    tokens_BL = torch.where(is_prompt_BL, views.tokens_BL, tokens_BL)
     spans = tuple((length,) for length in responses.lengths for _ in range(num_views))
     log_probs_R = -masked_cross_entropy(model, tokens_BL, views, spans=spans)
     # Dense, since on a GPU index_add adds in a different order each time.

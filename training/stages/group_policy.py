@@ -27,6 +27,7 @@ from training.options.fields import GRPOOptions
 from training.rewards import rewards_of
 from training.stages.base import NoisyRow, Work
 from training.stages.chat import Chat
+from training.stages.denoising import in_whole_blocks
 from training.stages.measurement import Conditions, Measurement
 from training.stages.policy_objective import PolicyObjective, Updating
 from training.stages.practice import Workplace
@@ -42,11 +43,13 @@ class GroupPolicy(Chat):
 
     Attributes:
         max_length: tokens of a prompt with the canvas of an answer.
+        block_length: that of the blocks of a block-causal model; None for others.
     """
 
     max_length: int
     asking: Asking
     updating: Updating
+    block_length: int | None = None
 
     name: ClassVar[str] = "grpo"
     val_loss: ClassVar[str] = "minus the mean reward of greedy answers"
@@ -59,7 +62,6 @@ class GroupPolicy(Chat):
         Raises:
             TrainingError: answers leave no room for a prompt; a reward's function cannot be imported.
         """
-        shape.require_full_attention("rewards")
         assert options.max_length is not None
         if options.gen_length >= options.max_length:
             raise TrainingError(
@@ -77,7 +79,7 @@ class GroupPolicy(Chat):
             options.updates,
             options.gen_length,
         )
-        return cls(options.max_length, asking, updating)
+        return cls(options.max_length, asking, updating, shape.block_length)
 
     @property
     def has_reference(self) -> bool:
@@ -89,7 +91,7 @@ class GroupPolicy(Chat):
 
     @property
     def row_lengths(self) -> Mapping[str, int]:
-        return {"max_length": self.max_length}
+        return {"max_length": in_whole_blocks(self.max_length, self.block_length)}
 
     @property
     def work(self) -> Work:

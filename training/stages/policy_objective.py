@@ -17,6 +17,7 @@ from llada_core.diffusion.policy import NUM_VIEWS, Estimator, Responses, policy_
 from llada_core.diffusion.preference import Draws
 from llada_core.model.network import Network
 from training.data.batches import Batch
+from training.stages.denoising import in_whole_blocks
 from training.stages.figures import mean_of
 from training.stages.objective import BatchLoss
 from training.stages.rollouts import Asked, Group, Rollout, SampleKey
@@ -114,13 +115,14 @@ class PolicyObjective(nn.Module):
         return measured
 
     def _responses(self, groups: Sequence[Group]) -> Responses:
-        """The rows of all answers: prompt, text, and EOS to the end of the canvas."""
-        eos_id, length = self.model.special_tokens.eos_id, self._updating.gen_length
-        rows = [
-            [*group.asked.ids, *rollout.token_ids, *[eos_id] * (length - len(rollout.token_ids))]
-            for group in groups
-            for rollout in group.rollouts
-        ]
+        """The rows of all answers: prompt, text, and EOS to the end of the canvas, in whole blocks if it has any."""
+        eos_id, block_length = self.model.special_tokens.eos_id, self.model.shape.block_length
+        rows = []
+        for group in groups:
+            length = in_whole_blocks(len(group.asked.ids) + self._updating.gen_length, block_length)
+            for rollout in group.rollouts:
+                ids = [*group.asked.ids, *rollout.token_ids]
+                rows.append([*ids, *[eos_id] * (length - len(ids))])
         longest = max(len(row) for row in rows)
         tokens_BL = torch.tensor([[*row, *[eos_id] * (longest - len(row))] for row in rows])
         starts = [len(group.asked.ids) for group in groups for _ in group.rollouts]

@@ -1,12 +1,14 @@
 """The estimators of a token's log-probability against an enumeration of all masks, and GRPO's loss."""
 
 import copy
+from dataclasses import replace
 from itertools import product
 from math import exp, log
 
 import pytest
 import torch
 
+from llada_core.diffusion.likelihood import AnswerScorer
 from llada_core.diffusion.policy import (
     NUM_VIEWS,
     Responses,
@@ -16,6 +18,7 @@ from llada_core.diffusion.policy import (
     views_of,
 )
 from llada_core.diffusion.preference import Draws
+from tests.llada_core.model.architectures.test_family import network_of
 
 PROMPT, TEXT, AFTER = [7, 11, 13], [20, 31, 42, 53], [2, 2]
 CANVAS = [*TEXT, *AFTER]
@@ -188,3 +191,27 @@ def test_before_any_update_the_gradient_is_that_of_the_plain_policy_gradient(tin
     (gradient,) = torch.autograd.grad(losses.losses_B.sum(), [policy.blocks[0].q_proj.weight], retain_graph=True)
     (expected,) = torch.autograd.grad(-1.7 * log_probs_BL.sum() / len(TEXT), [policy.blocks[0].q_proj.weight])
     torch.testing.assert_close(gradient, expected, atol=1e-7, rtol=1e-5)
+
+
+def test_of_a_block_causal_model_a_block_is_measured_after_the_clean_ones_before_it(monkeypatch):
+    network = network_of("sdar", "tiny-8b-like")
+    monkeypatch.setattr(network, "shape", replace(network.shape, block_length=4))
+    prompt, answer, mask_id = [7, 8, 9, 10, 11], [12, 13, 14, 15, 16, 17, 18], network.special_tokens.mask_id
+    responses = Responses(torch.tensor([[*prompt, *answer]]), torch.tensor([5]), torch.tensor([12]), (12,))
+    draws = Draws.of(1, torch.tensor([0]), torch.tensor([0]), torch.tensor([0]), num_draws=1, length=12)
+    whole, coupled = (
+        views_of(responses, draws, estimator=estimator, mask_id=mask_id) for estimator in ("one_step", "coupled")
+    )
+    scorer = AnswerScorer(network, prompt, answer, mask_id=mask_id)
+    with torch.no_grad():
+        log_probs_L = token_log_probs(network, responses, whole)[0]
+        coupled_L = token_log_probs(network, responses, coupled)[0]
+        masked = views_of(responses, draws, estimator="one_step", mask_id=mask_id, prompt_masking=1.0)
+        without_prompt_L = token_log_probs(network, responses, masked)[0]
+    expected_P = scorer.estimates(torch.ones(1, 7, dtype=torch.bool)).nats_NP[0]
+    found_P = torch.stack([part.sum() for part in log_probs_L[5:].split(scorer.part_lengths)])
+    torch.testing.assert_close(found_P.double(), expected_P, atol=1e-4, rtol=1e-5)
+    assert not torch.allclose(coupled_L[5:], log_probs_L[5:])
+    expected_P = replace(scorer, prompt=[mask_id] * 5).estimates(torch.ones(1, 7, dtype=torch.bool)).nats_NP[0]
+    found_P = torch.stack([part.sum() for part in without_prompt_L[5:].split(scorer.part_lengths)])
+    torch.testing.assert_close(found_P.double(), expected_P, atol=1e-4, rtol=1e-5)

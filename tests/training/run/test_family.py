@@ -198,20 +198,22 @@ def test_a_block_causal_model_learns_to_be_sure_of_its_own_recorded_answers(fold
     assert curve[12] < 0.8 * curve[1]
 
 
-@pytest.mark.parametrize(
-    ("command", "data", "options"),
-    [
-        ("grpo", {"prompt": "a", "answer": "b"}, ["--reward", "exact", "--gen-length", 8]),
-    ],
-)
-def test_stages_without_an_objective_for_block_causal_models_refuse_them_by_name(
-    folder, tmp_path, command, data, options
-):
-    file = write_jsonl(tmp_path / "data.jsonl", [data])
-    start = ["--model-name-or-path", folder / "SDARForCausalLM", "--train-data-path", file, "--max-steps", 1]
-    refused = llada_train(command, *start, *options, "--output-dir", tmp_path / "out")
-    assert refused.returncode and "model attends block by block" in refused.stderr
-    assert not (tmp_path / "out").exists()
+def test_a_block_causal_model_learns_from_rewards_and_resumes_bit_for_bit(folder, tmp_path):
+    questions = [{"prompt": f"After {number}?"} for number in range(4)]
+    options: list[object] = [
+        "grpo", "--model-name-or-path", folder / "SDARForCausalLM", "--train-data-path",
+        write_jsonl(tmp_path / "questions.jsonl", questions), *SHORT, "--block-length", 8, "--gen-length", 10,
+        "--temperature", 1, "--reward", "length", "--group-size", 2, "--batch-size", 2, "--updates", 2,
+        "--prompt-masking", 0.2, "--max-steps", 4, "--save-steps", 2, "--output-dir", tmp_path / "out",
+    ]  # fmt: skip
+    assert "the canvas of an answer" in succeed(*options, "--dry-run")
+    succeed(*options)
+    weights, divergences = load_checkpoint(tmp_path / "out").state_dict(), losses(tmp_path / "out", "kl")
+    assert divergences[1] == 0 < divergences[4]
+    succeed(*options, "--resume-from", 2)
+    assert losses(tmp_path / "out", "kl") == divergences
+    for name, weight in load_checkpoint(tmp_path / "out").state_dict().items():
+        assert torch.equal(weight, weights[name]), name
 
 
 def test_blocks_are_for_block_causal_models_and_these_fill_no_gaps(folder, tmp_path):
