@@ -64,29 +64,44 @@ class Prompts:
         return await self._turns.run(lambda: tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     async def encode_messages(
-        self, messages: list[ChatMessage], fields: ChatFields, tools: Sequence[Tool] = ()
+        self,
+        messages: list[ChatMessage],
+        fields: ChatFields,
+        tools: Sequence[Tool] = (),
+        *,
+        field_name: str = "messages",
     ) -> list[int]:
         """The ids of a conversation in the chat template.
+
+        Args:
+            field_name: the field that the conversation was read from, for errors.
 
         Raises:
             APIError: the texts are too long together, or too many wait; a result without a call; thinking that the
                 model does not know.
+            InvalidParameterError: the template refuses the turns.
         """
-        tokenizer = self.required_tokenizer("messages")
-        turns = self._thinking_apart(messages, fields)
+        tokenizer = self.required_tokenizer(field_name)
+        turns = self._thinking_apart(messages, fields, field_name)
         # Templates leave out the spaces around a message.
         num_characters = sum(
             len(turn.content.strip()) + len(turn.thinking) + len(calls_text(turn.tool_calls)) for turn in turns
         )
-        self._require_room(num_characters, "messages")
-        return await self._turns.run(
-            lambda: tokenizer.encode_chat(
-                turns,
-                tools,
-                add_generation_prompt=fields.add_generation_prompt,
-                continue_final_message=fields.continue_final_message,
+        self._require_room(num_characters, field_name)
+        try:
+            return await self._turns.run(
+                lambda: tokenizer.encode_chat(
+                    turns,
+                    tools,
+                    add_generation_prompt=fields.add_generation_prompt,
+                    continue_final_message=fields.continue_final_message,
+                )
             )
-        )
+        except InvalidParameterError as error:
+            # The core calls every conversation so.
+            if error.field != "messages":
+                raise
+            raise InvalidParameterError(str(error).replace("messages", field_name, 1), field_name) from None
 
     def thinking_after(
         self, messages: Sequence[ChatMessage], fields: ChatFields, interruption: str = ""
@@ -155,7 +170,7 @@ class Prompts:
             )
         return self.tokenizer
 
-    def _thinking_apart(self, messages: Sequence[ChatMessage], fields: ChatFields) -> list[Message]:
+    def _thinking_apart(self, messages: Sequence[ChatMessage], fields: ChatFields, field_name: str) -> list[Message]:
         """The conversation with the assistant's thinking apart, wherever the client has sent it.
 
         Raises:
@@ -165,10 +180,13 @@ class Prompts:
         if self._thinking is None:
             for index, message in enumerate(messages):
                 if message.thinking:
+                    # Only a conversation of this shape has the turns that the client sent.
+                    place = f"messages.{index}.{message.thinking_field}"
                     raise bad_request(
-                        f"messages.{index}.{message.thinking_field} has {len(message.thinking)} characters; it must be "
-                        "absent or empty: this model's chat format knows no thinking",
-                        "messages",
+                        f"{place if field_name == 'messages' else f'thinking in {field_name}'} has "
+                        f"{len(message.thinking)} characters; it must be absent or empty: this model's chat format "
+                        "knows no thinking",
+                        field_name,
                     )
             return turns
         # A turn that is continued stays as it was written.

@@ -27,7 +27,7 @@ async def create_response(body: ResponseRequest, request: Request) -> dict[str, 
     """Reply to text or to a conversation."""
     service = service_of(request)
     service.check_model(body.model)
-    prompt = await service.prompts.encode_messages(body.messages, ChatFields())
+    prompt = await service.prompts.encode_messages(body.messages, ChatFields(), field_name="input")
     canvas = service.canvases.response(
         body,
         prompt,
@@ -50,5 +50,5 @@ async def count_input_tokens(body: ResponseRequest, request: Request) -> InputTo
     """Count the tokens of the prompt that a response would start from."""
     service = service_of(request)
     service.check_model(body.model)
-    prompt = await service.prompts.encode_messages(body.messages, ChatFields())
+    prompt = await service.prompts.encode_messages(body.messages, ChatFields(), field_name="input")
     return InputTokens(input_tokens=len(prompt))

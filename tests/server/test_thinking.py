@@ -279,6 +279,22 @@ def test_a_format_without_thinking_is_left_alone_unless_it_is_asked_for(demo, pa
         if not is_apart:
             error = answer.json()["error"]
             assert error["param"] == "messages" and "messages.1.reasoning_content has 2 characters" in error["message"]
+            thought = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm"}]}
+            for more in ({}, {"instructions": "Be brief."}):
+                body = {"input": [*QUESTION, thought], **more}
+                for route in ("/v1/responses", "/v1/responses/input_tokens"):
+                    error = talk.http.post(route, json=body).json()["error"]
+                    assert error["param"] == "input" and "thinking in input has 2 characters" in error["message"]
+
+
+def test_a_template_that_refuses_the_turns_of_a_response_is_said_of_its_input(demo):
+    refusing = "{{ raise_exception('no system turn') if messages[0].role == 'system' }}" + THINKING_TEMPLATE
+    with talking(demo, refusing) as talk:
+        answer = talk.http.post("/v1/responses", json={"input": "Hello", "instructions": "Be brief."})
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "input"
+        assert answer.json()["error"]["message"].startswith("input: ")
+        system = {"messages": [{"role": "system", "content": "Be brief."}, *QUESTION]}
+        assert talk.http.post("/v1/chat/completions", json=system).json()["error"]["param"] == "messages"
 
 
 def test_the_parser_can_be_turned_off(demo):
