@@ -100,10 +100,11 @@ def mask_answers(answers: Answers, draws: Draws, *, mask_id: int, block_length: 
     lengths_B = torch.tensor(answers.lengths, device=answers.tokens_BL.device)
     positions_L = torch.arange(answers.tokens_BL.shape[1], device=answers.tokens_BL.device)
     is_answer_BL = (positions_L >= answers.starts_B.unsqueeze(1)) & (positions_L < lengths_B.unsqueeze(1))
-    parts_BL = torch.zeros_like(answers.tokens_BL)
+    parts_BL, num_parts = torch.zeros_like(answers.tokens_BL), 1
     if block_length is not None:
         parts_BL = torch.where(is_answer_BL, positions_L // block_length - answers.starts_B[:, None] // block_length, 0)
-    num_parts = int(parts_BL.max()) + 1
+        # As many as a row has, since to count those of the answers would wait for the device.
+        num_parts = -(-len(positions_L) // block_length)
     sizes_BK = torch.zeros(len(lengths_B), num_parts, dtype=torch.long, device=lengths_B.device)
     sizes_BK = sizes_BK.scatter_add(1, parts_BL, is_answer_BL.long())
     # A fixed shift of a uniform level is another one, and an answer's blocks have levels far from each other.
