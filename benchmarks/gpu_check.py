@@ -133,7 +133,7 @@ def _speed(size: str, device: torch.device) -> Iterator[tuple[str, float]]:
     """Canvases' steps a second by batch size: 64 prompt and 128 response tokens, bfloat16, without and with caches."""
     shape = SIZES[size]
     torch.manual_seed(0)
-    model = Network(LLaDAConfig(**shape, max_sequence_length=1024)).to(device, torch.bfloat16).eval()  # type: ignore[arg-type]
+    model = Network(LLaDAConfig(**shape, max_sequence_length=1024)).to(device, torch.bfloat16).eval()
     model.special_tokens = SpecialTokens(*(shape["vocab_size"] - n for n in (1, 2, 3)))
     for cache in ("none", "dual"):
         for batch_size in (1, 8, 32):

@@ -25,6 +25,7 @@ import httpx
 import psutil  # type: ignore[import-untyped]
 import torch
 import typer
+from huggingface_hub import save_torch_state_dict
 
 from benchmarks import machine
 from benchmarks.inference import SIZES
@@ -128,8 +129,7 @@ def save_random_model(shape: Mapping[str, Any], folder: Path) -> None:
     """Save a checkpoint of random weights without a tokenizer; its last three token ids are the special ones."""
     torch.manual_seed(0)
     config = LLaDAConfig(**shape, max_sequence_length=1024, architectures=["LLaDAModelLM"])
-    Network(config).save_pretrained(folder)
-    # The network's class is not the one that published configs name.
+    save_torch_state_dict(Network(config).state_dict(), folder)
     config.save_pretrained(folder)
     ids = {
         name: shape["vocab_size"] - 1 - n for n, name in enumerate(("mask_token_id", "eos_token_id", "eot_token_id"))

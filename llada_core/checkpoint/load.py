@@ -186,7 +186,7 @@ class Checkpoint:
         if placement.device.type == "cpu":
             self._require_memory(placement)
         dtype = placement.dtype_for(self.config)
-        # Imported here: it takes two seconds, and inference on a CPU needs none of it.
+        # Imported here: inference on a CPU needs none of it.
         from llada_core.model.network import Network
 
         with torch.device("meta"):

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import save_torch_state_dict
 
 from llada_core.checkpoint.decision_temperature import FIELD as DECISION_TEMPERATURE
 from llada_core.checkpoint.generation_config import generation_file
@@ -55,9 +55,7 @@ def save_checkpoint(
             **({"auto_map": dict(architecture.published_code)} if architecture.published_code else {}),
         }
     )
-    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    with _without_progress_bar():
-        model.save_pretrained(aside, state_dict=state)
+    save_torch_state_dict({name: tensor.to(dtype) for name, tensor in model.state_dict().items()}, aside)
     config.save_pretrained(aside)
     generation = {
         **{name: value for name, value in (generation_config or {}).items() if name != DECISION_TEMPERATURE},
@@ -86,19 +84,6 @@ def copy_tokenizer(tokenizer_file: Path, folder: Path) -> None:
         source = tokenizer_file.with_name(name)
         if source.exists():
             shutil.copyfile(source, folder / name)
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    from transformers.utils import logging as transformers_logging
-
-    was_enabled = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            transformers_logging.enable_progress_bar()
 
 
 def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
+from torch.utils.checkpoint import checkpoint
 
 from llada_core.model.description import Description, Experts
 from llada_core.model.doubled_attention import Pattern
@@ -43,8 +43,10 @@ class Projection(nn.Linear):
         super().__init__(in_features, out_features, bias=has_bias)
 
 
-class Block(GradientCheckpointingLayer):
+class Block(nn.Module):
     """Pre-norm attention and feed-forward, each added to the residual stream; optionally recomputed in backward."""
+
+    is_recomputed = False
 
     def __init__(self, description: Description, depth: int) -> None:
         super().__init__()
@@ -86,6 +88,14 @@ class Block(GradientCheckpointingLayer):
         self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: Pattern, rows: Rows | None = None
     ) -> Tensor:
         """Compute the next hidden states: at every position or, in the last layer, only at the requested rows."""
+        if not (self.is_recomputed and self.training):
+            return self._next(hidden_TE, cos_T1D, sin_T1D, plan, rows)
+        # Within `forward`: hooks of the module, which gather its weights under FSDP, run once. Non-reentrant: the other
+        # kind recomputes nothing where a block's input needs no gradient, as with LoRA.
+        recomputed_QE: Tensor = checkpoint(self._next, hidden_TE, cos_T1D, sin_T1D, plan, rows, use_reentrant=False)
+        return recomputed_QE
+
+    def _next(self, hidden_TE: Tensor, cos_T1D: Tensor, sin_T1D: Tensor, plan: Pattern, rows: Rows | None) -> Tensor:
         attended_QE = self._attention(self.part("attention_norm")(hidden_TE), cos_T1D, sin_T1D, plan, rows)
         hidden_QE = (hidden_TE if rows is None else hidden_TE[rows.index_R]) + attended_QE
         return hidden_QE + self._feed_forward(self.part("feed_forward_norm")(hidden_QE))

@@ -12,7 +12,6 @@ from operator import attrgetter
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
 from llada_core.model.config import ModelConfig
@@ -46,19 +45,19 @@ class LoadBalance:
         return experts.balance_weight * load_balance(self._logits, experts, biases)
 
 
-class Network(PreTrainedModel):
-    """A mask predictor: maps token ids, some of them masks, to logits over the vocabulary at every position."""
+class Network(nn.Module):
+    """A mask predictor: maps token ids, some of them masks, to logits over the vocabulary at every position.
 
-    config_class = ModelConfig
-    config: ModelConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
+    Not a `transformers.PreTrainedModel`, whose import takes three seconds. Checkpoints are read and written by
+    `llada_core.checkpoint`.
+    """
 
     special_tokens: SpecialTokens
     """The checkpoint's mask, EOS and EoT ids; set by `load_checkpoint`."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
         description = config.describe()
         self._names = description.names
         self._has_tied_head = description.has_tied_head
@@ -73,7 +72,7 @@ class Network(PreTrainedModel):
         for name, module in parts.items():
             place(self, name, module)
         self.rotary = RotaryTable(description.attention.rotary.dim, description.attention.rotary.theta)
-        self.post_init()
+        self.apply(self._init_weights)
 
     def forward(
         self,
@@ -131,6 +130,22 @@ class Network(PreTrainedModel):
             for hook in hooks:
                 hook.remove()
 
+    def recompute_blocks(self) -> None:
+        """Keep no activations within blocks from now on: backward computes each block a second time."""
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.is_recomputed = True
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; those of adapters may have another."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, first to last."""
@@ -146,9 +161,6 @@ class Network(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         embedding: nn.Module = attrgetter(self._names.outside["embedding"])(self)
         return embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        place(self, self._names.outside["embedding"], value)
 
     def get_output_embeddings(self) -> nn.Embedding | nn.Linear:
         role = "embedding" if self._has_tied_head else "head"
@@ -168,16 +180,17 @@ class Network(PreTrainedModel):
         normed_TE: Tensor = self.final_norm(hidden_TE)
         return normed_TE
 
-    def _init_weights(self, module: nn.Module) -> None:
+    @classmethod
+    def _init_weights(cls, module: nn.Module) -> None:
         """Apply LLaDA's "mitchell" init: normal, cut at three deviations, 1/√fan-in, smaller with depth."""
         if isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
         elif isinstance(module, Projection):
-            self._init_normal(module.weight, module.init_std)
+            cls._init_normal(module.weight, module.init_std)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            self._init_normal(module.weight, module.embedding_dim**-0.5)
+            cls._init_normal(module.weight, module.embedding_dim**-0.5)
 
     @staticmethod
     def _init_normal(weight: Tensor, std: float) -> None:

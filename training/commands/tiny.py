@@ -56,7 +56,8 @@ def run_tiny(name: str, output_dir: Path, *, seed: int, log: Callable[[str], Non
             special_tokens=special_tokens,
             dtype=torch.float32,
         )
-    log(f"{output_dir}: {architecture.architecture}, {model.num_parameters():,} random weights")
+    size = sum(weight.numel() for weight in model.parameters())
+    log(f"{output_dir}: {architecture.architecture}, {size:,} random weights")
 
 
 def _write_tokenizer(folder: Path, published: PublishedTokens, *, with_template: bool) -> None:

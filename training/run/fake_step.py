@@ -21,10 +21,10 @@ from torch import Tensor, UntypedStorage, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers.initialization import no_init_weights
 
 from llada_core.diffusion.loss import RowLoss, head_losses, packed_for_training
 from llada_core.model.config import ModelConfig
+from llada_core.model.layers import Block
 from llada_core.model.network import Network
 from training.options.fields import LoraParams
 from training.run.quantized_base import BaseDtype, QuantizedLinear
@@ -64,9 +64,10 @@ class StepBytes:
 
 def two_blocks(config: ModelConfig, lora: LoraParams | None, base_dtype: BaseDtype | None = None) -> Network:
     """The model cut to two blocks, with its adapters, on the meta device."""
-    with torch.device("meta"), no_init_weights():
+    with torch.device("meta"):
         sketch = Network(config.cut(2)).train()
         for block in sketch.blocks:
+            assert isinstance(block, Block)
             block.sort_by_expert = _evenly
         if base_dtype is not None:
             _sketch_quantized(sketch.blocks)
@@ -81,7 +82,7 @@ def two_blocks(config: ModelConfig, lora: LoraParams | None, base_dtype: BaseDty
     return sketch
 
 
-def _evenly(experts_TN: Tensor, num_experts: int, *, with_idle: bool) -> list[tuple[int, Tensor]]:
+def _evenly(experts_TN: Tensor, num_experts: int, *, with_idle: bool = False) -> list[tuple[int, Tensor]]:
     """Give every expert as many tokens: fake ones choose none."""
     places = torch.arange(experts_TN.numel()).chunk(num_experts)
     return list(enumerate(places))

@@ -79,7 +79,7 @@ def estimate_memory(
     sketch.shape = with_blocks(sketch.shape, options)
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
     if options.activation_checkpointing:
-        sketch.activation_checkpointing_enable()
+        sketch.recompute_blocks()
     step = follow_step(sketch, rows, length, row_loss=row_loss, is_sharded=is_sharded, bfloat16=bfloat16)
 
     num_trained = trained.total(num_blocks)

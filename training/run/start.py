@@ -105,8 +105,7 @@ class Start:
             if options.adapter is not None and not on_meta:
                 load_adapters(model, options.adapter)
         if options.activation_checkpointing:
-            # Non-reentrant: the other kind recomputes nothing where a block's input needs no gradient, as with LoRA.
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.recompute_blocks()
         model.special_tokens = self.model.special_tokens
         model.shape = with_blocks(model.shape, options)
         return model.train()

@@ -112,7 +112,7 @@ class Denoising(nn.Module):
         for weight in self.trained():
             weight.data = weight.data.float()
         if activation_checkpointing:
-            self.model.activation_checkpointing_enable()
+            self.model.recompute_blocks()
 
     def trained(self) -> list[nn.Parameter]:
         return [weight for weight in self.parameters() if weight.requires_grad]

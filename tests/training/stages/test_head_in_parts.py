@@ -45,7 +45,7 @@ def adapters(objective):
 
 
 def activation_checkpointing(objective):
-    objective.model.activation_checkpointing_enable()
+    objective.model.recompute_blocks()
     return objective
 
 

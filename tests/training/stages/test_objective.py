@@ -89,7 +89,7 @@ def test_activation_checkpointing_changes_no_gradient(tiny_network):
         model = copy.deepcopy(tiny_network).requires_grad_(True).train()
         model.special_tokens = tiny_network.special_tokens
         if is_checkpointed:
-            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.recompute_blocks()
         Objective(model, mask_id=tiny_network.special_tokens.mask_id, seed=3)(batch_of(case, tiny_network))[
             0
         ].backward()
@@ -125,11 +125,12 @@ def test_checkpointing_and_bfloat16_keep_the_gradients_of_a_block_causal_model(m
 
     expected = gradients()
     if is_checkpointed:
-        network.train().activation_checkpointing_enable({"use_reentrant": False})
+        network.train().recompute_blocks()
     try:
         assert torch.equal(gradients(), expected)
         with torch.autocast("cpu", torch.bfloat16):
             rounded = gradients()
     finally:
-        network.eval().activation_checkpointing_disable()
+        for block in network.eval().blocks:
+            block.is_recomputed = False
     assert (rounded - expected).norm() < 0.05 * expected.norm()

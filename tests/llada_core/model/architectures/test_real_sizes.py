@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers.initialization import no_init_weights
 
 from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
@@ -46,7 +45,7 @@ def config_of(name: str) -> ModelConfig:
 @pytest.mark.parametrize("name", FIELDS)
 def test_the_network_has_the_published_tensors_and_number_of_parameters(record_property, name):
     config = config_of(name)
-    with torch.device("meta"), no_init_weights():
+    with torch.device("meta"):
         network = Network(config)
     shapes = {tensor: tuple(weight.shape) for tensor, weight in network.state_dict().items()}
     assert shapes == config.tensor_shapes()
