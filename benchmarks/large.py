@@ -54,7 +54,7 @@ def main(
     output_dir: Annotated[Path, typer.Option(help="Folder for large.json.")] = machine.RESULTS,
 ) -> None:
     """Print each figure as soon as it is measured and write all of them as JSON."""
-    config = LLaDAConfig(**(SIZES["tiny"] if smoke else LLADA_8B), architectures=["LLaDAModelLM"])
+    config = LLaDAConfig(**(SIZES["tiny"] if smoke else LLADA_8B))
     num_weights = sum(map(prod, config.tensor_shapes().values()))
     caches = {length: KVCache.num_bytes(config.shape, length, torch.bfloat16) for length in lengths}
     if (missing := missing_disk(2 * num_weights, folder)) > 0:
@@ -106,7 +106,7 @@ def save_random_weights(config: LLaDAConfig, folder: Path) -> None:
         weight_map |= dict.fromkeys(names, file)
     index = {"metadata": {"total_size": 2 * sum(map(prod, shapes.values()))}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    config.save(folder)
     special = ("mask_token_id", "eos_token_id", "eot_token_id")
     ids = {name: config.vocab_size - 1 - number for number, name in enumerate(special)}
     (folder / "generation_config.json").write_text(json.dumps(ids))

@@ -128,9 +128,10 @@ def main(
 def save_random_model(shape: Mapping[str, Any], folder: Path) -> None:
     """Save a checkpoint of random weights without a tokenizer; its last three token ids are the special ones."""
     torch.manual_seed(0)
-    config = LLaDAConfig(**shape, max_sequence_length=1024, architectures=["LLaDAModelLM"])
+    config = LLaDAConfig(**shape, max_sequence_length=1024)
+    folder.mkdir(exist_ok=True)
     save_torch_state_dict(Network(config).state_dict(), folder)
-    config.save_pretrained(folder)
+    config.save(folder)
     ids = {
         name: shape["vocab_size"] - 1 - n for n, name in enumerate(("mask_token_id", "eos_token_id", "eot_token_id"))
     }

@@ -75,7 +75,7 @@ class BareLoop:
 
     def __init__(self, model: Network, rows: int, length: int) -> None:
         self.model = model
-        self.tokens_BL = torch.randint(10, model.config.vocab_size, (rows, length))
+        self.tokens_BL = torch.randint(10, model.shape.vocab_size, (rows, length))
         self.mask_id = int(model.config.mask_token_id or 0)
         (self.optimizer,) = build_optimizers(model, _options(Path(), 1))
 

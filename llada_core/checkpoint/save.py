@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,19 +45,15 @@ def save_checkpoint(
             the decision temperature, which was fitted to other weights.
     """
     aside = make_empty(folder / "incomplete")
-    architecture = type(model.config)
-    config = architecture(
-        **{
-            **model.config.to_dict(),
-            "mask_token_id": special_tokens.mask_id,
-            "eos_token_id": special_tokens.eos_id,
-            "pad_token_id": special_tokens.eos_id,
-            "dtype": dtype,
-            **({"auto_map": dict(architecture.published_code)} if architecture.published_code else {}),
-        }
+    config = replace(
+        model.config,
+        mask_token_id=special_tokens.mask_id,
+        eos_token_id=special_tokens.eos_id,
+        pad_token_id=special_tokens.eos_id,
+        dtype=dtype,
     )
     save_torch_state_dict({name: tensor.to(dtype) for name, tensor in model.state_dict().items()}, aside)
-    config.save_pretrained(aside)
+    config.save(aside)
     generation = {
         **{name: value for name, value in (generation_config or {}).items() if name != DECISION_TEMPERATURE},
         "eos_token_id": special_tokens.eos_id,

@@ -6,13 +6,15 @@ before anything is made in them: a file may come from strangers.
 """
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from reprlib import repr as short
 from types import NoneType
-from typing import Any, ClassVar, Self, get_args, get_origin
+from typing import Any, ClassVar, Self, dataclass_transform, get_args, get_origin
 
-from transformers import PreTrainedConfig
+import torch
 
 from llada_core.errors import UnsupportedCheckpointError, shorten
 from llada_core.model.description import Description
@@ -46,9 +48,6 @@ _WITHOUT_EFFECT = {
 # The marks of trainers.
 _TRAINERS_PREFIX = "unsloth_"
 
-# Read by `resolve_special_tokens`.
-_TOKEN_IDS = {"bos_token_id", "eos_token_id", "eot_token_id", "pad_token_id"}
-
 _TYPE_RULES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
 
 
@@ -70,8 +69,10 @@ class FieldRules:
     nullable: frozenset[str] = frozenset()
 
 
-class ModelConfig(PreTrainedConfig):
-    """The config of an architecture, in the field names of its published `config.json`.
+@dataclass_transform(kw_only_default=True)
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The config of an architecture, in the field names of its published `config.json`; a subclass is a dataclass.
 
     Attributes:
         architecture: the published class, which files name.
@@ -85,12 +86,15 @@ class ModelConfig(PreTrainedConfig):
         vocabulary_fields: the fields with the size of the vocabulary.
         published_code: where the authors' loading code is, as a saved config says in `auto_map`; empty if not known.
         has_own_chat_format: chats are written in LLaDA's format, in place of the template that a checkpoint has.
+        dtype: of the weights in the files.
+        bos_token_id, eos_token_id, eot_token_id, mask_token_id, pad_token_id: read by `resolve_special_tokens`.
 
     Raises:
         UnsupportedCheckpointError: a field has a value that this implementation does not compute.
     """
 
     architecture: ClassVar[str]
+    model_type: ClassVar[str]
     rules: ClassVar[FieldRules]
     published_tokens: ClassVar[PublishedTokens]
     sampler: ClassVar[PublishedSampler] = LLADA_SAMPLER
@@ -100,17 +104,25 @@ class ModelConfig(PreTrainedConfig):
     vocabulary_fields: ClassVar[tuple[str, ...]] = ("vocab_size",)
     published_code: ClassVar[Mapping[str, str]] = {}
     has_own_chat_format: ClassVar[bool] = False
+    dtype: torch.dtype | None = None
+    bos_token_id: int | list[int] | None = None
+    eos_token_id: int | list[int] | None = None
+    eot_token_id: int | list[int] | None = None
     mask_token_id: int | None = None
+    pad_token_id: int | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        dataclass(kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
         self._check_types()
         self._fill_in()
-        super().__post_init__(**kwargs)
         self._refuse_what_is_not_implemented()
         self._check_sizes()
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> Self:
         """Read a `config.json`; unlike the constructor, it assumes no default for a field that matters.
 
         Raises:
@@ -128,22 +140,30 @@ class ModelConfig(PreTrainedConfig):
         dtype = stated.get("dtype", older_name)
         if dtype not in (None, *_DTYPES):
             raise refused("dtype", dtype, f"be one of {', '.join(_DTYPES)}, or null")
-        known = _TOKEN_IDS | set(cls.__dataclass_fields__)
-        for name in sorted(stated.keys() - known):
+        known = {field.name for field in fields(cls)}
+        for name in sorted(stated.keys() - known - {"architectures"}):
             if stated[name] not in (None, False, 0):
                 raise UnsupportedCheckpointError(
                     f"config.json: {shorten(name)} is {short(stated[name])}; this field is unknown, may change what "
                     "the network computes, and is not implemented"
                 )
-        return super().from_dict({name: stated[name] for name in stated.keys() & known} | {"dtype": dtype}, **kwargs)
+        values = {name: stated[name] for name in stated.keys() & known}
+        return cls(**values | {"dtype": None if dtype is None else getattr(torch, dtype)})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field, with the published class: `save_pretrained` of a network would name its own class."""
-        return {**super().to_dict(), "architectures": [self.architecture]}
+        """Return the content of a `config.json`: it states what it relies on, so defaults are in it; unset ids not."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            **{name: value for name, value in values.items() if value is not None or not name.endswith("_token_id")},
+            "dtype": None if self.dtype is None else str(self.dtype).removeprefix("torch."),
+            "architectures": [self.architecture],
+            "model_type": self.model_type,
+            **({"auto_map": dict(self.published_code)} if self.published_code else {}),
+        }
 
-    def to_diff_dict(self) -> dict[str, Any]:
-        """Return every field, defaults included: a saved `config.json` states what it relies on."""
-        return self.to_dict()
+    def save(self, folder: Path) -> None:
+        """Write the `config.json` of a checkpoint."""
+        (folder / "config.json").write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n")
 
     def describe(self) -> Description:
         """Return the network that the fields describe."""
@@ -174,9 +194,7 @@ class ModelConfig(PreTrainedConfig):
         yield from ()
 
     def _check_types(self) -> None:
-        classes = (class_ for class_ in type(self).__mro__ if issubclass(class_, ModelConfig))
-        declared = {name for class_ in classes for name in class_.__annotations__}
-        for name, annotation in ((field.name, field.type) for field in fields(self) if field.name in declared):
+        for name, annotation in ((field.name, field.type) for field in fields(self) if field.name != "dtype"):
             value = getattr(self, name)
             # JSON writes 1.0 as 1; and Python takes True for 1.
             types = tuple(get_origin(type_) or type_ for type_ in get_args(annotation) or (annotation,))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_outputs import MaskedLMOutput
 
 from llada_core.model.config import ModelConfig
 from llada_core.model.doubled_attention import attention_pattern
@@ -45,11 +45,18 @@ class LoadBalance:
         return experts.balance_weight * load_balance(self._logits, experts, biases)
 
 
+class MaskedLMOutput(NamedTuple):
+    """What the published models return, as far as it is used."""
+
+    logits: Tensor
+    """[B, L, V]"""
+
+
 class Network(nn.Module):
     """A mask predictor: maps token ids, some of them masks, to logits over the vocabulary at every position.
 
-    Not a `transformers.PreTrainedModel`, whose import takes three seconds. Checkpoints are read and written by
-    `llada_core.checkpoint`.
+    A plain module: checkpoints are read and written by `llada_core.checkpoint`, and importing what `transformers`
+    derives models from takes three seconds.
     """
 
     special_tokens: SpecialTokens
@@ -78,10 +85,9 @@ class Network(nn.Module):
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
-        return_dict: bool = True,
         *,
         block_length: int | None = None,
-    ) -> MaskedLMOutput | tuple[Tensor]:
+    ) -> MaskedLMOutput:
         """Compute the network's output at every position of a padded batch: the interface of the published models.
 
         Args:
@@ -90,9 +96,6 @@ class Network(nn.Module):
                 and its rows of the result are zero.
             block_length: attention is block-causal, in blocks of this length from each row's first token on; None for
                 attention of all tokens to all, which is the published classes' without a mask.
-
-        Returns:
-            `MaskedLMOutput` with `logits` [B, L, V].
         """
         is_token_BL = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         lengths = tuple(is_token_BL.sum(dim=1).tolist()) if attention_mask is not None else self._full(input_ids)
@@ -101,7 +104,7 @@ class Network(nn.Module):
         logits_TV = self.head(hidden_TE)
         logits_BLV = logits_TV.new_zeros(*input_ids.shape, logits_TV.shape[-1])
         logits_BLV = logits_BLV.masked_scatter(is_token_BL.unsqueeze(-1), logits_TV)
-        return MaskedLMOutput(logits=logits_BLV) if return_dict else (logits_BLV,)
+        return MaskedLMOutput(logits_BLV)
 
     def hidden_states(self, packed: PackedTokens, rows: Rows | None = None) -> Tensor:
         """Compute the last hidden state, normed, at the requested rows or at every position: [R, E] or [T, E].

@@ -14,6 +14,7 @@ from benchmarks import inference, server
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import measuring, peer
 from benchmarks.peers.known import PEERS
+from llada_core.files import read_json
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from tests.reference.llada import ReferenceModel
 
@@ -40,7 +41,7 @@ class Reference:
 
     def __init__(self, checkpoint):
         weights = load_file(checkpoint / "model.safetensors")
-        self._model = ReferenceModel(LLaDAConfig.from_pretrained(checkpoint), weights)
+        self._model = ReferenceModel(LLaDAConfig.from_dict(read_json(checkpoint / "config.json")), weights)
         self.asked = []
 
     def cpu_seconds(self, kind, token_ids, logits_file=None):

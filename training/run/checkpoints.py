@@ -184,7 +184,7 @@ class Checkpoints:
             make_empty(aside)
 
         def complete() -> None:
-            (aside / "config.json").write_text(learned.model.config.to_json_string())
+            learned.model.config.save(aside)
             self._copy_files(aside)
             write_state(aside, state)
             replace_folder(aside, self._folder / f"step-{state.step}")

@@ -17,6 +17,5 @@ def weights_digest(folder: Path) -> str:
 
 
 def config_digest(config: ModelConfig) -> str:
-    """A hash of a model config, without the version of transformers that wrote it."""
-    fields = {name: value for name, value in config.to_dict().items() if name != "transformers_version"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+    """A hash of a model config."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

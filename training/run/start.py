@@ -49,7 +49,7 @@ class StartModel:
 
     def save(self, folder: Path) -> None:
         """Write config and tokenizer: enough for a dry run to start from."""
-        self.config.save_pretrained(folder)
+        self.config.save(folder)
         self.copy_files(folder)
 
     def copy_files(self, folder: Path) -> None:

@@ -3,10 +3,10 @@
 Most of the published fields choose between variants of the OLMo code base that no LLaDA checkpoint uses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from reprlib import repr as short
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from llada_core.model.architectures.llada.names import NAMES
 from llada_core.model.config import MOST_ROTATIONS, FieldRules, ModelConfig, refused
@@ -136,7 +136,7 @@ class LLaDAConfig(ModelConfig):
     weight_tying: bool = False
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+    def from_dict(cls, config_dict: Mapping[str, Any]) -> Self:
         """Read a `config.json`; see `ModelConfig.from_dict`.
 
         Raises:
@@ -147,7 +147,7 @@ class LLaDAConfig(ModelConfig):
         tied = fields.pop("tie_word_embeddings", None)
         if None not in (tied, tying) and tied != tying:
             raise refused("tie_word_embeddings", tied, f"be weight_tying ({short(tying)}), or absent")
-        return super().from_dict(fields, **kwargs)
+        return super().from_dict(fields)
 
     @property
     def head_dim(self) -> int:
