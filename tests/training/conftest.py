@@ -15,6 +15,7 @@ from unittest.mock import patch
 import pytest
 import yaml
 
+from tests.training.forked import ForkedRun
 from tests.training.two_processes import TwoProcesses
 from training.cli import main
 
@@ -56,16 +57,17 @@ def succeed(*arguments: object) -> str:
     return outcome.stdout
 
 
-def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str]:
-    """Start the command line in a new process, or in several under `torchrun`."""
-    launcher = [sys.executable]
-    if processes is not None:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, "-m", "training.cli", *map(str, arguments)]
+def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str] | ForkedRun:
+    """Start the command line in a process of its own, or in several under `torchrun`."""
+    words = list(map(str, arguments))
+    if processes is None:
+        return ForkedRun(words)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, "-m", "training.cli", *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until_exists(path: Path, process: subprocess.Popen[str] | None = None) -> None:
+def until_exists(path: Path, process: subprocess.Popen[str] | ForkedRun | None = None) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
         assert process is None or process.poll() is None, process.communicate()[1]
