@@ -13,11 +13,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import typer
 import yaml
 
 from tests.training.forked import ForkedRun
 from tests.training.two_processes import TwoProcesses
-from training.cli import main
+from training.cli import app, main
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = {
@@ -29,6 +30,8 @@ CONFIG = {
     "mlp_hidden_size": 48,
     "max_sequence_length": 96,
 }
+# Typer reads every option of every command to make it, for 20 ms; a test runs several command lines.
+COMMAND_LINE = typer.main.get_command(app)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ def llada_train(*arguments: object) -> Outcome:
     """Run the command line in this process, which saves the imports of a new one."""
     out, err = io.StringIO(), io.StringIO()
     returncode = 0
-    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["llada-train", *map(str, arguments)]):
+    words = ["llada-train", *map(str, arguments)]
+    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", words), patch("training.cli.app", COMMAND_LINE):
         try:
             main()
         except SystemExit as exit_:
