@@ -30,6 +30,15 @@ class RMSNorm(nn.Module):
         return normed.to(x_TE.dtype) * self.weight
 
 
+class Embedding(nn.Embedding):
+    """A table of vectors by token."""
+
+    def reset_parameters(self) -> None:
+        """Draw random vectors, except on the meta device, where torch imports its compiler for that: half a second."""
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Projection(nn.Linear):
     """A linear map that knows the standard deviation of its initial weights."""
 

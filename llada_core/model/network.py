@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from llada_core.model.config import ModelConfig
 from llada_core.model.doubled_attention import attention_pattern
-from llada_core.model.layers import Block, Projection, RMSNorm, place
+from llada_core.model.layers import Block, Embedding, Projection, RMSNorm, place
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import RotaryTable
 from llada_core.model.routing import load_balance
@@ -70,7 +70,7 @@ class Network(nn.Module):
         self._has_tied_head = description.has_tied_head
         self.shape = config.shape
         parts = {
-            self._names.outside["embedding"]: nn.Embedding(description.num_columns, description.width),
+            self._names.outside["embedding"]: Embedding(description.num_columns, description.width),
             self._names.blocks: nn.ModuleList(Block(description, depth) for depth in range(description.num_layers)),
             self._names.outside["final_norm"]: RMSNorm(description.width, description.norm_eps),
         }

@@ -13,10 +13,12 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import typer
 import yaml
 
+from tests.training.forked import ForkedRun
 from tests.training.two_processes import TwoProcesses
-from training.cli import main
+from training.cli import app, main
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = {
@@ -28,6 +30,8 @@ CONFIG = {
     "mlp_hidden_size": 48,
     "max_sequence_length": 96,
 }
+# Typer reads every option of every command to make it, for 20 ms; a test runs several command lines.
+COMMAND_LINE = typer.main.get_command(app)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,8 @@ def llada_train(*arguments: object) -> Outcome:
     """Run the command line in this process, which saves the imports of a new one."""
     out, err = io.StringIO(), io.StringIO()
     returncode = 0
-    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["llada-train", *map(str, arguments)]):
+    words = ["llada-train", *map(str, arguments)]
+    with redirect_stdout(out), redirect_stderr(err), patch("sys.argv", words), patch("training.cli.app", COMMAND_LINE):
         try:
             main()
         except SystemExit as exit_:
@@ -56,16 +61,17 @@ def succeed(*arguments: object) -> str:
     return outcome.stdout
 
 
-def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str]:
-    """Start the command line in a new process, or in several under `torchrun`."""
-    launcher = [sys.executable]
-    if processes is not None:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*launcher, "-m", "training.cli", *map(str, arguments)]
+def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str] | ForkedRun:
+    """Start the command line in a process of its own, or in several under `torchrun`."""
+    words = list(map(str, arguments))
+    if processes is None:
+        return ForkedRun(words)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [*launcher, "-m", "training.cli", *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until_exists(path: Path, process: subprocess.Popen[str] | None = None) -> None:
+def until_exists(path: Path, process: subprocess.Popen[str] | ForkedRun | None = None) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
         assert process is None or process.poll() is None, process.communicate()[1]

@@ -1,4 +1,4 @@
-"""Two real processes under torchrun (gloo) have the loss curve of one, and either reads the other's checkpoints."""
+"""Two processes, as torchrun starts them (gloo), have the loss curve of one; either reads the other's checkpoints."""
 
 import json
 import shutil
@@ -112,11 +112,10 @@ def test_mixtures_of_experts_learn_on_two_processes_as_on_one(workspace, tmp_pat
         torch.testing.assert_close(theirs[name], weight, atol=2e-3, rtol=1e-2)
 
 
-def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(workspace, tmp_path):
-    process = start(*workspace.pretrain(tmp_path / "out", "--batch-size", 3), processes=2)
-    _, errors = process.communicate(timeout=110)
-    assert process.returncode != 0
-    assert "a batch has 3 samples; it must be a multiple of the 2 processes" in errors
+def test_a_batch_that_the_processes_cannot_share_evenly_is_refused(workspace, tmp_path, two_processes):
+    outcomes = two_processes.attempt(*workspace.pretrain(tmp_path / "out", "--batch-size", 3))
+    assert all(status != 0 for status, _ in outcomes)
+    assert "a batch has 3 samples; it must be a multiple of the 2 processes" in outcomes[0][1]
 
 
 def test_an_error_of_the_first_process_is_printed_once_and_ends_all(workspace, tmp_path):

@@ -1,21 +1,21 @@
 """Two processes, as torchrun starts them, that run one command line of `llada-train` after the other.
 
-Starting them takes ten times as long as most runs in tests, so all tests of a worker share a pair. Tests of processes
-that end or fail use torchrun itself.
+What a run imports or sets up once takes longer than most runs in tests, so all tests of a worker share a pair. Tests of
+processes that end, or of which one fails, use torchrun itself.
 """
 
 import json
 import os
-import subprocess
-import sys
 import time
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tests.live_server import free_port
+from tests.training.forked import fork, run_command_line
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 110
 
 
@@ -31,12 +31,7 @@ class TwoProcesses:
         self._num_runs = 0
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "tests.training.two_processes", str(self._folder), str(os.getpid())]
-        world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "OMP_NUM_THREADS": "1"}
-        self._pair = [
-            subprocess.Popen(command, cwd=ROOT, env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank})
-            for rank in ("0", "1")
-        ]
+        self._pair = [fork(_work, self._folder, rank, os.getpid()) for rank in range(2)]
         return self
 
     def __exit__(
@@ -44,45 +39,45 @@ class TwoProcesses:
     ) -> None:
         _write(self._folder / "end", None)
         for process in self._pair:
-            process.wait(timeout=SECONDS)
+            process.join(SECONDS)
 
     def run(self, *arguments: object) -> None:
         """Run a command line on both; it must succeed."""
+        outcomes = self.attempt(*arguments)
+        assert [status for status, _ in outcomes] == [0, 0], outcomes[0][1]
+
+    def attempt(self, *arguments: object) -> list[tuple[int, str]]:
+        """Run a command line on both; returns the exit status and the errors of each."""
         run, self._num_runs = self._num_runs, self._num_runs + 1
         # A port of its own: the processes meet through names that the run before has left in its store.
         _write(self._folder / f"run-{run}", [str(free_port()), *map(str, arguments)])
         results = [self._folder / f"run-{run}-{rank}" for rank in range(2)]
         deadline = time.monotonic() + SECONDS
         while not all(result.exists() for result in results):
-            assert all(process.poll() is None for process in self._pair), "a process of the pair has ended"
+            assert all(process.is_alive() for process in self._pair), "a process of the pair has ended"
             if time.monotonic() > deadline:
                 for process in self._pair:
                     process.kill()
                 raise AssertionError(f"{arguments} takes more than {SECONDS} seconds")
             time.sleep(0.02)
-        assert [json.loads(result.read_text()) for result in results] == [0, 0]
+        return [tuple(json.loads(result.read_text())) for result in results]
 
 
-def _work(folder: Path, rank: int, *, parent: int) -> None:
+def _work(folder: Path, rank: int, parent: int) -> None:
     """Run what is written into the folder until it says that this is all, or the parent is gone."""
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ["MASTER_ADDR"] = "localhost"
     number = 0
     while not (folder / "end").exists() and Path(f"/proc/{parent}").exists():
         if (message := folder / f"run-{number}").exists():
             os.environ["MASTER_PORT"], *arguments = json.loads(message.read_text())
-            _write(folder / f"run-{number}-{rank}", _run(arguments))
+            with redirect_stderr(StringIO()) as errors:
+                status = run_command_line(arguments)
+            _write(folder / f"run-{number}-{rank}", [status, errors.getvalue()])
             number += 1
         time.sleep(0.02)
-
-
-def _run(arguments: list[str]) -> int:
-    from training.cli import main
-
-    sys.argv = ["llada-train", *arguments]
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    # What torch would tidy up takes seconds.
+    os._exit(0)
 
 
 def _write(file: Path, content: object) -> None:
@@ -90,9 +85,3 @@ def _write(file: Path, content: object) -> None:
     new = file.with_name(f"{file.name}.new")
     new.write_text(json.dumps(content))
     new.rename(file)
-
-
-if __name__ == "__main__":
-    _work(Path(sys.argv[1]), int(os.environ["RANK"]), parent=int(sys.argv[2]))
-    # What torch would tidy up takes seconds.
-    os._exit(0)

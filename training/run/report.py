@@ -145,7 +145,9 @@ class Reporter:
         panels = [("loss", {"loss": "training loss", "val_loss": f"validation: {val_loss}"})]
         if watched is not None:
             panels.append((watched.replace("_", " "), {watched: "training", f"val_{watched}": "validation"}))
-        figure = Figure(figsize=(8, 0.5 + 4 * len(panels)), layout="constrained")
+        figure = Figure(figsize=(8, 0.5 + 4 * len(panels)))
+        # Fixed margins: a layout that is worked out draws everything twice, for half of the time.
+        figure.subplots_adjust(top=0.97, right=0.97)
         for axes, (unit, labels) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
             for name, label in labels.items():
                 points = [(record["step"], record[name]) for record in records if name in record]
