@@ -137,6 +137,12 @@ def babbler(demo: MaskPredictor) -> MaskPredictor:
 
 
 @pytest.fixture(scope="module")
+def babbler_url(babbler: MaskPredictor, demo_tokenizer: Tokenizer) -> Iterator[str]:
+    with serving(babbler, demo_tokenizer, served_model_name="llada-demo") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def tiny_url(tiny: MaskPredictor) -> Iterator[str]:
     """The base URL of a server with the tiny checkpoint, which has no tokenizer."""
     with serving(tiny) as url:

@@ -278,8 +278,8 @@ def observed(client, route, body):
 
 
 @pytest.fixture(scope="module")
-def client(babbler, demo_tokenizer):
-    with serving(babbler, demo_tokenizer) as url, httpx.Client(base_url=url, timeout=60) as client:
+def client(babbler_url):
+    with httpx.Client(base_url=babbler_url, timeout=60) as client:
         yield client
 
 
