@@ -41,6 +41,18 @@ WAIT = tool(
 TOOLS = [CALCULATOR, WAIT, tool("now")]
 
 
+@pytest.fixture(scope="module")
+def client(babbler_url):
+    with openai.OpenAI(base_url=f"{babbler_url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(babbler_url):
+    with httpx.Client(base_url=babbler_url, timeout=60) as client:
+        yield client
+
+
 def ask(http, **body):
     return http.post("/v1/chat/completions", json={"messages": QUESTION, "tools": TOOLS, "max_tokens": 64, **body})
 
