@@ -49,6 +49,7 @@ class StartModel:
 
     def save(self, folder: Path) -> None:
         """Write config and tokenizer: enough for a dry run to start from."""
+        folder.mkdir(parents=True, exist_ok=True)
         self.config.save(folder)
         self.copy_files(folder)
 
