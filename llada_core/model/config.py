@@ -28,8 +28,8 @@ MOST_ROTATIONS = 1 << 26
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
-# Fields that record how a file was produced, not what the network computes.
-_DESCRIPTIVE = {"auto_map", "transformers_version", "_name_or_path", "model_type"}
+# Fields that record how a file was produced, or say which class reads it, not what the network computes.
+_DESCRIPTIVE = {"architectures", "auto_map", "transformers_version", "_name_or_path", "model_type"}
 # Fields without effect on what a network computes: how other programs attend, cache, generate, train or classify.
 # Older versions of transformers wrote all of them.
 _WITHOUT_EFFECT = {
@@ -141,7 +141,7 @@ class ModelConfig:
         if dtype not in (None, *_DTYPES):
             raise refused("dtype", dtype, f"be one of {', '.join(_DTYPES)}, or null")
         known = {field.name for field in fields(cls)}
-        for name in sorted(stated.keys() - known - {"architectures"}):
+        for name in sorted(stated.keys() - known):
             if stated[name] not in (None, False, 0):
                 raise UnsupportedCheckpointError(
                     f"config.json: {shorten(name)} is {short(stated[name])}; this field is unknown, may change what "
