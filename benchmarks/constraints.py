@@ -32,7 +32,7 @@ from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.proposals import copy_to_host, unpack
-from llada_core.sampling.propose import draft
+from llada_core.sampling.propose import Coordinates, Recipe, draft
 from llada_core.sampling.sampler import Sampler
 from tests.vocabularies import vocabulary_of
 
@@ -219,13 +219,9 @@ def _step(canvas: Canvas, logits_RV: Tensor, vocabulary: Vocabulary, millisecond
     """Run a step; append what the constraint takes, and return what drawing the proposals does."""
     positions_R = canvas.proposal_positions()
     drawing = time.thread_time()
-    drafted = draft(
-        logits_RV[positions_R],
-        canvas,
-        torch.from_numpy(positions_R),
-        step=canvas.step,
-        vocab_size=vocabulary.shape.vocab_size,
-    )
+    coordinates = Coordinates.of([(canvas, canvas.step, positions_R)], logits_RV.device)
+    recipe = Recipe.of(canvas, canvas.step)
+    drafted = draft(logits_RV[positions_R], recipe, coordinates, vocab_size=vocabulary.shape.vocab_size)
     proposals = unpack(copy_to_host([drafted.packed]), 0)
     started = time.thread_time()
     canvas.commit(positions_R, *canvas.select_viable(positions_R, proposals, drafted))

@@ -37,23 +37,25 @@ class Purpose(IntEnum):
     BLOCK = 14
 
 
-def uniform(seed: int, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu") -> Tensor:
+def uniform(
+    seed: int | Tensor, purpose: Purpose, *coordinates: int | Tensor, device: torch.device | str = "cpu"
+) -> Tensor:
     """Draw uniform float64 numbers in the open interval (0, 1), one for each combination of the broadcast coordinates.
 
     Args:
-        seed: any integer; taken modulo 2^64.
+        seed: any integer; taken modulo 2^64. Or a tensor of seeds as `signed` gives them, a further coordinate.
         coordinates: integers, or int64 tensors that broadcast against each other; their order matters.
     """
-    state = torch.tensor(_signed(seed), device=device)
+    state = seed if isinstance(seed, Tensor) else torch.tensor(signed(seed), device=device)
     for coordinate in (int(purpose), *coordinates):
-        state = _mix((state ^ coordinate) + _signed(_GOLDEN_GAMMA))
+        state = _mix((state ^ coordinate) + signed(_GOLDEN_GAMMA))
     # 52 random bits plus 0.5: exact in float64, and neither 0 nor 1, so that log(u) and log(-log u) are finite.
     return (_logical_shift(state, 12).double() + 0.5) * 2.0**-52
 
 
 def _mix(state: Tensor) -> Tensor:
-    state = (state ^ _logical_shift(state, 30)) * _signed(_MULTIPLIER_1)
-    state = (state ^ _logical_shift(state, 27)) * _signed(_MULTIPLIER_2)
+    state = (state ^ _logical_shift(state, 30)) * signed(_MULTIPLIER_1)
+    state = (state ^ _logical_shift(state, 27)) * signed(_MULTIPLIER_2)
     return state ^ _logical_shift(state, 31)
 
 
@@ -61,7 +63,7 @@ def _logical_shift(state: Tensor, bits: int) -> Tensor:
     return (state >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
     """Return `value` modulo 2^64 as the int64 with the same bits; torch computes with those."""
     value &= _MASK_64
     return value - (1 << 64) if value >> 63 else value

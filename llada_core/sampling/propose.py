@@ -5,28 +5,136 @@ is taken here, untempered, over all columns → x0 by Gumbel-max among top-k, th
 `vocab_size` banned from x0 only. Some models score the distribution that is drawn from (`scores_drawn`); confidence is
 the same there.
 
-Shape suffixes: R rows (masked positions) of one canvas, V columns of the head (`embedding_size`), A alternatives.
+Canvases that draw in the same way share every operation, whatever their seeds and steps: a row's noise is a function of
+its coordinates, so a batch of any size takes as many kernels as one canvas.
+
+Shape suffixes: R rows (masked positions) of some canvases, V columns of the head (`embedding_size`), A alternatives,
+B biases.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from llada_core.counter_noise import Purpose, uniform
+from llada_core.counter_noise import Purpose, signed, uniform
 from llada_core.sampling.canvas import Canvas, tokens_before
 from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.end_thinking import Boost, next_boost
 from llada_core.sampling.parallel_rules import PARALLEL_RULES
-from llada_core.sampling.params import RANDOM_REMASKING, EndThinking, GenerationParams
+from llada_core.sampling.params import RANDOM_REMASKING, GenerationParams
 from llada_core.sampling.proposals import pack
 from llada_core.sampling.scores import SCORES, shannon_entropy
+
+# The most numbers that a CPU draws at once; more would not stay in its cache.
+_MAX_CPU_DRAWS = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides what is proposed for logits but the noise: rows with equal recipes are drafted together.
+
+    Attributes:
+        reads_entropy: a parallel rule reads the distributions' entropies.
+        ends_last: EOS and EoT are committed last (`confidence_eos_eot_inf`).
+        eos_id: the id that is never generated; None if it may be.
+        special_end_ids: those of EOS and EoT.
+        banned_ids, end_ids: see `Layout`.
+        boost: the push towards the end of thinking.
+
+    The others are those of `GenerationParams` and `Reporting`.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+    remasking: str
+    remasking_temperature: float
+    reads_entropy: bool
+    ends_last: bool
+    eos_id: int | None
+    special_end_ids: tuple[int, ...]
+    banned_ids: tuple[int, ...]
+    end_ids: frozenset[int]
+    min_tokens: int
+    logit_bias: tuple[tuple[int, float], ...]
+    boost: Boost | None
+    num_alternatives: int
+
+    @classmethod
+    def of(cls, canvas: Canvas, step: int) -> Self:
+        """Return the recipe of a canvas's step."""
+        params, layout = canvas.params, canvas.layout
+        rule = params.parallel_rule
+        return cls(
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            remasking=params.remasking,
+            remasking_temperature=params.remasking_temperature,
+            reads_entropy=rule is not None and PARALLEL_RULES[rule[0]].reads_entropy,
+            ends_last=params.confidence_eos_eot_inf and params.remasking not in RANDOM_REMASKING,
+            eos_id=layout.special_tokens.eos_id if params.logits_eos_inf else None,
+            special_end_ids=tuple(sorted(layout.special_tokens.end_ids)),
+            banned_ids=layout.banned_ids,
+            end_ids=layout.end_ids,
+            min_tokens=params.min_tokens,
+            logit_bias=tuple(params.logit_bias.items()),
+            boost=_boost(params, canvas, step),
+            num_alternatives=canvas.reporting.num_alternatives,
+        )
+
+    @property
+    def alters_the_draw(self) -> bool:
+        """Whether tokens are drawn from another distribution than the model's own."""
+        return self.temperature > 0 or self.top_k > 0 or self.top_p < 1
+
+    @property
+    def reads_logits_after_the_draw(self) -> bool:
+        """Whether scores or confidence are read from the logits as they were before ids were banned from x0."""
+        return SCORES[self.remasking].reads_logits or self.reads_entropy or self.ends_last
+
+
+class Coordinates(NamedTuple):
+    """The coordinates of the rows' noise, int64 [R] each; positions are those of the response."""
+
+    seeds_R: Tensor
+    steps_R: Tensor
+    positions_R: Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[tuple[Canvas, int, np.ndarray]], device: torch.device) -> Self:
+        """Lay out the rows of several canvases: each with its step and the positions of its rows."""
+        table = np.concatenate(
+            [
+                np.stack(np.broadcast_arrays(np.int64(signed(canvas.params.seed)), np.int64(step), positions_R))
+                for canvas, step, positions_R in parts
+            ],
+            axis=1,
+        )
+        return cls(*torch.from_numpy(table).to(device, non_blocking=True))
+
+    def split(self, size: int) -> Iterator[Self]:
+        """Split the rows into parts of this size, as `Tensor.split` does."""
+        return (type(self)(*parts) for parts in zip(*(column_R.split(size) for column_R in self), strict=True))
+
+    def draw(self, purpose: Purpose) -> Tensor:
+        """Draw a uniform number for each row, float64 [R]."""
+        return uniform(self.seeds_R, purpose, self.steps_R, self.positions_R)
+
+    def draw_columns(self, purpose: Purpose, num_columns: int) -> Tensor:
+        """Draw a uniform number for each row and column, float64 [R, V]."""
+        columns_V = torch.arange(num_columns, device=self.seeds_R.device)
+        seeds_R1, *others = (coordinates_R.unsqueeze(1) for coordinates_R in self)
+        return uniform(seeds_R1, purpose, *others, columns_V)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """The proposals at some rows of a canvas, and what could be proposed instead (`constraints.candidates`).
+    """The proposals at some rows, and what could be proposed instead (`constraints.candidates`).
 
     Attributes:
         packed: the fields of `Proposals`, on the device.
@@ -39,6 +147,13 @@ class Draft:
     candidates_RV: Tensor
     allowed_RV: Tensor
     probabilities_RV: Tensor
+
+    def rows(self, start: int, stop: int) -> "Draft":
+        """Return the part of some adjacent rows."""
+        part = slice(start, stop)
+        candidates_RV = self.candidates_RV[part]
+        allowed_RV = candidates_RV if self.allowed_RV is self.candidates_RV else self.allowed_RV[part]
+        return Draft(self.packed[:, part], candidates_RV, allowed_RV, self.probabilities_RV[part])
 
     def best(self, row: int, tokens: TokenSet) -> int:
         """Return the most probable of these tokens; one that `min_tokens` rules out only where it rules out all."""
@@ -59,104 +174,74 @@ class Draft:
         return all_V, all_V if self.allowed_RV is self.candidates_RV else self.allowed_RV[row].cpu().numpy()
 
 
-def propose(
-    logits_RV: Tensor, canvas: Canvas, positions_R: Tensor, *, vocab_size: int, scores_drawn: bool = False
-) -> Tensor:
-    """Propose a token at each row of `canvas`: the packed proposals of `draft`."""
-    return draft(
-        logits_RV, canvas, positions_R, step=canvas.step, vocab_size=vocab_size, scores_drawn=scores_drawn
-    ).packed
-
-
 def draft(
-    logits_RV: Tensor,
-    canvas: Canvas,
-    positions_R: Tensor,
-    *,
-    step: int,
-    vocab_size: int,
-    scores_drawn: bool = False,
+    logits_RV: Tensor, recipe: Recipe, coordinates: Coordinates, *, vocab_size: int, scores_drawn: bool = False
 ) -> Draft:
-    """Propose a token at each row of `canvas`.
+    """Propose a token at each row.
 
     Args:
         logits_RV: float32, after guidance; overwritten.
-        positions_R: the response position of each row; with `step`, the coordinates of its noise.
         scores_drawn: see `PublishedSampler`.
     """
-    params, special_tokens = canvas.params, canvas.layout.special_tokens
-    if params.logits_eos_inf:
-        logits_RV[:, special_tokens.eos_id] = -torch.inf
-    for token_id, bias in params.logit_bias.items():
-        logits_RV[:, token_id] += bias
-    if params.end_thinking is not None and (boost := _boost(params.end_thinking, canvas, step)) is not None:
-        logits_RV[:, boost.token_id] += boost.value * (positions_R == boost.position)
+    positions_R = coordinates.positions_R
+    if recipe.eos_id is not None:
+        logits_RV[:, recipe.eos_id] = -torch.inf
+    if recipe.logit_bias:
+        columns = zip(*recipe.logit_bias, strict=True)
+        ids_B, biases_B = (torch.tensor(column, device=logits_RV.device) for column in columns)
+        logits_RV[:, ids_B] += biases_B
+    if recipe.boost is not None:
+        logits_RV[:, recipe.boost.token_id] += recipe.boost.value * (positions_R == recipe.boost.position)
     # torch's softmax takes half the time of its logsumexp.
     probabilities_RV = logits_RV.softmax(dim=1)
-    scores_drawn = scores_drawn and _alters_the_draw(params)
-    candidates_RV = logits_RV.clone() if scores_drawn or _reads_logits_after_the_draw(params) else logits_RV
-    for banned_id in canvas.layout.banned_ids:
+    scores_drawn = scores_drawn and recipe.alters_the_draw
+    candidates_RV = logits_RV.clone() if scores_drawn or recipe.reads_logits_after_the_draw else logits_RV
+    for banned_id in recipe.banned_ids:
         candidates_RV[:, banned_id] = -torch.inf
-    if params.min_tokens:
-        is_early_R = (positions_R < params.min_tokens).nonzero().squeeze(1)
-        for end_id in canvas.layout.end_ids:
-            candidates_RV[is_early_R, end_id] = -torch.inf
+    if recipe.min_tokens:
+        is_early_R = positions_R < recipe.min_tokens
+        for end_id in recipe.end_ids:
+            candidates_RV[:, end_id].masked_fill_(is_early_R, -torch.inf)
     candidates_RV = candidates_RV[:, :vocab_size]
-    allowed_RV = _allowed(candidates_RV, params)
-    x0_R = _draw(allowed_RV, params, step=step, positions_R=positions_R)
-    alternatives = _most_probable(candidates_RV, probabilities_RV, canvas.reporting.num_alternatives)
-    if _commits_ends_last(params):
+    # At temperature 0, which takes the largest, top-k and top-p change nothing.
+    allowed_RV = _limited(candidates_RV, recipe) if recipe.temperature else candidates_RV
+    x0_R = draw(allowed_RV, recipe.temperature, coordinates)
+    alternatives = _most_probable(candidates_RV, probabilities_RV, recipe.num_alternatives)
+    if recipe.ends_last:
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
-        logits_RV[:, sorted(special_tokens.end_ids)] = -torch.inf
+        for end_id in recipe.special_end_ids:
+            logits_RV[:, end_id] = -torch.inf
         probabilities_RV = logits_RV.softmax(dim=1)
     confidence_R = probabilities_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1)
     scored_RV, scored_R = logits_RV, confidence_R
     if scores_drawn:
-        scored_RV = _limited(logits_RV, params) / (params.temperature or 1)
+        scored_RV = _limited(logits_RV, recipe) / (recipe.temperature or 1)
         scored_R = scored_RV.softmax(dim=1).gather(1, x0_R.unsqueeze(1)).squeeze(1)
-    scores_R = _score(scored_RV, scored_R, params, step=step, positions_R=positions_R)
-    entropies_R = shannon_entropy(logits_RV) if _reads_entropy(params) else torch.zeros_like(scores_R)
+    scores_R = _score(scored_RV, scored_R, recipe, coordinates)
+    entropies_R = shannon_entropy(logits_RV) if recipe.reads_entropy else torch.zeros_like(scores_R)
     packed = pack(x0_R, confidence_R, scores_R, entropies_R, *alternatives)
     return Draft(packed, candidates_RV, allowed_RV, probabilities_RV)
 
 
-def _boost(end: EndThinking, canvas: Canvas, step: int) -> Boost | None:
+def _boost(params: GenerationParams, canvas: Canvas, step: int) -> Boost | None:
+    if params.end_thinking is None:
+        return None
     response_L, active = tokens_before(canvas, step)[canvas.layout.response], canvas.schedule.active
     is_masked = response_L[active.start : active.stop] == canvas.layout.mask_id
-    return next_boost(end, response_L, active.start + int(is_masked.argmax()))
+    return next_boost(params.end_thinking, response_L, active.start + int(is_masked.argmax()))
 
 
-def _score(
-    logits_RV: Tensor, confidence_R: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor
-) -> Tensor:
+def _score(logits_RV: Tensor, confidence_R: Tensor, recipe: Recipe, coordinates: Coordinates) -> Tensor:
     """Score each proposal; the highest are committed."""
 
     def draw_score() -> Tensor:
-        return uniform(params.seed, Purpose.REMASKING, step, positions_R, device=logits_RV.device)
+        return coordinates.draw(Purpose.REMASKING)
 
-    scores_R = SCORES[params.remasking].compute(logits_RV, confidence_R, draw_score)
-    if params.remasking_temperature:
+    scores_R = SCORES[recipe.remasking].compute(logits_RV, confidence_R, draw_score)
+    if recipe.remasking_temperature:
         # The highest of these sums are a draw without replacement, in proportion to exp(score / temperature).
-        scores_R = scores_R.double() - params.remasking_temperature * torch.log(-torch.log(draw_score()))
+        scores_R = scores_R.double() - recipe.remasking_temperature * torch.log(-torch.log(draw_score()))
     return scores_R
-
-
-def _alters_the_draw(params: GenerationParams) -> bool:
-    """Whether tokens are drawn from another distribution than the model's own."""
-    return params.temperature > 0 or params.top_k > 0 or params.top_p < 1
-
-
-def _reads_logits_after_the_draw(params: GenerationParams) -> bool:
-    """Whether scores or confidence are read from the logits as they were before ids were banned from x0."""
-    return SCORES[params.remasking].reads_logits or _reads_entropy(params) or _commits_ends_last(params)
-
-
-def _reads_entropy(params: GenerationParams) -> bool:
-    return params.parallel_rule is not None and PARALLEL_RULES[params.parallel_rule[0]].reads_entropy
-
-
-def _commits_ends_last(params: GenerationParams) -> bool:
-    return params.confidence_eos_eot_inf and params.remasking not in RANDOM_REMASKING
 
 
 def _most_probable(candidates_RV: Tensor, probabilities_RV: Tensor, number: int) -> tuple[Tensor, Tensor]:
@@ -168,29 +253,24 @@ def _most_probable(candidates_RV: Tensor, probabilities_RV: Tensor, number: int)
     return ids_RA, probabilities_RV.gather(1, ids_RA)
 
 
-def draw(candidates_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
-    """Draw a token for each row: the most probable at temperature 0, else a sample of softmax(logits / temperature)."""
-    return _draw(_allowed(candidates_RV, params), params, step=step, positions_R=positions_R)
-
-
-def _allowed(candidates_RV: Tensor, params: GenerationParams) -> Tensor:
-    """Return the logits of what may be drawn; at temperature 0, which takes the largest, top-k and top-p change
-    nothing.
-    """
-    return _limited(candidates_RV, params) if params.temperature else candidates_RV
-
-
-def _limited(candidates_RV: Tensor, params: GenerationParams) -> Tensor:
+def _limited(candidates_RV: Tensor, recipe: Recipe) -> Tensor:
     """Set the logits that top-k and top-p leave out to −inf."""
-    return top_p(top_k(candidates_RV, params.top_k), params.top_p, params.temperature or 1)
+    return top_p(top_k(candidates_RV, recipe.top_k), recipe.top_p, recipe.temperature or 1)
 
 
-def _draw(allowed_RV: Tensor, params: GenerationParams, *, step: int, positions_R: Tensor) -> Tensor:
-    if params.temperature == 0:
+def draw(allowed_RV: Tensor, temperature: float, coordinates: Coordinates) -> Tensor:
+    """Draw a token for each row: the most probable at temperature 0, else a sample of softmax(logits / temperature)."""
+    if temperature == 0:
         return _argmax(allowed_RV)
-    columns_V = torch.arange(allowed_RV.shape[1], device=allowed_RV.device)
-    draws_RV = uniform(params.seed, Purpose.GUMBEL, step, positions_R.unsqueeze(1), columns_V, device=allowed_RV.device)
-    return gumbel_max(allowed_RV, draws_RV, params.temperature)
+    num_rows, num_columns = allowed_RV.shape
+    # The noise takes several times the memory of the logits.
+    size = max(1, _MAX_CPU_DRAWS // num_columns) if allowed_RV.is_cpu else num_rows
+    return torch.cat(
+        [
+            gumbel_max(part_RV, part.draw_columns(Purpose.GUMBEL, num_columns), temperature)
+            for part_RV, part in zip(allowed_RV.split(size), coordinates.split(size), strict=True)
+        ]
+    )
 
 
 def _argmax(logits_RV: Tensor) -> Tensor:

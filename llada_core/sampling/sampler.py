@@ -7,7 +7,8 @@ Shape suffixes: T tokens of the packed batch, R rows at which a token is propose
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, zip_longest
 
@@ -26,11 +27,15 @@ from llada_core.sampling.constraints.candidates import TokenSet
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import EXACT
 from llada_core.sampling.proposals import Proposals, copy_to_host, unpack
-from llada_core.sampling.propose import Draft, draft
+from llada_core.sampling.propose import Coordinates, Draft, Recipe, draft
 from llada_core.sampling.shared_blocks import Filling, keep_blocks, may_reuse, reuse_blocks, without_repeats
 
 # The most rows at the head at once, which bounds the memory of logits: half a gigabyte at LLaDA-8B's vocabulary.
 MAX_HEAD_ROWS = 1024
+
+# The most logits that a CPU drafts at once, unless one canvas has more: beyond that, each pass over them is a trip to
+# main memory, which costs more than the calls that are saved.
+_MAX_CPU_LOGITS = 1 << 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +183,21 @@ class Sampler:
         Args:
             selections: takes what the canvases under a constraint commit.
         """
-        packed = [
-            proposals
-            for group in _head_groups(self._hidden_states(turns))
-            for proposals in self._propose(group, selections)
-        ]
+        parts: list[_HeadRows] = []
+        packed: list[Tensor] = []
+        for group in _groups(self._hidden_states(turns), MAX_HEAD_ROWS):
+            for drafted, proposals in self._propose(group, selections):
+                parts += drafted
+                packed.append(proposals)
         on_host = copy_to_host(packed)
         _require_finite(on_host[1])
-        per_turn = np.split(on_host, np.cumsum([len(turn.positions_R) for turn in turns])[:-1], axis=1)
+        columns: dict[Canvas, list[np.ndarray]] = defaultdict(list)
+        stops = list(accumulate(len(part.positions_R) for part in parts))
+        for part, rows in zip(parts, np.split(on_host, stops[:-1], axis=1), strict=True):
+            columns[part.canvas].append(rows)
         return [
-            unpack(rows, turn.canvas.reporting.num_alternatives) for turn, rows in zip(turns, per_turn, strict=True)
+            unpack(np.concatenate(columns[turn.canvas], axis=1), turn.canvas.reporting.num_alternatives)
+            for turn in turns
         ]
 
     def _turn(self, canvas: Canvas) -> _Turn:
@@ -287,35 +297,46 @@ class Sampler:
                 hidden_parts = tuple(hidden_RE[part] for hidden_RE in passes)
                 yield _HeadRows(turn.canvas, turn.step, turn.positions_R[part], hidden_parts, is_whole)
 
-    def _propose(self, group: Sequence[_HeadRows], selections: "_Selections | None") -> Iterator[Tensor]:
-        """Send a group through the head at once; yield the packed proposals of each of its parts.
+    def _propose(
+        self, group: Sequence[_HeadRows], selections: "_Selections | None"
+    ) -> Iterator[tuple[list[_HeadRows], Tensor]]:
+        """Send a group through the head at once; yield its parts, as far as they are alike, with their proposals.
 
         Args:
             selections: takes what the canvases under a constraint commit.
         """
-        for rows, drafted in zip(group, self._drafts(group), strict=True):
-            if selections is not None and rows.canvas.progress is not None:
-                selections.add(rows, drafted)
-            yield drafted.packed
-            # Free the logits before those of the next part are copied.
+        for parts, drafted in self._drafts(group):
+            stops = accumulate(len(rows.positions_R) for rows in parts)
+            for rows, stop in zip(parts, stops, strict=True):
+                if selections is not None and rows.canvas.progress is not None:
+                    selections.add(rows, drafted.rows(stop - len(rows.positions_R), stop))
+            yield parts, drafted.packed
+            # Free the logits before those of the next parts are copied.
             del drafted
 
-    def _drafts(self, group: Sequence[_HeadRows]) -> Iterator[Draft]:
-        logits_RV = self._model.head(torch.cat([hidden_RE for rows in group for hidden_RE in rows.hidden])).float()
-        logits = iter(logits_RV.split([len(hidden_RE) for rows in group for hidden_RE in rows.hidden]))
+    def _drafts(self, group: Sequence[_HeadRows]) -> Iterator[tuple[list[_HeadRows], Draft]]:
+        """Send a group through the head at once; draft together what has the same recipe and guidance."""
+        alike: dict[tuple[Recipe, float], list[_HeadRows]] = defaultdict(list)
         for rows in group:
-            passes = [next(logits) for _ in rows.hidden]
-            cfg_scale = rows.canvas.params.cfg_scale
-            guided_RV = guide(passes[0], passes[1], cfg_scale) if cfg_scale else passes[0]
-            positions_R = self._to_device(rows.positions_R)
-            shape = self._model.shape
-            yield draft(
-                guided_RV,
-                rows.canvas,
-                positions_R,
-                step=rows.step,
-                vocab_size=shape.vocab_size,
-                scores_drawn=shape.sampler.scores_drawn,
+            alike[Recipe.of(rows.canvas, rows.step), rows.canvas.params.cfg_scale].append(rows)
+        most = MAX_HEAD_ROWS if self._model.device.type != "cpu" else _MAX_CPU_LOGITS // self._model.shape.vocab_size
+        batches = [(key, parts) for key, rows in alike.items() for parts in _groups(rows, most)]
+        # All conditional rows of a batch, then all unconditional ones.
+        passes = [
+            torch.cat(hidden) for _, parts in batches for hidden in zip(*(rows.hidden for rows in parts), strict=True)
+        ]
+        logits = iter(self._model.head(torch.cat(passes)).float().split([len(hidden_RE) for hidden_RE in passes]))
+        shape = self._model.shape
+        for (recipe, cfg_scale), parts in batches:
+            logits_RV = next(logits)
+            if cfg_scale:
+                logits_RV = guide(logits_RV, next(logits), cfg_scale)
+            places = [(rows.canvas, rows.step, rows.positions_R) for rows in parts]
+            coordinates = Coordinates.of(places, self._model.device)
+            scores_drawn = shape.sampler.scores_drawn
+            yield (
+                parts,
+                draft(logits_RV, recipe, coordinates, vocab_size=shape.vocab_size, scores_drawn=scores_drawn),
             )
 
     def _select_from_parts(
@@ -326,7 +347,7 @@ class Sampler:
         """
 
         def draft_of(part: _HeadRows) -> Draft:
-            (drafted,) = self._drafts([part])
+            ((_, drafted),) = self._drafts([part])
             return drafted
 
         return turn.canvas.select_viable(turn.positions_R, proposals, _CandidatesInParts(parts, draft_of))
@@ -402,11 +423,11 @@ def _require_finite(confidence_R: np.ndarray) -> None:
         raise NonFiniteLogitsError("the model's logits are not finite")
 
 
-def _head_groups(parts: Iterator[_HeadRows]) -> Iterator[list[_HeadRows]]:
-    """Group adjacent parts, as many as fit into MAX_HEAD_ROWS."""
+def _groups(parts: Iterable[_HeadRows], most: int) -> Iterator[list[_HeadRows]]:
+    """Group adjacent parts, as many as fit into so many rows; a larger one is a group of its own."""
     group: list[_HeadRows] = []
     for rows in parts:
-        if group and sum(member.num_rows for member in group) + rows.num_rows > MAX_HEAD_ROWS:
+        if group and sum(member.num_rows for member in group) + rows.num_rows > most:
             yield group
             group = []
         group.append(rows)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llada_core import GenerationParams
 from llada_core.model.architectures.llada.config import LLaDAConfig
@@ -10,7 +11,7 @@ from llada_core.model.kv_cache import KVCache
 from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.prepare import Vocabulary, prepare_response
-from llada_core.sampling.sampler import Sampler, _head_groups
+from llada_core.sampling.sampler import MAX_HEAD_ROWS, Sampler, _groups
 from llada_core.text.special_tokens import SpecialTokens
 from training.data.batches import Batch
 from training.stages.objective import corrupt_batch
@@ -53,9 +54,46 @@ def test_a_sampler_step_of_every_kind(model):
     sampler = Sampler(model)
     # All of `Sampler.step` before its one copy to the host, which a tensor without data cannot make.
     turns = [sampler._turn(canvas) for canvas in canvases]
-    groups = _head_groups(sampler._hidden_states(turns))
-    proposals = [packed for group in groups for packed in sampler._propose(group, None)]
+    groups = _groups(sampler._hidden_states(turns), MAX_HEAD_ROWS)
+    proposals = [packed for group in groups for _, packed in sampler._propose(group, None)]
     assert [(proposal.device.type, proposal.shape) for proposal in proposals] == [("meta", (4, 12))] * len(settings)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what would be launched on an accelerator: all operations but those that only look at a tensor anew."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        self.count += not operation.is_view
+        return operation(*arguments, **(keywords or {}))
+
+
+@torch.inference_mode()
+def test_proposals_take_as_many_operations_for_many_canvases_as_for_two(model):
+    kinds = [
+        {"entropy_threshold": 0.1, "suffix_window": 2},
+        {"temperature": 1.0, "top_k": 5, "top_p": 0.9, "cfg_scale": 1.0},
+        {"confidence_eos_eot_inf": True, "min_tokens": 4, "logit_bias": {1: 2.0, 5: -1.0}},
+        {"remasking": "random"},
+    ]
+
+    def count(number):
+        canvases = [
+            prepare_response([1] * (1 + i % 3), GenerationParams(gen_length=12, seed=i, **kind), Vocabulary.of(model))
+            for i in range(number)
+            for kind in kinds
+        ]
+        sampler = Sampler(model)
+        (group,) = _groups(sampler._hidden_states([sampler._turn(canvas) for canvas in canvases]), MAX_HEAD_ROWS)
+        with Operations() as operations:
+            proposals = list(sampler._propose(group, None))
+        assert sum(packed.shape[1] for _, packed in proposals) == 12 * len(canvases)
+        return operations.count
+
+    assert count(2) == count(15)
 
 
 def test_a_training_step(model):

@@ -1,12 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.proposals import copy_to_host, unpack
-from llada_core.sampling.propose import draw, gumbel_max, propose, top_k, top_p
+from llada_core.sampling.propose import Coordinates, Recipe, draft, draw, gumbel_max, top_k, top_p
 from tests.conftest import GOLDEN_CASES
 
 
@@ -18,9 +19,9 @@ def test_gumbel_max_equals_the_published_form(case):
 
 def test_draws_follow_the_tempered_softmax():
     logits_V = torch.tensor([1.0, 0.0, -1.0, 2.0])
-    params = GenerationParams(temperature=0.7, seed=5)
     count = 20_000
-    x0_R = draw(logits_V.expand(count, -1), params, step=0, positions_R=torch.arange(count))
+    coordinates = Coordinates(torch.full((count,), 5), torch.zeros(count, dtype=torch.int64), torch.arange(count))
+    x0_R = draw(logits_V.expand(count, -1), 0.7, coordinates)
     found_V = torch.bincount(x0_R, minlength=4) / count
     torch.testing.assert_close(found_V, (logits_V / 0.7).softmax(0), atol=0.015, rtol=0)
 
@@ -41,9 +42,10 @@ def proposal_for(model, logits_RV, *, scores_drawn=False, **params):
     # A row for each position of the response, and no more positions than the model has.
     length = min(len(logits_RV), 100)
     canvas = prepare_response([1], GenerationParams(gen_length=length, **params), Vocabulary.of(model))
-    rows, settings = torch.arange(len(logits_RV)), {"scores_drawn": scores_drawn, "vocab_size": model.shape.vocab_size}
-    packed = propose(logits_RV.clone(), canvas, rows, **settings)
-    proposals = unpack(copy_to_host([packed]), 0)
+    coordinates = Coordinates.of([(canvas, 0, np.arange(len(logits_RV)))], logits_RV.device)
+    settings = {"scores_drawn": scores_drawn, "vocab_size": model.shape.vocab_size}
+    drafted = draft(logits_RV.clone(), Recipe.of(canvas, 0), coordinates, **settings)
+    proposals = unpack(copy_to_host([drafted.packed]), 0)
     return proposals.token_ids_R.tolist(), proposals.confidence_R.tolist(), proposals.scores_R.tolist()
 
 

@@ -8,7 +8,7 @@ from llada_core.model.packed import PackedTokens, Rows
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.prepare import Vocabulary
 from llada_core.sampling.proposals import copy_to_host, unpack
-from llada_core.sampling.propose import draft
+from llada_core.sampling.propose import Coordinates, Recipe, draft
 
 _WIDTH = 6
 
@@ -45,7 +45,8 @@ def step(canvas: Canvas, logits_LV: np.ndarray) -> None:
     """Run a step with these logits of all response positions."""
     positions_R = canvas.proposal_positions()
     logits_RV = torch.from_numpy(logits_LV[positions_R]).float()
-    drafted = draft(logits_RV, canvas, torch.from_numpy(positions_R), step=canvas.step, vocab_size=logits_LV.shape[1])
+    coordinates = Coordinates.of([(canvas, canvas.step, positions_R)], logits_RV.device)
+    drafted = draft(logits_RV, Recipe.of(canvas, canvas.step), coordinates, vocab_size=logits_LV.shape[1])
     proposals = unpack(copy_to_host([drafted.packed]), 0)
     if canvas.progress is None:
         canvas.commit(positions_R, proposals)
