@@ -322,10 +322,9 @@ class Sampler:
         most = MAX_HEAD_ROWS if self._model.device.type != "cpu" else _MAX_CPU_LOGITS // self._model.shape.vocab_size
         batches = [(key, parts) for key, rows in alike.items() for parts in _groups(rows, most)]
         # All conditional rows of a batch, then all unconditional ones.
-        passes = [
-            torch.cat(hidden) for _, parts in batches for hidden in zip(*(rows.hidden for rows in parts), strict=True)
-        ]
-        logits = iter(self._model.head(torch.cat(passes)).float().split([len(hidden_RE) for hidden_RE in passes]))
+        passes = [hidden for _, parts in batches for hidden in zip(*(rows.hidden for rows in parts), strict=True)]
+        logits_RV = self._model.head(torch.cat([hidden_RE for hidden in passes for hidden_RE in hidden])).float()
+        logits = iter(logits_RV.split([sum(map(len, hidden)) for hidden in passes]))
         shape = self._model.shape
         for (recipe, cfg_scale), parts in batches:
             logits_RV = next(logits)
