@@ -4,12 +4,14 @@ import importlib
 
 from llada_core.threads import wait_passively
 from tests.forked import ForkServer
+from training.run.low_bit import quieten
 
 
 def import_training() -> None:
-    """Import what a training imports, under the setting that `llada-train` makes before."""
+    """Import what a training imports, of adapters too, under the settings that `llada-train` makes before."""
     wait_passively()
-    for module in ("training.cli", "training.run.run", "torch._dynamo", "matplotlib.figure"):
+    quieten()
+    for module in ("training.cli", "training.run.run", "training.run.lora", "torch._dynamo", "matplotlib.figure"):
         importlib.import_module(module)
 
 
