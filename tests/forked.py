@@ -120,9 +120,11 @@ class ForkServer:
         channel.send(Command(entry_point, arguments, {**os.environ, **self._environment, **environment}))
         return ForkedProcess(channel, written, complained)
 
-    def run(self, entry_point: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
-        process = self.start(entry_point, *arguments)
+    def run(
+        self, entry_point: str, *arguments: str, stdin: str = "", environment: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, with the arguments of `start`."""
+        process = self.start(entry_point, *arguments, stdin=stdin, environment=environment)
         stdout, stderr = process.communicate(_SECONDS)
         return subprocess.CompletedProcess(arguments, process.wait(), stdout, stderr)
 
