@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 
 import httpx
-import openai
 import pytest
 from pydantic import BaseModel, Field
 
@@ -43,9 +42,8 @@ class City(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def client(babbler_url):
-    with openai.OpenAI(base_url=f"{babbler_url}/v1", api_key="unused", max_retries=0) as client:
-        yield client
+def client(babbler_client):
+    return babbler_client
 
 
 @pytest.fixture(scope="module")

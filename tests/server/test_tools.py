@@ -42,9 +42,8 @@ TOOLS = [CALCULATOR, WAIT, tool("now")]
 
 
 @pytest.fixture(scope="module")
-def client(babbler_url):
-    with openai.OpenAI(base_url=f"{babbler_url}/v1", api_key="unused", max_retries=0) as client:
-        yield client
+def client(babbler_client):
+    return babbler_client
 
 
 @pytest.fixture(scope="module")
