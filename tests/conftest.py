@@ -14,7 +14,7 @@ from llada_core import DEMO_FOLDER, load_checkpoint, load_model, load_tokenizer
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.network import Network
 from llada_core.text.tokenizer import Tokenizer
-from tests.live_server import LiveServer
+from tests.live_server import ForkedServer
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_CASES: dict[str, list[dict[str, Any]]] = json.loads((GOLDEN / "cases.json").read_text())
@@ -104,7 +104,7 @@ def demo_tokenizer() -> Tokenizer:
 @pytest.fixture(scope="session")
 def live_server() -> Iterator[str]:
     """The base URL of a real `llada-server` process with the demo model."""
-    with LiveServer() as server:
+    with ForkedServer() as server:
         yield server.url
 
 

@@ -143,6 +143,13 @@ def babbler_url(babbler: MaskPredictor, demo_tokenizer: Tokenizer) -> Iterator[s
 
 
 @pytest.fixture(scope="module")
+def babbler_client(babbler_url: str) -> Iterator[openai.OpenAI]:
+    """The official client, of a server whose answers are noise."""
+    with openai.OpenAI(base_url=f"{babbler_url}/v1", api_key="unused", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def tiny_url(tiny: MaskPredictor) -> Iterator[str]:
     """The base URL of a server with the tiny checkpoint, which has no tokenizer."""
     with serving(tiny) as url:

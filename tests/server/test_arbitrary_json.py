@@ -134,8 +134,8 @@ def answer_to(client, route, body):
 
 
 @pytest.fixture(scope="module")
-def client(live_server):
-    with httpx.Client(base_url=live_server, timeout=60) as client:
+def client(babbler_url):
+    with httpx.Client(base_url=babbler_url, timeout=60) as client:
         yield client
 
 
@@ -166,6 +166,6 @@ def test_any_combination_of_fields_gets_an_answer(client, route, data):
     answer_to(client, route, good | {name: data.draw(plausible[name], label=name) for name in names})
 
 
-def test_nothing_is_left_running(live_server):
-    until(lambda: gauge(live_server, "llada_requests_running") + gauge(live_server, "llada_requests_waiting") == 0)
-    assert httpx.get(f"{live_server}/health").status_code == 200
+def test_nothing_is_left_running(babbler_url):
+    until(lambda: gauge(babbler_url, "llada_requests_running") + gauge(babbler_url, "llada_requests_waiting") == 0)
+    assert httpx.get(f"{babbler_url}/health").status_code == 200

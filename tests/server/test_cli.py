@@ -1,7 +1,6 @@
 """`llada-server` as a process: its options, the line it prints, its shutdown."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -18,23 +17,15 @@ from safetensors.torch import save_file
 from llada_core import LLM
 from server import cli
 from tests.conftest import GOLDEN
-from tests.live_server import LiveServer
+from tests.live_server import LLADA_SERVER, ForkedServer, LiveServer
 from tests.server.conftest import until
 
 TINY = str(GOLDEN / "models" / "tiny-mha")
 LONG = {"prompt": [1, 2], "max_tokens": 250, "ignore_eos": True}
 
 
-def llada_server(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "server.cli", *options],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parent.parent.parent,
-        env={**os.environ, **environment},
-    )
+def llada_server(*options: str) -> subprocess.CompletedProcess[str]:
+    return LLADA_SERVER.run("server.cli:main", *options)
 
 
 def test_sigterm_lets_running_requests_finish_and_refuses_new_ones():
@@ -54,7 +45,7 @@ def test_sigterm_lets_running_requests_finish_and_refuses_new_ones():
 
 
 def test_requests_past_the_grace_period_end_with_a_clean_error():
-    with LiveServer("--model", TINY, "--shutdown-grace", "0") as server:
+    with ForkedServer("--model", TINY, "--shutdown-grace", "0") as server:
         with httpx.stream("POST", f"{server.url}/v1/denoise", json=LONG, timeout=60) as response:
             lines = response.iter_lines()
             next(lines)
@@ -67,7 +58,7 @@ def test_requests_past_the_grace_period_end_with_a_clean_error():
 
 
 def test_a_second_signal_ends_at_once():
-    with LiveServer("--model", TINY, "--shutdown-grace", "60") as server, ThreadPoolExecutor(24) as pool:
+    with ForkedServer("--model", TINY, "--shutdown-grace", "60") as server, ThreadPoolExecutor(24) as pool:
         # More work than the machine can do in the following seconds.
         for _ in range(24):
             pool.submit(httpx.post, f"{server.url}/v1/completions", json={**LONG, "cfg_scale": 1.0}, timeout=60)
@@ -103,7 +94,8 @@ def test_a_port_in_use_is_one_line_before_the_model_is_loaded():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         # The model does not exist, which would be said later.
-        result = llada_server("--model", "./nowhere", "--port", str(port))
+        command = [sys.executable, "-m", "server.cli", "--model", "./nowhere", "--port", str(port)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == (
         f"llada-server: can't listen on 127.0.0.1, port {port}: address already in use; choose another --port\n"
@@ -149,7 +141,7 @@ def test_loading_is_logged_every_few_seconds(monkeypatch, caplog):
 
 
 def test_on_all_addresses_any_address_is_answered_to_and_another_name_is_not():
-    with LiveServer("--model", TINY, "--host", "0.0.0.0") as server:
+    with ForkedServer("--model", TINY, "--host", "0.0.0.0") as server:
         port = server.url.rpartition(":")[2]
         for name in ("localhost", "127.0.0.1"):
             assert httpx.get(f"http://{name}:{port}/ready").status_code == 200
@@ -159,7 +151,7 @@ def test_on_all_addresses_any_address_is_answered_to_and_another_name_is_not():
 def test_a_chat_template_replaces_the_chat_format(tmp_path):
     (tmp_path / "plain.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
     messages = [{"role": "user", "content": "Hi <|eot_id|>"}]
-    with LiveServer("--chat-template", str(tmp_path / "plain.jinja")) as server:
+    with ForkedServer("--chat-template", str(tmp_path / "plain.jinja")) as server:
         ids = httpx.post(f"{server.url}/tokenize", json={"messages": messages}).json()["tokens"]
         text = httpx.post(f"{server.url}/detokenize", json={"tokens": ids}).json()["prompt"]
         answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages, "max_tokens": 4})
@@ -178,7 +170,7 @@ def test_an_adapter_is_merged_into_the_served_model(tmp_path):
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 64, "base_model_name_or_path": TINY}
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     body = {"prompt": [1, 2], "max_tokens": 8, "ignore_eos": True, "return_token_ids": True}
-    with LiveServer("--model", TINY, "--adapter", str(tmp_path)) as server:
+    with ForkedServer("--model", TINY, "--adapter", str(tmp_path)) as server:
         served = httpx.post(f"{server.url}/v1/completions", json=body).json()["choices"][0]["token_ids"]
     plain, adapted = (
         LLM(TINY, device="cpu", adapter=adapter).generate([[1, 2]], max_tokens=8, ignore_eos=True)[0].token_ids

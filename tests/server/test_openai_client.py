@@ -1,4 +1,4 @@
-"""The official `openai` package against the demo model."""
+"""The official `openai` package against the demo model, and against random weights where any text will do."""
 
 import asyncio
 import threading
@@ -39,13 +39,15 @@ def test_models_are_listed(client):
 
 
 @pytest.mark.parametrize("settings", [{}, {"steps": 16}, {"temperature": 1.0, "remasking": "random"}], ids=str)
-def test_streamed_deltas_add_up_to_the_plain_text(client, settings):
+def test_streamed_deltas_add_up_to_the_plain_text(babbler_client, settings):
     messages = [{"role": "user", "content": "Tell me a story about a fox."}]
     request = {"model": "llada-demo", "messages": messages, "max_tokens": 64, "seed": 5}
     temperature = {name: settings[name] for name in settings.keys() & {"temperature"}}
     request |= {**temperature, "extra_body": {name: settings[name] for name in settings.keys() - {"temperature"}}}
-    plain = client.chat.completions.create(**request)
-    chunks = list(client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}))
+    plain = babbler_client.chat.completions.create(**request)
+    chunks = list(
+        babbler_client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True})
+    )
     *pieces, ending = [chunk.choices[0] for chunk in chunks if chunk.choices]
     deltas = [piece.delta.content for piece in pieces]
     assert "".join(deltas) == plain.choices[0].message.content
@@ -56,18 +58,18 @@ def test_streamed_deltas_add_up_to_the_plain_text(client, settings):
     assert len([delta for delta in deltas if delta]) > 2
 
 
-def test_completions_stream_and_plain_agree(client):
+def test_completions_stream_and_plain_agree(babbler_client):
     request = {"model": "llada-demo", "prompt": "Once upon a time", "max_tokens": 48}
-    plain = client.completions.create(**request)
-    chunks = list(client.completions.create(**request, stream=True))
+    plain = babbler_client.completions.create(**request)
+    chunks = list(babbler_client.completions.create(**request, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == plain.choices[0].text
     assert plain.choices[0].text.strip()
 
 
-def test_diffusing_chunks_show_the_drafts(client):
+def test_diffusing_chunks_show_the_drafts(babbler_client):
     request = {"model": "llada-demo", "messages": QUESTION, "max_tokens": 16}
-    plain = client.chat.completions.create(**request)
-    stream = client.chat.completions.create(**request, stream=True, extra_body={"diffusing": True})
+    plain = babbler_client.chat.completions.create(**request)
+    stream = babbler_client.chat.completions.create(**request, stream=True, extra_body={"diffusing": True})
     chunks = [chunk for chunk in stream if chunk.choices[0].delta.content]
     drafts = [chunk.choices[0].delta.content for chunk in chunks]
     assert len(drafts) == plain.usage.denoising_steps
@@ -87,18 +89,18 @@ def test_errors_arrive_as_the_clients_own_classes(client):
     assert not_found.value.code == "model_not_found"
 
 
-def test_an_answer_goes_into_the_next_turn_as_it_came(client):
+def test_an_answer_goes_into_the_next_turn_as_it_came(babbler_client):
     messages = [{"role": "developer", "content": "Be brief."}, *QUESTION]
-    first = client.chat.completions.create(model="llada-demo", messages=messages, max_tokens=32)
+    first = babbler_client.chat.completions.create(model="llada-demo", messages=messages, max_tokens=32)
     messages += [first.choices[0].message, {"role": "user", "content": "And of Italy?"}]
-    second = client.chat.completions.create(model="llada-demo", messages=messages, max_tokens=32)
+    second = babbler_client.chat.completions.create(model="llada-demo", messages=messages, max_tokens=32)
     assert second.usage.prompt_tokens > first.usage.prompt_tokens
 
 
-def test_drafts_show_the_echo_too(client):
+def test_drafts_show_the_echo_too(babbler_client):
     request = {"model": "llada-demo", "prompt": "Once upon", "max_tokens": 4, "echo": True}
-    plain = client.completions.create(**request)
-    chunks = list(client.completions.create(**request, stream=True, extra_body={"diffusing": True}))
+    plain = babbler_client.completions.create(**request)
+    chunks = list(babbler_client.completions.create(**request, stream=True, extra_body={"diffusing": True}))
     *drafts, ending = [chunk.choices[0] for chunk in chunks]
     assert all(draft.text.startswith("Once upon") for draft in drafts)
     assert drafts[-1].text == plain.choices[0].text

@@ -24,9 +24,8 @@ SEPARATORS = "a\u0085b\u2028c\u2029d"
 
 
 @pytest.fixture(scope="module")
-def url(demo, demo_tokenizer) -> Iterator[str]:
-    with serving(demo, demo_tokenizer, served_model_name="llada-demo") as url:
-        yield url
+def url(babbler_url) -> str:
+    return babbler_url
 
 
 def data_of(lines: Iterator[str]) -> Iterator[dict[str, Any]]:

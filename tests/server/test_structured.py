@@ -1,4 +1,4 @@
-"""Answers of a given form: by OpenAI's and vLLM's fields, on every route that generates, against the demo model."""
+"""Answers of a given form: by OpenAI's and vLLM's fields, on every route that generates, whatever the model."""
 
 import json
 import threading
@@ -41,6 +41,17 @@ class City(BaseModel):
     country: str | None = Field(max_length=4)
 
 
+@pytest.fixture(scope="module")
+def client(babbler_client):
+    return babbler_client
+
+
+@pytest.fixture(scope="module")
+def http(babbler_url):
+    with httpx.Client(base_url=babbler_url, timeout=60) as client:
+        yield client
+
+
 def text_of(http, route, **body):
     answer = http.post(route, json={**ROUTES[route], "max_tokens": 40, **body})
     assert answer.status_code == 200, answer.text
@@ -62,9 +73,12 @@ def test_every_route_answers_in_the_form_that_is_asked_for(http, route):
     assert list(person) == ["name", "age"] and 0 <= person["age"] <= 99
 
 
-def test_a_choice_is_the_one_that_the_model_would_say(http):
-    body = {"structured_outputs": {"choice": CITIES}}
-    assert text_of(http, "/v1/chat/completions", **body) == CITIES[1]
+def test_a_choice_is_the_one_that_the_model_would_say(live_server):
+    with httpx.Client(base_url=live_server, timeout=60) as http:
+        assert text_of(http, "/v1/chat/completions", structured_outputs={"choice": CITIES}) == CITIES[1]
+
+
+def test_at_a_high_temperature_every_choice_is_drawn(http):
     drawn = http.post(
         "/v1/chat/completions",
         json={
@@ -238,7 +252,7 @@ def test_a_pathological_form_is_refused_and_never_stalls_the_server(live_server,
     assert slowest < 2
 
 
-def test_a_form_that_many_ask_for_at_once_is_compiled_once(monkeypatch, demo, demo_tokenizer):
+def test_a_form_that_many_ask_for_at_once_is_compiled_once(monkeypatch, babbler, demo_tokenizer):
     compiled, gate = [], threading.Event()
     compile_constraint = constraints.compile_constraint
 
@@ -249,7 +263,7 @@ def test_a_form_that_many_ask_for_at_once_is_compiled_once(monkeypatch, demo, de
 
     monkeypatch.setattr(constraints, "compile_constraint", slowly)
     body = {"prompt": "Once", "max_tokens": 2, "structured_outputs": {"choice": ["yes", "no"]}}
-    with serving(demo, demo_tokenizer) as url, ThreadPoolExecutor(4) as pool:
+    with serving(babbler, demo_tokenizer) as url, ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=30) for _ in range(4)]
         time.sleep(0.3)
         assert httpx.get(f"{url}/health", timeout=5).status_code == 200

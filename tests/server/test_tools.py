@@ -42,9 +42,8 @@ TOOLS = [CALCULATOR, WAIT, tool("now")]
 
 
 @pytest.fixture(scope="module")
-def client(babbler_url):
-    with openai.OpenAI(base_url=f"{babbler_url}/v1", api_key="unused", max_retries=0) as client:
-        yield client
+def client(babbler_client):
+    return babbler_client
 
 
 @pytest.fixture(scope="module")
@@ -225,16 +224,16 @@ def test_tools_of_any_shape_are_shown_where_none_is_called(http):
         assert answer.status_code == 200, answer.text
 
 
-def template_server(demo, source):
-    return serving(demo, load_tokenizer(DEMO_FOLDER, chat_template=ChatTemplate(source)))
+def template_server(model, source):
+    return serving(model, load_tokenizer(DEMO_FOLDER, chat_template=ChatTemplate(source)))
 
 
 PLAIN_TEMPLATE = TOOL_TEMPLATE.replace("<tool_call>", "").replace("</tool_call>", "")
 
 
 @pytest.mark.parametrize("source", [PLAIN_TEMPLATE, TOOL_TEMPLATE], ids=["plain", "tagged"])
-def test_where_the_template_knows_tools_an_answer_may_call_or_not(demo, source):
-    with template_server(demo, source) as url, httpx.Client(base_url=url, timeout=60) as http:
+def test_where_the_template_knows_tools_an_answer_may_call_or_not(babbler, source):
+    with template_server(babbler, source) as url, httpx.Client(base_url=url, timeout=60) as http:
         asked = {"temperature": 3.0, "n": 4, "seed": 0, "max_tokens": 40, "steps": 8}
         choices = ask(http, **asked).json()["choices"]
         for choice in choices:

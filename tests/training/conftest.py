@@ -16,7 +16,8 @@ import pytest
 import typer
 import yaml
 
-from tests.training.forked import ForkedRun
+from tests.forked import ForkedProcess
+from tests.training.forked import LLADA_TRAIN
 from tests.training.two_processes import TwoProcesses
 from training.cli import app, main
 
@@ -61,17 +62,17 @@ def succeed(*arguments: object) -> str:
     return outcome.stdout
 
 
-def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str] | ForkedRun:
+def start(*arguments: object, processes: int | None = None) -> subprocess.Popen[str] | ForkedProcess:
     """Start the command line in a process of its own, or in several under `torchrun`."""
     words = list(map(str, arguments))
     if processes is None:
-        return ForkedRun(words)
+        return LLADA_TRAIN.start("training.cli:main", *words)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*launcher, "-m", "training.cli", *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def until_exists(path: Path, process: subprocess.Popen[str] | ForkedRun | None = None) -> None:
+def until_exists(path: Path, process: subprocess.Popen[str] | ForkedProcess | None = None) -> None:
     deadline = time.monotonic() + 60
     while not path.exists():
         assert process is None or process.poll() is None, process.communicate()[1]

@@ -9,7 +9,7 @@ import torch
 
 from llada_core import load_model, load_tokenizer
 from llada_core.text.tokenizer import Message
-from tests.live_server import LiveServer
+from tests.live_server import ForkedServer
 from tests.training.conftest import ROOT, llada_train, succeed
 
 
@@ -20,7 +20,7 @@ def test_text_becomes_a_model_that_the_server_serves(workspace, tmp_path):
     assert load_model(instruct).dtype == torch.float32
     tokenizer = load_tokenizer(instruct)
     assert tokenizer is not None and tokenizer.encode_chat([Message("user", "Hi")])
-    with LiveServer("--model", str(instruct), "--max-model-len", "64") as server:
+    with ForkedServer("--model", str(instruct), "--max-model-len", "64") as server:
         body = {"messages": [{"role": "user", "content": "After 5?"}], "max_tokens": 8}
         answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60).json()
     assert answer["model"] == "instruct"

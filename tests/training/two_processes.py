@@ -6,6 +6,7 @@ processes that end, or of which one fails, use torchrun itself.
 
 import json
 import os
+import sys
 import time
 from contextlib import redirect_stderr
 from io import StringIO
@@ -14,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.live_server import free_port
-from tests.training.forked import fork, run_command_line
+from tests.training.forked import LLADA_TRAIN
 
 SECONDS = 110
 
@@ -31,7 +32,8 @@ class TwoProcesses:
         self._num_runs = 0
 
     def __enter__(self) -> Self:
-        self._pair = [fork(_work, self._folder, rank, os.getpid()) for rank in range(2)]
+        work = "tests.training.two_processes:work"
+        self._pair = [LLADA_TRAIN.start(work, str(self._folder), str(rank), str(os.getpid())) for rank in range(2)]
         return self
 
     def __exit__(
@@ -39,7 +41,7 @@ class TwoProcesses:
     ) -> None:
         _write(self._folder / "end", None)
         for process in self._pair:
-            process.join(SECONDS)
+            process.wait(SECONDS)
 
     def run(self, *arguments: object) -> None:
         """Run a command line on both; it must succeed."""
@@ -54,7 +56,7 @@ class TwoProcesses:
         results = [self._folder / f"run-{run}-{rank}" for rank in range(2)]
         deadline = time.monotonic() + SECONDS
         while not all(result.exists() for result in results):
-            assert all(process.is_alive() for process in self._pair), "a process of the pair has ended"
+            assert all(process.poll() is None for process in self._pair), "a process of the pair has ended"
             if time.monotonic() > deadline:
                 for process in self._pair:
                     process.kill()
@@ -63,21 +65,34 @@ class TwoProcesses:
         return [tuple(json.loads(result.read_text())) for result in results]
 
 
-def _work(folder: Path, rank: int, parent: int) -> None:
+def work() -> None:
     """Run what is written into the folder until it says that this is all, or the parent is gone."""
-    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    folder, rank, parent = Path(sys.argv[1]), *sys.argv[2:]
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
     os.environ["MASTER_ADDR"] = "localhost"
     number = 0
     while not (folder / "end").exists() and Path(f"/proc/{parent}").exists():
         if (message := folder / f"run-{number}").exists():
             os.environ["MASTER_PORT"], *arguments = json.loads(message.read_text())
             with redirect_stderr(StringIO()) as errors:
-                status = run_command_line(arguments)
+                status = _run(arguments)
             _write(folder / f"run-{number}-{rank}", [status, errors.getvalue()])
             number += 1
         time.sleep(0.02)
     # What torch would tidy up takes seconds.
     os._exit(0)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command line of `llada-train`; returns its exit status."""
+    from training.cli import main
+
+    sys.argv = ["llada-train", *arguments]
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def _write(file: Path, content: object) -> None:

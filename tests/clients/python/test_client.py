@@ -30,7 +30,7 @@ from clients import (
     Step,
 )
 from tests.clients.python.cutting_proxy import CuttingProxy
-from tests.live_server import LiveServer
+from tests.live_server import ForkedServer
 from tests.server.scripted import talking
 
 PROMPT = {"prompt": "Once upon a time", "max_tokens": 8, "seed": 1}
@@ -206,7 +206,7 @@ def test_errors_say_what_the_server_said(client, live_server):
 
 
 def test_a_key_is_sent_and_a_missing_one_is_an_error_of_its_own(monkeypatch):
-    with LiveServer("--api-key", "secret") as server:
+    with ForkedServer("--api-key", "secret") as server:
         with LLaDAClient(server.url) as client, pytest.raises(AuthenticationError):
             client.models()
         monkeypatch.setenv("LLADA_SERVER", server.url)

@@ -1,14 +1,14 @@
-"""`llada` as a process of its own, in pipes or in a real terminal."""
+"""`llada` as a process of its own, with files for its streams or in a real terminal."""
 
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.clients.terminal.forked import LLADA
 from tests.clients.terminal.tmux import Terminal
 
 ROOT = Path(__file__).parents[3]
@@ -17,18 +17,14 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def llada(live_server: str) -> Run:
-    """Run `llada` with pipes in place of a terminal."""
+    """Run `llada` with files in place of a terminal."""
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "clients.terminal.cli", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "LLADA_SERVER": live_server, **environment},
+        return LLADA.run(
+            "clients.terminal.cli:main",
+            *arguments,
+            stdin=stdin,
+            environment={"LLADA_SERVER": live_server} | environment,
         )
 
     return run

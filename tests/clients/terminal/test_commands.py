@@ -1,4 +1,4 @@
-"""The commands of `llada` in pipes, against a real server with the demo model."""
+"""The commands of `llada` with files or pipes for their streams, against a real server with the demo model."""
 
 import io
 import json
@@ -20,6 +20,7 @@ from clients.terminal.chat import Conversation
 from clients.terminal.cli import app
 from tests.clients.python.cutting_proxy import CuttingProxy
 from tests.clients.terminal.conftest import ROOT
+from tests.clients.terminal.forked import LLADA
 
 QUESTION = "What is the capital of France?"
 LONG = ("--max-tokens", "400", "--steps", "400", "--set", "ignore_eos=true")
@@ -290,12 +291,11 @@ INTERRUPTED = [("complete", "Once"), ("watch", "Once"), ("watch", "Once", "--com
 
 @pytest.mark.parametrize("command", INTERRUPTED, ids=str)
 def test_an_interrupt_cancels_on_the_server(live_server, command):
-    arguments = [sys.executable, "-m", "clients.terminal.cli", *command, *LONG, "--server", live_server]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        wait_until_running(live_server, 1 + ("--compare" in command))
-        process.send_signal(signal.SIGINT)
-        output = process.communicate(timeout=20)
-    assert process.returncode == 130 and output[1] == ""
+    process = LLADA.start("clients.terminal.cli:main", *command, *LONG, "--server", live_server)
+    wait_until_running(live_server, 1 + ("--compare" in command))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130 and errors == ""
     wait_until_running(live_server, 0)
 
 

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, expect
 
-from tests.live_server import LiveServer
+from tests.live_server import ForkedServer
 
 
 def test_the_api_page_works_without_other_hosts(page: Page, live_server: str) -> None:
@@ -16,7 +16,7 @@ def test_the_api_page_works_without_other_hosts(page: Page, live_server: str) ->
 
 
 def test_the_api_page_works_behind_a_key_and_a_root_path(page: Page) -> None:
-    with LiveServer("--api-key", "secret", "--root-path", "/llm") as server:
+    with ForkedServer("--api-key", "secret", "--root-path", "/llm") as server:
         page.goto(f"{server.url}/llm/docs")
         expect(page.get_by_text("/v1/denoise", exact=True).first).to_be_visible()
         page.get_by_role("button", name="Authorize").first.click()

@@ -2,11 +2,10 @@
 
 import logging
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import IO
 
 import httpx
 import pytest
@@ -14,7 +13,8 @@ import pytest
 from llada_core.sampling.sampler import Sampler
 from server.engine.watch import Watch
 from tests.conftest import GOLDEN
-from tests.server.conftest import serving, until
+from tests.live_server import ForkedServer
+from tests.server.conftest import gauge, serving, until
 
 TINY = str(GOLDEN / "models" / "tiny-mha")
 SHORT = {"prompt": [4, 5], "max_tokens": 2, "ignore_eos": True}
@@ -101,46 +101,30 @@ def test_only_a_thread_that_computes_can_be_overdue():
     assert watch.overdue is None
 
 
-BROKEN_SERVER = """
-import sys, time
-from llada_core.sampling.sampler import Sampler
-from server.cli import main
-{step}
-Sampler.step = step
-main()
-"""
-PANICS = "def step(self, canvases): sys.exit(7)"
-HANGS = "def step(self, canvases): time.sleep(600)"
+class BrokenServer(ForkedServer):
+    """A server whose steps do what the function of `broken_server` says."""
+
+    def __init__(self, step: str, *options: str, stderr: IO[str] | None = None) -> None:
+        super().__init__("--model", TINY, *options, stderr=stderr)
+        self.entry_point = f"tests.server.engine.broken_server:{step}"
 
 
-def server_process(step, *options):
-    command = [sys.executable, "-c", BROKEN_SERVER.format(step=step), "--port", "0", "--model", TINY, *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return process, process.stdout.readline().split()[-1]
-
-
-@pytest.mark.parametrize(("step", "options"), [(PANICS, ()), (HANGS, ("--step-timeout", "0.5"))])
-def test_the_process_of_a_broken_engine_ends_with_status_1(step, options):
-    process, url = server_process(step, *options)
-    assert httpx.post(f"{url}/v1/completions", json=SHORT, timeout=30).json()["error"]["code"] == "engine_broken"
-    _, log = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert log.count("the engine is broken") == 1
+@pytest.mark.parametrize(("step", "options"), [("panics", ()), ("hangs", ("--step-timeout", "0.5"))])
+def test_the_process_of_a_broken_engine_ends_with_status_1(tmp_path, step, options):
+    log = tmp_path / "log"
+    with log.open("w") as stderr, BrokenServer(step, *options, stderr=stderr) as server:
+        answer = httpx.post(f"{server.url}/v1/completions", json=SHORT, timeout=30)
+        assert answer.json()["error"]["code"] == "engine_broken"
+        assert server.process.wait(20) == 1
+    assert log.read_text().count("the engine is broken") == 1
 
 
 def test_a_second_signal_ends_the_process_though_a_step_hangs():
-    process, url = server_process(HANGS, "--shutdown-grace", "60")
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(httpx.post, f"{url}/v1/completions", json=SHORT, timeout=30)
-        until(
-            lambda: (
-                " 1.0"
-                in [line[-4:] for line in httpx.get(f"{url}/metrics").text.splitlines() if "requests_running" in line]
-            )
-        )
-        process.send_signal(signal.SIGTERM)
+    with BrokenServer("hangs", "--shutdown-grace", "60") as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(httpx.post, f"{server.url}/v1/completions", json=SHORT, timeout=30)
+        until(lambda: gauge(server.url, "llada_requests_running") == 1)
+        server.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=5)
-    assert process.returncode == 128 + signal.SIGINT
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(5) == 128 + signal.SIGINT

@@ -13,7 +13,7 @@ import pytest
 
 from server.logs import Fields, JSONFormatter, TextFormatter
 from tests.conftest import GOLDEN
-from tests.live_server import LiveServer
+from tests.live_server import ForkedServer
 from tests.server.conftest import GatedSampler, serving, until
 from tests.server.engine.test_giving_up import FailingSampler
 
@@ -202,7 +202,7 @@ def test_the_log_of_a_real_server_has_one_line_for_each_request_and_no_other(tmp
     log = tmp_path / "log"
     with (
         log.open("w") as stderr,
-        LiveServer("--model", TINY, "--log-level", "info", "--log-format", "json", stderr=stderr) as server,
+        ForkedServer("--model", TINY, "--log-level", "info", "--log-format", "json", stderr=stderr) as server,
     ):
         with ThreadPoolExecutor(8) as pool:
             posts = [

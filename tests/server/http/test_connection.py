@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import GOLDEN
-from tests.live_server import LiveServer
+from tests.live_server import ForkedServer
 from tests.server.conftest import gauge, until
 
 TINY = str(GOLDEN / "models" / "tiny-mha")
@@ -20,9 +20,9 @@ LAST = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[LiveServer]:
+def server() -> Iterator[ForkedServer]:
     options = {"--model": TINY, "--client-timeout": "1", "--max-connections": str(MAX_CONNECTIONS)}
-    with LiveServer(*(word for option in options.items() for word in option)) as server:
+    with ForkedServer(*(word for option in options.items() for word in option)) as server:
         yield server
 
 
@@ -196,7 +196,7 @@ def test_a_body_without_a_length_is_cut_at_the_limit_too(connect):
 def test_a_server_that_ends_does_not_wait_for_bodies_and_logs_nothing_of_them(tmp_path):
     with (
         (tmp_path / "log").open("w") as stderr,
-        LiveServer("--model", TINY, "--log-level", "error", stderr=stderr) as server,
+        ForkedServer("--model", TINY, "--log-level", "error", stderr=stderr) as server,
     ):
         url = httpx.URL(server.url)
         with socket.create_connection((url.host, url.port), timeout=20) as connection:

@@ -21,15 +21,15 @@ def test_text_in_text_out(client):
     )
 
 
-def test_an_answer_can_be_sent_back_as_it_came(client):
-    first = client.responses.create(model="llada-demo", input=QUESTION)
+def test_an_answer_can_be_sent_back_as_it_came(babbler_client):
+    first = babbler_client.responses.create(model="llada-demo", input=QUESTION)
     turns = [
         {"role": "user", "content": QUESTION},
         *[item.model_dump(exclude_none=True) for item in first.output],
         {"role": "user", "content": [{"type": "input_text", "text": "And of Italy?"}]},
     ]
-    second = client.responses.create(model="llada-demo", input=turns, instructions="Answer.")
-    chat = client.chat.completions.create(
+    second = babbler_client.responses.create(model="llada-demo", input=turns, instructions="Answer.")
+    chat = babbler_client.chat.completions.create(
         model="llada-demo",
         messages=[
             {"role": "system", "content": "Answer."},
@@ -50,10 +50,12 @@ def test_an_answer_that_ends_with_the_canvas_is_incomplete(client):
     assert response.max_output_tokens == response.usage.output_tokens == 4
 
 
-def test_typed_events_tell_the_whole_story(client):
-    plain = client.responses.create(model="llada-demo", input="Tell me a story about a fox.", max_output_tokens=64)
+def test_typed_events_tell_the_whole_story(babbler_client):
+    plain = babbler_client.responses.create(
+        model="llada-demo", input="Tell me a story about a fox.", max_output_tokens=64
+    )
     events = list(
-        client.responses.create(
+        babbler_client.responses.create(
             model="llada-demo", input="Tell me a story about a fox.", max_output_tokens=64, stream=True
         )
     )
@@ -100,11 +102,11 @@ def test_diffusion_fields_work_here_too(client):
 
 
 @pytest.mark.parametrize("top_logprobs", [0, 3])
-def test_log_probabilities_are_those_of_the_chat_and_a_stream_has_the_same(client, top_logprobs):
+def test_log_probabilities_are_those_of_the_chat_and_a_stream_has_the_same(babbler_client, top_logprobs):
     asked = {"include": ["message.output_text.logprobs"], "top_logprobs": top_logprobs}
-    plain = client.responses.create(model="llada-demo", input=QUESTION, **asked)
+    plain = babbler_client.responses.create(model="llada-demo", input=QUESTION, **asked)
     (part,) = plain.output[0].content
-    chat = client.chat.completions.create(
+    chat = babbler_client.chat.completions.create(
         model="llada-demo",
         messages=[{"role": "user", "content": QUESTION}],
         logprobs=True,
@@ -114,16 +116,18 @@ def test_log_probabilities_are_those_of_the_chat_and_a_stream_has_the_same(clien
     assert [entry.model_dump() for entry in part.logprobs] == expected
     assert "".join(entry.token for entry in part.logprobs) == plain.output_text
     assert all(len(entry.top_logprobs) == top_logprobs for entry in part.logprobs)
-    events = list(client.responses.create(model="llada-demo", input=QUESTION, stream=True, **asked))
+    events = list(babbler_client.responses.create(model="llada-demo", input=QUESTION, stream=True, **asked))
     deltas = [entry for event in events if event.type == "response.output_text.delta" for entry in event.logprobs]
     assert [(entry.token, entry.logprob) for entry in deltas] == [(e["token"], e["logprob"]) for e in expected]
     assert [entry.model_dump() for entry in events[-1].response.output[0].content[0].logprobs] == expected
 
 
-def test_an_answer_with_log_probabilities_can_be_sent_back(client):
-    first = client.responses.create(model="llada-demo", input=QUESTION, include=["message.output_text.logprobs"])
+def test_an_answer_with_log_probabilities_can_be_sent_back(babbler_client):
+    first = babbler_client.responses.create(
+        model="llada-demo", input=QUESTION, include=["message.output_text.logprobs"]
+    )
     turns = [{"role": "user", "content": QUESTION}, first.output[0].model_dump(), {"role": "user", "content": "And?"}]
-    assert client.responses.create(model="llada-demo", input=turns, max_output_tokens=8).output_text
+    assert babbler_client.responses.create(model="llada-demo", input=turns, max_output_tokens=8).output_text
 
 
 @pytest.mark.parametrize(
