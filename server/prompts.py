@@ -6,7 +6,7 @@ from dataclasses import replace
 from llada_core.decisions.labels import Labels
 from llada_core.decisions.prompts import EncodedQuestion, encode_questions
 from llada_core.errors import InvalidParameterError
-from llada_core.text.thinking import Beginning, ThinkingForm, ThinkingReader, divided
+from llada_core.text.thinking import Beginning, ThinkingForm, divided
 from llada_core.text.tokenizer import Message, Tokenizer
 from llada_core.text.tool_prompt import Tool, calls_text
 from server.http.api_error import bad_request
@@ -117,9 +117,7 @@ class Prompts:
             return ThinkingForm(self._thinking if fields.add_generation_prompt else "free", interruption)
         if messages[-1].thinking:
             return ThinkingForm("closed")
-        written = ThinkingReader(ThinkingForm())
-        written.push(messages[-1].text)
-        return ThinkingForm(written.beginning, interruption)
+        return ThinkingForm("free", interruption, messages[-1].text)
 
     async def encode_questions(
         self, body: AnyDecisionRequest, asked: Sequence[Asked], labels: Labels

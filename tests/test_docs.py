@@ -7,19 +7,31 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
 import torch
+import typer
 from PIL import Image
 
 from docs.pictures.make import RUNS, command_of
+from llada_core import DEMO_FOLDER, load_model
 from llada_core.model.backends.cpu import CPUMaskPredictor
 from llada_core.model.network import Network
 from llada_core.model.packed import PackedTokens
 from llada_core.text.special_tokens import SpecialTokens
-from tests.training.conftest import succeed
+from server import app as server_app
+from server import options
+from server.engine import metrics
+from tests.server import conftest as server_conftest
+from tests.training import conftest as training_conftest
+from tests.training.conftest import succeed, write_jsonl
+from training.cli import app
+from training.options.sections import SECTION_OF_COMMAND, SECTIONS
+from training.stages.table import STAGES
 
 ROOT = Path(__file__).parent.parent
 
@@ -61,11 +73,19 @@ def test_the_python_clients_example_runs(live_server, capsys, monkeypatch):
     assert "Paris" in printed and "0 masks left" in printed
 
 
+def example_of(title: str) -> dict[str, Any]:
+    """What the example under a title of the page of extensions defines."""
+    text = (ROOT / "docs" / "extending.md").read_text()
+    (section,) = (part for part in text.split("\n## ") if part.startswith(title))
+    (block,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    example: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block, "docs/extending.md", "exec"), example)
+    return example
+
+
 @torch.inference_mode()
 def test_the_example_of_an_architecture_is_the_same_in_both_interpreters():
-    (block,) = blocks("docs/extending.md", "python")
-    example: dict[str, Any] = {}
-    exec(compile(block, "docs/extending.md", "exec"), example)
+    example = example_of("An architecture")
     config = example["ToyConfig"]()
     network, name_of = Network(config).eval(), config.describe().names.tensor
     tensors = network.state_dict()
@@ -76,6 +96,44 @@ def test_the_example_of_an_architecture_is_the_same_in_both_interpreters():
     expected, logits = (model.head(model.hidden_states(packed)) for model in (network, on_cpu))
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     assert on_cpu.shape.sampler.defaults["cache"] == "exact"
+
+
+def test_the_examples_of_a_route_an_option_and_a_metric_work_together(tiny, demo_tokenizer, monkeypatch, capsys):
+    with patch.dict(options.GROUPS["limits"]):
+        example = example_of("A metric") | example_of("A route")
+        monkeypatch.setattr(options, "Settings", example["CountingSettings"])
+        assert options.read_settings(["--longest-count", "5"]).longest_count == 5
+        for words, said in ((["--longest-count", "0"], "--longest-count is '0'"), (["--help"], "/v1/count counts")):
+            with pytest.raises(SystemExit):
+                options.read_settings(words)
+            assert said in "".join(capsys.readouterr())
+    monkeypatch.setattr(metrics, "AnswerMetrics", example["CountingMetrics"])
+    monkeypatch.setattr(server_app, "ROUTE_MODULES", (*server_app.ROUTE_MODULES, SimpleNamespace(**example)))
+    monkeypatch.setattr(server_conftest, "Settings", example["CountingSettings"])
+    with server_conftest.serving(tiny, demo_tokenizer, longest_count=5) as url:
+        assert httpx.post(f"{url}/v1/count", json={"text": "What is it?"}).json() == {"num_tokens": 4}
+        error = httpx.post(f"{url}/v1/count", json={"text": "What is it? " * 5}).json()["error"]
+        assert error["param"] == "text" and "must have at most 5 (--longest-count)" in error["message"]
+        assert httpx.post(f"{url}/v1/count", json={"texts": "x"}).json()["error"]["param"] == "texts"
+        assert server_conftest.gauge(url, "llada_counted_tokens_total") == 4
+        assert "/v1/count" in httpx.get(f"{url}/openapi.json").json()["paths"]
+
+
+def test_the_example_of_a_training_stage_trains(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text(json.dumps(training_conftest.CONFIG))
+    data = write_jsonl(tmp_path / "texts.jsonl", [{"text": "The sun is warm."}] * 40)
+    monkeypatch.setattr(app, "registered_commands", [*app.registered_commands])
+    with patch.dict(SECTIONS), patch.dict(SECTION_OF_COMMAND), patch.dict(STAGES):
+        example_of("A training stage")
+        monkeypatch.setattr(training_conftest, "COMMAND_LINE", typer.main.get_command(app))
+        run = [
+            "backwards", "--model-config", tmp_path / "config.json", "--tokenizer", DEMO_FOLDER, "--threads", 1,
+            "--train-data-path", data, "--max-length", 24, "--batch-size", 4, "--max-steps", 3, "--warmup-steps", 1,
+            "--output-dir", tmp_path / "out",
+        ]  # fmt: skip
+        assert re.search(r"clean:.*\. warm is sunThe", succeed(*run, "--dry-run"))
+        succeed(*run)
+    assert load_model(tmp_path / "out").shape.num_layers == 2
 
 
 def test_what_the_page_of_extensions_names_exists():

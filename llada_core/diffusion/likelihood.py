@@ -175,6 +175,11 @@ class AnswerScorer:
         return num_passes(self.cfg_scale) * (self._context_length + num_draws * self._window_length)
 
     @property
+    def cache_bytes(self) -> int:
+        """The memory of the clean context's keys and values, which are there while draws are computed."""
+        return KVCache.num_bytes(self.model.shape, self._context_length, self.model.dtype)
+
+    @property
     def _context_length(self) -> int:
         """Tokens of the clean context that a block-causal model computes once: the blocks before the answer's last."""
         block_length = self.model.shape.block_length

@@ -48,7 +48,14 @@ _WITHOUT_EFFECT = {
 # The marks of trainers.
 _TRAINERS_PREFIX = "unsloth_"
 
-_TYPE_RULES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
+_TYPE_RULES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+    NoneType: "null",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +206,8 @@ class ModelConfig:
             # JSON writes 1.0 as 1; and Python takes True for 1.
             types = tuple(get_origin(type_) or type_ for type_ in get_args(annotation) or (annotation,))
             if type(value) not in types and not (type(value) is int and float in types):
-                rules = [_TYPE_RULES[type_] for type_ in types if type_ is not NoneType]
-                raise refused(name, value, f"be {rules[0]}{' or null' if NoneType in types else ''}")
+                *rules, last = (_TYPE_RULES[type_] for type_ in types)
+                raise refused(name, value, f"be {', '.join(rules)}{' or ' if rules else ''}{last}")
 
     def _refuse_what_is_not_implemented(self) -> None:
         for name, implemented in self.rules.implemented.items():

@@ -7,12 +7,14 @@ from typing import Any
 
 from llada_core.errors import InvalidParameterError
 from llada_core.model.interface import MaskPredictor
+from llada_core.model.prefix_pool import PrefixPool
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.constraints.constraint import Constraint
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
+from llada_core.sampling.shared_blocks import may_reuse
 from llada_core.text.final_text import FinalText
 from llada_core.text.tokenizer import Message, Tokenizer
 
@@ -115,8 +117,11 @@ def generate(
 
 
 def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> list[int]:
-    """Denoise canvases to their ends, as many at a time as a batch may have; return the `cache_passes` of each."""
-    sampler = Sampler(model)
+    """Denoise canvases to their ends, as many at a time as a batch may have; return the `cache_passes` of each.
+
+    Under the cache policy `exact`, blocks with which several canvases begin are computed once.
+    """
+    sampler = Sampler(model, _prefix_pool(model, canvases))
     cache_passes = dict.fromkeys(canvases, 0)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
@@ -125,6 +130,15 @@ def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> list[int]:
             cache_passes[canvas] += step.cache_passes
         waiting = [canvas for canvas in waiting if canvas.finish_reason is None]
     return list(cache_passes.values())
+
+
+def _prefix_pool(model: MaskPredictor, canvases: Sequence[Canvas]) -> PrefixPool | None:
+    """Return a pool for what canvases share, with as much memory as the caches of a batch; None if they cannot."""
+    sharing = [canvas for canvas in canvases if may_reuse(canvas)]
+    if len(sharing) < 2:
+        return None
+    sizes = sorted(map(Sampler(model).cache_bytes, sharing))
+    return PrefixPool(model, sum(sizes[-_MAX_BATCH_SIZE:]))
 
 
 def text_of(canvas: Canvas, tokenizer: Tokenizer) -> str:

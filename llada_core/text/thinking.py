@@ -26,17 +26,20 @@ class ThinkingForm:
     Attributes:
         interruption: text that ends thinking without the closing tag and belongs to what is said, such as the opening
             of a call; empty if there is none.
+        written: the text of the answer that the prompt already holds, which may end anywhere, even within a tag. The
+            answer as it is read continues it.
     """
 
     beginning: Beginning = "free"
     interruption: str = ""
+    written: str = ""
 
 
 class ThinkingReader:
     """Divides the text of one answer while it grows. A piece that was given out never changes.
 
     Attributes:
-        thinking: the thinking so far, without its tags; None while the answer has not begun with any.
+        thinking: the thinking so far, without its tags; None while there is none.
         start: the character of the whole text at which the thinking begins.
     """
 
@@ -45,7 +48,11 @@ class ThinkingReader:
         self.start = 0
         self._form = form
         self._held = ""
+        # How many of the characters held are in the prompt.
+        self._num_written = 0
         self._place: Literal["before", "within", "behind"] = "behind" if form.beginning == "closed" else "before"
+        if form.written:
+            self._continue(form.written)
 
     def push(self, text: str, *, is_last: bool = False) -> Divided:
         """Take in the next text; return what it makes certain. Text that may begin a tag is held back.
@@ -63,11 +70,11 @@ class ThinkingReader:
         """Divide a whole draft of the answer, which does not count as read."""
         return ThinkingReader(self._form).push(draft, is_last=True)
 
-    @property
-    def beginning(self) -> Beginning:
-        """How an answer begins that continues the text so far."""
-        places: dict[str, Beginning] = {"before": self._form.beginning, "within": "open", "behind": "closed"}
-        return places[self._place]
+    def _continue(self, written: str) -> None:
+        """Begin where a text ends, none of which is given out."""
+        self.push(written)
+        self.thinking = None if self._place == "behind" or self.thinking is None else ""
+        self.start, self._num_written = 0, len(self._held)
 
     def _begin(self, is_last: bool) -> None:
         """Find out whether the answer begins with thinking, after white space."""
@@ -95,7 +102,10 @@ class ThinkingReader:
         return thinking
 
     def _take(self, length: int) -> str:
-        taken, self._held = self._held[:length], self._held[length:]
+        """Let go of held characters; return those that are not in the prompt."""
+        num_written = min(self._num_written, length)
+        self._num_written -= num_written
+        taken, self._held = self._held[num_written:length], self._held[length:]
         return taken
 
 

@@ -138,15 +138,19 @@ class Engine:
         with self._lock:
             self._scheduler.require_room(client, num_requests)
 
-    def start_work(self, parts: Generator[int, None, T], client: str = "") -> Work[T]:
+    def start_work(self, parts: Generator[int, None, T], client: str = "", *, cache_bytes: int = 0) -> Work[T]:
         """Begin a computation that uses the model. Wherever others may take a turn, it yields the number of tokens that
         it has sent through the model since its last yield.
 
+        Args:
+            cache_bytes: memory that keys and values take while a part is computed.
+
         Raises:
             QueueFullError: too many computations are under way.
+            CacheTooLargeError: it needs more than the memory set aside for all caches.
         """
         self._require_whole()
-        work = Work(parts, client)
+        work = Work(parts, client, cache_bytes=cache_bytes)
         with self._changing() as scheduler:
             scheduler.add_work(work)
         return work

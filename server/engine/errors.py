@@ -18,12 +18,14 @@ class CacheTooLargeError(Exception):
 
     Attributes:
         needed, available: bytes.
+        field: the field of the request that decides on its caches; None if there is none.
     """
 
-    def __init__(self, needed: int, available: int) -> None:
+    def __init__(self, needed: int, available: int, field: str | None = None) -> None:
         super().__init__(f"caches need {needed} bytes; all requests together have {available}")
         self.needed = needed
         self.available = available
+        self.field = field
 
 
 class EngineBrokenError(Exception):

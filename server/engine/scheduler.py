@@ -85,7 +85,7 @@ class Scheduler:
     ) -> None:
         """
         Args:
-            kv_cache_memory: bytes that the caches of all admitted requests may take.
+            kv_cache_memory: bytes that the caches of all admitted requests may take, with those of other computations.
         """
         self.max_batch_tokens = max_batch_tokens
         self._max_batch_size = max_batch_size
@@ -101,6 +101,10 @@ class Scheduler:
         self._works: set[Work[Any]] = set()
         # The computations of which no thread is running a part.
         self._ready_works: Waiting[Work[Any]] = Waiting()
+        # Those of which a thread is running a part, even if they are forgotten meanwhile.
+        self._computed_works: set[Work[Any]] = set()
+        # The one for whose caches memory is kept free until its turn, because there was not enough.
+        self._promised_work: Work[Any] | None = None
         self._ends: deque[float] = deque(maxlen=_REMEMBERED_ENDS)
         # Tokens that other computations may still send through the model before it is the requests' turn.
         self._work_allowance = 0.0
@@ -116,8 +120,9 @@ class Scheduler:
 
     @property
     def cache_bytes(self) -> int:
-        """Memory set aside for the caches of the admitted requests."""
-        return sum(request.cache_bytes for request in self._running)
+        """Memory set aside for the caches of the admitted requests, and of the computations that have their turn."""
+        of_requests = sum(request.cache_bytes for request in self._running)
+        return of_requests + sum(work.cache_bytes for work in self._computed_works)
 
     def add(self, requests: Sequence[Request]) -> None:
         """Queue all of `requests` or, if they do not fit, none.
@@ -128,7 +133,7 @@ class Scheduler:
         """
         largest = max((request.cache_bytes for request in requests), default=0)
         if largest > self._kv_cache_memory:
-            raise CacheTooLargeError(largest, self._kv_cache_memory)
+            raise CacheTooLargeError(largest, self._kv_cache_memory, "cache")
         assert not any(request in self._running or request in self._waiting for request in requests)
         if requests:
             self.require_room(requests[0].client, len(requests))
@@ -139,7 +144,10 @@ class Scheduler:
 
         Raises:
             QueueFullError: as many computations are under way as there may be requests, running and waiting.
+            CacheTooLargeError: its caches need more than the memory set aside for all.
         """
+        if work.cache_bytes > self._kv_cache_memory:
+            raise CacheTooLargeError(work.cache_bytes, self._kv_cache_memory)
         own = sum(other.client == work.client for other in self._works)
         self._require_place(work.client, own + 1, len(self._works) + 1)
         self._works.add(work)
@@ -205,6 +213,7 @@ class Scheduler:
 
     def release_work(self, work: Work[Any], tokens: int | None) -> None:
         """Take back a computation whose part sent `tokens` through the model; None if the computation is over."""
+        self._computed_works.discard(work)
         if tokens is None:
             self._works.discard(work)
         elif work in self._works:
@@ -214,7 +223,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Give every free place, and those that some clients have beyond their share, to whoever has the fewest."""
         places = Counter(request.client for request in self._running)
-        cache_bytes = self.cache_bytes
+        cache_bytes = self.cache_bytes + self._promised_bytes()
         passed_over: set[str] = set()
         while clients := [client for client in self._waiting.clients if client not in passed_over]:
             client = min(clients, key=lambda client: places[client])
@@ -298,9 +307,27 @@ class Scheduler:
             self._work_allowance = 0.0
         elif self._works:
             self._work_allowance += self._work_share() * sum(request.num_tokens for request in requests)
-        if self._work_allowance < 0 or not self._ready_works:
+        if self._work_allowance < 0:
             return None
-        return self._ready_works.take(next(iter(self._ready_works.clients)))
+        clients = self._ready_works.clients
+        served = (client for client in clients if not self._lacks_memory(self._ready_works.first_of(client)))
+        if (client := next(served, None)) is None:
+            return None
+        work = self._ready_works.take(client)
+        self._computed_works.add(work)
+        if work is self._promised_work:
+            self._promised_work = None
+        return work
+
+    def _promised_bytes(self) -> int:
+        """The memory that no request may take, so that computations come to their turn too."""
+        if self._promised_work is None or self._promised_work not in self._ready_works:
+            self._promised_work = next((work for work in self._ready_works if self._lacks_memory(work)), None)
+        return 0 if self._promised_work is None else self._promised_work.cache_bytes
+
+    def _lacks_memory(self, work: Work[Any]) -> bool:
+        """Whether there is no room for the caches of a computation's next part, if there is to be one."""
+        return work.is_wanted and bool(work.cache_bytes) and self.cache_bytes + work.cache_bytes > self._kv_cache_memory
 
     def _work_share(self) -> float:
         """The tokens of other computations for each token of the running requests, where every client has an equal

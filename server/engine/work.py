@@ -13,12 +13,14 @@ class Work(Generic[T]):
 
     Attributes:
         client: whoever shares a fair share of the model with its other computations.
+        cache_bytes: memory that keys and values take while a part is computed.
         started: `time.monotonic()` of its creation.
         is_wanted: False once nobody waits for the result: no further part is computed.
     """
 
-    def __init__(self, parts: Generator[int, None, T], client: str = "") -> None:
+    def __init__(self, parts: Generator[int, None, T], client: str = "", *, cache_bytes: int = 0) -> None:
         self.client = client
+        self.cache_bytes = cache_bytes
         self.started = time.monotonic()
         self.is_wanted = True
         self._parts = parts

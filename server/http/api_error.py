@@ -112,12 +112,12 @@ def stream_is_read(stream_id: str) -> APIError:
     return APIError(409, message, type_="conflict_error", code="stream_is_read")
 
 
-def cache_too_large(needed: int, available: int) -> APIError:
+def cache_too_large(needed: int, available: int, field: str | None) -> APIError:
     message = (
         f"the cache of this request would take {needed} bytes; "
         f"all caches together must fit into {available} (--kv-cache-memory)"
     )
-    return bad_request(message, "cache")
+    return bad_request(message, field)
 
 
 def body_too_large(limit: int) -> APIError:

@@ -43,7 +43,7 @@ def to_api_error(error: Exception, request_id: str, *, content_type: str = "") -
         case QueueFullError():
             return queue_full(error.retry_seconds)
         case CacheTooLargeError():
-            return cache_too_large(error.needed, error.available)
+            return cache_too_large(error.needed, error.available, error.field)
         case EngineBrokenError():
             return engine_broken()
         case EngineStoppedError():

@@ -28,8 +28,8 @@ class Likelihood:
     max_batch_tokens: int
     metrics: AnswerMetrics
 
-    def require_scorable(self, prompt: Sequence[int], completion: Sequence[int]) -> None:
-        """Check that `completion` has a likelihood after `prompt`.
+    def scorer(self, prompt: Sequence[int], completion: Sequence[int], *, cfg_scale: float) -> AnswerScorer:
+        """Return what scores `completion` after `prompt`, after a check that it can be scored.
 
         Raises:
             APIError, InvalidParameterError: no ids, ids out of range, the mask id, too many ids.
@@ -46,16 +46,14 @@ class Likelihood:
             if not ids:
                 raise InvalidParameterError(f"{field} has 0 tokens; it must have at least 1", field)
             self.vocabulary.require_tokens(ids, field)
-
-    def estimation(
-        self, prompt: Sequence[int], completion: Sequence[int], *, mc_num: int, cfg_scale: float, seed: int
-    ) -> Generator[int, None, LogLikelihood]:
-        """The work for a model thread, which yields the number of tokens after every part of the draws."""
         mask_id = self.model.special_tokens.mask_id
-        scorer = AnswerScorer(self.model, prompt, completion, mask_id=mask_id, cfg_scale=cfg_scale)
+        return AnswerScorer(self.model, prompt, completion, mask_id=mask_id, cfg_scale=cfg_scale)
+
+    def estimation(self, scorer: AnswerScorer, *, mc_num: int, seed: int) -> Generator[int, None, LogLikelihood]:
+        """The work for a model thread, which yields the number of tokens after every part of the draws."""
         estimates = []
         for estimates_N in scorer.estimate_in_parts(mc_num, seed=seed, max_tokens=self.max_batch_tokens):
             estimates.append(estimates_N)
             yield scorer.num_tokens(len(estimates_N))
-        self.metrics.observe_scored(len(completion))
-        return summarize(torch.cat(estimates), num_tokens=len(completion))
+        self.metrics.observe_scored(len(scorer.answer))
+        return summarize(torch.cat(estimates), num_tokens=len(scorer.answer))

@@ -115,15 +115,19 @@ class Running:
         self._engine.resubmit(generation.request)
         generation.request.times.resume()
 
-    def start_work(self, parts: Generator[int, None, T], client: str) -> Work[T]:
+    def start_work(self, parts: Generator[int, None, T], client: str, *, cache_bytes: int = 0) -> Work[T]:
         """Hand a computation to the engine. Wherever others may take a turn, it yields the tokens of its last part.
+
+        Args:
+            cache_bytes: memory that keys and values take while a part is computed.
 
         Raises:
             APIError: the server is shutting down.
             QueueFullError: too many computations are under way already.
+            CacheTooLargeError: it needs more than the memory set aside for all caches.
         """
         self._refuse_while_draining()
-        return self._engine.start_work(parts, client)
+        return self._engine.start_work(parts, client, cache_bytes=cache_bytes)
 
     async def result_of(self, work: Work[T]) -> T:
         """The result of a computation.

@@ -2,9 +2,11 @@
 
 import httpx
 import pytest
+import torch
 
 from llada_core import load_model
-from llada_core.diffusion.likelihood import log_likelihood
+from llada_core.diffusion.likelihood import AnswerScorer, log_likelihood
+from llada_core.model.kv_cache import KVCache
 from tests.conftest import GOLDEN
 from tests.server.conftest import events_of, gauge, serving, until
 from tests.vocabularies import tokenizer_from
@@ -152,6 +154,26 @@ def second_turn(url, path="/v1/completions", **fields):
 def prefix_cache(url):
     """The tokens that were asked for, those that were there, and the bytes that are there now."""
     return tuple(gauge(url, f"llada_prefix_cache_{name}") for name in ("queries_total", "hits_total", "bytes"))
+
+
+def test_the_context_of_a_score_is_within_the_memory_for_caches_and_in_its_metric(llada2, monkeypatch):
+    body = {"prompt": PROMPT * 13, "completion": [7, 8, 9], "mc_num": 2, "seed": 1}
+    # 64 positions of whole blocks are before the answer's last one.
+    needed = KVCache.num_bytes(llada2.shape, 64, torch.float32)
+    seen = []
+    with serving(llada2, kv_cache_memory=needed) as url:
+        estimates = AnswerScorer.estimates
+
+        def watched(*args, **options):
+            seen.append(gauge(url, "llada_kv_cache_bytes"))
+            return estimates(*args, **options)
+
+        monkeypatch.setattr(AnswerScorer, "estimates", watched)
+        assert httpx.post(f"{url}/v1/score", json=body, timeout=30).status_code == 200
+        assert seen == [needed]
+        until(lambda: gauge(url, "llada_kv_cache_bytes") == 0)
+        longer = httpx.post(f"{url}/v1/score", json={**body, "prompt": PROMPT * 20}).json()["error"]
+        assert longer["param"] is None and f"must fit into {needed} (--kv-cache-memory)" in longer["message"]
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/denoise"])

@@ -223,6 +223,10 @@ def test_include_reasoning_false_is_refused_by_name(talk):
     [
         ({"content": "<think>Hm"}, "m.</think>19", ("m.", "19")),
         ({"content": "<think>Hm</think>It is "}, "<think>19", (None, "<think>19")),
+        ({"content": "<thi"}, "nk>Hm.</think>19", ("Hm.", "19")),
+        ({"content": "<thi"}, "s> 19", (None, "s> 19")),
+        ({"content": "<think>Hm.</th"}, "ink>19", ("", "19")),
+        ({"content": "<think>Hm.</th"}, "is></think>19", ("is>", "19")),
         ({"content": "It is ", "reasoning_content": "Hm"}, "<think>19", (None, "<think>19")),
     ],
 )

@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ _MARKS = ("weight", "loss", "train", "training")
 # Parts of a conversation that the chat format has no place for.
 _TOOL_KEYS = ("tools", "functions", "tool_calls", "function_call", "tool_call_id")
 _SYSTEM_KEYS = ("system", "system_prompt")
+# The assistant's thinking before its content: DeepSeek's name and vLLM's newer one.
+_THINKING_KEYS = ("reasoning_content", "reasoning")
 # Where a record comes from and what it is about; none of it is said in the dialogue.
 _NOTES = {
     "id", "_id", "idx", "index", "uid", "uuid", "hash", "conversation_id", "conversation_hash", "dialogue_id",
@@ -53,11 +55,13 @@ class Turn:
         role: `system`, `user` or `assistant`.
         content: the text exactly as it is tokenised.
         is_target: whether the model is trained to write it; only an assistant's can be.
+        thinking: what the assistant thought before the content, where the chat format writes that.
     """
 
     role: str
     content: str
     is_target: bool = False
+    thinking: str = ""
 
 
 Dialogue = list[Turn]
@@ -91,9 +95,14 @@ class DialogueReader:
         left_out: how often each key was left out that says something about a record or a turn.
     """
 
-    def __init__(self, rules: DialogueRules | None = None) -> None:
+    def __init__(self, rules: DialogueRules | None = None, *, writes_thinking: bool = False) -> None:
+        """
+        Args:
+            writes_thinking: whether the chat format writes the assistant's thinking; otherwise it is left out.
+        """
         self.left_out: Counter[str] = Counter()
         self._rules = rules or DialogueRules()
+        self._writes_thinking = writes_thinking
 
     def messages(self, record: Mapping[str, Any]) -> Dialogue:
         """Read a list of turns under `messages` or `conversations`; the last one is the assistant's."""
@@ -117,8 +126,7 @@ class DialogueReader:
         """Read `prompt` and `completion`: two texts, or two lists of turns, of which only the second is trained."""
         prompt, completion = record.get("prompt"), record.get("completion")
         if isinstance(prompt, list) or isinstance(completion, list):
-            earlier = [Turn(turn.role, turn.content) for turn in self._turns(prompt, "prompt")]
-            turns = [*earlier, *self._turns(completion, "completion")]
+            turns = [*_as_history(self._turns(prompt, "prompt")), *self._turns(completion, "completion")]
             if turns[-1].role != "assistant":
                 raise UnusableError(f"the last turn of completion is by {turns[-1].role!r}; it must be by 'assistant'")
         else:
@@ -139,7 +147,7 @@ class DialogueReader:
         if _said(chosen) == _said(rejected):
             raise UnusableError("chosen and rejected are the same answer")
         turns = self._finished(record, {"chosen", "rejected", *([earlier_key] if earlier_key else [])}, chosen)
-        prompt = [Turn(turn.role, turn.content) for turn in turns[:-1]]
+        prompt = _as_history(turns[:-1])
         return Preference([*prompt, chosen[-1]], [*prompt, rejected[-1]])
 
     def _earlier(self, record: Mapping[str, Any], key: str) -> Dialogue:
@@ -189,7 +197,7 @@ class DialogueReader:
         _refuse_tools(record, "")
         self.leave_out(record, keys | set(_SYSTEM_KEYS) | set(_TOOL_KEYS))
         if self._rules.train_on == "last":
-            turns = [*(Turn(turn.role, turn.content) for turn in turns[:-1]), turns[-1]]
+            turns = [*_as_history(turns[:-1]), turns[-1]]
         return turns
 
     def _turns(self, turns: object, name: str) -> Dialogue:
@@ -217,10 +225,13 @@ class DialogueReader:
         mark = _mark(turn, place)
         if mark and role != "assistant":
             raise UnusableError(f"{place} is by {role!r} and marked to be trained; only the assistant's turns can be")
-        self.leave_out(turn, {role_key, content_key, *_MARKS, *_TOOL_KEYS}, f"{_name_of_list(place)}[].")
+        has_thinking = self._writes_thinking and role == "assistant"
+        read = {role_key, content_key, *_MARKS, *_TOOL_KEYS, *(_THINKING_KEYS if has_thinking else ())}
+        self.leave_out(turn, read, f"{_name_of_list(place)}[].")
         if role != "assistant":
             return Turn(role, content)
-        return Turn(role, self._answer(content, place).content, is_target=mark is not False)
+        thinking = _thinking(turn, place) if has_thinking else ""
+        return replace(self._answer(content, place), is_target=mark is not False, thinking=thinking)
 
     def _answer(self, text: str, place: str) -> Turn:
         if not text.strip() and not self._rules.allow_empty_answers:
@@ -250,9 +261,14 @@ class DialogueReader:
         return turns
 
 
-def _said(turns: Dialogue) -> list[tuple[str, str]]:
-    """Who says what."""
-    return [(turn.role, turn.content) for turn in turns]
+def _as_history(turns: Dialogue) -> Dialogue:
+    """The turns, none of them a target."""
+    return [replace(turn, is_target=False) for turn in turns]
+
+
+def _said(turns: Dialogue) -> list[tuple[str, str, str]]:
+    """Who says what, after what thinking."""
+    return [(turn.role, turn.content, turn.thinking) for turn in turns]
 
 
 def _continued(earlier: Dialogue, turns: Dialogue, name: str) -> Dialogue:
@@ -291,6 +307,14 @@ def unicode_only(text: str) -> str:
     except UnicodeEncodeError as error:
         raise UnusableError(f"holds half of a surrogate pair (character {error.start})") from None
     return text
+
+
+def _thinking(turn: Mapping[str, Any], place: str) -> str:
+    """The thinking of an assistant's turn, without the line breaks around it, which are the template's."""
+    texts = {key: _string(turn[key], f"{place}.{key}") for key in _THINKING_KEYS if not _is_empty(turn.get(key))}
+    if len(set(texts.values())) > 1:
+        raise UnusableError(f"{place}: reasoning and reasoning_content say different things")
+    return next(iter(texts.values()), "").strip("\n")
 
 
 def _name_of_list(place: str) -> str:

@@ -96,18 +96,28 @@ def read_documents(records: Iterable[Record], report: ReadReport) -> Iterator[Do
     return _convert(records, {"text": partial(_text, reader)}, report)
 
 
-def read_dialogues(records: Iterable[Record], report: ReadReport, rules: DialogueRules | None = None) -> Iterator[Item]:
+def read_dialogues(
+    records: Iterable[Record],
+    report: ReadReport,
+    rules: DialogueRules | None = None,
+    *,
+    writes_thinking: bool = False,
+) -> Iterator[Item]:
     """Read dialogues, or documents or filled gaps if the first record is one."""
-    reader = DialogueReader(rules)
+    reader = DialogueReader(rules, writes_thinking=writes_thinking)
     report.left_out = reader.left_out
     return _convert(records, _formats_of(reader), report)
 
 
 def read_preferences(
-    records: Iterable[Record], report: ReadReport, rules: DialogueRules | None = None
+    records: Iterable[Record],
+    report: ReadReport,
+    rules: DialogueRules | None = None,
+    *,
+    writes_thinking: bool = False,
 ) -> Iterator[Preference]:
     """Read pairs of a chosen and a rejected answer."""
-    reader = DialogueReader(rules)
+    reader = DialogueReader(rules, writes_thinking=writes_thinking)
     report.left_out = reader.left_out
     return _convert(records, {"preference": reader.preference}, report)
 

@@ -72,7 +72,8 @@ class Encoder:
     @property
     def identity(self) -> list[object]:
         """Everything besides the text that decides the tokens."""
-        return [self.name, self.tokenizer.fingerprint, self.eos_id]
+        template = [self.tokenizer.chat_template] if self.tokenizer.has_template else []
+        return [self.name, self.tokenizer.fingerprint, self.eos_id, *template]
 
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[Document]) -> Iterator[list[int]]:

@@ -120,9 +120,11 @@ class TrainingOptions(DataOptions):
 
     Attributes:
         usual_warmup_steps: warm-up steps of a run that is long enough.
+        trains_on_answers: samples are a model's answers, which are denoised in blocks whatever the model attends to.
     """
 
     usual_warmup_steps: ClassVar[int]
+    trains_on_answers: ClassVar[bool] = False
 
     model_name_or_path: str | None = Field(None, description="Start from this checkpoint: a folder or a hub id.")
     train_data_path: list[str] = Field(
@@ -231,6 +233,9 @@ class TrainingOptions(DataOptions):
     )
     eval_gen_length: int = Field(64, ge=1, description="Length of these answers, in tokens.")
     wandb_project: str | None = Field(None, description="Report to this project of Weights & Biases too.")
+    block_length: int | None = Field(
+        None, ge=1, description="Positions of a block, for models that attend block by block; the model's if not given."
+    )
 
     @property
     def data_paths(self) -> list[str]:
@@ -292,15 +297,7 @@ class TrainingOptions(DataOptions):
         return self
 
 
-class DenoisingOptions(TrainingOptions):
-    """The options that stages share whose objective masks tokens of given texts, block by block if the model does."""
-
-    block_length: int | None = Field(
-        None, ge=1, description="Positions of a block, for models that attend block by block; the model's if not given."
-    )
-
-
-class PretrainOptions(DenoisingOptions):
+class PretrainOptions(TrainingOptions):
     """The options of `pretrain`, which starts from random weights or a checkpoint."""
 
     usual_warmup_steps: ClassVar[int] = 2000
@@ -338,7 +335,7 @@ class PretrainOptions(DenoisingOptions):
         return self
 
 
-class SFTOptions(DenoisingOptions):
+class SFTOptions(TrainingOptions):
     """The options of `sft`, which starts from a checkpoint."""
 
     usual_warmup_steps: ClassVar[int] = 50
@@ -360,7 +357,7 @@ class SFTOptions(DenoisingOptions):
     )
 
 
-class DPOOptions(DenoisingOptions):
+class DPOOptions(TrainingOptions):
     """The options of `dpo`, which starts from a checkpoint and compares with it."""
 
     usual_warmup_steps: ClassVar[int] = 50
@@ -506,6 +503,7 @@ class GRPOOptions(SamplingOptions, TrainingOptions):
     """The options of `grpo`, which starts from a checkpoint, lets it answer, and rewards its answers."""
 
     usual_warmup_steps: ClassVar[int] = 50
+    trains_on_answers: ClassVar[bool] = True
 
     model_name_or_path: str = Field(
         description="Start from this checkpoint and be held to it by --beta: a folder or a hub id."
@@ -567,6 +565,7 @@ class DistillOptions(TrainingOptions):
     """The options of `distill`, which starts from a checkpoint and learns from its recorded answers."""
 
     usual_warmup_steps: ClassVar[int] = 50
+    trains_on_answers: ClassVar[bool] = True
 
     model_name_or_path: str = Field(
         description="Start from this checkpoint, which wrote the answers: a folder or a hub id."

@@ -19,14 +19,7 @@ from llada_core.sampling.model_settings import MOST_IN_BLOCK
 from llada_core.text.special_tokens import SpecialTokens, resolve_special_tokens
 from llada_core.text.tokenizer import Tokenizer
 from training.errors import DataError, TrainingError
-from training.options.fields import (
-    DenoisingOptions,
-    DistillOptions,
-    GRPOOptions,
-    LoraParams,
-    RandomWeights,
-    TrainingOptions,
-)
+from training.options.fields import LoraParams, RandomWeights, TrainingOptions
 from training.run.adapter import read_adapter
 from training.run.quantized_base import quantize_linears
 from training.stages.base import Stage
@@ -154,11 +147,11 @@ def find_start(options: TrainingOptions, *, log: Callable[[str], None], with_wei
 
 def with_blocks(shape: ModelShape, options: TrainingOptions) -> ModelShape:
     """The shape with blocks of `--block-length`."""
-    if not isinstance(options, DenoisingOptions | DistillOptions | GRPOOptions) or options.block_length is None:
+    if options.block_length is None:
         return shape
     if shape.block_length is None:
         # Other models have blocks only while they answer.
-        if not isinstance(options, DenoisingOptions):
+        if options.trains_on_answers:
             return shape
         raise TrainingError("--block-length: only models that attend block by block have blocks; leave it out")
     if options.block_length > MOST_IN_BLOCK:

@@ -27,7 +27,7 @@ from training.data.shards import Encoded, Encoder, Shard
 from training.data.sources import Source
 from training.options.fields import DPOOptions
 from training.stages.base import NoisyRow, Work
-from training.stages.chat import Chat
+from training.stages.chat import Chat, writes_thinking
 from training.stages.denoising import in_whole_blocks
 from training.stages.measurement import Conditions, Measurement
 from training.stages.practice import Workplace
@@ -171,7 +171,8 @@ class PreferenceEncoder(Encoder):
         return [*super().identity, self._max_length, self._overlong, *astuple(self._rules), *blocks]
 
     def read(self, source: Source, report: ReadReport) -> Iterator[Preference]:
-        return read_preferences(source.records(), report, self._rules)
+        has_thinking = writes_thinking(self.tokenizer)
+        return read_preferences(source.records(), report, self._rules, writes_thinking=has_thinking)
 
     def encode(self, items: Sequence[Preference]) -> Iterator[Encoded]:
         dialogues = [dialogue for pair in items for dialogue in (pair.chosen, pair.rejected)]

@@ -22,7 +22,7 @@ from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
 from training.errors import DataError
 from training.options.fields import SFTOptions
-from training.stages.chat import Chat
+from training.stages.chat import Chat, writes_thinking
 from training.stages.denoising import Denoising, in_whole_blocks
 
 Overlong = Literal["drop", "truncate"]
@@ -124,7 +124,8 @@ class DialogueEncoder(Encoder):
         return [*super().identity, self._max_length, self._overlong, *astuple(self._rules)]
 
     def read(self, source: Source, report: ReadReport) -> Iterator[Item]:
-        return read_dialogues(source.records(), report, self._rules)
+        has_thinking = writes_thinking(self.tokenizer)
+        return read_dialogues(source.records(), report, self._rules, writes_thinking=has_thinking)
 
     def encode(self, items: Sequence[Item]) -> Iterator[Encoded]:
         yield from self._documents([(number, item) for number, item in enumerate(items) if isinstance(item, tuple)])
@@ -187,7 +188,7 @@ def encode_answers(tokenizer: Tokenizer, dialogues: Sequence[Dialogue], *, eos_i
 
 
 def _in_template(tokenizer: Tokenizer, dialogue: Dialogue, number: int, *, eos_id: int) -> Iterator[Encoded]:
-    messages = [Message(turn.role, turn.content) for turn in dialogue]
+    messages = [Message(turn.role, turn.content, thinking=turn.thinking) for turn in dialogue]
     for index, turn in enumerate(dialogue):
         if turn.is_target:
             prompt = tokenizer.encode_chat(messages[:index])

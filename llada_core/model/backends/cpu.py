@@ -5,7 +5,7 @@ multiplied into the weights that follow, keys and values share a matrix, as do g
 by side, so that a rotation is one complex product. In float32 the logits agree to about 1e-5.
 
 Shape suffixes besides those of `packed`: C complex rotary pairs of a head (D / 2), M width of the feed-forward, N
-output features of a linear map.
+output features of a linear map or, as in `routing`, experts of a token, P places at experts, those of padding included.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +14,7 @@ from functools import cache, partial
 from itertools import chain
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,10 +23,10 @@ from llada_core.model.backends.cpu_attention import attend
 from llada_core.model.backends.host_memory import keep_freed_memory, return_freed_memory
 from llada_core.model.clean_context import InferencePattern, inference_pattern
 from llada_core.model.config import ModelConfig
-from llada_core.model.description import Attention, Description, Experts
+from llada_core.model.description import Attention, Description, Experts, FeedForward
 from llada_core.model.packed import PackedTokens, Rows
 from llada_core.model.rotary import rotary_angles
-from llada_core.model.routing import choose_experts, places_by_expert
+from llada_core.model.routing import choose_experts
 from llada_core.text.special_tokens import SpecialTokens
 
 Quantization = Literal["none", "int8"]
@@ -152,7 +153,7 @@ class _Block:
         self._head_dim = attention.head_dim
         self._heads = [attention.num_heads, attention.num_key_value_heads, attention.num_key_value_heads]
         feed_forward = description.feed_forwards[depth]
-        self._most_rows = _most_rows(feed_forward.width)
+        self._most_rows = _most_rows(_widest(feed_forward, description.width))
         self._eps = torch.tensor(description.norm_eps)
 
         def weight(role: str, norm_E: Tensor | None = None) -> _Weight:
@@ -268,18 +269,37 @@ class _Mixture:
             for number in range(experts.num_experts)
         ]
         has_shared = experts.shared_width is not None
-        self._shared = swiglu("shared_gate", "shared_up", "shared_down") if has_shared else torch.zeros_like
+        self._shared = swiglu("shared_gate", "shared_up", "shared_down") if has_shared else None
 
     def __call__(self, x_TE: Tensor) -> Tensor:
         logits_TX = F.linear(x_TE.float(), self._router_XE)
         weights_TN, experts_TN = choose_experts(logits_TX, self._sizes, self._bias_X)
-        weights = weights_TN.to(x_TE.dtype).flatten().unsqueeze(1)
-        output_TE = self._shared(x_TE)
-        for expert, places in places_by_expert(experts_TN, self._sizes.num_experts):
-            rows = places // self._sizes.num_chosen
-            padded = F.pad(x_TE[rows], (0, 0, 0, -len(rows) % _ROWS_MULTIPLE))
-            output_TE.index_add_(0, rows, self._experts[expert](padded)[: len(rows)] * weights[places])
-        return output_TE
+        rows_P, places_TN, sizes = _sorted_by_expert(experts_TN, self._sizes.num_experts)
+        # `index_select` and the bag are several times faster here than indexing and `index_add_`.
+        pieces = enumerate(x_TE.index_select(0, rows_P).split(sizes))
+        outputs_PE = torch.cat([self._experts[expert](piece_QE) for expert, piece_QE in pieces if len(piece_QE)])
+        output_TE = F.embedding_bag(places_TN, outputs_PE, per_sample_weights=weights_TN.to(x_TE.dtype), mode="sum")
+        return output_TE if self._shared is None else output_TE.add_(self._shared(x_TE))
+
+
+def _sorted_by_expert(experts_TN: Tensor, num_experts: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Place the tokens expert by expert, each expert's padded to a multiple of rows that its products have.
+
+    Returns:
+        The token at each place [P], 0 at padding; the places of each token's experts [T, N]; and how many places each
+        expert has.
+    """
+    experts = experts_TN.flatten().numpy()
+    counts = np.bincount(experts, minlength=num_experts)
+    sizes = counts + -counts % _ROWS_MULTIPLE
+    order = experts.argsort(kind="stable")
+    padding_before = (np.cumsum(sizes) - sizes) - (np.cumsum(counts) - counts)
+    places = np.arange(len(order)) + np.repeat(padding_before, counts)
+    rows_P = np.zeros(sizes.sum(), dtype=np.int64)
+    rows_P[places] = order // experts_TN.shape[1]
+    places_TN = np.empty_like(order)
+    places_TN[order] = places
+    return torch.from_numpy(rows_P), torch.from_numpy(places_TN).view_as(experts_TN), sizes.tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,9 +441,15 @@ def _assembled(num_features: int, pieces: Iterable[Tensor], dtype: torch.dtype) 
     return weight_NE
 
 
-def _most_rows(feed_forward_width: int) -> int:
-    """Return how many rows go through the linear maps at once; the widest temporary is that of gate and up."""
-    rows = _MOST_BYTES // (2 * feed_forward_width * torch.float32.itemsize)
+def _widest(feed_forward: FeedForward | Experts, width: int) -> int:
+    """Return the features of a feed-forward's widest temporary, by row: gate and up, or the inputs of all experts."""
+    chosen = feed_forward.num_chosen * width if isinstance(feed_forward, Experts) else 0
+    return max(2 * feed_forward.width, chosen)
+
+
+def _most_rows(widest: int) -> int:
+    """Return how many rows go through the linear maps at once, for the features of the widest temporary."""
+    rows = _MOST_BYTES // (widest * torch.float32.itemsize)
     return min(max(rows // _ROWS_MULTIPLE, 1) * _ROWS_MULTIPLE, _MOST_ROWS)
 
 

@@ -68,6 +68,8 @@ def refusal(folder, **options):
         ({"rms_norm_eps": 0.0}, "rms_norm_eps is 0.0; it must be from 1e-12 to 1"),
         ({"rms_norm_eps": True}, "rms_norm_eps is True; it must be a number"),
         ({"weight_tying": "no"}, "weight_tying is 'no'; it must be true or false"),
+        ({"eos_token_id": "x"}, "eos_token_id is 'x'; it must be a whole number, a list or null"),
+        ({"mask_token_id": [1]}, "mask_token_id is [1]; it must be a whole number or null"),
         ({"torch_dtype": "load"}, "dtype is 'load'; it must be one of float32, bfloat16, float16, or null"),
         ({"d_model": 2**12, "n_heads": 1, "n_kv_heads": 1, "max_sequence_length": 2**20}, "must be at most 67,108,864"),
         ({"d_model": 2**20, "n_heads": 2**14, "n_kv_heads": 2**14}, "mismatched tensors in the weights"),

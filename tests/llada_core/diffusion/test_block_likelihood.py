@@ -1,5 +1,6 @@
 """The likelihood of block-causal models: by enumeration, against the blocks computed by the loss, and by invariants."""
 
+import weakref
 from dataclasses import replace
 from itertools import product
 from math import comb, prod
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from llada_core.checkpoint.load import load_model
+from llada_core.diffusion import likelihood
 from llada_core.diffusion.likelihood import AnswerScorer, log_likelihood
 from llada_core.diffusion.loss import masked_cross_entropy
 from llada_core.diffusion.noise import Corrupted
 from llada_core.model import clean_context
+from llada_core.model.kv_cache import KVCache
 from tests.llada_core.model.architectures.test_family import FAMILY, network_of
 
 MODELS = [("sdar", "tiny-8b-like"), ("llada2_moe", "tiny-mini-like")]
@@ -66,6 +69,25 @@ def exact_bound(network, prompt, answer, block_length):
                 by_count[len(masked)].append(float(log_probs.sum()) * len(places) / len(masked))
         total += sum(sum(values) / len(values) for values in by_count.values()) / len(places)
     return total
+
+
+@pytest.mark.parametrize("cfg_scale", [0.0, 1.5])
+def test_the_caches_take_as_much_memory_as_is_said(network, monkeypatch, cfg_scale):
+    sizes = []
+
+    class CountedCache(KVCache):
+        def __init__(self, *args, **options):
+            # Those of an earlier pass are gone.
+            assert all(reference() is None for reference, _ in sizes)
+            super().__init__(*args, **options)
+            sizes.append((weakref.ref(self), self._layers.nbytes))
+
+    monkeypatch.setattr(likelihood, "KVCache", CountedCache)
+    scorer = scorer_of(network, cfg_scale=cfg_scale)
+    scorer.estimates(scorer.masks(8, seed=0))
+    assert {size for _, size in sizes} == {scorer.cache_bytes} != {0}
+    # A model that attends to everything has none.
+    assert scorer_of(with_blocks(network, None, monkeypatch)).cache_bytes == 0
 
 
 @pytest.mark.parametrize("prompt", [[7, 8], [7, 8, 9]], ids=len)

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llada_core import GenerationParams, load_model
+from llada_core import GenerationParams, generate, load_model
 from llada_core.errors import NonFiniteLogitsError
 from llada_core.model.prefix_pool import PrefixPool
+from llada_core.sampling import generate as generate_module
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import frame_at, prepare_fork
 from llada_core.sampling.prepare import Vocabulary, prepare_response
@@ -104,6 +105,18 @@ def test_choices_of_one_prompt_compute_it_once(sdar, num_choices, monkeypatch):
     assert lengths == [(32,), (8,) * num_choices]
     assert [step.cache_passes for step in steps] == [1] + [0] * (num_choices - 1)
     assert [step.reused_tokens for step in steps] == [0] + [32] * (num_choices - 1)
+
+
+def test_the_prompts_of_one_call_compute_what_they_share_once(sdar, monkeypatch):
+    monkeypatch.setattr(generate_module, "_MAX_BATCH_SIZE", 2)
+    prompts = [PROMPT, [*PROMPT[:24], *range(60, 68)], [7, *PROMPT[1:]], PROMPT]
+    params = GenerationParams(**FIELDS)
+    each = [generate(sdar, [prompt], params)[0] for prompt in prompts]
+    together = generate(sdar, prompts, params)
+    assert [result.token_ids for result in together] == [result.token_ids for result in each]
+    # The second computes the last block of its prompt; the fourth, though of a later batch, nothing of it.
+    saved = [one.cache_passes - shared.cache_passes for one, shared in zip(each, together, strict=True)]
+    assert saved == [0, 0, 0, 1]
 
 
 def test_requests_that_arrive_together_compute_what_they_share_once_and_the_rest_together(sdar):

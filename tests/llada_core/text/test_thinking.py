@@ -79,14 +79,37 @@ def test_a_draft_leaves_what_was_read_as_it_is():
     assert (reader.thinking, reader.push("b</think>c", is_last=True)) == ("a", ("b", "c"))
 
 
+@pytest.mark.parametrize(("beginning", "text", "expected"), CASES, ids=str)
+def test_an_answer_goes_on_wherever_the_text_in_the_prompt_ends(beginning, text, expected):
+    whole, _ = read(text, ThinkingForm(beginning), iter(lambda: 100, 0))
+    thinking_end = whole.start + len(expected[0] or "")
+    for border in range(len(text) + 1):
+        written, answer = text[:border], text[border:]
+        thinking, said = text[max(whole.start, border) : thinking_end], answer[-len(expected[1]) or len(answer) :]
+        form = ThinkingForm(beginning, written=written)
+        for size in (1, 3, 100):
+            reader, pieces = read(answer, form, iter(lambda size=size: size, 0))
+            assert pieces == (thinking, said)
+            assert (reader.thinking or "") == thinking
+            assert answer[reader.start :].startswith(thinking)
+        assert ThinkingReader(form).divide(answer) == (thinking, said)
+
+
 @pytest.mark.parametrize(
-    ("text", "beginning"),
-    [("", "free"), ("\n", "free"), ("a", "closed"), ("<think>\nHm", "open"), ("<think>a</think>b", "closed")],
+    ("written", "answer", "thinking", "said"),
+    [
+        ("<thi", "nk>a</think>c", "a", "c"),
+        ("<thi", "s", None, "s"),
+        ("<think>a</thi", "nk>c", "", "c"),
+        ("<think>a</think>", "<think>c", None, "<think>c"),
+        ("<think>a<tool_c", "all>{}", "", "all>{}"),
+        ("<think>a<tool_call>", "{}", None, "{}"),
+    ],
 )
-def test_a_continuation_begins_where_the_text_ends(text, beginning):
-    reader = ThinkingReader(ThinkingForm())
-    reader.push(text)
-    assert reader.beginning == beginning
+def test_a_tag_that_the_prompt_begins_is_no_part_of_the_answer(written, answer, thinking, said):
+    reader = ThinkingReader(ThinkingForm(interruption="<tool_call>", written=written))
+    assert reader.push(answer, is_last=True) == (thinking or "", said)
+    assert reader.thinking == thinking
 
 
 def test_a_turn_of_the_history_is_divided_as_templates_do():

@@ -7,9 +7,11 @@ from server.engine.scheduler import Request, Scheduler
 
 @dataclass(eq=False)
 class StandIn:
-    """A computation, of which the scheduler reads only the client."""
+    """A computation, of which the scheduler reads only these."""
 
     client: str = ""
+    cache_bytes: int = 0
+    is_wanted: bool = True
 
 
 def step_of(scheduler: Scheduler) -> list[Request]:

@@ -186,6 +186,63 @@ def test_a_work_gets_as_many_tokens_as_each_request(request_of):
     assert has_turn == [True, False, False, True, False, False, False, True]
 
 
+@pytest.mark.parametrize("size", [40, 60])
+def test_a_work_waits_for_memory_that_requests_have_and_no_other_may_take_it_first(request_of, size):
+    scheduler, work = scheduler_with(kv_cache_memory=100), StandIn(cache_bytes=50)
+    first, second, without = cached(request_of(10), 60), cached(request_of(10), size), request_of(10)
+    scheduler.add([first])
+    assert step_of(scheduler) == [first]
+    scheduler.add_work(work)
+    scheduler.add([second, without])
+    turn = scheduler.schedule()
+    # The second of 40 bytes would have room, but the work came before it.
+    assert (set(turn.requests), turn.work) == ({first}, None)
+    scheduler.release(turn.requests)
+    scheduler.remove(first)
+    turn = scheduler.schedule()
+    assert (set(turn.requests), turn.work) == ({second, without} if size == 40 else set(), work)
+    assert scheduler.cache_bytes == (90 if size == 40 else 50)
+    scheduler.release(turn.requests)
+    scheduler.release_work(work, 0)
+    # Then it is the turn of the second, whatever the work needs next.
+    turn = scheduler.schedule()
+    assert (set(turn.requests), turn.work) == ({second, without}, work if size == 40 else None)
+
+
+def test_a_work_has_its_memory_during_its_turn_only(request_of):
+    scheduler, works = scheduler_with(kv_cache_memory=100), [StandIn(client, cache_bytes=60) for client in "ab"]
+    for work in works:
+        scheduler.add_work(work)
+    assert scheduler.schedule().work is works[0]
+    # A second thread may not compute the other work meanwhile, but one that needs no memory.
+    assert scheduler.schedule() is None
+    light = StandIn("c")
+    scheduler.add_work(light)
+    assert scheduler.schedule().work is light
+    # Forgotten, it still has its memory until its part is over.
+    scheduler.clear()
+    assert scheduler.cache_bytes == 60
+    scheduler.release_work(works[0], 10)
+    assert scheduler.cache_bytes == 0
+
+
+def test_a_work_that_nobody_waits_for_needs_no_memory(request_of):
+    scheduler, work = scheduler_with(kv_cache_memory=100), StandIn(cache_bytes=60, is_wanted=False)
+    request = cached(request_of(10), 60)
+    scheduler.add([request])
+    scheduler.add_work(work)
+    turn = scheduler.schedule()
+    assert (turn.requests, turn.work) == ([request], work)
+
+
+def test_a_work_that_needs_more_than_the_memory_for_all_is_refused():
+    scheduler = scheduler_with(kv_cache_memory=100)
+    with pytest.raises(CacheTooLargeError) as refused:
+        scheduler.add_work(StandIn(cache_bytes=101))
+    assert (refused.value.needed, refused.value.available, refused.value.field) == (101, 100, None)
+    assert scheduler.num_running == 0
+
+
 def test_a_work_that_is_over_has_no_further_turn_and_makes_room(request_of):
     scheduler, work = scheduler_with(max_batch_size=1, max_queue=0), StandIn()
     scheduler.add_work(work)

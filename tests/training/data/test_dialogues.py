@@ -179,6 +179,41 @@ def test_what_says_more_than_the_text_is_counted_by_name_and_notes_are_not():
     assert left_out == {"messages[].reasoning_content": 2, "messages[].name": 2, "images": 1}
 
 
+def read_thinking(record):
+    reader = DialogueReader(writes_thinking=True)
+    return [turn.thinking for turn in reader.messages(record)], reader.left_out
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_thinking_is_read_where_the_chat_format_writes_it(key):
+    record = chat({"content": "A", key: "\n Because. \n"}, {"content": "B", key: None}, {"content": "C"})
+    record["messages"][0] = {**ASKED, key: "I wonder."}
+    assert read_thinking(record) == (["", " Because. ", "", "", "", ""], {f"messages[].{key}": 1})
+    both = chat({"content": "A", "reasoning_content": "x", "reasoning": "x"})
+    assert read_thinking(both) == (["", "x"], {})
+
+
+@pytest.mark.parametrize(
+    ("thinking", "message"),
+    [
+        ({"reasoning_content": ["x"]}, r'needs a string "messages\[1\].reasoning_content"'),
+        ({"reasoning_content": "x", "reasoning": "y"}, r"messages\[1\]: reasoning and reasoning_content say different"),
+    ],
+)
+def test_thinking_that_is_no_text_or_two_texts_is_refused(thinking, message):
+    with pytest.raises(UnusableError, match=message):
+        read_thinking(chat({"content": "A", **thinking}))
+
+
+def test_two_answers_may_differ_in_their_thinking():
+    answers = ({"role": "assistant", "content": "A", "reasoning_content": text} for text in ("x", "y"))
+    record = dict(zip(("chosen", "rejected"), answers, strict=True), prompt="Q")
+    pair = DialogueReader(writes_thinking=True).preference(record)
+    assert (pair.chosen[-1].thinking, pair.rejected[-1].thinking) == ("x", "y")
+    with pytest.raises(UnusableError, match="the same answer"):
+        DialogueReader().preference(record)
+
+
 @pytest.mark.parametrize(
     "record",
     [

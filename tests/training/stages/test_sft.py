@@ -1,15 +1,22 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from jinja2 import Environment
 
+from llada_core import DEMO_FOLDER, load_tokenizer
+from llada_core.text.chat_template import ChatTemplate
 from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN
-from llada_core.text.tokenizer import Message
+from llada_core.text.tokenizer import CHAT_TEMPLATE, Message
+from tests.llada_core.text.test_chat_template import THINKING_TEMPLATE
 from tests.training.fake_samples import EOS, SHAPE, batches_of, samples_of
 from training.data.batches import Batching
 from training.data.dialogues import DialogueRules, Turn
-from training.data.formats import FilledGap
+from training.data.files import Record
+from training.data.formats import FilledGap, ReadReport
 from training.options.fields import SFTOptions
+from training.stages.chat import writes_thinking
 from training.stages.objective import Objective, corrupt_batch
 from training.stages.sft import SFT
 
@@ -99,6 +106,61 @@ def test_a_step_is_the_same_wherever_the_planner_starts():
     for expected, batch in zip(from_the_start[13:], from_the_middle, strict=True):
         assert torch.equal(expected.tokens_BL, batch.tokens_BL)
         assert torch.equal(expected.epochs_B, batch.epochs_B)
+
+
+def test_thinking_is_trained_as_the_template_writes_it():
+    tokenizer = load_tokenizer(DEMO_FOLDER, chat_template=ChatTemplate(THINKING_TEMPLATE))
+    messages = [
+        {"role": "user", "content": "12 + 7?"},
+        {"role": "assistant", "content": "19", "reasoning_content": "Add them."},
+        {"role": "user", "content": "And 5?"},
+        {"role": "assistant", "content": "24", "reasoning_content": "Five more."},
+    ]
+    template = Environment(trim_blocks=True, lstrip_blocks=True).from_string(THINKING_TEMPLATE)
+    encoder = SFT(200).encoder(tokenizer, eos_id=tokenizer.token_to_id(EOS_TOKEN))
+    report = ReadReport(limit=0)
+    source = SimpleNamespace(records=lambda: [Record("line 1", {"messages": messages})])
+    samples = list(encoder.encode(list(encoder.read(source, report))))
+    assert len(samples) == 2 and not report.left_out
+    for sample, end in zip(samples, (2, 4), strict=True):
+        assert sample.ids[-1] == encoder.eos_id
+        text = template.render(messages=messages[:end], add_generation_prompt=False)
+        prompt = template.render(messages=messages[: end - 1], add_generation_prompt=True)
+        assert tokenizer.decode(sample.ids[:-1], skip_special_tokens=False) == text
+        assert tokenizer.decode(sample.ids[: sample.prompt_length], skip_special_tokens=False) == prompt
+        assert messages[end - 1]["reasoning_content"] in text[len(prompt) :]
+
+
+# The same template, but with thinking written for earlier answers only, or with a prompt that closes it.
+THINKING_OF_HISTORY = THINKING_TEMPLATE.replace("loop.index0 > last.user", "loop.index0 < last.user")
+CLOSED_THINKING = THINKING_TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think></think>{% endif %}")
+OPEN_THINKING = THINKING_TEMPLATE.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+
+
+@pytest.mark.parametrize(
+    ("template", "writes"),
+    [
+        (THINKING_TEMPLATE, True),
+        (OPEN_THINKING, True),
+        (THINKING_OF_HISTORY, False),
+        (CLOSED_THINKING, False),
+        ("{{ raise_exception('</think>') }}", False),
+        (CHAT_TEMPLATE, False),
+        (None, False),
+    ],
+)
+def test_a_chat_format_has_thinking_if_an_answer_begins_with_it_after_its_prompt(template, writes):
+    chat_template = None if template is None else ChatTemplate(template)
+    assert writes_thinking(load_tokenizer(DEMO_FOLDER, chat_template=chat_template)) == writes
+
+
+def test_tokens_are_those_of_a_template_and_are_made_anew_for_another(demo_tokenizer):
+    tokenizers = [
+        demo_tokenizer,
+        *(load_tokenizer(DEMO_FOLDER, chat_template=ChatTemplate(text)) for text in (THINKING_TEMPLATE, CHAT_TEMPLATE)),
+    ]
+    identities = [str(SFT(200).encoder(tokenizer, eos_id=EOS).identity) for tokenizer in tokenizers]
+    assert len(set(identities)) == 3
 
 
 def test_every_assistant_turn_is_a_sample_with_its_history_as_prompt(demo_tokenizer):

@@ -126,10 +126,21 @@ def test_int8_weights_have_the_scale_of_their_largest_value():
 
 
 def test_temporaries_of_the_linear_maps_stay_below_what_malloc_keeps():
-    for width in (8, 700, 2048, 12288, 1 << 20):
-        rows = cpu_module._most_rows(width)
+    for widest in (8, 1400, 4096, 8 * 2048, 2 * 12288, 1 << 20):
+        rows = cpu_module._most_rows(widest)
         assert rows % 8 == 0
-        assert rows == 8 or rows * 2 * width * 4 < 32 << 20
+        assert rows == 8 or rows * widest * 4 < 32 << 20
+
+
+def test_every_token_has_a_place_at_each_of_its_experts_in_whole_groups_of_rows():
+    torch.manual_seed(0)
+    experts_TN = torch.stack([torch.randperm(7)[:3] for _ in range(45)])
+    rows_P, places_TN, sizes = cpu_module._sorted_by_expert(experts_TN, 9)
+    assert all(size % 8 == 0 for size in sizes) and sizes[7:] == [0, 0]
+    assert len(rows_P) == sum(sizes) and len(places_TN.unique()) == places_TN.numel()
+    assert torch.equal(rows_P[places_TN], torch.arange(45).unsqueeze(1).expand(45, 3))
+    expert_P = torch.arange(9).repeat_interleave(torch.tensor(sizes))
+    assert torch.equal(expert_P[places_TN], experts_TN)
 
 
 @pytest.mark.parametrize(
