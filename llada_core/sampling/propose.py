@@ -34,56 +34,87 @@ _MAX_CPU_DRAWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
+class Adjustments:
+    """What is added to logits, and which tokens are never written.
+
+    Attributes:
+        eos_id: the id that is never generated; None if it may be.
+        banned_ids, end_ids: see `Layout`.
+        min_tokens, logit_bias: see `GenerationParams`.
+        boost: the push towards the end of thinking.
+    """
+
+    eos_id: int | None
+    banned_ids: tuple[int, ...]
+    end_ids: frozenset[int]
+    min_tokens: int
+    logit_bias: tuple[tuple[int, float], ...]
+    boost: Boost | None
+
+    @classmethod
+    def of(cls, canvas: Canvas, step: int) -> Self:
+        """Return the adjustments of a canvas's step."""
+        params, layout = canvas.params, canvas.layout
+        eos_id = layout.special_tokens.eos_id if params.logits_eos_inf else None
+        bias, boost = tuple(params.logit_bias.items()), _boost(params, canvas, step)
+        return cls(eos_id, layout.banned_ids, layout.end_ids, params.min_tokens, bias, boost)
+
+    def add(self, logits_RV: Tensor, positions_R: Tensor) -> None:
+        """Change logits in place, before confidence is read from them."""
+        if self.eos_id is not None:
+            logits_RV[:, self.eos_id] = -torch.inf
+        if self.logit_bias:
+            columns = zip(*self.logit_bias, strict=True)
+            ids_B, biases_B = (torch.tensor(column, device=logits_RV.device) for column in columns)
+            logits_RV[:, ids_B] += biases_B
+        if self.boost is not None:
+            logits_RV[:, self.boost.token_id] += self.boost.value * (positions_R == self.boost.position)
+
+    def ban(self, logits_RV: Tensor, positions_R: Tensor) -> None:
+        """Set the logits of tokens that may not be written to −inf, in place."""
+        for banned_id in self.banned_ids:
+            logits_RV[:, banned_id] = -torch.inf
+        if self.min_tokens:
+            is_early_R = positions_R < self.min_tokens
+            for end_id in self.end_ids:
+                logits_RV[:, end_id].masked_fill_(is_early_R, -torch.inf)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All that decides what is proposed for logits but the noise: rows with equal recipes are drafted together.
 
     Attributes:
         reads_entropy: a parallel rule reads the distributions' entropies.
-        ends_last: EOS and EoT are committed last (`confidence_eos_eot_inf`).
-        eos_id: the id that is never generated; None if it may be.
-        special_end_ids: those of EOS and EoT.
-        banned_ids, end_ids: see `Layout`.
-        boost: the push towards the end of thinking.
+        last_ids: the ids that are committed last (`confidence_eos_eot_inf`).
 
     The others are those of `GenerationParams` and `Reporting`.
     """
 
+    adjustments: Adjustments
     temperature: float
     top_k: int
     top_p: float
     remasking: str
     remasking_temperature: float
     reads_entropy: bool
-    ends_last: bool
-    eos_id: int | None
-    special_end_ids: tuple[int, ...]
-    banned_ids: tuple[int, ...]
-    end_ids: frozenset[int]
-    min_tokens: int
-    logit_bias: tuple[tuple[int, float], ...]
-    boost: Boost | None
+    last_ids: tuple[int, ...]
     num_alternatives: int
 
     @classmethod
     def of(cls, canvas: Canvas, step: int) -> Self:
         """Return the recipe of a canvas's step."""
-        params, layout = canvas.params, canvas.layout
-        rule = params.parallel_rule
+        params, rule = canvas.params, canvas.params.parallel_rule
+        ends_last = params.confidence_eos_eot_inf and params.remasking not in RANDOM_REMASKING
         return cls(
+            adjustments=Adjustments.of(canvas, step),
             temperature=params.temperature,
             top_k=params.top_k,
             top_p=params.top_p,
             remasking=params.remasking,
             remasking_temperature=params.remasking_temperature,
             reads_entropy=rule is not None and PARALLEL_RULES[rule[0]].reads_entropy,
-            ends_last=params.confidence_eos_eot_inf and params.remasking not in RANDOM_REMASKING,
-            eos_id=layout.special_tokens.eos_id if params.logits_eos_inf else None,
-            special_end_ids=tuple(sorted(layout.special_tokens.end_ids)),
-            banned_ids=layout.banned_ids,
-            end_ids=layout.end_ids,
-            min_tokens=params.min_tokens,
-            logit_bias=tuple(params.logit_bias.items()),
-            boost=_boost(params, canvas, step),
+            last_ids=tuple(sorted(canvas.layout.special_tokens.end_ids)) if ends_last else (),
             num_alternatives=canvas.reporting.num_alternatives,
         )
 
@@ -95,7 +126,7 @@ class Recipe:
     @property
     def reads_logits_after_the_draw(self) -> bool:
         """Whether scores or confidence are read from the logits as they were before ids were banned from x0."""
-        return SCORES[self.remasking].reads_logits or self.reads_entropy or self.ends_last
+        return SCORES[self.remasking].reads_logits or self.reads_entropy or bool(self.last_ids)
 
 
 class Coordinates(NamedTuple):
@@ -184,33 +215,21 @@ def draft(
         scores_drawn: see `PublishedSampler`.
     """
     positions_R = coordinates.positions_R
-    if recipe.eos_id is not None:
-        logits_RV[:, recipe.eos_id] = -torch.inf
-    if recipe.logit_bias:
-        columns = zip(*recipe.logit_bias, strict=True)
-        ids_B, biases_B = (torch.tensor(column, device=logits_RV.device) for column in columns)
-        logits_RV[:, ids_B] += biases_B
-    if recipe.boost is not None:
-        logits_RV[:, recipe.boost.token_id] += recipe.boost.value * (positions_R == recipe.boost.position)
+    recipe.adjustments.add(logits_RV, positions_R)
     # torch's softmax takes half the time of its logsumexp.
     probabilities_RV = logits_RV.softmax(dim=1)
     scores_drawn = scores_drawn and recipe.alters_the_draw
     candidates_RV = logits_RV.clone() if scores_drawn or recipe.reads_logits_after_the_draw else logits_RV
-    for banned_id in recipe.banned_ids:
-        candidates_RV[:, banned_id] = -torch.inf
-    if recipe.min_tokens:
-        is_early_R = positions_R < recipe.min_tokens
-        for end_id in recipe.end_ids:
-            candidates_RV[:, end_id].masked_fill_(is_early_R, -torch.inf)
+    recipe.adjustments.ban(candidates_RV, positions_R)
     candidates_RV = candidates_RV[:, :vocab_size]
     # At temperature 0, which takes the largest, top-k and top-p change nothing.
     allowed_RV = _limited(candidates_RV, recipe) if recipe.temperature else candidates_RV
     x0_R = draw(allowed_RV, recipe.temperature, coordinates)
     alternatives = _most_probable(candidates_RV, probabilities_RV, recipe.num_alternatives)
-    if recipe.ends_last:
+    if recipe.last_ids:
         # After x0 is chosen: EOS and EoT may still be proposed, with confidence 0, so they are committed last.
-        for end_id in recipe.special_end_ids:
-            logits_RV[:, end_id] = -torch.inf
+        for last_id in recipe.last_ids:
+            logits_RV[:, last_id] = -torch.inf
         probabilities_RV = logits_RV.softmax(dim=1)
     confidence_R = probabilities_RV.gather(1, x0_R.unsqueeze(1)).squeeze(1)
     scored_RV, scored_R = logits_RV, confidence_R
