@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from llada_core import DEMO_FOLDER, load_checkpoint, load_model, load_tokenizer
+from llada_core.model.architectures.llada.config import LLaDAConfig
+from llada_core.model.backends.cpu import CPUMaskPredictor
 from llada_core.model.interface import MaskPredictor
 from llada_core.model.network import Network
 from llada_core.text.tokenizer import Tokenizer
@@ -92,6 +94,30 @@ def tiny(golden_models: dict[str, MaskPredictor]) -> MaskPredictor:
 def demo() -> MaskPredictor:
     """The bundled model, as it is served."""
     return load_model(DEMO_FOLDER)
+
+
+@pytest.fixture(scope="session")
+def babbler(demo: MaskPredictor) -> MaskPredictor:
+    """Random weights for the demo model's tokenizer: each answer is noise, at a quarter of the demo model's cost."""
+    torch.manual_seed(0)
+    config = LLaDAConfig(
+        d_model=32,
+        n_heads=2,
+        n_layers=2,
+        mlp_hidden_size=64,
+        vocab_size=demo.shape.vocab_size,
+        max_sequence_length=demo.shape.max_sequence_length,
+    )
+    weights, names = Network(config).state_dict(), config.describe().names
+    # A standard deviation of 1: the confidence then differs from position to position, as a trained model's does.
+    weights[names.tensor("head")].mul_(config.d_model**0.5)
+    return CPUMaskPredictor(
+        config,
+        demo.special_tokens,
+        lambda role, depth: weights[names.tensor(role, depth)],
+        dtype=torch.float32,
+        quantization="none",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import torch
 import uvicorn
 
-from llada_core.model.architectures.llada.config import LLaDAConfig
-from llada_core.model.backends.cpu import CPUMaskPredictor
 from llada_core.model.interface import MaskPredictor
-from llada_core.model.network import Network
 from llada_core.sampling.canvas import Canvas
 from llada_core.sampling.events import DenoisingStep
 from llada_core.sampling.sampler import Sampler
@@ -110,30 +106,6 @@ def http(live_server: str) -> Iterator[httpx.Client]:
     """Plain HTTP to the same server."""
     with httpx.Client(base_url=live_server, timeout=60) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def babbler(demo: MaskPredictor) -> MaskPredictor:
-    """Random weights for the demo model's tokenizer: each answer is noise, at a quarter of the demo model's cost."""
-    torch.manual_seed(0)
-    config = LLaDAConfig(
-        d_model=32,
-        n_heads=2,
-        n_layers=2,
-        mlp_hidden_size=64,
-        vocab_size=demo.shape.vocab_size,
-        max_sequence_length=demo.shape.max_sequence_length,
-    )
-    weights, names = Network(config).state_dict(), config.describe().names
-    # A standard deviation of 1: the confidence then differs from position to position, as a trained model's does.
-    weights[names.tensor("head")].mul_(config.d_model**0.5)
-    return CPUMaskPredictor(
-        config,
-        demo.special_tokens,
-        lambda role, depth: weights[names.tensor(role, depth)],
-        dtype=torch.float32,
-        quantization="none",
-    )
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,13 @@ def harness_model() -> LLaDALM:
     return LLaDALM(pretrained=str(DEMO_FOLDER), device="cpu", mc_num=MC_NUM, gen_length=16, batch_size=4)
 
 
+@pytest.fixture
+def babbling_model(harness_model, babbler, monkeypatch) -> LLaDALM:
+    """The same with random weights, for a quarter of the cost, where any text will do."""
+    monkeypatch.setattr(harness_model, "_model", babbler)
+    return harness_model
+
+
 def ask(kind: str, *arguments: object) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
 
@@ -113,14 +120,14 @@ def test_greedy_is_what_the_model_generates_by_itself(harness_model):
     assert not score(harness_model, context, "The capital of Germany is Rome.<|eot_id|>")[1]
 
 
-def test_greedy_is_one_block(harness_model, demo, demo_tokenizer):
+def test_greedy_is_one_block(babbling_model, babbler, demo_tokenizer):
     prompt = demo_tokenizer.encode_chat([Message("user", "Tell me a story about a dog.")])
     one_block, two_blocks = (
-        generate(demo, [prompt], GenerationParams(gen_length=34, block_length=length, ignore_eos=True))[0].token_ids
+        generate(babbler, [prompt], GenerationParams(gen_length=34, block_length=length, ignore_eos=True))[0].token_ids
         for length in (34, 17)
     )
-    assert harness_model._is_greedy(prompt, one_block)
-    assert not harness_model._is_greedy(prompt, two_blocks)
+    assert babbling_model._is_greedy(prompt, one_block)
+    assert not babbling_model._is_greedy(prompt, two_blocks)
 
 
 def test_greedy_is_at_the_model_s_guidance(harness_model, demo, demo_tokenizer, monkeypatch):
@@ -152,16 +159,16 @@ def test_a_block_causal_model_is_scored_and_greedy_block_by_block(harness_model,
     assert AnswerScorer(model, prompt, answer, mask_id=0).part_lengths == (3, 4, 3)
 
 
-def test_answers_are_in_the_order_of_the_requests(harness_model):
+def test_answers_are_in_the_order_of_the_requests(babbling_model):
     cities = ["Rome", "Paris", "a city that nobody knows", "Berlin"]
     pairs = [("The capital of France is", f" {city}") for city in cities]
-    together = harness_model.loglikelihood([ask("loglikelihood", *pair) for pair in pairs])
-    assert together == [score(harness_model, *pair) for pair in pairs]
+    together = babbling_model.loglikelihood([ask("loglikelihood", *pair) for pair in pairs])
+    assert together == [score(babbling_model, *pair) for pair in pairs]
     countries = ("France", "Japan", "Peru", "Kenya", "Cuba")
-    contexts = [chat(harness_model, f"What is the capital of {country}?") for country in countries]
+    contexts = [chat(babbling_model, f"What is the capital of {country}?") for country in countries]
     short = {"max_gen_toks": 16}
-    texts = harness_model.generate_until([ask("generate_until", context, short) for context in contexts])
-    assert texts == [write(harness_model, context, **short) for context in contexts]
+    texts = babbling_model.generate_until([ask("generate_until", context, short) for context in contexts])
+    assert texts == [write(babbling_model, context, **short) for context in contexts]
     assert len(set(texts)) == 5
 
 
@@ -172,26 +179,26 @@ def test_generation_is_cut_at_the_first_of_the_until_strings(harness_model):
     assert write(harness_model, context, until=" is") == "The capital of France"
 
 
-def test_a_tasks_settings_take_precedence_over_the_models(harness_model, demo, demo_tokenizer, monkeypatch):
+def test_a_tasks_settings_take_precedence_over_the_models(babbling_model, babbler, demo_tokenizer, monkeypatch):
     def wanted(temperature: float) -> str:
         params = GenerationParams(gen_length=24, temperature=temperature, top_k=20, top_p=0.9)
-        return generate(demo, ["Once upon a time"], params, tokenizer=demo_tokenizer)[0].text
+        return generate(babbler, ["Once upon a time"], params, tokenizer=demo_tokenizer)[0].text
 
-    monkeypatch.setattr(harness_model, "_params", GenerationParams(gen_length=32, temperature=1.0))
+    monkeypatch.setattr(babbling_model, "_params", GenerationParams(gen_length=32, temperature=1.0))
     settings = {"max_gen_toks": 24, "top_k": 20, "top_p": 0.9}
-    assert write(harness_model, "Once upon a time", **settings) == wanted(1.0)
-    assert write(harness_model, "Once upon a time", **settings, do_sample=True, temperature=2.0) == wanted(2.0)
-    assert write(harness_model, "Once upon a time", **settings, do_sample=False) == wanted(0.0)
+    assert write(babbling_model, "Once upon a time", **settings) == wanted(1.0)
+    assert write(babbling_model, "Once upon a time", **settings, do_sample=True, temperature=2.0) == wanted(2.0)
+    assert write(babbling_model, "Once upon a time", **settings, do_sample=False) == wanted(0.0)
     assert len({wanted(0.0), wanted(1.0), wanted(2.0)}) == 3
 
 
-def test_repeats_of_a_request_are_different_samples(harness_model, demo, demo_tokenizer):
-    context = chat(harness_model, "Tell me a story about a dog.")
+def test_repeats_of_a_request_are_different_samples(babbling_model, babbler, demo_tokenizer):
+    context = chat(babbling_model, "Tell me a story about a dog.")
     request = ask("generate_until", context, {"do_sample": True, "temperature": 2.0, "max_gen_toks": 24})
     params = [GenerationParams(gen_length=24, temperature=2.0, seed=seed) for seed in range(3)]
-    wanted = [result.text for result in generate(demo, [context] * 3, params, tokenizer=demo_tokenizer)]
+    wanted = [result.text for result in generate(babbler, [context] * 3, params, tokenizer=demo_tokenizer)]
     assert len(set(wanted)) == 3
-    assert harness_model.generate_until([request] * 3) == wanted
+    assert babbling_model.generate_until([request] * 3) == wanted
 
 
 def test_settings_that_are_not_used_are_named_once(harness_model, caplog):
@@ -201,14 +208,14 @@ def test_settings_that_are_not_used_are_named_once(harness_model, caplog):
     assert caplog.messages == ["generation_kwargs that LLaDA does not use are ignored: num_beams"]
 
 
-def test_a_long_context_is_cut_from_the_left_with_one_warning(harness_model, demo, demo_tokenizer, caplog):
+def test_a_long_context_is_cut_from_the_left_with_one_warning(babbling_model, babbler, demo_tokenizer, caplog):
     warning_once.cache_clear()
     context, question = "one two three " * 300, "The capital of France is"
     ids = demo_tokenizer.encode(context + question)
-    value, _ = score(harness_model, context + question, " Paris")
-    assert value == pytest.approx(estimate(demo, ids[-511:], demo_tokenizer.encode(" Paris"), mc_num=1))
-    (wanted,) = generate(demo, [ids[-508:]], GenerationParams(gen_length=4), tokenizer=demo_tokenizer)
-    assert write(harness_model, context + question, max_gen_toks=4) == wanted.text
+    value, _ = score(babbling_model, context + question, " Paris")
+    assert value == pytest.approx(estimate(babbler, ids[-511:], demo_tokenizer.encode(" Paris"), mc_num=1))
+    (wanted,) = generate(babbler, [ids[-508:]], GenerationParams(gen_length=4), tokenizer=demo_tokenizer)
+    assert write(babbling_model, context + question, max_gen_toks=4) == wanted.text
     assert caplog.messages == ["contexts are cut from the left to fit in 512 tokens"]
 
 
