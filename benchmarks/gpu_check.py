@@ -30,6 +30,7 @@ from llada_core.sampling.sampler import Sampler
 from llada_core.text.special_tokens import SpecialTokens
 
 GOLDEN = Path(__file__).parent.parent / "tests/golden"
+BATCH_SIZES = (1, 8, 32)
 
 
 def main(
@@ -136,7 +137,7 @@ def _speed(size: str, device: torch.device) -> Iterator[tuple[str, float]]:
     model = Network(LLaDAConfig(**shape, max_sequence_length=1024)).to(device, torch.bfloat16).eval()
     model.special_tokens = SpecialTokens(*(shape["vocab_size"] - n for n in (1, 2, 3)))
     for cache in ("none", "dual"):
-        for batch_size in (1, 8, 32):
+        for batch_size in BATCH_SIZES:
             params = GenerationParams(gen_length=128, steps=32, cache=cache, ignore_eos=True)
             canvases = [prepare_response([7] * 64, params, Vocabulary.of(model)) for _ in range(batch_size)]
             sampler = Sampler(model)

@@ -142,7 +142,9 @@ def measure(size: str, reference_steps: int, log: Callable[[str], None]) -> dict
         # The first time that oneDNN sees a shape it compiles a kernel for it.
         for _ in _ours(predictors[dtype, quantization], prompt, cache, BLOCK_LENGTH):
             pass
-        candidates.append(Candidate(name, _ours(predictors[dtype, quantization], prompt, cache), GEN_LENGTH))
+        candidates.append(
+            Candidate(name, _ours(predictors[dtype, quantization], prompt, cache, GEN_LENGTH), GEN_LENGTH)
+        )
     for turn in range(NUM_TURNS):
         for candidate in candidates:
             for _ in range(candidate.num_steps * turn // NUM_TURNS, candidate.num_steps * (turn + 1) // NUM_TURNS):
@@ -181,7 +183,7 @@ def _reference(name: str, model: Predictor, prompt: list[int], mask_id: int, num
     return Candidate(name, (canvas[0].numpy() for canvas in canvases), num_steps)
 
 
-def _ours(model: CPUMaskPredictor, prompt: list[int], cache: str, gen_length: int = GEN_LENGTH) -> Iterator[np.ndarray]:
+def _ours(model: CPUMaskPredictor, prompt: list[int], cache: str, gen_length: int) -> Iterator[np.ndarray]:
     params = GenerationParams(gen_length=gen_length, block_length=BLOCK_LENGTH, cache=cache, ignore_eos=True)
     canvas = prepare_response(prompt, params, Vocabulary.of(model))
     sampler = Sampler(model)
