@@ -346,9 +346,9 @@ PATTERN = r"[0-9]{1,3} (cats|dogs), (red|blue|green)"
 
 
 @pytest.fixture(scope="module")
-def constrained(demo, demo_tokenizer):
+def constrained(babbler, demo_tokenizer):
     """Makes responses that match the pattern; and the vocabulary."""
-    vocabulary = Vocabulary.of(demo, demo_tokenizer)
+    vocabulary = Vocabulary.of(babbler, demo_tokenizer)
     constraint = compile_constraint(PATTERN, vocabulary)
 
     def make(**settings):
@@ -363,37 +363,37 @@ def constrained(demo, demo_tokenizer):
     [{}, {"steps": 5, "seed": 2}, {"confidence_threshold": 0.2}, {"cache": "dual", "remasking": "entropy", "seed": 3}],
     ids=str,
 )
-def test_a_fork_keeps_the_constraint_of_its_parent(demo, demo_tokenizer, constrained, rule):
+def test_a_fork_keeps_the_constraint_of_its_parent(babbler, demo_tokenizer, constrained, rule):
     make, vocabulary = constrained
     parent = make(**rule)
-    (events,) = run(demo, [parent])
+    (events,) = run(babbler, [parent])
     changes = changes_of(events)
-    forks = [fork(demo, parent, changes, step, vocabulary=vocabulary) for step in range(len(events) + 1)]
-    for step, rest in enumerate(run(demo, forks)):
+    forks = [fork(babbler, parent, changes, step, vocabulary=vocabulary) for step in range(len(events) + 1)]
+    for step, rest in enumerate(run(babbler, forks)):
         assert rest == events[step:], step
     # Whatever is masked again, the answer matches.
     edited = [
-        fork(demo, parent, changes, len(events), edits=Edits(remask=remask), vocabulary=vocabulary, seed=seed)
+        fork(babbler, parent, changes, len(events), edits=Edits(remask=remask), vocabulary=vocabulary, seed=seed)
         for seed, remask in enumerate([[0], [1, 2], [0, 3, 6], range(5), range(12)])
     ]
-    run(demo, edited)
+    run(babbler, edited)
     for canvas in [parent, *edited]:
         assert re.fullmatch(PATTERN, demo_tokenizer.decode(canvas.text_ids)), canvas.text_ids
         assert canvas.finish_reason == "stop"
 
 
-def test_a_word_that_the_constraint_rules_out_is_refused_with_its_position(demo, demo_tokenizer, constrained):
+def test_a_word_that_the_constraint_rules_out_is_refused_with_its_position(babbler, demo_tokenizer, constrained):
     make, vocabulary = constrained
     parent = make()
     seven, blue, cats = (demo_tokenizer.encode_plain(text) for text in ("7", " blue", " cats"))
     edits = Edits(set={0: seven, 1: cats})
-    canvas = fork(demo, parent, [], 0, edits=edits, vocabulary=vocabulary)
-    run(demo, [canvas])
+    canvas = fork(babbler, parent, [], 0, edits=edits, vocabulary=vocabulary)
+    run(babbler, [canvas])
     assert re.fullmatch("7 cats, (red|blue|green)", demo_tokenizer.decode(canvas.text_ids))
     for wrong, position in (({0: blue}, 0), ({0: seven, 1: blue}, 1), ({11: seven}, 11)):
         with pytest.raises(InvalidParameterError) as error:
-            fork(demo, parent, [], 0, edits=Edits(set=wrong), vocabulary=vocabulary)
+            fork(babbler, parent, [], 0, edits=Edits(set=wrong), vocabulary=vocabulary)
         assert error.value.field == "fork.set"
         assert f"fork.set: with the token at position {position} no answer" in str(error.value)
     with pytest.raises(InvalidParameterError, match="stop is"):
-        fork(demo, parent, [], 0, vocabulary=vocabulary, stop=("x",))
+        fork(babbler, parent, [], 0, vocabulary=vocabulary, stop=("x",))
