@@ -10,16 +10,20 @@ TASKS = Path(__file__).parent.parent / "training" / "lm_eval_task"
 
 
 @pytest.mark.parametrize(
-    ("model", "route", "is_chat"),
-    [("local-chat-completions", "chat/completions", True), ("local-completions", "completions", False)],
+    ("model", "route", "server", "is_chat"),
+    [
+        ("local-chat-completions", "chat/completions", "live_server", True),
+        # The demo model is an instruct model: as completions its answers would be noise as well.
+        ("local-completions", "completions", "babbler_url", False),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_a_task_of_texts_runs_against_the_server(offline, live_server, model, route, is_chat):
+def test_a_task_of_texts_runs_against_the_server(offline, request, model, route, server, is_chat):
     results = lm_eval.simple_evaluate(
         model=model,
         model_args={
             "model": "llada-demo",
-            "base_url": f"{live_server}/v1/{route}",
+            "base_url": f"{request.getfixturevalue(server)}/v1/{route}",
             "tokenizer_backend": None,
             "tokenized_requests": False,
             "num_concurrent": 4,
@@ -30,5 +34,5 @@ def test_a_task_of_texts_runs_against_the_server(offline, live_server, model, ro
         bootstrap_iters=0,
     )
     assert results["n-samples"]["capitals_generate"]["effective"] == 12
-    if is_chat:  # the demo model is an instruct model
+    if is_chat:
         assert results["results"]["capitals_generate"]["exact_match,none"] >= 0.9
