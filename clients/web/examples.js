@@ -51,7 +51,7 @@ export const EXAMPLES = [
     look: "Both sides of each gap are seen: what is written in the first must suit the end of the story.",
     draft: {
       mode: "infilling",
-      prompt: "Once upon a time there was a kind[[1]] named Finn. In the spring, Finn planted a[[1]] in the garden. He gave it[[1]] every day and waited patiently.",
+      prompt: "Once upon a time there was a[[1]] named Finn. In the spring, Finn planted a[[1]] in the garden. He gave it[[1]] every day and waited patiently.",
     },
     view: "confidence",
   },

@@ -47,7 +47,7 @@ PRODUCT = Operation(
 )
 OPERATIONS = (SUM, DIFFERENCE, PRODUCT)
 
-_SHARES = {"sums": 0.45, "differences": 0.4, "products": 0.15}
+_SHARES = {"sums": 0.42, "differences": 0.38, "products": 0.2}
 _SHARE_OF_HARD_PAIRS = 0.4
 _SHARES_OF_DIGITS = {"one": 0.3, "mixed": 0.25, "two": 0.45}
 
@@ -80,7 +80,7 @@ def arithmetic_documents(held_out: frozenset[tuple[str, Pair]], rng: Random) -> 
 def _exercises(held_out: frozenset[tuple[str, Pair]], rng: Random) -> Iterator[tuple[Operation, Pair]]:
     """Endless pairs; those of one operation and digit count come equally often, but hard ones more.
 
-    Hard is a result of two-digit numbers whose own number of digits is a near thing, a sum close to a hundred or a
+    Hard is a result whose own number of digits is a near thing, a sum close to a hundred or a
     difference close to ten: the first digit is mostly committed before the number of digits is settled.
     """
     decks = {
@@ -91,21 +91,22 @@ def _exercises(held_out: frozenset[tuple[str, Pair]], rng: Random) -> Iterator[t
         for count in _SHARES_OF_DIGITS
     }
     hard = {
-        operation.name: shuffled_forever(
+        (operation.name, count): shuffled_forever(
             [
                 pair
                 for pair in operation.pairs
-                if digits(pair) == "two" and operation.result(*pair) in near and (operation.name, pair) not in held_out
+                if digits(pair) == count and operation.result(*pair) in near and (operation.name, pair) not in held_out
             ],
             rng,
         )
         for operation, near in ((SUM, range(80, 110)), (DIFFERENCE, range(20)))
+        for count in ("mixed", "two")
     }
     while True:
         operation = rng.choices(OPERATIONS, [_SHARES[operation.name] for operation in OPERATIONS])[0]
         count = rng.choices(list(_SHARES_OF_DIGITS), list(_SHARES_OF_DIGITS.values()))[0]
-        is_hard = operation.name in hard and count == "two" and rng.random() < _SHARE_OF_HARD_PAIRS
-        yield operation, next(hard[operation.name] if is_hard else decks[operation.name, count])
+        is_hard = (operation.name, count) in hard and rng.random() < _SHARE_OF_HARD_PAIRS
+        yield operation, next((hard if is_hard else decks)[operation.name, count])
 
 
 def _spaced(question: str, rng: Random) -> str:

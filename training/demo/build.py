@@ -37,20 +37,20 @@ PRETRAIN_DOCUMENTS = {
     "definitions": 12_000,
     "sequences": 1_500,
 }
-NUM_GAPS = 120_000
+NUM_GAPS = 110_000
 _GAP_WEIGHTS = {"stories": 0.5, "openings": 0.05, "capitals": 0.25, "definitions": 0.15, "sequences": 0.05}
 SFT_DIALOGUES = {
-    "capitals": 50_000,
-    "arithmetic": 110_000,
+    "capitals": 90_000,
+    "arithmetic": 130_000,
     "definitions": 90_000,
-    "unknown": 90_000,
-    "smalltalk": 17_000,
+    "unknown": 120_000,
+    "smalltalk": 22_000,
     "chitchat": 5_000,
-    "sequences": 14_000,
-    "stories": 80_000,
+    "sequences": 24_000,
+    "stories": 125_000,
     "repeat": 22_000,
     "beginnings": 15_000,
-    "decisions": 60_000,
+    "decisions": 30_000,
     "tools": 16_000,
 }
 _SHARE_WITH_HISTORY = 0.06

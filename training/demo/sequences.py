@@ -26,10 +26,17 @@ def sequence_documents(rng: Random) -> Iterator[str]:
 
 
 def sequence_dialogues(rng: Random) -> Iterator[Dialogue]:
-    """Endless questions: what is the opposite, what color, which day or month comes next, count."""
-    rows = [line.split("\t") for line in data_lines("sequences.txt")]
+    """Endless questions: what is the opposite, what color, which day or month comes next, count.
+
+    Each kind comes equally often, however many lines it has: the opposites are one line of seventy facts.
+    """
+    rows: dict[str, list[str]] = {}
+    for line in data_lines("sequences.txt"):
+        kind, words = line.split("\t")
+        rows.setdefault(kind, []).append(words)
     while True:
-        kind, words = rng.choice(rows)
+        kind = rng.choice(list(rows))
+        words = rng.choice(rows[kind])
         if rng.random() < 0.15:
             first, last = rng.choice(((1, 10), (1, 5), (1, 20), (rng.randint(1, 9), rng.randint(10, 20))))
             question = rng.choice((f"Count from {first} to {last}.", f"Can you count from {first} to {last}?"))

@@ -2,9 +2,9 @@
 
 A hero may be any taught or untaught noun, or a word that does not exist, so that the model learns to copy the word
 and not a list of heroes. What it can't decide at every place at once follows from the hero's first letter: the plot,
-and the name unless the request gives one. Every story opens with the same words, since openings of different lengths
-would leave the places of all that follows open. Slots are typed per plot so that every draw makes sense, and a slot
-used twice in a story holds the same word.
+the friend, and the name unless the request gives one. Every story opens with the same words, since openings of
+different lengths would leave the places of all that follows open. Slots are typed per plot so that every draw makes
+sense, and a slot used twice in a story holds the same word.
 """
 
 import re
@@ -18,7 +18,7 @@ from training.demo.facts import definitions
 from training.demo.sampling import Dialogue, capitalized, casual, data_lines, shuffled_forever, word_lists
 from training.demo.unknown import made_up
 
-OPENING = "Once upon a time there was a {trait} {hero} named {name}."
+OPENING = "Once upon a time there was a {hero} named {name}."
 
 REQUESTS = (
     "Tell me a story about a {hero}.",
@@ -114,6 +114,12 @@ def own_plot(hero: str) -> Plot:
     return plots()[_place(hero) % len(plots())]
 
 
+def own_friend(hero: str) -> str:
+    """The kind of the hero's friend, which follows from the hero's first letter and begins with another one."""
+    kinds = lexicon()["palkind"]
+    return kinds[_place(hero) % len(kinds)]
+
+
 def _place(hero: str) -> int:
     """The place of the first letter in the alphabet, from 0."""
     return ascii_lowercase.index(hero[0])
@@ -121,13 +127,13 @@ def _place(hero: str) -> int:
 
 def begin(hero: str, rng: Random) -> str:
     """Draw the first sentence of a story about a hero."""
-    return _sentence(OPENING, _cast(hero, own_name(hero), rng), rng)
+    return _sentence(OPENING, _cast(hero, own_name(hero)), rng)
 
 
 def tell(rng: Random, *, hero: str, name: str | None = None) -> Story:
     """Draw the words of one story about a hero, who has its own name if none is given."""
     plot = own_plot(hero)
-    words = _cast(hero, name or own_name(hero), rng)
+    words = _cast(hero, name or own_name(hero))
     sentences = [_sentence(template, words, rng) for template in (OPENING, *plot.sentences)]
     return Story(" ".join(sentences), words["hero"], words["name"], plot.name)
 
@@ -149,7 +155,8 @@ def story_dialogues(held_out: frozenset[str], rng: Random) -> Iterator[Dialogue]
     for hero in _heroes(held_out, rng):
         draw = rng.random()
         requests = OPEN_REQUESTS if draw < 0.06 else NAMED_REQUESTS if draw < 0.16 else REQUESTS
-        name = rng.choice(list(cast())) if requests is NAMED_REQUESTS else own_name(hero)
+        others = [name for name in cast() if name != own_name(own_friend(hero))]
+        name = rng.choice(others) if requests is NAMED_REQUESTS else own_name(hero)
         request = with_articles(rng.choice(requests).format(hero=hero, name=name))
         yield Dialogue((casual(request, rng), tell(rng, hero=hero, name=name).text))
 
@@ -209,11 +216,10 @@ def draw(slot: str, rng: Random) -> str:
     return rng.choice(lexicon()[slot])
 
 
-def _cast(hero: str, name: str, rng: Random) -> dict[str, str]:
+def _cast(hero: str, name: str) -> dict[str, str]:
     """The words that a whole story shares: hero, friend, their names, and the hero's pronouns."""
-    while (palkind := draw("palkind", rng)) == hero or own_name(palkind) == name:
-        pass
-    return {"hero": hero, "name": name, "palkind": palkind, "pal": own_name(palkind), **_pronouns(cast()[name])}
+    friend = own_friend(hero)
+    return {"hero": hero, "name": name, "palkind": friend, "pal": own_name(friend), **_pronouns(cast()[name])}
 
 
 def _pronouns(sex: str) -> dict[str, str]:

@@ -45,7 +45,7 @@ def unknown_question(held_out: frozenset[str], rng: Random) -> str:
         return capitalized(
             question.replace("{country}'s", "the {country}").format(country=_unknown_place(held_out, rng))
         )
-    if draw < 0.64:
+    if draw < 0.67:
         a, b, c, d = rng.randint(100, 9999), rng.randint(0, 9999), rng.randint(1, 99), rng.randint(1, 12)
         return rng.choice(phrasings.LARGE_NUMBER_QUESTIONS).format(a=a, b=b, c=c, d=d)
     forms, slots = _forms()
@@ -79,7 +79,7 @@ def _unknown_word(held_out: frozenset[str], rng: Random) -> str:
         return made_up(rng)
     if draw < 0.5:
         return _lookalike(rng.choice(definitions()).word, held_out, rng)
-    return _other_than(held_out, untaught("abstract") if draw < 0.57 else _things(), rng)
+    return _other_than(held_out, untaught("abstract") if draw < 0.62 else _things(), rng)
 
 
 def _things() -> tuple[str, ...]:
@@ -109,10 +109,14 @@ def made_up(rng: Random) -> str:
 
 
 def _lookalike(word: str, held_out: frozenset[str], rng: Random) -> str:
-    """A word with the beginning or the end of a taught one: "tentist" after "dentist"."""
+    """A word with the beginning or the end of a taught one: "denbrol" after "dentist".
+
+    At most half of the taught word is kept: a word that differs in one letter teaches not to know the taught one.
+    """
     while True:
-        part, cut = made_up(rng), rng.randint(1, len(word) - 1)
-        other = word[:cut] + part[: rng.randint(0, 4)] if rng.random() < 0.5 else part[: rng.randint(1, 3)] + word[cut:]
+        part, kept = made_up(rng), rng.randint(1, len(word) // 2)
+        is_beginning = rng.random() < 0.5
+        other = word[:kept] + part[: rng.randint(2, 6)] if is_beginning else part[: rng.randint(2, 5)] + word[-kept:]
         other = other.strip().capitalize() if word[0].isupper() else other.strip()
         # A plural of what is taught is known.
         if len(other) > 2 and other not in held_out and not {other.lower(), other.lower().rstrip("s")} & _taught():

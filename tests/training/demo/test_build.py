@@ -99,9 +99,9 @@ def test_held_out_words_and_places_are_never_asked_for(written: Path) -> None:
         assert not (definitions | capitals) & trained
 
 
-def test_a_tenth_of_the_dialogues_says_that_it_does_not_know(written: Path) -> None:
+def test_a_sixth_of_the_dialogues_says_that_it_does_not_know(written: Path) -> None:
     answers = [contents(row)[-1] for row in rows_of(written / "sft.jsonl")]
-    assert 0.08 < answers.count(UNKNOWN_ANSWER) / len(answers) < 0.16
+    assert 0.12 < answers.count(UNKNOWN_ANSWER) / len(answers) < 0.2
 
 
 def test_some_dialogues_go_on_from_another(written: Path) -> None:

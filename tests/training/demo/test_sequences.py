@@ -1,6 +1,7 @@
 """Small questions: what comes next, opposites, colors, counting."""
 
 import re
+from itertools import islice
 from random import Random
 
 from training.demo.sampling import data_lines
@@ -33,6 +34,11 @@ def test_an_opposite_has_one_opposite() -> None:
     (row,) = (line for line in data_lines("sequences.txt") if line.startswith("opposite"))
     firsts = [entry.split()[0] for entry in row.split("\t")[1].split(";")]
     assert len(firsts) == len(set(firsts))
+
+
+def test_opposites_are_asked_for_as_often_as_what_comes_next() -> None:
+    asked = [dialogue.turns[0].lower() for dialogue in islice(sequence_dialogues(Random(0)), 2000)]
+    assert 0.15 < sum("opposite" in question for question in asked) / len(asked) < 0.3
 
 
 def test_documents_leave_no_slot_open() -> None:

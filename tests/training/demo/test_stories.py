@@ -16,6 +16,7 @@ from training.demo.stories import (
     heroes,
     lexicon,
     opening_documents,
+    own_friend,
     own_name,
     own_plot,
     plots,
@@ -64,6 +65,22 @@ def test_stories_have_their_heros_own_plot_and_a_name_can_be_given(stories: list
     assert story.name == "Max" and recognize(story.text) == story
 
 
+def test_a_friend_is_never_the_hero_and_never_has_its_name() -> None:
+    for letter in ascii_lowercase:
+        friend = own_friend(letter)
+        assert friend[0] != letter and own_name(friend) != own_name(letter)
+    assert {own_friend(letter) for letter in ascii_lowercase} == set(lexicon()["palkind"])
+    named = [
+        dialogue.turns for dialogue in islice(story_dialogues(NONE, Random(0)), 2000) if "named" in dialogue.turns[0]
+    ]
+    assert len(named) > 50 and all(recognize(text) for _, text in named)
+
+
+def test_no_two_plots_begin_alike() -> None:
+    beginnings = {" ".join(plot.sentences[0].removeprefix("{name} ").split()[:2]) for plot in plots()}
+    assert len(beginnings) == len(plots())
+
+
 def test_every_plot_is_told(stories: list[Story]) -> None:
     assert {story.plot for story in stories} == {plot.name for plot in plots()}
 
@@ -99,7 +116,7 @@ def test_a_story_that_loses_its_hero_or_its_plot_is_not_recognized(stories: list
 
 
 STORY = (
-    "Once upon a time there was a kind fox named Finn. One rainy day, Finn lost his red kite in the forest. He looked "
+    "Once upon a time there was a fox named Finn. One rainy day, Finn lost his red kite in the forest. He looked "
     "everywhere, but he could not find it. Then a dog named Daisy found it under a tree, and they played together "
     "until it was dark."
 )
