@@ -15,6 +15,7 @@ from training.demo.sampling import Dialogue
 NOTHING = frozenset[str]()
 NO_EXERCISE = frozenset[tuple[str, tuple[int, int]]]()
 SOLVED = re.compile(r"(\d+) ([+-]) (\d+) = (-?\d+)")
+STATEMENT = re.compile(r"The capital of (.*) is (.*)\.\n|(?:The city of )?([A-Z][\w' -]*) is the capital of (.*)\.\n")
 CAPITALS = {country.country: country.capital for country in countries()}
 
 
@@ -61,8 +62,9 @@ def test_statements_about_capitals_and_exercises_are_judged_rightly(drawn: list[
             is_right = {"+": int.__add__, "-": int.__sub__}[sign](int(a), int(b)) == int(result)
             assert said == ("yes" if is_right else "no")
             judged["exercises"] += 1
-        elif statement := re.match(r"The capital of (.*) is (.*)\.\n", question):
-            is_right = CAPITALS[statement[1]] == statement[2]
+        elif statement := STATEMENT.match(question):
+            country, capital = statement.group(1, 2) if statement[1] else statement.group(4, 3)
+            is_right = CAPITALS[country] == capital
             assert said == ("yes" if is_right else "no")
             judged["capitals"] += 1
         elif said in CAPITALS.values():
