@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from llada_core.counter_noise import Purpose, uniform
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.proposals import copy_to_host, unpack
@@ -24,6 +25,19 @@ def test_draws_follow_the_tempered_softmax():
     x0_R = draw(logits_V.expand(count, -1), 0.7, coordinates)
     found_V = torch.bincount(x0_R, minlength=4) / count
     torch.testing.assert_close(found_V, (logits_V / 0.7).softmax(0), atol=0.015, rtol=0)
+
+
+def test_a_draw_in_parts_is_that_of_all_rows_at_once():
+    num_rows, num_columns = 40, 5000  # more than a CPU draws at once
+    logits_RV = torch.randn(num_rows, num_columns, generator=torch.Generator().manual_seed(0))
+    rows = torch.arange(num_rows)
+    coordinates = Coordinates(rows % 3 - 1, rows // 3, rows)
+    draws_RV = coordinates.draw_columns(Purpose.GUMBEL, num_columns)
+    assert draw(logits_RV, 0.8, coordinates).tolist() == gumbel_max(logits_RV, draws_RV, 0.8).tolist()
+    for row in (0, 17, 39):
+        one = Coordinates(*(column_R[row : row + 1] for column_R in coordinates))
+        alone_V = uniform(row % 3 - 1, Purpose.GUMBEL, row // 3, row, torch.arange(num_columns))
+        assert torch.equal(one.draw_columns(Purpose.GUMBEL, num_columns)[0], alone_V)
 
 
 def test_top_k_and_top_p_limit_the_draw():
