@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 SECONDS = 15
+SELECTION = re.compile(r"\x1b\[[\d;:]*m|[\x0e\x0f]")
 ROOT = Path(__file__).parents[3]
 
 
@@ -43,26 +44,29 @@ class Terminal:
         """Type keys by tmux's names for them, or texts."""
         self._tmux("send-keys", *keys)
 
-    def text(self) -> str:
-        """What is on the screen, without colours."""
-        return self._tmux("capture-pane", "-p").replace("\N{NO-BREAK SPACE}", " ")
-
-    def codes(self) -> str:
-        """What is on the screen, with the codes of its colours."""
-        return self._tmux("capture-pane", "-p", "-e")
-
     def wait_for(self, pattern: str) -> str:
-        """The screen once it matches."""
+        """The screen without colours, once it matches.
+
+        A long frame reaches the terminal in several reads, so a capture may hold its first lines only: a pattern
+        must reach to the last line that the test looks at.
+        """
+        return without_codes(self.wait_for_codes(pattern))
+
+    def wait_for_codes(self, pattern: str) -> str:
+        """The screen with the codes of its colours, once it matches without them."""
         deadline = time.monotonic() + SECONDS
-        while not re.search(pattern, text := self.text(), re.MULTILINE):
-            assert time.monotonic() < deadline, f"no {pattern!r} in\n{text}"
+        while not re.search(pattern, without_codes(codes := self._codes()), re.MULTILINE):
+            assert time.monotonic() < deadline, f"no {pattern!r} in\n{without_codes(codes)}"
             time.sleep(0.05)
-        return text
+        return codes
 
     def wait_for_exit(self) -> tuple[str, int]:
         """The screen at the end, and the exit code."""
         text, _, code = self.wait_for(r"^EXIT=\d+$").rpartition("EXIT=")
         return text, int(code)
+
+    def _codes(self) -> str:
+        return self._tmux("capture-pane", "-p", "-e").replace("\N{NO-BREAK SPACE}", " ")
 
     def _tmux(self, *arguments: str) -> str:
         return subprocess.run(
@@ -73,6 +77,11 @@ class Terminal:
             check=True,
             cwd=ROOT,
         ).stdout
+
+
+def without_codes(screen: str) -> str:
+    """A screen's text alone: what stands between the codes that select its colours."""
+    return SELECTION.sub("", screen)
 
 
 def lines_of(text: str) -> Sequence[str]:
