@@ -1,6 +1,6 @@
 """The training that a model's authors published, as far as it differs from LLaDA's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -27,6 +27,17 @@ class PublishedTraining:
     def mask_probability(self, t_B: Tensor) -> Tensor:
         """Return the probability with which the tokens of each sample are masked, at noise levels in [0, 1]."""
         return (self.highest - self.lowest) * t_B + self.lowest
+
+    def within(self, lowest: float | None, highest: float | None) -> "PublishedTraining":
+        """Return the same training with the probability between these; None keeps a published limit.
+
+        Raises:
+            ValueError: the lowest is above the highest.
+        """
+        lowest, highest = (self.lowest if lowest is None else lowest), (self.highest if highest is None else highest)
+        if lowest > highest:
+            raise ValueError(f"{lowest:g} is above {highest:g}")
+        return replace(self, lowest=lowest, highest=highest)
 
 
 LLADA_TRAINING = PublishedTraining()

@@ -297,7 +297,18 @@ class TrainingOptions(DataOptions):
         return self
 
 
-class PretrainOptions(TrainingOptions):
+class DenoisingOptions(TrainingOptions):
+    """What pre-training and SFT share: how the tokens of a sample are masked."""
+
+    min_mask_ratio: float | None = Field(
+        None, gt=0, le=1, description="Least probability with which a sample's targets are masked; as published."
+    )
+    max_mask_ratio: float | None = Field(
+        None, gt=0, le=1, description="Greatest probability with which a sample's targets are masked; as published."
+    )
+
+
+class PretrainOptions(DenoisingOptions):
     """The options of `pretrain`, which starts from random weights or a checkpoint."""
 
     usual_warmup_steps: ClassVar[int] = 2000
@@ -335,7 +346,7 @@ class PretrainOptions(TrainingOptions):
         return self
 
 
-class SFTOptions(TrainingOptions):
+class SFTOptions(DenoisingOptions):
     """The options of `sft`, which starts from a checkpoint."""
 
     usual_warmup_steps: ClassVar[int] = 50

@@ -7,9 +7,12 @@ from torch import Tensor, nn
 
 from llada_core.model.network import Network
 from llada_core.model.published_training import PublishedTraining
+from llada_core.model.shape import ModelShape
 from training.data.batches import Batch
 from training.data.samples import Samples
+from training.errors import TrainingError
 from training.evaluation.likelihood_bound import evaluate
+from training.options.fields import DenoisingOptions
 from training.stages.base import NoisyRow, Work
 from training.stages.measurement import Conditions, Measurement
 from training.stages.objective import Objective, corrupt_batch
@@ -24,7 +27,7 @@ class Denoising:
     """A stage that learns to restore masked tokens; what it validates is the bound on the likelihood.
 
     Attributes:
-        training: how the model's authors mask and weigh tokens.
+        training: how the model's authors mask and weigh tokens, masked as much as the options say (`training_of`).
         block_length: that of the blocks of a block-causal model; None for others.
     """
 
@@ -41,7 +44,7 @@ class Denoising:
 
     def objective(self, model: Network, *, seed: int, reference: Callable[[], Network]) -> nn.Module:
         """See `Stage`."""
-        return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed)
+        return Objective(model, mask_id=model.special_tokens.mask_id, seed=seed, noise=self.training)
 
     def practice(self, objective: nn.Module, workplace: Workplace) -> None:
         """See `Stage`: none."""
@@ -74,6 +77,18 @@ class Denoising:
             "val_loss_by_noise_level": evaluation.by_noise_level,
         }
         return Measurement(evaluation.nll, figures, f"NLL bound {evaluation} nats per token")
+
+
+def training_of(options: DenoisingOptions, shape: ModelShape) -> PublishedTraining:
+    """The published training, with as much masked as the options say.
+
+    Raises:
+        TrainingError: the least ratio is above the greatest, of which one may be the published one.
+    """
+    try:
+        return shape.training.within(options.min_mask_ratio, options.max_mask_ratio)
+    except ValueError as error:
+        raise TrainingError(f"min_mask_ratio and max_mask_ratio: {error}") from error
 
 
 def in_whole_blocks(length: LengthT, block_length: int | None) -> LengthT:

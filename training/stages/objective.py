@@ -35,21 +35,22 @@ class BatchLoss(NamedTuple):
 class Objective(nn.Module):
     """LLaDA's pre-training and SFT losses (GUIDELINES), which differ only in the batch's targets and normaliser.
 
-    The model's shape says what its own authors do differently: attention block by block, other masks and weights.
+    The model's shape says what its own authors do differently: attention block by block, other weights. How much is
+    masked is the stage's to say (`noise`), since a run may choose it.
 
     A mixture of experts also learns to balance their load. That loss is a batch's own: that of a step is the mean of
     its parts', by their share in the step.
     """
 
-    def __init__(self, model: Network, *, mask_id: int, seed: int) -> None:
+    def __init__(self, model: Network, *, mask_id: int, seed: int, noise: PublishedTraining) -> None:
         super().__init__()
         self.model = model
         self.mask_id = mask_id
         self.seed = seed
+        self.noise = noise
 
     def forward(self, batch: Batch) -> BatchLoss:
-        training = self.model.shape.training
-        corrupted, is_target_BL, p_B = corrupt_batch(batch, mask_id=self.mask_id, seed=self.seed, training=training)
+        corrupted, is_target_BL, p_B = corrupt_batch(batch, mask_id=self.mask_id, seed=self.seed, training=self.noise)
         is_one_span = all(spans == (batch.tokens_BL.shape[1],) for spans in batch.spans)
         with self.model.balancing() as balance:
             losses_B = row_losses(self.model, batch.tokens_BL, corrupted, spans=None if is_one_span else batch.spans)

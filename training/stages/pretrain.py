@@ -16,7 +16,7 @@ from training.data.samples import PackedDocuments, Samples
 from training.data.shards import Encoded, Encoder, Shard, encode_documents
 from training.data.sources import Source
 from training.options.fields import PretrainOptions
-from training.stages.denoising import Denoising, in_whole_blocks
+from training.stages.denoising import Denoising, in_whole_blocks, training_of
 
 # LLaDA, GUIDELINES "Pre-training": 1 % of the data is cut to a random length. There per batch, here per sample.
 _SHARE_OF_CUT_SAMPLES = 0.01
@@ -47,7 +47,7 @@ class Pretraining(Denoising):
             options.max_length,
             options.attend_across_documents,
             options.loss_norm,
-            shape.training,
+            training_of(options, shape),
             shape.block_length,
         )
 

@@ -23,7 +23,7 @@ from training.data.sources import Source
 from training.errors import DataError
 from training.options.fields import SFTOptions
 from training.stages.chat import Chat, writes_thinking
-from training.stages.denoising import Denoising, in_whole_blocks
+from training.stages.denoising import Denoising, in_whole_blocks, training_of
 
 Overlong = Literal["drop", "truncate"]
 
@@ -62,7 +62,7 @@ class SFT(Chat, Denoising):
             options.pad_to,
             DialogueRules(options.train_on, options.allow_empty_answers),
             options.loss_norm,
-            shape.training,
+            training_of(options, shape),
             shape.block_length,
         )
 

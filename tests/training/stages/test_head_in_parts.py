@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from llada_core.model.architectures.llada.config import LLaDAConfig
 from llada_core.model.network import Network
+from llada_core.model.published_training import LLADA_TRAINING
 from tests.training.fake_samples import EOS, batches_of, samples_of
 from training.data.batches import Batching
 from training.stages.objective import Objective
@@ -63,7 +64,7 @@ def fsdp(objective):
 def loss_and_gradients(spread, *, weight_tying):
     torch.manual_seed(0)
     model = Network(LLaDAConfig(**CONFIG, weight_tying=weight_tying)).train()
-    objective = spread(Objective(model, mask_id=199, seed=0))
+    objective = spread(Objective(model, mask_id=199, seed=0, noise=LLADA_TRAINING))
     samples = samples_of(*range(40, 60), prompt=2)
     planner = SFT(64).planner(samples, Batching(16, seed=0, eos_id=EOS))
     (batch,) = batches_of(planner, 1)

@@ -58,7 +58,7 @@ def test_golden_losses_through_the_data_path(golden_networks, monkeypatch, case)
         "training.stages.objective.corruption_draws",
         lambda *coordinates: torch.where(masked, probability - 1e-9, probability),
     )
-    loss, _ = Objective(model, mask_id=model.special_tokens.mask_id, seed=0)(batch)
+    loss, _ = Objective(model, mask_id=model.special_tokens.mask_id, seed=0, noise=model.shape.training)(batch)
     assert loss.item() == pytest.approx(case["loss"], rel=1e-5)
     corrupted, _, _ = corrupt_batch(batch, mask_id=model.special_tokens.mask_id, seed=0)
     assert torch.equal(corrupted.tokens_BL, torch.tensor(case["noisy_ids"])[batch.samples_B])
@@ -90,9 +90,10 @@ def test_activation_checkpointing_changes_no_gradient(tiny_network):
         model.special_tokens = tiny_network.special_tokens
         if is_checkpointed:
             model.recompute_blocks()
-        Objective(model, mask_id=tiny_network.special_tokens.mask_id, seed=3)(batch_of(case, tiny_network))[
-            0
-        ].backward()
+        objective = Objective(
+            model, mask_id=tiny_network.special_tokens.mask_id, seed=3, noise=tiny_network.shape.training
+        )
+        objective(batch_of(case, tiny_network)).loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
@@ -102,11 +103,22 @@ def test_a_row_of_llada2_has_the_mean_of_its_masks_as_its_loss():
     (batch,) = batches_of(SFT(64).planner(samples_of(9, 12, 12, prompt=2), Batching(3, seed=0, eos_id=EOS)), 1)
     corrupted, _, p_B = corrupt_batch(batch, mask_id=159, seed=0, training=network.shape.training)
     assert ((p_B > 0.3) & (p_B < 0.8)).all() and torch.equal(p_B, 0.3 + 0.5 * batch.noise_levels_B)
-    loss, figures = Objective(network, mask_id=159, seed=0)(batch)
+    loss, figures = Objective(network, mask_id=159, seed=0, noise=network.shape.training)(batch)
     losses_R = masked_cross_entropy(network, batch.tokens_BL, corrupted)
     rows = losses_R.split(corrupted.masked_BL.sum(dim=1).tolist())
     assert loss.item() == pytest.approx(torch.stack([row.mean() for row in rows]).mean().item(), rel=1e-5)
     assert figures["loss_by_noise_level"][1, 3:8].sum() == 3
+
+
+def test_targets_that_are_always_masked_weigh_one_each(tiny_network):
+    mask_id = tiny_network.special_tokens.mask_id
+    (batch,) = batches_of(SFT(64).planner(samples_of(9, 12, 12, prompt=2), Batching(3, seed=0, eos_id=EOS)), 1)
+    noise = tiny_network.shape.training.within(1.0, None)
+    corrupted, is_target_BL, p_B = corrupt_batch(batch, mask_id=mask_id, seed=0, training=noise)
+    assert torch.equal(corrupted.masked_BL, is_target_BL) and (p_B == 1).all()
+    loss, _ = Objective(tiny_network, mask_id=mask_id, seed=0, noise=noise)(batch)
+    rows = masked_cross_entropy(tiny_network, batch.tokens_BL, corrupted).split(is_target_BL.sum(dim=1).tolist())
+    assert loss.item() == pytest.approx(torch.stack([row.mean() for row in rows]).mean().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("is_checkpointed", [False, True])
@@ -115,7 +127,7 @@ def test_checkpointing_and_bfloat16_keep_the_gradients_of_a_block_causal_model(m
     network = network_of("sdar", "tiny-8b-like")
     batching = Batching(3, seed=0, eos_id=network.special_tokens.eos_id)
     (batch,) = batches_of(SFT(64, block_length=4).planner(samples_of(9, 12, 20, prompt=2), batching), 1)
-    objective = Objective(network, mask_id=network.special_tokens.mask_id, seed=0)
+    objective = Objective(network, mask_id=network.special_tokens.mask_id, seed=0, noise=network.shape.training)
 
     def gradients():
         objective(batch).loss.backward()

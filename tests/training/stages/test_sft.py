@@ -6,6 +6,7 @@ import torch
 from jinja2 import Environment
 
 from llada_core import DEMO_FOLDER, load_tokenizer
+from llada_core.model.published_training import LLADA_TRAINING
 from llada_core.text.chat_template import ChatTemplate
 from llada_core.text.special_tokens import EOS_TOKEN, EOT_TOKEN
 from llada_core.text.tokenizer import CHAT_TEMPLATE, Message
@@ -69,7 +70,7 @@ def test_only_the_middle_of_a_gap_is_a_target_and_its_row_has_no_padding():
 def test_the_loss_of_a_gap_is_that_of_the_row_alone(tiny_network):
     samples = samples_of(12, 12, 5, 12, prompt=2, suffix=(0, 4, 2, 0))
     (batch,) = batches(samples, 1)
-    objective = Objective(tiny_network, mask_id=tiny_network.special_tokens.mask_id, seed=0)
+    objective = Objective(tiny_network, mask_id=tiny_network.special_tokens.mask_id, seed=0, noise=LLADA_TRAINING)
     (row,) = [place for place, sample in enumerate(batch.samples_B.tolist()) if sample == 2]
     is_row_B = torch.arange(4) == row
     of_the_row = replace(batch, normalizer_B=torch.where(is_row_B, batch.normalizer_B, float("inf")))
