@@ -44,6 +44,11 @@ class Answers:
     starts_B: Tensor
     lengths: tuple[int, ...]
 
+    @property
+    def num_tokens_B(self) -> Tensor:
+        """Tokens of each answer, int64 [B]."""
+        return torch.tensor(self.lengths, device=self.starts_B.device) - self.starts_B
+
 
 @dataclass(frozen=True, slots=True)
 class Draws:

@@ -50,19 +50,19 @@ SFT_DIALOGUES = {
     "stories": 125_000,
     "repeat": 22_000,
     "beginnings": 15_000,
-    "decisions": 30_000,
     "tools": 16_000,
 }
+NUM_LABELS = 220_000
 _SHARE_WITH_HISTORY = 0.06
 NUM_VALIDATION_STORIES = 500
 
 
 def main(
-    output_dir: Annotated[Path, typer.Option(help="Folder for the six files; created if missing.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the seven files; created if missing.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
     scale: Annotated[float, typer.Option(help="Factor for all sizes; tests use a small one.", min=0.0)] = 1.0,
 ) -> None:
-    """Write pretrain, sft, gaps, heldout, decisions and validation data, and print their sizes."""
+    """Write pretrain, sft, labels, gaps, heldout, decisions and validation data, and print their sizes."""
     output_dir.mkdir(parents=True, exist_ok=True)
     for name, parts in build(seed, scale=scale).items():
         rows = [row for part in parts.values() for row in part]
@@ -92,6 +92,7 @@ def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str
     return {
         "pretrain": pretrain,
         "sft": sft,
+        "labels": {"decisions": _labels(splits, seed, NUM_LABELS * scale)},
         "gaps": {"gaps": gaps},
         "heldout": _held_out_rows(splits),
         "decisions": {"decisions": [decision.row() for decision in held_out_decisions(stream(seed, "decisions"))]},
@@ -138,9 +139,14 @@ def _dialogues(splits: Splits, seed: int) -> dict[str, Iterator[Dialogue]]:
         "stories": story_dialogues(splits.unknown, stream(seed, "sft/stories")),
         "repeat": repeat_dialogues(splits.unknown, stream(seed, "sft/repeat")),
         "beginnings": beginning_dialogues(splits.unknown, stream(seed, "sft/beginnings")),
-        "decisions": decision_dialogues(splits.exercises, splits.unknown, stream(seed, "sft/decisions")),
         "tools": tool_dialogues(splits.exercises, stream(seed, "sft/tools")),
     }
+
+
+def _labels(splits: Splits, seed: int, num_rows: float) -> list[dict[str, Any]]:
+    """Questions answered with a label, in a file of their own: they are trained alone before they join the rest."""
+    dialogues = decision_dialogues(splits.exercises, splits.unknown, stream(seed, "labels"))
+    return [{"messages": dialogue.messages()} for dialogue in islice(dialogues, round(num_rows))]
 
 
 def _add_history(rows: list[dict[str, Any]], rng: Random) -> None:

@@ -379,6 +379,12 @@ class DPOOptions(TrainingOptions):
     loss: Literal["dpo", "ipo"] = Field(
         "dpo", description="dpo: the chosen answer should be likelier; ipo: by 1 / (2 beta) nats and no more."
     )
+    rpo_alpha: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight of the chosen answer's own loss per token, added to the pair's.",
+    )
     mc_num: int = Field(
         8, ge=1, description="Masks drawn for each answer; more of them mean less variance, memory and time grow alike."
     )

@@ -62,10 +62,12 @@ class Rewards(NamedTuple):
 
     Attributes:
         chosen_B, rejected_B: float64.
+        chosen_nll_B: the policy's bound on the negative log-likelihood of the chosen answer, nats per token, float64.
     """
 
     chosen_B: Tensor
     rejected_B: Tensor
+    chosen_nll_B: Tensor
 
     @property
     def margins_B(self) -> Tensor:
@@ -92,6 +94,7 @@ class PreferenceObjective(nn.Module):
         sampling: Sampling,
         beta: float,
         loss: PreferenceLoss,
+        rpo_alpha: float,
         seed: int,
     ) -> None:
         super().__init__()
@@ -100,6 +103,7 @@ class PreferenceObjective(nn.Module):
         self._sampling = sampling
         self._beta = beta
         self._loss: PreferenceLoss = loss
+        self._rpo_alpha = rpo_alpha
         self._seed = seed
 
     def forward(self, batch: Batch) -> BatchLoss:
@@ -110,6 +114,7 @@ class PreferenceObjective(nn.Module):
             "reward_accuracy": rewards.accuracies_B,
             "chosen_reward": rewards.chosen_B,
             "rejected_reward": rewards.rejected_B,
+            "chosen_nll": rewards.chosen_nll_B,
         }
         return BatchLoss(loss, {name: mean_of(values_B) for name, values_B in figures.items()})
 
@@ -119,12 +124,15 @@ class PreferenceObjective(nn.Module):
         # First, as nothing is kept for backward yet.
         with torch.no_grad():
             reference_B = answer_bounds(self.reference, answers, corrupted)
-        chosen_B, rejected_B = (self._beta * (answer_bounds(self.model, answers, corrupted) - reference_B)).chunk(2)
-        return Rewards(chosen_B, rejected_B)
+        policy_B = answer_bounds(self.model, answers, corrupted)
+        chosen_B, rejected_B = (self._beta * (policy_B - reference_B)).chunk(2)
+        num_chosen = len(chosen_B)
+        return Rewards(chosen_B, rejected_B, -policy_B[:num_chosen] / answers.num_tokens_B[:num_chosen])
 
     def losses(self, rewards: Rewards) -> Tensor:
         """The loss of each pair, float64 [B]."""
-        return preference_losses(rewards.margins_B / self._beta, beta=self._beta, kind=self._loss)
+        losses_B = preference_losses(rewards.margins_B / self._beta, beta=self._beta, kind=self._loss)
+        return losses_B + self._rpo_alpha * rewards.chosen_nll_B
 
 
 def _answers(batch: Batch) -> Answers:

@@ -47,6 +47,7 @@ class Preferences(Chat):
         overlong: what happens to pairs of which an answer is over `max_length`.
         sampling: how the bound on an answer's likelihood is estimated.
         beta, loss: see `preference_losses`.
+        rpo_alpha: weight of the chosen answer's negative log-likelihood, per token (RPO, arXiv:2404.19733).
     """
 
     max_length: int
@@ -55,6 +56,7 @@ class Preferences(Chat):
     sampling: Sampling = field(default_factory=Sampling)
     beta: float = 0.2
     loss: PreferenceLoss = "dpo"
+    rpo_alpha: float = 0.0
 
     name: ClassVar[str] = "dpo"
     val_loss: ClassVar[str] = "preference loss"
@@ -72,6 +74,7 @@ class Preferences(Chat):
             Sampling(options.mc_num, stratified=options.stratified_noise, block_length=shape.block_length),
             options.beta,
             options.loss,
+            options.rpo_alpha,
         )
 
     @property
@@ -101,7 +104,13 @@ class Preferences(Chat):
     def objective(self, model: Network, *, seed: int, reference: Callable[[], Network]) -> nn.Module:
         """See `Stage`."""
         return PreferenceObjective(
-            model, reference(), sampling=self.sampling, beta=self.beta, loss=self.loss, seed=seed
+            model,
+            reference(),
+            sampling=self.sampling,
+            beta=self.beta,
+            loss=self.loss,
+            rpo_alpha=self.rpo_alpha,
+            seed=seed,
         )
 
     def practice(self, objective: nn.Module, workplace: Workplace) -> None:

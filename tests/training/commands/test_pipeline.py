@@ -201,7 +201,8 @@ def test_the_script_runs_every_stage_and_continues_where_it_stopped(config, tmp_
 
 
 def test_the_configs_that_come_with_the_project_are_valid(monkeypatch):
-    RunConfig.load(ROOT / "training" / "configs" / "demo.yaml")
+    for file in (ROOT / "training" / "configs").glob("*.yaml"):
+        RunConfig.load(file)
     monkeypatch.chdir(ROOT)
     printed = succeed("pipeline", "--config", "examples/own_model/config.yaml", "--dry-run")
     assert printed.count("Dry run: nothing was written.") == 2

@@ -38,7 +38,7 @@ def contents(row: dict) -> list[str]:
 
 
 def training_texts(folder: Path) -> list[str]:
-    return [text for name in ("pretrain", "sft") for text in texts(folder / f"{name}.jsonl")]
+    return [text for name in ("pretrain", "sft", "labels") for text in texts(folder / f"{name}.jsonl")]
 
 
 def plain(text: str) -> str:

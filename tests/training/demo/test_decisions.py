@@ -78,7 +78,9 @@ def test_held_out_questions_are_balanced_and_none_of_them_is_trained() -> None:
     held_out = list(held_out_decisions(Random(0)))
     assert Counter(decision.kind for decision in held_out) == {"predicate": 2 * 508, "choice": 508}
     assert sum(decision.answer for decision in held_out if decision.kind == "predicate") == 508
-    trained = {"".join(turn["content"] for turn in row["messages"]) for row in build(0, scale=0.05)["sft"]["decisions"]}
+    trained = {
+        "".join(turn["content"] for turn in row["messages"]) for row in build(0, scale=0.05)["labels"]["decisions"]
+    }
     for decision in held_out:
         text = decision.text or decision.question.instructions
         assert not [text for seen in trained if seen.startswith(text + "\n")]

@@ -109,11 +109,11 @@ def test_the_first_step_starts_from_a_tie(networks):
     assert figures["reward_accuracy"].tolist() == [1.0, 2.0] and figures["reward_margin"].tolist() == [0.0, 2.0]
 
 
-@pytest.mark.parametrize("loss", ["dpo", "ipo"])
-def test_the_gradient_is_that_of_computing_every_draw_by_itself(networks, loss):
+@pytest.mark.parametrize(("loss", "rpo_alpha"), [("dpo", 0.0), ("ipo", 0.0), ("dpo", 0.7)])
+def test_the_gradient_is_that_of_computing_every_draw_by_itself(networks, loss, rpo_alpha):
     policy, reference = networks
     batch = batch_of(pairs((5, 7), (9, 4)))
-    objective_of(networks, loss=loss)(batch).loss.backward()
+    objective_of(networks, loss=loss, rpo_alpha=rpo_alpha)(batch).loss.backward()
     gradients = [weight.grad.clone() for weight in policy.parameters()]
     policy.zero_grad()
     answers, _, corrupted = Sampling(DRAWS).of(batch, mask_id=policy.special_tokens.mask_id, seed=0)
@@ -131,7 +131,8 @@ def test_the_gradient_is_that_of_computing_every_draw_by_itself(networks, loss):
     gains_B = torch.stack(bounds[0]) - torch.stack(bounds[1]).detach()
     margins_B = gains_B[:2] - gains_B[2:]
     losses_B = -(BETA * margins_B).sigmoid().log() if loss == "dpo" else (margins_B - 1 / (2 * BETA)) ** 2
-    losses_B.mean().backward()
+    chosen_nll_B = -torch.stack(bounds[0][:2]) / (torch.tensor(answers.lengths[:2]) - 2)
+    (losses_B + rpo_alpha * chosen_nll_B).mean().backward()
     for weight, gradient in zip(policy.parameters(), gradients, strict=True):
         torch.testing.assert_close(gradient, weight.grad, atol=1e-5, rtol=1e-3)
 
