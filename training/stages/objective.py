@@ -47,6 +47,7 @@ class Objective(nn.Module):
         self.model = model
         self.mask_id = mask_id
         self.seed = seed
+        # Not `training`: every module has an attribute of that name.
         self.noise = noise
 
     def forward(self, batch: Batch) -> BatchLoss:
