@@ -21,7 +21,7 @@ from llada_core.text.tokenizer import Message, Tokenizer
 Prompt = str | Sequence[int] | Sequence[Message] | Sequence[Mapping[str, str]]
 
 # Canvases denoised together; a longer list is denoised in parts.
-_MAX_BATCH_SIZE = 32
+MAX_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +116,29 @@ def generate(
     return [_result(canvas, tokenizer, passes) for canvas, passes in zip(canvases, cache_passes, strict=True)]
 
 
-def finish(model: MaskPredictor, canvases: Sequence[Canvas]) -> list[int]:
-    """Denoise canvases to their ends, as many at a time as a batch may have; return the `cache_passes` of each.
+def finish(model: MaskPredictor, canvases: Sequence[Canvas], *, batch_size: int = MAX_BATCH_SIZE) -> list[int]:
+    """Denoise canvases to their ends, at most `batch_size` at a time; return the `cache_passes` of each.
 
     Under the cache policy `exact`, blocks with which several canvases begin are computed once.
     """
-    sampler = Sampler(model, _prefix_pool(model, canvases))
+    sampler = Sampler(model, _prefix_pool(model, canvases, batch_size))
     cache_passes = dict.fromkeys(canvases, 0)
     waiting = [canvas for canvas in canvases if canvas.finish_reason is None]
     while waiting:
-        batch = waiting[:_MAX_BATCH_SIZE]
+        batch = waiting[:batch_size]
         for canvas, step in zip(batch, sampler.step(batch), strict=True):
             cache_passes[canvas] += step.cache_passes
         waiting = [canvas for canvas in waiting if canvas.finish_reason is None]
     return list(cache_passes.values())
 
 
-def _prefix_pool(model: MaskPredictor, canvases: Sequence[Canvas]) -> PrefixPool | None:
+def _prefix_pool(model: MaskPredictor, canvases: Sequence[Canvas], batch_size: int) -> PrefixPool | None:
     """Return a pool for what canvases share, with as much memory as the caches of a batch; None if they cannot."""
     sharing = [canvas for canvas in canvases if may_reuse(canvas)]
     if len(sharing) < 2:
         return None
     sizes = sorted(map(Sampler(model).cache_bytes, sharing))
-    return PrefixPool(model, sum(sizes[-_MAX_BATCH_SIZE:]))
+    return PrefixPool(model, sum(sizes[-batch_size:]))
 
 
 def text_of(canvas: Canvas, tokenizer: Tokenizer) -> str:

@@ -531,7 +531,7 @@ class GRPOOptions(SamplingOptions, TrainingOptions):
         None,
         ge=1,
         description="Prompts whose answers a process trains on at once, accumulating gradients; its whole share if "
-        "not given.",
+        "not given. As many answers, at most 32, are written at once.",
     )
     reward: list[str] = Field(
         min_length=1,

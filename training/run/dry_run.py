@@ -104,10 +104,15 @@ def _show_memory(start: Start, batch_size: int, log: Log) -> None:
     is_small = max(estimate.total for *_, estimate in estimates) < 1e9
     unit, size_of_unit = ("MB", 1e6) if is_small else ("GB", 1e9)
     log(f"Memory of one device, in {unit}, at {length:,} tokens ({options.dtype}):")
-    log("  processes  strategy  rows   weights  gradients  optimizer  copies  activations  logits  backward   total")
+    answers = "" if start.stage.work.answering is None else "  answers"
+    log(
+        "  processes  strategy  rows   weights  gradients  optimizer  copies  activations  logits  backward"
+        f"{answers}   total"
+    )
     for size, strategy, rows, estimate in estimates:
         is_this_run = "   ← this run" if size == read_launch().world_size else ""
-        log(f"  {size:>9}  {strategy:>8}  {rows:>4}  {_columns(estimate, size_of_unit)}{is_this_run}")
+        columns = _columns(estimate, size_of_unit, with_answers=bool(answers))
+        log(f"  {size:>9}  {strategy:>8}  {rows:>4}  {columns}{is_this_run}")
 
 
 def _estimates(start: Start, batch_size: int, length: int) -> Iterator[tuple[int, str, int, MemoryEstimate]]:
@@ -126,15 +131,15 @@ def _estimates(start: Start, batch_size: int, length: int) -> Iterator[tuple[int
             strategy=strategy,
             world_size=size,
             has_reference=start.stage.has_reference,
-            row_loss=start.stage.work.row_loss,
+            work=start.stage.work,
         )
         yield size, strategy, rows, estimate
 
 
-def _columns(estimate: MemoryEstimate, size_of_unit: float) -> str:
-    widths = (8, 9, 9, 6, 11, 6, 8, 6)
+def _columns(estimate: MemoryEstimate, size_of_unit: float, *, with_answers: bool) -> str:
+    widths = (8, 9, 9, 6, 11, 6, 8, *((7,) if with_answers else ()), 6)
     values = (
         estimate.weights, estimate.gradients, estimate.optimizer, estimate.copies, estimate.activations,
-        estimate.logits, estimate.backward, estimate.total,
+        estimate.logits, estimate.backward, *((estimate.answers,) if with_answers else ()), estimate.total,
     )  # fmt: skip
     return "  ".join(f"{value / size_of_unit:>{width}.2f}" for value, width in zip(values, widths, strict=True))

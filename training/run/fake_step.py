@@ -26,6 +26,7 @@ from llada_core.diffusion.loss import RowLoss, head_losses, packed_for_training
 from llada_core.model.config import ModelConfig
 from llada_core.model.layers import Block
 from llada_core.model.network import Network
+from llada_core.model.packed import PackedTokens
 from training.options.fields import LoraParams
 from training.run.quantized_base import BaseDtype, QuantizedLinear
 from training.run.token_rows import train_rows
@@ -155,6 +156,21 @@ def follow_step(
         block_backward=at_second[1].peak - after_second.live,
         autocast=Sizes(cast_block, after_forward.cast - 2 * cast_block),
     )
+
+
+def follow_pass(sketch: Network, rows: int, length: int, *, is_sharded: bool, bfloat16: bool) -> int:
+    """The bytes that a pass without gradients holds at its peak, below the head; weights and their casts left out.
+
+    Args:
+        is_sharded: see `follow_step`.
+    """
+    with FakeTensorMode():
+        _allocate(sketch, is_sharded=is_sharded, bfloat16=bfloat16)
+        memory = _LiveBytes(sketch.parameters())
+        tokens_T = torch.zeros(rows * length, dtype=torch.long)
+        with memory, torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            sketch.hidden_states(PackedTokens(tokens_T, (length,) * rows))
+    return memory.moment().peak
 
 
 def _allocate(sketch: Network, *, is_sharded: bool, bfloat16: bool) -> None:

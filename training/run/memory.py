@@ -10,18 +10,30 @@ The estimate leaves out memory that the model does not determine: CUDA's context
 the allocator's fragmentation, together a few gigabytes on a GPU.
 """
 
-from dataclasses import astuple, dataclass
+from collections.abc import Callable
+from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import Literal
 
-from llada_core.diffusion.loss import RowLoss, cross_entropy
+import torch
+
+from llada_core.diffusion.guidance import num_passes
 from llada_core.model.config import ModelConfig
+from llada_core.model.kv_cache import KVCache
+from llada_core.model.shape import ModelShape
+from llada_core.sampling.params import EXACT
+from llada_core.sampling.sampler import MAX_HEAD_ROWS
 from training.options.fields import LoraParams, TrainingOptions
-from training.run.fake_step import follow_step, num_quantized, sizes_of, two_blocks
+from training.run.fake_step import follow_pass, follow_step, num_quantized, sizes_of, two_blocks
 from training.run.optimizer import block_matrices
 from training.run.quantized_base import BYTES_PER_WEIGHT
 from training.run.start import with_blocks
+from training.stages.base import Answering, Work
 
 Strategy = Literal["single", "ddp", "fsdp"]
+_TRAINING_ALONE = Work()
+# A logit that proposes a token: it, its copy and its probability in float32, and four numbers of 8 bytes of its noise.
+_BYTES_PER_PROPOSED = 3 * 4 + 4 * 8
 _FLOAT32, _BFLOAT16 = 4, 2
 # Bytes of both moments; in 8 bits they have a scale in float32 for every 256 values. Muon has one, where it is used.
 _MOMENTS = {"adamw": 2 * _FLOAT32, "adamw_8bit": 2 * (1 + _FLOAT32 / 256), "muon": 2 * _FLOAT32}
@@ -39,6 +51,7 @@ class MemoryEstimate:
         logits: added by the final norm, the head and the cross-entropy at their peak, in forward or in backward.
         backward: needed beyond `logits` by another moment, mostly one block's backward: temporaries, recomputed
             activations, gradients FSDP has yet to scatter. 0 if the head is the peak, as with a large vocabulary.
+        answers: needed beyond all of these while the model writes answers, before a step. 0 if the step is the peak.
     """
 
     weights: int
@@ -48,6 +61,7 @@ class MemoryEstimate:
     activations: int
     logits: int
     backward: int
+    answers: int = 0
 
     @property
     def total(self) -> int:
@@ -63,7 +77,7 @@ def estimate_memory(
     strategy: Strategy,
     world_size: int,
     has_reference: bool = False,
-    row_loss: RowLoss = cross_entropy,
+    work: Work = _TRAINING_ALONE,
 ) -> MemoryEstimate:
     """The memory of one training step on one of `world_size` devices.
 
@@ -71,7 +85,7 @@ def estimate_memory(
         options: decide what is trained and kept, and in which dtypes.
         rows: those that one device computes at once (a micro-batch), of `length` tokens each.
         has_reference: whether the objective holds a frozen copy of the model. Its pass comes first, and keeps nothing.
-        row_loss: what the objective takes of the logits at each masked position.
+        work: what a stage does with the rows; how many they are is said by `rows`.
     """
     is_sharded, num_blocks = strategy == "fsdp", config.shape.num_layers
     bfloat16 = options.dtype == "bfloat16"
@@ -80,7 +94,7 @@ def estimate_memory(
     everything, trained = sizes_of(sketch), sizes_of(sketch, is_trained=True)
     if options.activation_checkpointing:
         sketch.recompute_blocks()
-    step = follow_step(sketch, rows, length, row_loss=row_loss, is_sharded=is_sharded, bfloat16=bfloat16)
+    step = follow_step(sketch, rows, length, row_loss=work.row_loss, is_sharded=is_sharded, bfloat16=bfloat16)
 
     num_trained = trained.total(num_blocks)
     num_frozen = everything.total(num_blocks) - num_trained
@@ -114,11 +128,12 @@ def estimate_memory(
         # When no activation is alive the root counts again: at first the buffer that gathers it, at last its gradients
         # in float32 and this device's share of them.
         root_again = max(computed * everything.root, _FLOAT32 * (trained.root + trained.root // num_shards))
-    if has_reference:
-        # Without shards it shares the base of adapters. FSDP keeps its root gathered as well.
-        copies += (_FLOAT32 * num_trained + (frozen if is_sharded else 0)) // num_shards
-        copies += computed * everything.root if is_sharded else 0
-    return MemoryEstimate(
+    # Without shards a reference shares the base of adapters. FSDP keeps its root gathered as well.
+    reference = (_FLOAT32 * num_trained + (frozen if is_sharded else 0)) // num_shards if has_reference else 0
+    copies += reference
+    if has_reference and is_sharded:
+        copies += computed * everything.root
+    estimate = MemoryEstimate(
         weights=(frozen + _FLOAT32 * num_trained) // num_shards,
         gradients=gradients,
         optimizer=int(moments + average) // num_shards,
@@ -127,6 +142,37 @@ def estimate_memory(
         logits=logits,
         backward=max(0, max(block_backward, root_again - activations) - logits),
     )
+    if work.answering is None:
+        return estimate
+    # Gradients are gone by then, but for DDP's buckets, and autocast keeps no copies.
+    states = estimate.weights + estimate.optimizer + reference + (gradients if strategy == "ddp" else 0)
+    if is_sharded:
+        # All weights are gathered, the reference's too.
+        states += (1 + has_reference) * computed * everything.total(num_blocks)
+    sketch = two_blocks(config, options.lora, options.base_dtype)
+    follow = partial(follow_pass, sketch, length=length, is_sharded=is_sharded, bfloat16=bfloat16)
+    weights_dtype = torch.bfloat16 if bfloat16 and (is_sharded or num_frozen) else torch.float32
+    writing = _bytes_of_answers(config.shape, work.answering, length, follow, weights_dtype)
+    return replace(estimate, answers=max(0, states + writing - estimate.total))
+
+
+def _bytes_of_answers(
+    shape: ModelShape, answering: Answering, length: int, follow: Callable[[int], int], dtype: torch.dtype
+) -> int:
+    """The bytes that writing answers takes beyond weights: caches, and a pass or what follows it at the head.
+
+    Args:
+        length: positions of a prompt with its answer.
+        follow: the bytes of a pass over so many rows.
+    """
+    params = answering.params
+    rows = num_passes(params.cfg_scale) * answering.num_canvases
+    caches = 0 if params.cache == "none" else rows * KVCache.num_bytes(shape, length, dtype)
+    if params.cache == EXACT:
+        # What the answers to a prompt share is kept once more.
+        caches *= 2
+    proposed = answering.num_canvases * params.effective_block_length * params.active_blocks
+    return caches + max(follow(rows), min(proposed, MAX_HEAD_ROWS) * shape.vocab_size * _BYTES_PER_PROPOSED)
 
 
 def count_parameters(config: ModelConfig, lora: LoraParams | None = None) -> tuple[int, int]:

@@ -110,6 +110,7 @@ class Trainer:
         """Run one optimizer step."""
         plan = self._planner.plan(self.step)
         rows = self._world.part_of(plan.num_rows)
+        self.model.zero_grad(set_to_none=True)
         if self._practice is not None and self._practice.is_due(plan):
             with self._parallel.whole_weights(), self._parallel.autocast():
                 whole = self._planner.collate(plan, slice(rows.start, rows.stop))
@@ -117,7 +118,6 @@ class Trainer:
         size = self._options.micro_batch_size or len(rows)
         starts = range(rows.start, rows.stop, size)
         set_learning_rate(self._learned.optimizers, self._schedule.rate_at(self.step))
-        self.model.zero_grad(set_to_none=True)
         step_loss = torch.zeros((), device=self._world.device)
         for start in starts:
             batch = self._planner.collate(plan, slice(start, min(start + size, rows.stop))).to(self._world.device)

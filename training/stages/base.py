@@ -8,6 +8,7 @@ from torch import nn
 
 from llada_core.diffusion.loss import RowLoss, cross_entropy
 from llada_core.model.network import Network
+from llada_core.sampling.params import GenerationParams
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner
 from training.data.samples import Samples
@@ -40,10 +41,20 @@ class Work:
     Attributes:
         rows: the rows that go through the model.
         row_loss: what the objective takes of the logits at each masked position.
+        answering: what the model does before a step; None if it only trains.
     """
 
     rows: int = 1
     row_loss: RowLoss = cross_entropy
+    answering: "Answering | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Canvases that a model fills at once, without gradients, as long as a row of training each."""
+
+    num_canvases: int
+    params: GenerationParams
 
 
 class Stage(Protocol):

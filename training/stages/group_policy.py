@@ -16,6 +16,7 @@ from torch import nn
 from llada_core.diffusion.loss import row_normalizer
 from llada_core.model.network import Network
 from llada_core.model.shape import ModelShape
+from llada_core.sampling.generate import MAX_BATCH_SIZE
 from llada_core.text.tokenizer import Message, Tokenizer
 from training.data.batches import Batch, Batching, BatchPlanner, RowLayout, StepRows
 from training.data.formats import Question, ReadReport, read_questions
@@ -25,7 +26,7 @@ from training.data.sources import Source
 from training.errors import TrainingError
 from training.options.fields import GRPOOptions
 from training.rewards import rewards_of
-from training.stages.base import NoisyRow, Work
+from training.stages.base import Answering, NoisyRow, Work
 from training.stages.chat import Chat
 from training.stages.denoising import in_whole_blocks
 from training.stages.measurement import Conditions, Measurement
@@ -68,8 +69,13 @@ class GroupPolicy(Chat):
                 f"--gen-length is {options.gen_length}; it must be below --max-length, {options.max_length}, which "
                 "counts the prompt too"
             )
+        trained_at_once = (options.micro_batch_size or options.batch_size) * options.group_size
         asking = Asking(
-            options.generation_params(seed=0), rewards_of(options.reward), options.group_size, options.scale_rewards
+            options.generation_params(seed=0),
+            rewards_of(options.reward),
+            options.group_size,
+            options.scale_rewards,
+            min(trained_at_once, MAX_BATCH_SIZE),
         )
         updating = Updating(
             options.estimator,
@@ -95,7 +101,8 @@ class GroupPolicy(Chat):
 
     @property
     def work(self) -> Work:
-        return Work(self.asking.group_size * self.updating.num_views)
+        answering = Answering(self.asking.batch_size, self.asking.params)
+        return Work(self.asking.group_size * self.updating.num_views, answering=answering)
 
     def encoder(self, tokenizer: Tokenizer, *, eos_id: int) -> "QuestionEncoder":
         return QuestionEncoder(

@@ -20,7 +20,7 @@ from llada_core.errors import NonFiniteLogitsError
 from llada_core.files import new_file
 from llada_core.model.network import Network
 from llada_core.sampling.canvas import Canvas
-from llada_core.sampling.generate import finish, text_of
+from llada_core.sampling.generate import MAX_BATCH_SIZE, finish, text_of
 from llada_core.sampling.params import GenerationParams
 from llada_core.sampling.prepare import Vocabulary, prepare_responses
 from llada_core.text.tokenizer import Tokenizer
@@ -94,12 +94,17 @@ Measure = Callable[[Sequence[Group]], Sequence[Sequence[list[list[float]]]]]
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How prompts are answered, and the answers rewarded."""
+    """How prompts are answered, and the answers rewarded.
+
+    Attributes:
+        batch_size: the answers that are written at once.
+    """
 
     params: GenerationParams
     rewards: tuple[Reward, ...]
     group_size: int
     scale_rewards: bool
+    batch_size: int = MAX_BATCH_SIZE
 
     def groups(self, model: Network, tokenizer: Tokenizer, prompts: Sequence[Asked], *, seed: int) -> list[Group]:
         """Let the model answer prompts, each `group_size` times, and reward the answers.
@@ -133,7 +138,7 @@ class Asking:
             for asked, own in zip(prompts, seeds, strict=True)
         ]
         model.eval()
-        finish(model, [canvas for group in canvases for canvas in group])
+        finish(model, [canvas for group in canvases for canvas in group], batch_size=self.batch_size)
         model.train()
         return [
             [self._rollout(asked, canvas, tokenizer) for canvas in group]

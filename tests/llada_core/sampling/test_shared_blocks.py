@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from llada_core import GenerationParams, generate, load_model
 from llada_core.errors import NonFiniteLogitsError
 from llada_core.model.prefix_pool import PrefixPool
-from llada_core.sampling import generate as generate_module
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import frame_at, prepare_fork
+from llada_core.sampling.generate import finish
 from llada_core.sampling.prepare import Vocabulary, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.llada_core.model.architectures.test_family import FAMILY
@@ -107,15 +107,14 @@ def test_choices_of_one_prompt_compute_it_once(sdar, num_choices, monkeypatch):
     assert [step.reused_tokens for step in steps] == [0] + [32] * (num_choices - 1)
 
 
-def test_the_prompts_of_one_call_compute_what_they_share_once(sdar, monkeypatch):
-    monkeypatch.setattr(generate_module, "_MAX_BATCH_SIZE", 2)
+def test_canvases_of_one_list_compute_what_they_share_once(sdar):
     prompts = [PROMPT, [*PROMPT[:24], *range(60, 68)], [7, *PROMPT[1:]], PROMPT]
-    params = GenerationParams(**FIELDS)
-    each = [generate(sdar, [prompt], params)[0] for prompt in prompts]
-    together = generate(sdar, prompts, params)
-    assert [result.token_ids for result in together] == [result.token_ids for result in each]
+    together = [canvas_of(sdar, prompt) for prompt in prompts]
+    each = [generate(sdar, [prompt], GenerationParams(**FIELDS))[0] for prompt in prompts]
+    cache_passes = finish(sdar, together, batch_size=2)
+    assert [canvas.response for canvas in together] == [alone(sdar, prompt) for prompt in prompts]
     # The second computes the last block of its prompt; the fourth, though of a later batch, nothing of it.
-    saved = [one.cache_passes - shared.cache_passes for one, shared in zip(each, together, strict=True)]
+    saved = [one.cache_passes - shared for one, shared in zip(each, cache_passes, strict=True)]
     assert saved == [0, 0, 0, 1]
 
 

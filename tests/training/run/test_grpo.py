@@ -46,6 +46,7 @@ def test_a_dry_run_shows_the_canvas_and_counts_the_rows_of_all_answers(workspace
     assert ", the canvas of an answer: " in printed and "┃░░░░░░\n" in printed
     # Two steps with each batch of two prompts.
     assert "12 steps of 2 samples, 0.30 epochs of 40 samples" in printed
+    assert "  answers   total\n" in printed
     rows = [line.split()[2] for line in printed.splitlines() if "single" in line]
     assert rows == ["12"]  # 2 prompts, 3 answers, a mask and its complement
     assert not (tmp_path / "out").exists()

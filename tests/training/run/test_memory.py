@@ -23,10 +23,15 @@ from llada_core.model.architectures.llada.names import ADAPTABLE
 from llada_core.model.architectures.sdar import SDARConfig
 from llada_core.model.config import ModelConfig
 from llada_core.model.network import Network
+from llada_core.sampling.generate import finish
+from llada_core.sampling.params import GenerationParams
+from llada_core.sampling.prepare import Vocabulary, prepare_responses
+from llada_core.text.special_tokens import SpecialTokens
 from training.options.fields import LoraParams, SFTOptions
 from training.run.fake_step import follow_step
 from training.run.memory import MemoryEstimate, Strategy, count_parameters, estimate_memory
 from training.run.quantized_base import BaseDtype, quantize_linears
+from training.stages.base import Answering, Work
 
 LLADA_8B = LLaDAConfig.from_dict(
     {
@@ -335,3 +340,47 @@ def test_a_reference_is_a_copy_of_what_is_trained_and_under_fsdp_of_everything()
     assert added("ddp", 2, lora=adapters) == 4 * trained
     # Shards of all weights, and the root in the dtype of the computation.
     assert added("fsdp", 4, lora=adapters) > (4 * trained + 2 * full) / 4
+
+
+@dtypes
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_the_estimate_counts_the_answers_that_are_written_before_a_step(bfloat16, cache, monkeypatch):
+    # As on a GPU, which draws all noise at once.
+    monkeypatch.setattr("llada_core.sampling.propose._MAX_CPU_DRAWS", 1 << 30)
+    monkeypatch.setattr("llada_core.sampling.sampler._MAX_CPU_LOGITS", 1 << 30)
+    monkeypatch.setattr("llada_core.model.attention._LONGEST_PLAIN", 0)
+    params = GenerationParams(gen_length=64, block_length=32, temperature=1.0, steps=2, cache=cache)
+    chosen = options(bfloat16=bfloat16, activation_checkpointing=True)
+    work = Work(answering=Answering(16, params))
+    shape = {"rows": 1, "length": LENGTH, "strategy": "single", "world_size": 1, "work": work}
+    estimated = estimate_memory(SMALL, chosen, **shape)
+    model = Network(SMALL).eval()
+    model.special_tokens = SpecialTokens(mask_id=999, eos_id=998, eot_id=None)
+    vocabulary = Vocabulary.of(model)
+    canvases = prepare_responses(list(range(64)), params, vocabulary, seeds=range(16))
+
+    def write_answers() -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            finish(model, canvases)
+
+    model.rotary.at(torch.arange(LENGTH), longest=LENGTH)
+    assert estimated.answers > 0
+    written = estimated.total - estimated.weights - estimated.optimizer
+    assert written == pytest.approx(peak_of(write_answers), rel=0.1)
+
+
+def test_weights_and_caches_of_all_answers_are_what_sharded_training_lacks_room_for():
+    chosen = options(activation_checkpointing=True)
+
+    def with_cache(cache, num_canvases=32):
+        params = GenerationParams(gen_length=256, temperature=1.0, cache=cache)
+        work = Work(answering=Answering(num_canvases, params))
+        return estimate_memory(
+            LLADA_8B, chosen, rows=1, length=4096, strategy="fsdp", world_size=8, has_reference=True, work=work
+        )
+
+    # A cache of 4,096 positions takes 2.1 GB in bfloat16.
+    assert with_cache("dual").total - with_cache("none").total == pytest.approx(32 * 2.15 * GB, rel=0.02)
+    assert with_cache("dual").total - with_cache("dual", 8).total > 24 * 2.1 * GB
+    # Policy and reference are whole on every device.
+    assert with_cache("none", 1).total > 2 * 16 * GB
