@@ -84,7 +84,7 @@ def build(seed: int, *, scale: float = 1.0) -> dict[str, dict[str, list[dict[str
     }
     sft = {
         part: [{"messages": dialogue.messages()} for dialogue in islice(dialogues, round(SFT_DIALOGUES[part] * scale))]
-        for part, dialogues in _dialogues(splits, seed).items()
+        for part, dialogues in dialogues_of(splits, seed, "sft").items()
     }
     gaps = [asdict(gap) for gap in islice(_gaps(splits, seed), round(NUM_GAPS * scale))]
     trained = {row["text"] for rows in pretrain.values() for row in rows} | {"".join(gap.values()) for gap in gaps}
@@ -127,19 +127,20 @@ def _gaps(splits: Splits, seed: int) -> Iterator[FilledGap]:
     return filled_gaps((next(documents[rng.choices(parts, weights)[0]]) for _ in count()), rng)
 
 
-def _dialogues(splits: Splits, seed: int) -> dict[str, Iterator[Dialogue]]:
+def dialogues_of(splits: Splits, seed: int, use: str) -> dict[str, Iterator[Dialogue]]:
+    """Endless dialogues of every part; those of another use are other draws."""
     return {
-        "capitals": capital_dialogues(splits.follow_ups, stream(seed, "sft/capitals")),
-        "arithmetic": arithmetic_dialogues(splits.exercises, stream(seed, "sft/arithmetic")),
-        "definitions": definition_dialogues(stream(seed, "sft/definitions")),
-        "unknown": unknown_dialogues(splits.unknown, stream(seed, "sft/unknown")),
-        "smalltalk": smalltalk_dialogues(stream(seed, "sft/smalltalk")),
-        "chitchat": chitchat_dialogues(stream(seed, "sft/chitchat")),
-        "sequences": sequence_dialogues(stream(seed, "sft/sequences")),
-        "stories": story_dialogues(splits.unknown, stream(seed, "sft/stories")),
-        "repeat": repeat_dialogues(splits.unknown, stream(seed, "sft/repeat")),
-        "beginnings": beginning_dialogues(splits.unknown, stream(seed, "sft/beginnings")),
-        "tools": tool_dialogues(splits.exercises, stream(seed, "sft/tools")),
+        "capitals": capital_dialogues(splits.follow_ups, stream(seed, f"{use}/capitals")),
+        "arithmetic": arithmetic_dialogues(splits.exercises, stream(seed, f"{use}/arithmetic")),
+        "definitions": definition_dialogues(stream(seed, f"{use}/definitions")),
+        "unknown": unknown_dialogues(splits.unknown, stream(seed, f"{use}/unknown")),
+        "smalltalk": smalltalk_dialogues(stream(seed, f"{use}/smalltalk")),
+        "chitchat": chitchat_dialogues(stream(seed, f"{use}/chitchat")),
+        "sequences": sequence_dialogues(stream(seed, f"{use}/sequences")),
+        "stories": story_dialogues(splits.unknown, stream(seed, f"{use}/stories")),
+        "repeat": repeat_dialogues(splits.unknown, stream(seed, f"{use}/repeat")),
+        "beginnings": beginning_dialogues(splits.unknown, stream(seed, f"{use}/beginnings")),
+        "tools": tool_dialogues(splits.exercises, stream(seed, f"{use}/tools")),
     }
 
 
