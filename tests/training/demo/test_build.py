@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
+from llada_core.text.tokenizer import Message
 from training.demo import build, phrasings
 from training.demo.facts import countries
 from training.demo.sampling import data_lines
@@ -143,3 +145,10 @@ def test_dialogues_alternate_and_end_with_the_assistant(written: Path) -> None:
         roles = [message["role"] for message in json.loads(line)["messages"]]
         turns = roles[1:] if roles[0] == "system" else roles
         assert turns == ["user", "assistant"] * (len(turns) // 2)
+
+
+def test_the_recipe_has_room_for_the_longest_dialogues(written, demo_tokenizer):
+    recipe = yaml.safe_load((Path(build.__file__).parents[1] / "configs/demo.yaml").read_text(encoding="utf-8"))
+    rows = sorted(rows_of(written / "sft.jsonl"), key=lambda row: sum(map(len, contents(row))))[-200:]
+    lengths = [len(demo_tokenizer.encode_chat([Message(**turn) for turn in row["messages"]])) for row in rows]
+    assert max(lengths) <= recipe["sft"]["max_length"]
