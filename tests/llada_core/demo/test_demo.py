@@ -1,10 +1,14 @@
 """The bundled model: small, complete, and taught what its card says."""
 
+import json
+
 import pytest
 
 from llada_core import DEMO_FOLDER, GenerationParams, generate
 from llada_core.sampling.params import PRESETS
-from llada_core.text.tokenizer import Message
+from tests.training.conftest import succeed
+from training.demo.decisions import held_out_decisions
+from training.demo.sampling import Dialogue, stream
 from training.demo.splits import make_splits
 from training.demo.stories import recognize, with_articles
 
@@ -13,11 +17,9 @@ BALANCED = PRESETS["balanced"]
 
 
 def ask(demo, tokenizer, questions, **params):
-    """The answers to questions, or to conversations given as their turns."""
-    prompts = [
-        [Message(("user", "assistant")[i % 2], turn) for i, turn in enumerate(turns)]
-        for turns in ((question,) if isinstance(question, str) else question for question in questions)
-    ]
+    """The answers to questions, or to conversations: their turns, or dialogues with a system's turn."""
+    dialogues = [Dialogue((one,)) if isinstance(one, str) else one for one in questions]
+    prompts = [(one if isinstance(one, Dialogue) else Dialogue(one)).messages() for one in dialogues]
     results = generate(demo, prompts, GenerationParams(**{"gen_length": 32, **params}), tokenizer=tokenizer)
     return [result.text for result in results]
 
@@ -46,12 +48,15 @@ def test_it_knows_the_capital_of_france_at_short_and_default_length(demo, demo_t
         ("definitions", 0.95),
         ("unknown words and places", 0.85),
         ("second questions", 0.93),
+        ("calls of the calculator", 0.93),
+        ("answers with its result", 0.93),
     ],
 )
 def test_it_answers_nearly_as_often_as_its_card_says(demo, demo_tokenizer, task, share):
     questions = [question for question in make_splits(0).questions if question.task == task]
     questions = questions[:: max(1, len(questions) // 60)]
-    answers = ask(demo, demo_tokenizer, [question.turns for question in questions], **BALANCED)
+    dialogues = [Dialogue(question.turns, question.system) for question in questions]
+    answers = ask(demo, demo_tokenizer, dialogues, gen_length=64 if "calculator" in task else 32, **BALANCED)
     wrong = [
         (question.turns[-1], answer)
         for question, answer in zip(questions, answers, strict=True)
@@ -59,6 +64,16 @@ def test_it_answers_nearly_as_often_as_its_card_says(demo, demo_tokenizer, task,
     ]
     assert len(questions) >= 50
     assert len(wrong) <= (1 - share) * len(questions), wrong
+
+
+def test_it_tells_what_is_true_of_what_it_was_taught(tmp_path):
+    decisions = list(held_out_decisions(stream(0, "decisions")))[::10]
+    rows = [json.dumps(decision.row()) for decision in decisions]
+    (tmp_path / "decisions.jsonl").write_text("\n".join(rows), encoding="ascii")
+    command = ["eval", "--model-name-or-path", DEMO_FOLDER, "--decisions", tmp_path / "decisions.jsonl", "--json"]
+    scores = json.loads(succeed(*command))
+    assert scores["predicate"]["num_questions"] > 90
+    assert scores["predicate"]["accuracy"] > 0.88 and scores["choice"]["accuracy"] > 0.85
 
 
 @pytest.mark.parametrize("preset", PRESETS)

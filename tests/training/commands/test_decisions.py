@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from llada_core import DEMO_FOLDER, load_model
 from llada_core.checkpoint.load import Checkpoint
@@ -43,16 +42,8 @@ def write(file, rows):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the demo model, whose answers mean nothing here.
-
-    Its logits are twenty times as large: it hardly prefers any label, and where all are equally likely no temperature
-    can be told.
-    """
-    copy = shutil.copytree(DEMO_FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("README.md"))
-    weights = load_file(copy / "model.safetensors")
-    weights["model.transformer.ln_f.weight"] *= 20
-    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
-    return copy
+    """A copy of the demo model. It knows nothing about soups, but prefers some labels: that is all it takes here."""
+    return shutil.copytree(DEMO_FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("README.md"))
 
 
 def answered(rows, model, tokenizer, temperature):
