@@ -110,6 +110,7 @@ class Trainer:
         """Run one optimizer step."""
         plan = self._planner.plan(self.step)
         rows = self._world.part_of(plan.num_rows)
+        # Before practice, which needs their memory.
         self.model.zero_grad(set_to_none=True)
         if self._practice is not None and self._practice.is_due(plan):
             with self._parallel.whole_weights(), self._parallel.autocast():

@@ -19,6 +19,7 @@ from training.data.formats import Question
 from training.data.samples import Sample
 from training.distributed import World
 from training.errors import TrainingError
+from training.options.fields import GRPOOptions
 from training.rewards import rewards_of
 from training.stages.group_policy import GroupPolicy, QuestionEncoder
 from training.stages.measurement import Conditions
@@ -250,3 +251,13 @@ def test_validation_answers_greedily_and_the_same_every_time(networks, demo_toke
     first, again = (stage("length").validate(objective, Prompts(), conditions) for _ in range(2))
     assert first == again and first.loss == -first.figures["val_reward"]
     assert stage().validate(objective, Prompts(), replace(conditions, is_stopping=lambda: True)) is None
+
+
+@pytest.mark.parametrize(("micro_batch_size", "at_once"), [(1, 8), (2, 16), (None, 32)])
+def test_as_many_prompts_are_answered_at_once_as_are_trained_at_once(micro_batch_size, at_once, demo):
+    options = GRPOOptions(
+        model_name_or_path="base", train_data_path=["prompts.jsonl"], output_dir="out", max_steps=1, max_length=256,
+        reward=["length"], micro_batch_size=micro_batch_size,
+    )  # fmt: skip
+    policy = GroupPolicy.from_options(options, demo.shape)
+    assert policy.asking.batch_size == at_once == policy.work.answering.num_canvases
