@@ -42,8 +42,8 @@ _TYPICAL_ROWS = 64
 # it sees, half a millisecond and 0.4 MB apiece, and keeps a thousand: a mixed load would compile at every step.
 _ROWS_MULTIPLE = 8
 
-# The rows of a weight that are in float32 at once while it is loaded: 4 MB of LLaDA-8B's.
-_LOADED_ROWS = 256
+# The rows of a weight that are in float32 at once while it is loaded: 2 MB of LLaDA-8B's.
+_LOADED_ROWS = 128
 
 # The most rows, and the most bytes of a temporary tensor, that go through the linear maps of a block at once. More rows
 # are no faster; from 32 MB on malloc maps fresh pages for every tensor, and faults them in at every step.
