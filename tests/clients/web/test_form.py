@@ -207,7 +207,7 @@ def test_stop_and_status_stay_in_view_on_a_phone(page: Page) -> None:
 
 
 def test_presets_say_what_they_cost(page: Page) -> None:
-    expect(page.locator("#preset-help")).to_contain_text("a fifth of the passes")
+    expect(page.locator("#preset-help")).to_contain_text("a tenth of the passes")
 
 
 def test_any_other_field_is_sent_as_json_and_kept(page: Page) -> None:

@@ -13,6 +13,7 @@ from llada_core.errors import InvalidParameterError, NonFiniteLogitsError
 from llada_core.sampling.constraints.compile import compile_constraint
 from llada_core.sampling.events import Reporting
 from llada_core.sampling.fork import Edits, frame_at, prepare_fork
+from llada_core.sampling.params import PRESETS
 from llada_core.sampling.prepare import Gap, Vocabulary, prepare_infilling, prepare_response
 from llada_core.sampling.sampler import Sampler
 from tests.random_cases import cases
@@ -277,7 +278,7 @@ def test_presets_have_their_rule_and_the_exact_cache(sdar, preset):
     params = GenerationParams.with_preset(preset, defaults=sdar.shape.sampler.defaults, gen_length=9)
     canvas = prepare_response(PROMPT, params, Vocabulary.of(sdar))
     assert (canvas.params.cache, canvas.params.suffix_window) == ("exact", None)
-    assert canvas.params.entropy_threshold == (None if preset == "exact" else 0.1)
+    assert canvas.params.entropy_threshold == PRESETS[preset].get("entropy_threshold")
     steps_of(sdar, canvas)
     assert canvas.params.altered("fast").cache == "exact"
 
