@@ -63,6 +63,7 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "entropy ≤ 0.1, delayed cache": {"entropy_threshold": 0.1, "cache": "delayed"},
     "entropy ≤ 0.1, delayed cache, window 32": {"entropy_threshold": 0.1, "cache": "delayed", "suffix_window": 32},
     "entropy ≤ 0.2, delayed cache, window 32": {"entropy_threshold": 0.2, "cache": "delayed", "suffix_window": 32},
+    "entropy ≤ 0.2, delayed cache, window 48": {"entropy_threshold": 0.2, "cache": "delayed", "suffix_window": 48},
     "entropy ≤ 0.1, delayed cache, window 32, 2 blocks": {
         "entropy_threshold": 0.1,
         "cache": "delayed",

@@ -32,7 +32,7 @@ Preset = Literal["exact", "balanced", "fast"]
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "exact": {},
     "balanced": {"entropy_threshold": 0.1, "suffix_window": 64},
-    "fast": {"entropy_threshold": 0.2, "cache": "delayed", "suffix_window": 48},
+    "fast": {"entropy_threshold": 0.1, "cache": "delayed", "suffix_window": 40},
 }
 
 DEFAULT_BLOCK_LENGTH = 32
