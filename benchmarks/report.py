@@ -298,8 +298,8 @@ def _board_summary(found: dict[str, Any]) -> str:
 
 
 def _plot_board(lengths: dict[str, Any]) -> None:
-    figure, plots = pyplot.subplots(1, len(lengths), figsize=(7 * len(lengths), 4.5), squeeze=False)
-    for axes, (length, run) in zip(plots[0], lengths.items(), strict=True):
+    figure, plots = pyplot.subplots(len(lengths), 1, figsize=(10, 5 * len(lengths)), squeeze=False)
+    for axes, (length, run) in zip(plots[:, 0], lengths.items(), strict=True):
         found = run["settings"]
         exact = found[board.EXACT]
         for number, (name, one) in enumerate(found.items(), start=1):
@@ -309,7 +309,7 @@ def _plot_board(lengths: dict[str, Any]) -> None:
         axes.set_title(f"{length} positions")
         axes.set_xlabel("times less CPU time than one token a step")
         axes.set_ylabel("accuracy, mean of the tasks")
-        axes.legend(fontsize=5)
+        axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     figure.savefig(RESULTS / "board.png", dpi=120)
     pyplot.close(figure)
