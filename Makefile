@@ -33,8 +33,8 @@ $(ALL): requirements.lock pyproject.toml
 serve: $(SERVING)  ## serve the demo model on http://127.0.0.1:8000; installs only what serving needs
 	$(BIN)/llada-server
 
-test: install  ## run the tests, for ten to sixteen minutes; the summary lists what was not run, and why
-	@echo "Running the tests: ten to sixteen minutes on two cores ..."
+test: install  ## run the tests, for seven to sixteen minutes; the summary lists what was not run, and why
+	@echo "Running the tests: seven to sixteen minutes on two cores ..."
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 test-clients: install  ## litellm, langchain-openai, outlines, instructor against the server; installs them first (300 MB)
